@@ -1,0 +1,1 @@
+//! The demo: the whole chain in network namespaces, proven by k6 while nodes are killed.

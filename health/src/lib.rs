@@ -1,0 +1,1 @@
+//! Health probes: a library used by every tier, and a binary that observes from outside.

@@ -1,0 +1,1 @@
+//! The L4 forwarder as a pure state machine: bursts of frames, the time and tables go in, verdicts come out.
