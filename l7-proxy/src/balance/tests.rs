@@ -1,0 +1,1 @@
+//! Distributions with exact figures.
