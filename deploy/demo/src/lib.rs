@@ -1,1 +1,14 @@
 //! The demo: the whole chain in network namespaces, proven by k6 while nodes are killed.
+
+#![forbid(unsafe_code)]
+
+pub mod app;
+pub mod certificates;
+pub mod interrupt;
+pub mod k6;
+pub mod lab;
+pub mod namespace;
+pub mod process;
+pub mod ready;
+pub mod render;
+pub mod topology;
