@@ -1,1 +1,28 @@
-//! Health probes: a library used by every tier, and a binary that observes from outside.
+//! Health checks: is a target fit to be given traffic?
+//!
+//! A tier turns its configuration into [`Check`]s ([`CheckSettings::parse`], then [`CheckSettings::check`] for each target), starts a
+//! [`Checker`] and sends it [`SetChecks`] whenever the targets change. It hears of each target once, after its first probe, and then of
+//! each change, as a [`Transition`] that says why.
+//!
+//! What decides is pure: [`threshold`] when to believe probes, [`schedule`] when to probe, [`checks`] both for a set of targets. [`probe`]
+//! is where the sockets are. The binary `health` observes targets from outside and tells the other tiers over the bus.
+//!
+//! Told apart with care: *down* is what a target says by refusing or failing to answer; what this node could not find out (no socket, no
+//! such source address) is *unknown* and changes nothing.
+
+#![forbid(unsafe_code)]
+
+pub mod actors;
+mod check;
+pub mod checks;
+mod metrics;
+pub mod probe;
+pub mod schedule;
+mod settings;
+pub mod threshold;
+
+pub use actors::{Checker, SetChecks, Statuses};
+pub use check::{Check, CheckId, State};
+pub use checks::{CheckStatus, Transition};
+pub use probe::{HttpProbe, Probe, StatusSet, UdpProbe, probe};
+pub use settings::CheckSettings;
