@@ -1,1 +1,49 @@
 //! The L4 forwarder as a pure state machine: bursts of frames, the time and tables go in, verdicts come out.
+//!
+//! There is no clock, no socket and no DPDK in here, and nothing is allocated per packet. One [`Worker`] belongs to one
+//! lcore and shares nothing with the others; configuration reaches it as an immutable [`Tables`] snapshot, what it did is
+//! read from [`Counters`]. The caller's loop is:
+//!
+//! 1. receive a burst on a port, call [`Worker::burst`], carry out each frame's [`Verdict`];
+//! 2. take what other workers redirected here, call [`Worker::handed_over`];
+//! 3. call [`Worker::tick`] about every millisecond;
+//! 4. after each of these send [`Emitted::frames`], pass [`Emitted::events`] on, and [`Emitted::clear`] it.
+//!
+//! A frame's way through a burst is laid out in `worker.rs`: parse and hash all, prefetch, look up, rewrite.
+#![deny(unsafe_code)]
+
+pub mod counters;
+mod emitted;
+mod frame;
+mod ids;
+mod limits;
+mod mac;
+mod neighbour;
+mod port;
+mod schedule;
+mod secret;
+mod service;
+mod tables;
+mod time;
+mod worker;
+
+pub use counters::{
+    Counters, ServiceCount, ServiceCounts, TargetCount, TargetCounts, WorkerCount, WorkerCounts,
+};
+pub use emitted::{Emitted, Event};
+pub use frame::{DropReason, Frame, Verdict};
+pub use ids::{Ids, LocalIpId, ServiceId, TargetId};
+pub use limits::{
+    DEFAULT_FLOWS, DEFAULT_LOCAL_IPS, DEFAULT_NEIGHBOURS, DEFAULT_SERVICES, DEFAULT_TARGETS,
+    Limits, MAX_BURST, TICK_NANOSECONDS,
+};
+pub use mac::MacAddr;
+pub use port::{Port, PortIndex, Route};
+pub use secret::Secret;
+pub use service::{
+    Protocol, Scheduler, Service, ServiceConfig, Target, TargetConfig, Timeouts, Timestamps,
+    UnknownSegment,
+};
+pub use tables::{LocalIp, Tables, TablesBuilder, TablesError};
+pub use time::Now;
+pub use worker::{FlowState, FlowView, Worker};

@@ -1,0 +1,345 @@
+//! What the workers count. Each cell has one writer (its worker) and any number of readers; a write is a plain load, add
+//! and store, a reader sees each cell whole and never waits.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::frame::DropReason;
+use crate::ids::{ServiceId, TargetId};
+use crate::limits::Limits;
+
+macro_rules! counted {
+    ($(#[doc = $name_doc:literal])+ $cell:ident, $(#[doc = $sum_doc:literal])+ $sum:ident { $($(#[doc = $doc:literal])+ $variant:ident $field:ident,)+ }) => {
+        $(#[doc = $name_doc])+
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(usize)]
+        pub enum $cell {
+            $($(#[doc = $doc])+ $variant,)+
+        }
+
+        impl $cell {
+            /// All of them, in order.
+            pub const ALL: &'static [$cell] = &[$($cell::$variant,)+];
+
+            /// The name for metrics, in snake case without prefix and suffix.
+            #[must_use]
+            pub const fn label(self) -> &'static str {
+                match self {
+                    $($cell::$variant => stringify!($field),)+
+                }
+            }
+        }
+
+        $(#[doc = $sum_doc])+
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+        pub struct $sum {
+            $($(#[doc = $doc])+ pub $field: u64,)+
+        }
+
+        impl $sum {
+            fn add(&mut self, cells: &[AtomicU64]) {
+                $(self.$field = self.$field.wrapping_add(read(cells, $cell::$variant as usize));)+
+            }
+        }
+    };
+}
+
+counted! {
+    /// What is counted per service.
+    ServiceCount,
+    /// One service's counters, summed over the workers.
+    ServiceCounts {
+        /// Packets from clients that were forwarded.
+        PacketsIn packets_in,
+        /// IP bytes from clients that were forwarded.
+        BytesIn bytes_in,
+        /// Packets to clients that were forwarded.
+        PacketsOut packets_out,
+        /// IP bytes to clients that were forwarded.
+        BytesOut bytes_out,
+        /// Flows created.
+        FlowsCreated flows_created,
+        /// Flows in the table now (a gauge).
+        FlowsActive flows_active,
+        /// RSTs sent to clients from here, whatever the reason.
+        ResetsSent resets_sent,
+        /// ICMP errors sent to clients from here.
+        IcmpErrorsSent icmp_errors_sent,
+        /// New flows refused because no target was eligible.
+        NoTarget no_target,
+        /// New flows refused because no local port was free towards the target.
+        PortExhausted port_exhausted,
+        /// New flows refused because the flow table was full.
+        FlowTableFull flow_table_full,
+        /// TCP segments of no known flow.
+        NoFlow no_flow,
+        /// ICMP errors rewritten and passed on, both directions.
+        IcmpForwarded icmp_forwarded,
+    }
+}
+
+counted! {
+    /// What is counted per target.
+    TargetCount,
+    /// One target's counters, summed over the workers.
+    TargetCounts {
+        /// Packets forwarded to it.
+        PacketsIn packets_in,
+        /// IP bytes forwarded to it.
+        BytesIn bytes_in,
+        /// Packets from it.
+        PacketsOut packets_out,
+        /// IP bytes from it.
+        BytesOut bytes_out,
+        /// Flows created to it.
+        FlowsCreated flows_created,
+        /// Flows to it in the table now (a gauge).
+        FlowsActive flows_active,
+        /// TCP flows it ended by RST.
+        Resets resets,
+        /// New flows refused because no local port was free towards it.
+        PortExhausted port_exhausted,
+    }
+}
+
+counted! {
+    /// What is counted per worker.
+    WorkerCount,
+    /// One worker's counters.
+    WorkerCounts {
+        /// Frames received in bursts.
+        FramesIn frames_in,
+        /// Frames taken over from other workers.
+        FramesHandedOver frames_handed_over,
+        /// Frames with verdict transmit.
+        Transmitted transmitted,
+        /// Frames given to other workers.
+        Redirected redirected,
+        /// Frames left to the kernel.
+        Kernel kernel,
+        /// Frames copied to wait for a next hop.
+        Held held,
+        /// Frames taken in without an answer.
+        Consumed consumed,
+        /// Frames dropped; by reason, see [`Counters::dropped`].
+        Dropped dropped,
+        /// Frames made or released here and given to [`crate::Emitted`].
+        Emitted emitted,
+        /// Frames and events that found no room in [`crate::Emitted`].
+        EmittedOverflow emitted_overflow,
+        /// ARP replies sent.
+        ArpReplies arp_replies,
+        /// ARP requests sent.
+        ArpRequests arp_requests,
+        /// Echo requests answered.
+        EchoReplies echo_replies,
+        /// RSTs sent, to clients and targets.
+        ResetsSent resets_sent,
+        /// ICMP errors sent from here.
+        IcmpErrorsSent icmp_errors_sent,
+        /// ICMP errors not sent because of the rate limit.
+        IcmpErrorsSuppressed icmp_errors_suppressed,
+        /// ICMP errors rewritten and passed on.
+        IcmpForwarded icmp_forwarded,
+        /// Flows in the table now (a gauge).
+        FlowsActive flows_active,
+        /// Flows created.
+        FlowsCreated flows_created,
+        /// Flows that ended by their timeout.
+        FlowsExpired flows_expired,
+        /// Flows replaced by a new SYN of the same client port.
+        FlowsRescheduled flows_rescheduled,
+        /// Held frames dropped because their next hop didn't answer.
+        HeldDropped held_dropped,
+        /// Neighbours known now (a gauge).
+        Neighbours neighbours,
+    }
+}
+
+const SERVICE_CELLS: usize = ServiceCount::ALL.len();
+const TARGET_CELLS: usize = TargetCount::ALL.len();
+
+/// All counters of a process, made once and shared by its workers and readers.
+#[derive(Debug)]
+pub struct Counters {
+    workers: Vec<Cells>,
+}
+
+impl Counters {
+    /// Counters for this many workers of these limits, all zero.
+    #[must_use]
+    pub fn new(workers: u16, limits: &Limits) -> Self {
+        Self {
+            workers: (0..workers.max(1)).map(|_| Cells::new(limits)).collect(),
+        }
+    }
+
+    /// How many workers count here.
+    #[must_use]
+    pub fn workers(&self) -> u16 {
+        self.workers.len() as u16
+    }
+
+    /// A service's counters over all workers; zeros for a number never given out.
+    #[must_use]
+    pub fn service(&self, id: ServiceId) -> ServiceCounts {
+        let mut sum = ServiceCounts::default();
+        for cells in &self.workers {
+            sum.add(row(&cells.services, id.0, SERVICE_CELLS));
+        }
+        sum
+    }
+
+    /// A target's counters over all workers; zeros for a number never given out.
+    #[must_use]
+    pub fn target(&self, id: TargetId) -> TargetCounts {
+        let mut sum = TargetCounts::default();
+        for cells in &self.workers {
+            sum.add(row(&cells.targets, id.0, TARGET_CELLS));
+        }
+        sum
+    }
+
+    /// A worker's counters; zeros for a worker that doesn't exist.
+    #[must_use]
+    pub fn worker(&self, index: u16) -> WorkerCounts {
+        let mut sum = WorkerCounts::default();
+        if let Some(cells) = self.workers.get(usize::from(index)) {
+            sum.add(&cells.worker);
+        }
+        sum
+    }
+
+    /// Frames a worker dropped for this reason.
+    #[must_use]
+    pub fn dropped(&self, worker: u16, reason: DropReason) -> u64 {
+        self.workers
+            .get(usize::from(worker))
+            .map_or(0, |cells| read(&cells.drops, reason as usize))
+    }
+
+    /// The cells one worker writes.
+    pub(crate) fn cells(&self, worker: u16) -> &Cells {
+        &self.workers[usize::from(worker)]
+    }
+}
+
+/// The cells of one worker, in memory of their own.
+#[derive(Debug)]
+pub(crate) struct Cells {
+    services: Box<[AtomicU64]>,
+    targets: Box<[AtomicU64]>,
+    worker: Box<[AtomicU64]>,
+    drops: Box<[AtomicU64]>,
+}
+
+impl Cells {
+    fn new(limits: &Limits) -> Self {
+        Self {
+            services: zeros(limits.services as usize * SERVICE_CELLS),
+            targets: zeros(limits.targets as usize * TARGET_CELLS),
+            worker: zeros(WorkerCount::ALL.len()),
+            drops: zeros(DropReason::ALL.len()),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn service(&self, id: ServiceId, count: ServiceCount, n: u64) {
+        add(
+            &self.services,
+            id.0 as usize * SERVICE_CELLS + count as usize,
+            n,
+        );
+    }
+
+    #[inline]
+    pub(crate) fn target(&self, id: TargetId, count: TargetCount, n: u64) {
+        add(
+            &self.targets,
+            id.0 as usize * TARGET_CELLS + count as usize,
+            n,
+        );
+    }
+
+    #[inline]
+    pub(crate) fn worker(&self, count: WorkerCount, n: u64) {
+        add(&self.worker, count as usize, n);
+    }
+
+    #[inline]
+    pub(crate) fn drop(&self, reason: DropReason) {
+        add(&self.drops, reason as usize, 1);
+    }
+
+    /// A forwarded packet from a client: service and target in one go.
+    #[inline]
+    pub(crate) fn forwarded_in(&self, service: ServiceId, target: TargetId, bytes: u64) {
+        bump_pair(
+            row(&self.services, service.0, SERVICE_CELLS),
+            ServiceCount::PacketsIn as usize,
+            bytes,
+        );
+        bump_pair(
+            row(&self.targets, target.0, TARGET_CELLS),
+            TargetCount::PacketsIn as usize,
+            bytes,
+        );
+    }
+
+    /// A forwarded packet from a target.
+    #[inline]
+    pub(crate) fn forwarded_out(&self, service: ServiceId, target: TargetId, bytes: u64) {
+        bump_pair(
+            row(&self.services, service.0, SERVICE_CELLS),
+            ServiceCount::PacketsOut as usize,
+            bytes,
+        );
+        bump_pair(
+            row(&self.targets, target.0, TARGET_CELLS),
+            TargetCount::PacketsOut as usize,
+            bytes,
+        );
+    }
+
+    /// Flows of this worker to a target, for least connections.
+    #[inline]
+    pub(crate) fn target_flows(&self, id: TargetId) -> u64 {
+        read(
+            &self.targets,
+            id.0 as usize * TARGET_CELLS + TargetCount::FlowsActive as usize,
+        )
+    }
+}
+
+/// Adds 1 to the cell at `packets` and `bytes` to the one after it.
+#[inline]
+fn bump_pair(cells: &[AtomicU64], packets: usize, bytes: u64) {
+    add(cells, packets, 1);
+    add(cells, packets + 1, bytes);
+}
+
+/// Wrapping, so that a gauge goes down by adding the two's complement.
+#[inline]
+fn add(cells: &[AtomicU64], index: usize, n: u64) {
+    if let Some(cell) = cells.get(index) {
+        cell.store(
+            cell.load(Ordering::Relaxed).wrapping_add(n),
+            Ordering::Relaxed,
+        );
+    }
+}
+
+fn read(cells: &[AtomicU64], index: usize) -> u64 {
+    cells
+        .get(index)
+        .map_or(0, |cell| cell.load(Ordering::Relaxed))
+}
+
+#[inline]
+fn row(cells: &[AtomicU64], number: u32, width: usize) -> &[AtomicU64] {
+    let start = number as usize * width;
+    cells.get(start..start + width).unwrap_or(&[])
+}
+
+fn zeros(n: usize) -> Box<[AtomicU64]> {
+    (0..n).map(|_| AtomicU64::new(0)).collect()
+}

@@ -1,0 +1,106 @@
+//! What a worker has to say beside verdicts: frames of its own and events for the control thread and the other workers.
+
+use std::net::Ipv4Addr;
+
+use crate::ids::{ServiceId, TargetId};
+use crate::limits::{MAX_EMITTED_BYTES, MAX_EVENTS};
+use crate::{MacAddr, PortIndex};
+
+/// Frames and events collected over some calls. The caller sends and passes them on, then clears; the memory is reused.
+#[derive(Debug, Default)]
+pub struct Emitted {
+    bytes: Vec<u8>,
+    frames: Vec<(PortIndex, usize)>,
+    events: Vec<Event>,
+}
+
+/// Something others should know. Events that repeat are limited to about one a second each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A next hop's MAC is new or changed: give it to all other workers by [`crate::Worker::learn`].
+    Learned {
+        /// The port it is on.
+        port: PortIndex,
+        /// Its address.
+        address: Ipv4Addr,
+        /// Its MAC.
+        mac: MacAddr,
+    },
+    /// A next hop doesn't answer ARP.
+    Unresolved {
+        /// The port it was looked for on.
+        port: PortIndex,
+        /// Its address.
+        address: Ipv4Addr,
+    },
+    /// All local ports towards a target are in use: new flows to it are refused. More LocalIPs would help.
+    PortsExhausted {
+        /// The service concerned.
+        service: ServiceId,
+        /// The target concerned.
+        target: TargetId,
+    },
+    /// The flow table is full: new flows are refused.
+    FlowTableFull,
+    /// No target of the service takes new flows.
+    NoTarget {
+        /// The service concerned.
+        service: ServiceId,
+    },
+}
+
+impl Emitted {
+    /// An empty collection.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The frames to send, in order, each with its port.
+    pub fn frames(&self) -> impl Iterator<Item = (PortIndex, &[u8])> {
+        let mut start = 0;
+        self.frames.iter().map(move |(port, end)| {
+            let frame = &self.bytes[start..*end];
+            start = *end;
+            (*port, frame)
+        })
+    }
+
+    /// The events, in order.
+    #[must_use]
+    pub fn events(&self) -> &[Event] {
+        &self.events
+    }
+
+    /// True if there is nothing to send and nothing to pass on.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.frames.is_empty() && self.events.is_empty()
+    }
+
+    /// Forgets everything, keeps the memory.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.frames.clear();
+        self.events.clear();
+    }
+
+    /// Adds a frame; false without room.
+    pub(crate) fn frame(&mut self, port: PortIndex, frame: &[u8]) -> bool {
+        if self.bytes.len() + frame.len() > MAX_EMITTED_BYTES {
+            return false;
+        }
+        self.bytes.extend_from_slice(frame);
+        self.frames.push((port, self.bytes.len()));
+        true
+    }
+
+    /// Adds an event; false without room.
+    pub(crate) fn event(&mut self, event: Event) -> bool {
+        if self.events.len() >= MAX_EVENTS {
+            return false;
+        }
+        self.events.push(event);
+        true
+    }
+}

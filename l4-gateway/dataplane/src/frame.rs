@@ -1,0 +1,148 @@
+//! What the forwarder needs of a frame buffer, and what it says about each frame.
+
+use crate::PortIndex;
+
+/// One Ethernet frame in a buffer that the caller owns (an mbuf, a test vector).
+///
+/// The frame starts at the destination MAC and carries no FCS. It must lie in one contiguous piece of memory.
+pub trait Frame {
+    /// The whole frame.
+    fn bytes(&self) -> &[u8];
+    /// The whole frame, to be rewritten in place.
+    fn bytes_mut(&mut self) -> &mut [u8];
+    /// Grows the frame by `n` bytes at its front (contents unspecified); false, and nothing changed, without the room.
+    fn prepend(&mut self, n: usize) -> bool;
+    /// Grows the frame by `n` bytes at its end (contents unspecified); false, and nothing changed, without the room.
+    fn append(&mut self, n: usize) -> bool;
+    /// Cuts the frame to its first `len` bytes; a longer `len` changes nothing.
+    fn trim(&mut self, len: usize);
+    /// Cuts `n` bytes off the front; false, and nothing changed, if the frame is shorter.
+    fn trim_front(&mut self, n: usize) -> bool;
+}
+
+/// For tests, fuzzing and replays; a driver brings its own buffer with headroom.
+impl Frame for Vec<u8> {
+    fn bytes(&self) -> &[u8] {
+        self
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        self
+    }
+
+    fn prepend(&mut self, n: usize) -> bool {
+        self.splice(0..0, std::iter::repeat_n(0, n));
+        true
+    }
+
+    fn append(&mut self, n: usize) -> bool {
+        self.resize(self.len() + n, 0);
+        true
+    }
+
+    fn trim(&mut self, len: usize) {
+        self.truncate(len);
+    }
+
+    fn trim_front(&mut self, n: usize) -> bool {
+        if n > self.len() {
+            return false;
+        }
+        self.drain(..n);
+        true
+    }
+}
+
+/// What the caller does with a frame now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Send the (rewritten) frame out of this port.
+    Transmit(PortIndex),
+    /// Give the untouched frame to this worker, which passes it to [`crate::Worker::handed_over`].
+    Redirect(u16),
+    /// Not ours: the kernel's, on a port whose kernel doesn't hold its own copy already.
+    Kernel,
+    /// Free the buffer; the reason has been counted.
+    Drop(DropReason),
+    /// Free the buffer: its rewritten bytes were copied and leave through [`crate::Emitted`] once the next hop is resolved.
+    Held,
+    /// Free the buffer: the frame was taken in and nothing follows from it (an ARP reply).
+    Consumed,
+}
+
+macro_rules! drop_reasons {
+    ($($(#[doc = $doc:literal])+ $name:ident = $label:literal,)+) => {
+        /// Why a frame went no further. Each has a counter per worker ([`crate::Counters::dropped`]).
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u8)]
+        pub enum DropReason {
+            $($(#[doc = $doc])+ $name,)+
+        }
+
+        impl DropReason {
+            /// Every reason, in the order of the counters.
+            pub const ALL: &'static [DropReason] = &[$(DropReason::$name,)+];
+
+            /// The reason as a metric label, in snake case.
+            #[must_use]
+            pub const fn label(self) -> &'static str {
+                match self {
+                    $(DropReason::$name => $label,)+
+                }
+            }
+        }
+    };
+}
+
+drop_reasons! {
+    /// Shorter than an Ethernet header and the ARP or IP header behind it.
+    Truncated = "truncated",
+    /// The source MAC is a group address, or ours.
+    BadSource = "bad_source",
+    /// Unicast to a MAC that isn't the port's (a promiscuous or flooding segment).
+    OtherMac = "other_mac",
+    /// An ARP packet that isn't IPv4 over Ethernet, or contradicts itself.
+    BadArp = "bad_arp",
+    /// IP version or header length is wrong, or the total length exceeds the frame.
+    BadIpHeader = "bad_ip_header",
+    /// The IPv4 header checksum is wrong.
+    BadIpChecksum = "bad_ip_checksum",
+    /// IP options don't parse, or ask for source routing.
+    BadIpOptions = "bad_ip_options",
+    /// The source address can't be a sender: multicast, broadcast, loopback, zero or one of ours.
+    MartianSource = "martian_source",
+    /// An IP fragment; fragments aren't followed.
+    Fragment = "fragment",
+    /// The TCP header doesn't fit the packet, or its data offset is wrong.
+    BadTcp = "bad_tcp",
+    /// A TCP flag combination no stack sends (SYN with FIN or RST, none at all).
+    BadTcpFlags = "bad_tcp_flags",
+    /// The UDP header doesn't fit the packet, or its length field is wrong.
+    BadUdp = "bad_udp",
+    /// ICMP that is truncated or has a wrong checksum.
+    BadIcmp = "bad_icmp",
+    /// An ICMP error that quotes no flow of ours.
+    IcmpNoFlow = "icmp_no_flow",
+    /// ICMP to one of our addresses that is neither an echo request nor an error.
+    IcmpIgnored = "icmp_ignored",
+    /// A packet for one of our addresses in a protocol nobody serves there.
+    NoService = "no_service",
+    /// A TCP segment of no known flow where the service says drop, or an RST of none.
+    NoFlow = "no_flow",
+    /// No target of the service can take a new flow (UDP; a TCP client gets an RST).
+    NoTarget = "no_target",
+    /// No local port is free towards the target (UDP; a TCP client gets an RST).
+    PortExhausted = "port_exhausted",
+    /// The flow table is full (UDP; a TCP client gets an RST).
+    FlowTableFull = "flow_table_full",
+    /// The time to live ran out here.
+    TtlExpired = "ttl_expired",
+    /// Longer than the egress port's MTU.
+    TooBig = "too_big",
+    /// No route leads to the destination.
+    NoRoute = "no_route",
+    /// The next hop doesn't answer ARP, or too many frames already wait for it.
+    Unresolved = "unresolved",
+    /// A frame that another worker handed over isn't this one's either.
+    Misdirected = "misdirected",
+}

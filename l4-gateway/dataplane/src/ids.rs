@@ -1,0 +1,131 @@
+//! Small stable numbers for services, targets and LocalIPs: what flows and counters refer to across snapshots.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use crate::limits::Limits;
+use crate::service::Protocol;
+
+/// A service's number, the same in all snapshots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ServiceId(pub u32);
+
+/// A target's number, the same in all snapshots. The same address in two services is two targets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TargetId(pub u32);
+
+/// A LocalIP's number, the same in all snapshots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LocalIpId(pub u8);
+
+/// Gives out numbers on the control side; one per process, handed to each [`crate::TablesBuilder::build`].
+///
+/// A name keeps its number for as long as it is in a snapshot or a flow may refer to it: numbers return to the pool only by
+/// [`Ids::reclaim`].
+#[derive(Debug)]
+pub struct Ids {
+    services: Pool<(Ipv4Addr, Protocol, u16)>,
+    targets: Pool<(ServiceId, SocketAddrV4)>,
+    local_ips: Pool<Ipv4Addr>,
+}
+
+impl Ids {
+    /// An allocator for as many names as the workers were made for.
+    #[must_use]
+    pub fn new(limits: &Limits) -> Self {
+        Self {
+            services: Pool::new(limits.services),
+            targets: Pool::new(limits.targets),
+            local_ips: Pool::new(u32::from(limits.local_ips).min(256)),
+        }
+    }
+
+    /// The number of a service; none when [`Limits::services`] names are in use.
+    pub fn service(&mut self, vip: Ipv4Addr, protocol: Protocol, port: u16) -> Option<ServiceId> {
+        self.services.number((vip, protocol, port)).map(ServiceId)
+    }
+
+    /// The number of a target; none when [`Limits::targets`] names are in use.
+    pub fn target(&mut self, service: ServiceId, address: SocketAddrV4) -> Option<TargetId> {
+        self.targets.number((service, address)).map(TargetId)
+    }
+
+    /// The number of a LocalIP; none when [`Limits::local_ips`] names are in use.
+    pub fn local_ip(&mut self, address: Ipv4Addr) -> Option<LocalIpId> {
+        self.local_ips
+            .number(address)
+            .map(|number| LocalIpId(number as u8))
+    }
+
+    /// Takes back the numbers that `keep` no longer vouches for.
+    ///
+    /// Call it once all workers run on `tables` (a worker still on an older snapshot may be about to create a flow). A target
+    /// goes when it is neither in `tables` nor has active flows in `counters`; a service when the same holds for it and its
+    /// targets. LocalIPs stay: there are few, and they rarely change. Counters of a reused number go on from where they
+    /// were; a reader that wants them from zero subtracts what it saw when the number was given out.
+    pub fn reclaim(&mut self, tables: &crate::Tables, counters: &crate::Counters) {
+        self.targets.keep(|number| {
+            tables.target(TargetId(number)).is_some()
+                || counters.target(TargetId(number)).flows_active > 0
+        });
+        let held: std::collections::HashSet<ServiceId> = self
+            .targets
+            .numbers
+            .keys()
+            .map(|(service, _)| *service)
+            .collect();
+        self.services.keep(|number| {
+            let id = ServiceId(number);
+            tables.service(id).is_some()
+                || held.contains(&id)
+                || counters.service(id).flows_active > 0
+        });
+    }
+}
+
+#[derive(Debug)]
+struct Pool<N> {
+    numbers: HashMap<N, u32>,
+    returned: Vec<u32>,
+    next: u32,
+    limit: u32,
+}
+
+impl<N: Eq + Hash + Copy> Pool<N> {
+    fn new(limit: u32) -> Self {
+        Self {
+            numbers: HashMap::new(),
+            returned: Vec::new(),
+            next: 0,
+            limit,
+        }
+    }
+
+    fn number(&mut self, name: N) -> Option<u32> {
+        if let Some(number) = self.numbers.get(&name) {
+            return Some(*number);
+        }
+        let number = match self.returned.pop() {
+            Some(number) => number,
+            None if self.next < self.limit => {
+                self.next += 1;
+                self.next - 1
+            }
+            None => return None,
+        };
+        self.numbers.insert(name, number);
+        Some(number)
+    }
+
+    fn keep(&mut self, mut keep: impl FnMut(u32) -> bool) {
+        let returned = &mut self.returned;
+        self.numbers.retain(|_, number| {
+            let kept = keep(*number);
+            if !kept {
+                returned.push(*number);
+            }
+            kept
+        });
+    }
+}

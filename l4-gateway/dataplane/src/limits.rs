@@ -1,0 +1,115 @@
+//! Every bound and constant of the forwarder, in one place.
+
+/// Frames worked on together; longer bursts are cut into pieces of this.
+pub const MAX_BURST: usize = 64;
+
+/// Resolution of flow deadlines: 2^26 ns, about 67 ms. A power of two, so that a tick is a shift.
+pub const TICK_NANOSECONDS: u64 = 1 << 26;
+
+/// Slots of the expiry wheel, one a tick: about 17 s. A flow is looked at again at least once a turn, so a deadline that
+/// moved closer is kept no later than one turn.
+pub(crate) const WHEEL_SLOTS: usize = 256;
+
+/// Flows the expiry wheel looks at in one [`crate::Worker::tick`].
+pub(crate) const EXPIRY_BUDGET: usize = 1024;
+
+/// Local ports tried for one new flow before the pool counts as exhausted for it. The next flow goes on where this stopped.
+pub(crate) const PORT_PROBES: u32 = 512;
+
+/// Entries of a Maglev table: prime, and at least 100 times the targets one expects (Maglev, NSDI 2016, section 5.3).
+pub(crate) const MAGLEV_SLOTS: usize = 65_537;
+
+/// Longest sequence a weighted round robin service is laid out in; heavier weights are scaled down to it.
+pub(crate) const WRR_SEQUENCE: u64 = 8192;
+
+/// Ethernet header, bytes.
+pub(crate) const ETHERNET_HEADER: usize = 14;
+
+/// Default TTL of packets made here.
+pub(crate) const OWN_TTL: u8 = 64;
+
+/// Bytes of the offending packet an ICMP error made here quotes beyond what RFC 792 demands (RFC 1812 4.3.2.3: as much as
+/// fits in 576 bytes).
+pub(crate) const ICMP_QUOTE: usize = 576 - 20 - 8;
+
+/// Events kept in one [`crate::Emitted`]; more are counted, not kept.
+pub(crate) const MAX_EVENTS: usize = 256;
+
+/// Bytes of frames kept in one [`crate::Emitted`]; what doesn't fit is counted, not kept.
+pub(crate) const MAX_EMITTED_BYTES: usize = 1 << 20;
+
+/// The same event is reported at most this often, milliseconds.
+pub(crate) const EVENT_INTERVAL: u64 = 1000;
+
+/// [`Limits::flows`] by default: a million.
+pub const DEFAULT_FLOWS: u32 = 1 << 20;
+/// [`Limits::services`] by default.
+pub const DEFAULT_SERVICES: u32 = 1024;
+/// [`Limits::targets`] by default.
+pub const DEFAULT_TARGETS: u32 = 8192;
+/// [`Limits::local_ips`] by default.
+pub const DEFAULT_LOCAL_IPS: u16 = 16;
+/// [`Limits::neighbours`] by default.
+pub const DEFAULT_NEIGHBOURS: u16 = 4096;
+
+/// How much one worker may hold. All of it is allocated when the worker is made.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Flows a worker holds; a new one beyond them is refused.
+    pub flows: u32,
+    /// Services, over all snapshots still referred to by flows.
+    pub services: u32,
+    /// Targets, over all services and snapshots still referred to by flows.
+    pub targets: u32,
+    /// LocalIPs, at most 256.
+    pub local_ips: u16,
+    /// Next hops known at once, gateways and on-link hosts.
+    pub neighbours: u16,
+    /// Frames that wait for a next hop, over all next hops.
+    pub held_frames: u16,
+    /// Frames that wait for one next hop.
+    pub held_per_neighbour: u16,
+    /// Longest frame that may wait, bytes; a longer one is dropped while its next hop is unknown.
+    pub held_bytes: usize,
+    /// First local port handed out.
+    pub first_port: u16,
+    /// Last local port handed out.
+    pub last_port: u16,
+    /// ICMP errors made here, a second (and the burst allowed at once).
+    pub icmp_errors_per_second: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            flows: DEFAULT_FLOWS,
+            services: DEFAULT_SERVICES,
+            targets: DEFAULT_TARGETS,
+            local_ips: DEFAULT_LOCAL_IPS,
+            neighbours: DEFAULT_NEIGHBOURS,
+            held_frames: 256,
+            held_per_neighbour: 16,
+            held_bytes: 2048,
+            first_port: 1024,
+            last_port: 65_535,
+            icmp_errors_per_second: 1000,
+        }
+    }
+}
+
+/// A neighbour that answered is believed this long, milliseconds (RFC 4861's REACHABLE_TIME, used for ARP too).
+pub(crate) const NEIGHBOUR_REACHABLE: u64 = 30_000;
+/// Between two ARP requests for the same address, milliseconds.
+pub(crate) const NEIGHBOUR_RETRANSMIT: u64 = 1000;
+/// Requests sent before a new next hop counts as not answering.
+pub(crate) const NEIGHBOUR_REQUESTS: u8 = 3;
+/// Unicast, then broadcast requests sent before a known next hop is given up.
+pub(crate) const NEIGHBOUR_PROBES: u8 = 6;
+/// How many of [`NEIGHBOUR_PROBES`] go to the address known so far.
+pub(crate) const NEIGHBOUR_UNICAST_PROBES: u8 = 3;
+/// How long frames for a next hop that doesn't answer are dropped before it is asked again, milliseconds.
+pub(crate) const NEIGHBOUR_FAILED: u64 = 3000;
+/// A neighbour unused for so long is forgotten instead of refreshed, milliseconds.
+pub(crate) const NEIGHBOUR_IDLE: u64 = 60_000;
+/// Neighbours looked at in one [`crate::Worker::tick`].
+pub(crate) const NEIGHBOUR_BUDGET: usize = 64;

@@ -1,0 +1,195 @@
+//! Services and their targets: as configured, and as a snapshot holds them.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::ids::{ServiceId, TargetId};
+use crate::port::PortIndex;
+
+/// The transport protocols that are forwarded; the value is IANA's protocol number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Protocol {
+    /// TCP (RFC 9293).
+    Tcp = 6,
+    /// UDP (RFC 768).
+    Udp = 17,
+}
+
+/// How a service spreads new flows over the targets that are up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Scheduler {
+    /// One after the other, weights ignored (but 0).
+    #[default]
+    RoundRobin,
+    /// Smooth weighted round robin: turns in proportion to the weight, a heavy target's spread out.
+    WeightedRoundRobin,
+    /// The target with the fewest flows of this worker per weight.
+    WeightedLeastConnections,
+    /// Consistent hashing by client address and port: all nodes choose alike, and a lost target moves little but its own.
+    Maglev,
+}
+
+/// How long a flow is kept without a packet, by state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// TCP, until the handshake is complete. Default 15 s.
+    pub syn: Duration,
+    /// TCP, established. Default 15 min.
+    pub established: Duration,
+    /// TCP, one side has sent FIN. Default 60 s.
+    pub fin_wait: Duration,
+    /// TCP, both sides have sent FIN. Default 30 s.
+    pub time_wait: Duration,
+    /// TCP, after RST. Default 5 s.
+    pub close: Duration,
+    /// UDP. Default 60 s.
+    pub udp: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            syn: Duration::from_secs(15),
+            established: Duration::from_secs(15 * 60),
+            fin_wait: Duration::from_secs(60),
+            time_wait: Duration::from_secs(30),
+            close: Duration::from_secs(5),
+            udp: Duration::from_secs(60),
+        }
+    }
+}
+
+/// What a TCP segment of no known flow gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum UnknownSegment {
+    /// An RST, so that the client connects anew at once (routers rehash when a node leaves).
+    #[default]
+    Reset,
+    /// Nothing.
+    Drop,
+}
+
+/// What happens to the TCP timestamp option (RFC 7323) of a client's SYN.
+///
+/// Behind one LocalIP the clocks of many clients look like one host's. A target that holds a closed connection in TIME_WAIT
+/// drops a SYN of the same address and port whose timestamp is older (PAWS), so a client could run into another's past.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Timestamps {
+    /// Overwrite the option by NOPs in the SYN: the connection then runs without timestamps, and the target judges a reused
+    /// port by the initial sequence number alone, which is made to rise here. The price is RTT sampling by timestamps and PAWS for
+    /// windows above a gigabit or so per connection.
+    #[default]
+    Strip,
+    /// Leave it. For services whose targets don't close first, or keep no TIME_WAIT.
+    Keep,
+}
+
+/// One target as configured, with what health and operators say of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TargetConfig {
+    /// Where it listens.
+    pub address: SocketAddrV4,
+    /// Its share of new flows; 0 gives it none.
+    pub weight: u16,
+    /// A target that is down gets no new flows; those it has stay.
+    pub up: bool,
+    /// A draining target gets no new flows; those it has stay.
+    pub draining: bool,
+}
+
+/// One service as configured. `(vip, protocol, port)` is its identity.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceConfig {
+    /// The address clients send to.
+    pub vip: Ipv4Addr,
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// The port clients send to.
+    pub port: u16,
+    /// How new flows are spread.
+    pub scheduler: Scheduler,
+    /// How long flows are kept.
+    pub timeouts: Timeouts,
+    /// The answer to a TCP segment of no known flow.
+    pub unknown_segment: UnknownSegment,
+    /// What happens to TCP timestamps.
+    pub timestamps: Timestamps,
+    /// Whether ARP requests for the VIP are answered on ports whose prefix holds it; false where routers are told of it.
+    pub arp: bool,
+    /// The targets, in any order; an address at most once.
+    pub targets: Vec<TargetConfig>,
+}
+
+impl ServiceConfig {
+    /// A service with defaults and no targets.
+    #[must_use]
+    pub fn new(vip: Ipv4Addr, protocol: Protocol, port: u16) -> Self {
+        Self {
+            vip,
+            protocol,
+            port,
+            scheduler: Scheduler::default(),
+            timeouts: Timeouts::default(),
+            unknown_segment: UnknownSegment::default(),
+            timestamps: Timestamps::default(),
+            arp: false,
+            targets: Vec::new(),
+        }
+    }
+}
+
+/// One service in a snapshot.
+#[derive(Debug)]
+pub struct Service {
+    /// Stable across snapshots.
+    pub id: ServiceId,
+    /// As configured.
+    pub config: ServiceConfig,
+    /// All its targets, sorted by address.
+    pub targets: Vec<TargetId>,
+    /// Those that take new flows: up, weight above 0, not draining; sorted by address.
+    pub eligible: Vec<TargetId>,
+    /// Places in `eligible`, laid out by the scheduler: the turns of wrr, the slots of maglev; empty for the others.
+    pub(crate) plan: Arc<[u16]>,
+    pub(crate) timeouts: TickTimeouts,
+}
+
+/// One target in a snapshot.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// Stable across snapshots.
+    pub id: TargetId,
+    /// Whose it is.
+    pub service: ServiceId,
+    /// As configured.
+    pub config: TargetConfig,
+    /// The port through which it is reached.
+    pub port: PortIndex,
+}
+
+/// [`Timeouts`] in ticks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TickTimeouts {
+    pub(crate) syn: u32,
+    pub(crate) established: u32,
+    pub(crate) fin_wait: u32,
+    pub(crate) time_wait: u32,
+    pub(crate) close: u32,
+    pub(crate) udp: u32,
+}
+
+impl From<&Timeouts> for TickTimeouts {
+    fn from(timeouts: &Timeouts) -> Self {
+        use crate::time::ticks;
+        Self {
+            syn: ticks(timeouts.syn),
+            established: ticks(timeouts.established),
+            fin_wait: ticks(timeouts.fin_wait),
+            time_wait: ticks(timeouts.time_wait),
+            close: ticks(timeouts.close),
+            udp: ticks(timeouts.udp),
+        }
+    }
+}
