@@ -1,0 +1,228 @@
+//! The server side: bounded in connections, headers, bodies and time.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use serde_json::{Value, json};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use super::{Admin, CommandError};
+use crate::telemetry::MetricsHandle;
+
+/// Connections at a time; more wait in the kernel's queue.
+const MAX_CONNECTIONS: usize = 64;
+/// Request line and headers, in bytes.
+const MAX_HEADER: usize = 16 << 10;
+/// Largest request body, in bytes.
+const MAX_BODY: usize = 64 << 10;
+/// Time for a request's headers to arrive, which is also how long a connection may idle.
+const HEADER_TIME: Duration = Duration::from_secs(10);
+/// Time for a request's body to arrive.
+const BODY_TIME: Duration = Duration::from_secs(10);
+/// Time from one connection's start to its end, whatever it does.
+const CONNECTION_TIME: Duration = Duration::from_secs(600);
+/// Time for running requests to finish after the shutdown.
+const SHUTDOWN_TIME: Duration = Duration::from_secs(2);
+
+type Answer = Response<Full<Bytes>>;
+
+/// Serves the admin listener until `shutdown` completes, then gives running requests 2 s to finish.
+pub async fn serve(
+    listener: TcpListener,
+    metrics: MetricsHandle,
+    admin: Arc<dyn Admin>,
+    shutdown: impl Future<Output = ()>,
+) {
+    let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let graceful = GracefulShutdown::new();
+    tokio::pin!(shutdown);
+    loop {
+        let accepted = tokio::select! {
+            () = &mut shutdown => break,
+            accepted = accept(&listener, &connections) => accepted,
+        };
+        let (stream, permit) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of file descriptors most likely: wait for some to close rather than turn in circles.
+                crate::log_at_most_every!(
+                    Duration::from_secs(10),
+                    tracing::Level::WARN,
+                    "admin listener can't accept: {error}"
+                );
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let (admin, metrics) = (admin.clone(), metrics.clone());
+        let service = service_fn(move |request| {
+            let (admin, metrics) = (admin.clone(), metrics.clone());
+            async move { Ok::<_, Infallible>(answer(request, &metrics, &*admin).await) }
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADER_TIME)
+            .max_buf_size(MAX_HEADER)
+            .half_close(false)
+            .serve_connection(TokioIo::new(stream), service);
+        let connection = graceful.watch(connection);
+        tokio::spawn(async move {
+            // What a client did wrong was answered already; there is nothing to do about a connection that broke.
+            let _finished = timeout(CONNECTION_TIME, connection).await;
+            drop(permit);
+        });
+    }
+    let _in_time = timeout(SHUTDOWN_TIME, graceful.shutdown()).await;
+}
+
+async fn accept(
+    listener: &TcpListener,
+    connections: &Arc<Semaphore>,
+) -> std::io::Result<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+    let permit = connections
+        .clone()
+        .acquire_owned()
+        .await
+        .map_err(std::io::Error::other)?;
+    let (stream, _) = listener.accept().await?;
+    stream.set_nodelay(true)?;
+    Ok((stream, permit))
+}
+
+async fn answer(request: Request<Incoming>, metrics: &MetricsHandle, admin: &dyn Admin) -> Answer {
+    let path = request.uri().path();
+    let command = path.strip_prefix("/command/").map(str::to_owned);
+    let allowed = match path {
+        _ if command.is_some() => Method::POST,
+        "/metrics" | "/healthz" | "/readyz" | "/status" => Method::GET,
+        _ => {
+            return text(
+                StatusCode::NOT_FOUND,
+                "no such page; there are /metrics /healthz /readyz /status and POST /command/<name>\n",
+            );
+        }
+    };
+    // hyper leaves out the body of an answer to HEAD.
+    let asks = if request.method() == Method::HEAD {
+        Method::GET
+    } else {
+        request.method().clone()
+    };
+    if asks != allowed {
+        let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, format!("use {allowed}\n"));
+        let allow = if allowed == Method::GET {
+            "GET, HEAD"
+        } else {
+            "POST"
+        };
+        answer
+            .headers_mut()
+            .insert(header::ALLOW, header::HeaderValue::from_static(allow));
+        return answer;
+    }
+    match (command, path) {
+        (Some(name), _) => run_command(&name, request, admin).await,
+        (None, "/metrics") => {
+            admin.refresh_metrics();
+            with_type(
+                StatusCode::OK,
+                "text/plain; version=0.0.4; charset=utf-8",
+                metrics.render(),
+            )
+        }
+        (None, "/readyz") => match admin.ready() {
+            Ok(()) => text(StatusCode::OK, "ready\n"),
+            Err(why) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+        },
+        (None, "/status") => json_answer(StatusCode::OK, &admin.status()),
+        (None, _) => text(StatusCode::OK, "ok\n"),
+    }
+}
+
+async fn run_command(name: &str, request: Request<Incoming>, admin: &dyn Admin) -> Answer {
+    let failed = |status, why: &str| json_answer(status, &json!({ "error": why }));
+    let body = match timeout(
+        BODY_TIME,
+        Limited::new(request.into_body(), MAX_BODY).collect(),
+    )
+    .await
+    {
+        Ok(Ok(body)) => body.to_bytes(),
+        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
+            return closing(failed(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "the body is larger than 64 KiB",
+            ));
+        }
+        Ok(Err(_)) => return closing(failed(StatusCode::BAD_REQUEST, "the body broke off")),
+        Err(_) => {
+            return closing(failed(
+                StatusCode::REQUEST_TIMEOUT,
+                "the body did not arrive within 10 s",
+            ));
+        }
+    };
+    let args = match body.trim_ascii() {
+        b"" => Value::Null,
+        body => match serde_json::from_slice(body) {
+            Ok(args) => args,
+            Err(error) => {
+                return failed(
+                    StatusCode::BAD_REQUEST,
+                    &format!("the body is not JSON: {error}"),
+                );
+            }
+        },
+    };
+    match admin.command(name, args).await {
+        Ok(done) => json_answer(StatusCode::OK, &done),
+        Err(error) => {
+            let status = match error {
+                CommandError::Unknown => StatusCode::NOT_FOUND,
+                CommandError::Invalid(_) => StatusCode::BAD_REQUEST,
+                CommandError::Refused(_) => StatusCode::CONFLICT,
+                CommandError::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            };
+            failed(status, &error.to_string())
+        }
+    }
+}
+
+fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
+    with_type(status, "text/plain; charset=utf-8", body)
+}
+
+fn json_answer(status: StatusCode, value: &Value) -> Answer {
+    with_type(status, "application/json", format!("{value:#}\n"))
+}
+
+fn with_type(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Answer {
+    let mut answer = Response::new(Full::new(body.into()));
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(
+        header::CONTENT_TYPE,
+        header::HeaderValue::from_static(content_type),
+    );
+    answer
+}
+
+/// The rest of the request was not read, so the connection can't be used again.
+fn closing(mut answer: Answer) -> Answer {
+    answer.headers_mut().insert(
+        header::CONNECTION,
+        header::HeaderValue::from_static("close"),
+    );
+    answer
+}

@@ -1,0 +1,133 @@
+//! Telling watchers what changed, without ever waiting for one of them.
+
+use std::collections::BTreeSet;
+
+use actix::Recipient;
+use actix::prelude::SendError;
+
+use super::key::{Key, Prefix};
+use super::store::{Event, Store};
+use super::{Change, WatchId};
+
+/// A watcher that has fallen this many keys behind is given a new snapshot instead.
+const MAX_BEHIND: usize = 4096;
+
+/// The watchers of a bus.
+#[derive(Default)]
+pub(super) struct Watchers {
+    watchers: Vec<Watcher>,
+    next: u64,
+}
+
+struct Watcher {
+    id: WatchId,
+    prefix: Prefix,
+    to: Recipient<Change>,
+    /// What could not be delivered because the mailbox was full. Only keys are kept: their latest state is told when there is room.
+    behind: BTreeSet<Key>,
+    snapshot_due: bool,
+    connected_due: Option<bool>,
+}
+
+impl Watchers {
+    /// Adds a watcher and gives it the snapshot.
+    pub(super) fn add(
+        &mut self,
+        prefix: Prefix,
+        to: Recipient<Change>,
+        connected: bool,
+        store: &Store,
+    ) -> WatchId {
+        let id = WatchId(self.next);
+        self.next += 1;
+        let mut watcher = Watcher {
+            id,
+            prefix,
+            to,
+            behind: BTreeSet::new(),
+            snapshot_due: true,
+            connected_due: connected.then_some(true),
+        };
+        watcher.catch_up(store);
+        self.watchers.push(watcher);
+        id
+    }
+
+    pub(super) fn remove(&mut self, id: WatchId) {
+        self.watchers.retain(|watcher| watcher.id != id);
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.watchers.len()
+    }
+
+    /// Tells those who want to know. Returns whether all have room for more.
+    pub(super) fn tell(&mut self, event: &Event, store: &Store) -> bool {
+        self.each(|watcher| {
+            if !watcher.prefix.matches(event.key()) {
+                return true;
+            }
+            watcher.behind.insert(event.key().clone());
+            watcher.catch_up(store)
+        })
+    }
+
+    /// Tells everybody whether the bus is connected.
+    pub(super) fn tell_connected(&mut self, connected: bool, store: &Store) -> bool {
+        self.each(|watcher| {
+            watcher.connected_due = Some(connected);
+            watcher.catch_up(store)
+        })
+    }
+
+    /// Delivers what is due where there is room now. Returns whether nothing is due any more.
+    pub(super) fn catch_up(&mut self, store: &Store) -> bool {
+        self.each(|watcher| watcher.catch_up(store))
+    }
+
+    fn each(&mut self, mut deliver: impl FnMut(&mut Watcher) -> bool) -> bool {
+        let mut all = true;
+        for watcher in &mut self.watchers {
+            all &= deliver(watcher);
+        }
+        self.watchers.retain(|watcher| watcher.to.connected());
+        all
+    }
+}
+
+impl Watcher {
+    fn catch_up(&mut self, store: &Store) -> bool {
+        if self.behind.len() > MAX_BEHIND {
+            self.snapshot_due = true;
+        }
+        if self.snapshot_due {
+            if !self.send(Change::Snapshot(store.matching(&self.prefix))) {
+                return false;
+            }
+            self.snapshot_due = false;
+            self.behind.clear();
+        }
+        while let Some(key) = self.behind.pop_first() {
+            let change = store.get(&key).map_or_else(
+                || Change::Deleted(key.clone()),
+                |record| Change::Put(record.clone()),
+            );
+            if !self.send(change) {
+                self.behind.insert(key);
+                return false;
+            }
+        }
+        if let Some(connected) = self.connected_due {
+            if !self.send(Change::Connected(connected)) {
+                return false;
+            }
+            self.connected_due = None;
+        }
+        true
+    }
+
+    /// Whether the change was delivered, or can never be: a closed mailbox needs nothing more.
+    fn send(&self, change: Change) -> bool {
+        !matches!(self.to.try_send(change), Err(SendError::Full(_)))
+    }
+}

@@ -1,0 +1,166 @@
+//! The subcommands every binary has.
+//!
+//! A tier flattens [`Command`] into its own clap parser and calls [`Command::run`] with its parse function; what comes back is the
+//! configuration to run with, or nothing left to do.
+//!
+//! ```no_run
+//! use clap::Parser;
+//! use shared::cli::{Command, Next};
+//!
+//! #[derive(Parser)]
+//! #[command(name = "weir-l7", version)]
+//! struct Cli {
+//!     #[command(flatten)]
+//!     shared: Command,
+//! }
+//!
+//! fn main() -> std::process::ExitCode {
+//!     let next = Cli::parse().shared.run(9107, |root| {
+//!         Some(shared::config::sections::NodeSection::parse(root)?)
+//!     });
+//!     match next {
+//!         Next::Run(_node) => std::process::ExitCode::SUCCESS, // start the process
+//!         Next::Exit(code) => code,
+//!     }
+//! }
+//! ```
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use crate::admin::client;
+use crate::config::sections::AdminSection;
+use crate::config::{Document, Mistakes, Table};
+
+/// The shared part of a binary's command line. Without a subcommand, `run`.
+#[derive(Debug, Args)]
+pub struct Command {
+    /// Configuration file
+    #[arg(long, short, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Address of the admin listener (default: admin.listen of the configuration)
+    #[arg(long, global = true, value_name = "ADDR")]
+    pub admin: Option<SocketAddr>,
+    /// What to do; `run` if left out
+    #[command(subcommand)]
+    pub action: Option<Action>,
+}
+
+/// What to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
+pub enum Action {
+    /// Run in the foreground (the default)
+    Run,
+    /// Check the configuration: print all mistakes and exit with 1, or "ok"
+    Check,
+    /// Print the running process's state as JSON
+    Status,
+    /// Ask the running process to drain: finish what is running, take nothing new
+    Drain,
+    /// Ask the running process to take traffic again
+    Undrain,
+}
+
+/// What is left to do after [`Command::run`].
+#[derive(Debug)]
+pub enum Next<T> {
+    /// Run with this configuration.
+    Run(T),
+    /// Exit with this code; everything was printed.
+    Exit(ExitCode),
+}
+
+impl Command {
+    /// Carries out all actions but `run`, for which the parsed configuration is handed back. `admin_port` is the tier's default.
+    pub fn run<T>(
+        self,
+        admin_port: u16,
+        parse: impl FnOnce(&mut Table<'_>) -> Option<T>,
+    ) -> Next<T> {
+        match self.action.unwrap_or(Action::Run) {
+            Action::Run => match self.load(parse) {
+                Ok(parsed) => Next::Run(parsed),
+                Err(failure) => failed(&failure),
+            },
+            Action::Check => match self.load(parse) {
+                Ok(_) => printed("ok"),
+                Err(failure) => failed(&failure),
+            },
+            action @ (Action::Status | Action::Drain | Action::Undrain) => {
+                match self.ask(action, admin_port) {
+                    Ok(answer) => printed(answer.trim_end()),
+                    Err(failure) => failed(&failure),
+                }
+            }
+        }
+    }
+
+    fn document(&self) -> Result<Document, String> {
+        let path = self
+            .config
+            .as_ref()
+            .ok_or("no configuration file: give one with --config FILE")?;
+        Document::load(path).map_err(|mistakes| mistakes.to_string())
+    }
+
+    fn load<T>(&self, parse: impl FnOnce(&mut Table<'_>) -> Option<T>) -> Result<T, String> {
+        self.document()?
+            .parse(parse)
+            .map_err(|mistakes: Mistakes| mistakes.to_string())
+    }
+
+    /// The admin listener: as given, or as configured. Mistakes elsewhere in the file don't stand in the way of a drain.
+    fn admin_listener(&self, default_port: u16) -> Result<SocketAddr, String> {
+        if let Some(addr) = self.admin {
+            return Ok(addr);
+        }
+        let mut listen = AdminSection::parse(&mut self.document()?.root(), default_port).listen;
+        if listen.ip().is_unspecified() {
+            let loopback = if listen.is_ipv4() {
+                [127, 0, 0, 1].into()
+            } else {
+                std::net::Ipv6Addr::LOCALHOST.into()
+            };
+            listen.set_ip(loopback);
+        }
+        Ok(listen)
+    }
+
+    fn ask(&self, action: Action, default_port: u16) -> Result<String, String> {
+        let addr = self.admin_listener(default_port)?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| error.to_string())?;
+        let args = json!({ "by": "command line" });
+        let command = |name| client::command(addr, name, &args);
+        let answer = runtime.block_on(async {
+            match action {
+                Action::Drain => command("drain").await.map(|answer| format!("{answer:#}")),
+                Action::Undrain => command("undrain").await.map(|answer| format!("{answer:#}")),
+                Action::Run | Action::Check | Action::Status => client::get(addr, "/status").await,
+            }
+        });
+        answer.map_err(|error| error.to_string())
+    }
+}
+
+/// Prints to standard output; a closed pipe (`status | head`) is not a failure worth words.
+fn printed<T>(text: &str) -> Next<T> {
+    let written = writeln!(std::io::stdout(), "{text}");
+    Next::Exit(if written.is_ok() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn failed<T>(text: &str) -> Next<T> {
+    let _closed = writeln!(std::io::stderr(), "{text}");
+    Next::Exit(ExitCode::FAILURE)
+}

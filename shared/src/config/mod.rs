@@ -1,0 +1,32 @@
+//! Configuration: TOML files, laid over by `WEIR__...` environment variables, parsed into types that can't be wrong.
+//!
+//! A tier writes one function from a [`Table`] to its own type and hands it to [`Document::parse`]. All mistakes are reported at once,
+//! each with its file, line, key and what to do; keys nobody asked for are mistakes too, with the nearest known key as the hint.
+//!
+//! ```
+//! use shared::config::Document;
+//!
+//! let document = Document::from_toml("l7.toml", "[node]\nid = \"l7-1\"\ndrain_tme = \"5s\"").unwrap();
+//! let mistakes = document
+//!     .parse(|root| {
+//!         let mut node = root.required_table("node")?;
+//!         let drain_time = node.or("drain_time", std::time::Duration::from_secs(30));
+//!         Some((node.required::<String>("id")?, drain_time))
+//!     })
+//!     .unwrap_err();
+//! assert_eq!(mistakes.to_string(), "l7.toml:3: node.drain_tme: unknown key — did you mean `drain_time`?");
+//! ```
+
+mod document;
+mod environment;
+mod mistakes;
+pub mod sections;
+mod table;
+mod units;
+mod value;
+
+pub use document::{Document, MAX_FILE};
+pub use mistakes::{Mistake, Mistakes};
+pub use table::Table;
+pub use units::{ByteSize, Cidr};
+pub use value::{FromValue, Value};

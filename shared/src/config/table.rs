@@ -1,0 +1,277 @@
+//! Reading a table key by key. Every key asked for is remembered, so that what is left over is known to be a mistake.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::ops::RangeInclusive;
+
+use super::document::Document;
+use super::value::{FromValue, Value};
+
+/// One table of a [`Document`].
+///
+/// Asking for a key never fails: what is wrong is recorded in the document and the answer is `None` or the default, so that a parser runs to
+/// its end and the user hears about all mistakes at once.
+pub struct Table<'d> {
+    document: &'d Document,
+    path: String,
+    values: &'d BTreeMap<String, Value>,
+}
+
+impl<'d> Table<'d> {
+    pub(super) fn new(
+        document: &'d Document,
+        path: String,
+        values: &'d BTreeMap<String, Value>,
+    ) -> Self {
+        document.entered(&path);
+        Self {
+            document,
+            path,
+            values,
+        }
+    }
+
+    /// Dotted path of this table, empty for the root: `upstreams.api`, `services[2]` (counted from 0).
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Whether the key is there, whatever its value. Counts as asking for it.
+    pub fn has(&mut self, key: &'static str) -> bool {
+        self.value(key).is_some()
+    }
+
+    /// The value of a key that must be there; `None` after recording a mistake.
+    pub fn required<T: FromValue>(&mut self, key: &'static str) -> Option<T> {
+        match self.value(key) {
+            Some(value) => self.read(key, value),
+            None => self.missing(key, T::EXPECTED),
+        }
+    }
+
+    /// The value of a key that may be missing; `None` also after recording a mistake.
+    pub fn optional<T: FromValue>(&mut self, key: &'static str) -> Option<T> {
+        let value = self.value(key)?;
+        self.read(key, value)
+    }
+
+    /// The value of a key, or `default` where it is missing.
+    pub fn or<T: FromValue>(&mut self, key: &'static str, default: T) -> T {
+        self.optional(key).unwrap_or(default)
+    }
+
+    /// As [`Self::or`], and the value must lie within `range`.
+    pub fn within<T>(&mut self, key: &'static str, range: RangeInclusive<T>, default: T) -> T
+    where
+        T: FromValue + PartialOrd + Debug,
+    {
+        let Some(value) = self.optional::<T>(key) else {
+            return default;
+        };
+        if range.contains(&value) {
+            return value;
+        }
+        let (low, high) = range.into_inner();
+        self.mistake(
+            key,
+            format!("expected a value from {low:?} to {high:?}, got {value:?}"),
+            "",
+        );
+        default
+    }
+
+    /// The choice named by the text at `key`; `None` if the key is missing, or after recording a mistake.
+    pub fn one_of<T: Clone>(&mut self, key: &'static str, choices: &[(&str, T)]) -> Option<T> {
+        let value = self.value(key)?;
+        let named = value
+            .as_str()
+            .and_then(|text| choices.iter().find(|(name, _)| *name == text));
+        if let Some((_, choice)) = named {
+            return Some(choice.clone());
+        }
+        let names: Vec<String> = choices
+            .iter()
+            .map(|(name, _)| format!("{name:?}"))
+            .collect();
+        let hint = value
+            .as_str()
+            .and_then(|text| nearest(text, choices.iter().map(|(name, _)| *name)))
+            .map(|near| format!("did you mean {near:?}?"))
+            .unwrap_or_default();
+        self.mistake(
+            key,
+            format!("expected one of {}, got {value}", names.join(", ")),
+            hint,
+        );
+        None
+    }
+
+    /// As [`Self::one_of`], with a default for a missing key.
+    pub fn one_of_or<T: Clone>(
+        &mut self,
+        key: &'static str,
+        choices: &[(&str, T)],
+        default: T,
+    ) -> T {
+        self.one_of(key, choices).unwrap_or(default)
+    }
+
+    /// The sub-table `[key]`, if it is there.
+    pub fn table(&mut self, key: &'static str) -> Option<Table<'d>> {
+        let value = self.value(key)?;
+        self.as_table(key, value)
+    }
+
+    /// The sub-table `[key]`; `None` after recording a mistake.
+    pub fn required_table(&mut self, key: &'static str) -> Option<Table<'d>> {
+        match self.value(key) {
+            Some(value) => self.as_table(key, value),
+            None => self.missing(key, "a table"),
+        }
+    }
+
+    /// The array of tables `[[key]]`, empty if it is missing.
+    pub fn tables(&mut self, key: &'static str) -> Vec<Table<'d>> {
+        let Some(value) = self.value(key) else {
+            return Vec::new();
+        };
+        let path = join(&self.path, key);
+        let Value::Array(items) = value else {
+            self.mistake(
+                key,
+                format!("expected tables, got {value}"),
+                format!("write [[{path}]]"),
+            );
+            return Vec::new();
+        };
+        let mut tables = Vec::with_capacity(items.len());
+        for (index, item) in items.iter().enumerate() {
+            let path = format!("{path}[{index}]");
+            match item {
+                Value::Table(values) => tables.push(Table::new(self.document, path, values)),
+                other => self.document.record(
+                    &path,
+                    format!("expected a table, got {other}"),
+                    String::new(),
+                ),
+            }
+        }
+        tables
+    }
+
+    /// The named tables `[key.<name>]`, in the order of their names; empty if the key is missing.
+    pub fn map(&mut self, key: &'static str) -> Vec<(String, Table<'d>)> {
+        let Some(mut table) = self.table(key) else {
+            return Vec::new();
+        };
+        self.document.entered_map(&table.path);
+        let mut named = Vec::with_capacity(table.values.len());
+        for (name, value) in table.values {
+            if let Some(inner) = table.as_table(name, value) {
+                named.push((name.clone(), inner));
+            }
+        }
+        named
+    }
+
+    /// Records that something is wrong with `key` of this table; with an empty key, with the table itself.
+    pub fn mistake(&mut self, key: &str, message: impl Into<String>, hint: impl Into<String>) {
+        let path = if key.is_empty() {
+            self.path.clone()
+        } else {
+            join(&self.path, key)
+        };
+        self.document.record(&path, message.into(), hint.into());
+    }
+
+    /// Records a mistake where two of `names` are the same. Each comes with the path to complain about, such as `services[1].name`.
+    pub fn unique<'n>(&mut self, what: &str, names: impl IntoIterator<Item = (String, &'n str)>) {
+        let mut seen: BTreeMap<&str, String> = BTreeMap::new();
+        for (path, name) in names {
+            match seen.get(name) {
+                Some(first) => {
+                    self.document.record(
+                        &path,
+                        format!("{what} {name:?} is already at {first}"),
+                        String::new(),
+                    );
+                }
+                None => {
+                    seen.insert(name, path);
+                }
+            }
+        }
+    }
+
+    fn value(&mut self, key: &'static str) -> Option<&'d Value> {
+        self.document.asked_for(&self.path, key);
+        self.values.get(key)
+    }
+
+    fn read<T: FromValue>(&mut self, key: &str, value: &Value) -> Option<T> {
+        let path = join(&self.path, key);
+        match self.document.read(&path, value) {
+            Ok(read) => Some(read),
+            Err(hint) => {
+                self.document.record(
+                    &path,
+                    format!("expected {}, got {value}", T::EXPECTED),
+                    hint,
+                );
+                None
+            }
+        }
+    }
+
+    fn missing<T>(&mut self, key: &str, expected: &str) -> Option<T> {
+        self.mistake(key, "is missing", format!("expected {expected}"));
+        None
+    }
+
+    fn as_table(&mut self, key: &str, value: &'d Value) -> Option<Table<'d>> {
+        let path = join(&self.path, key);
+        match value {
+            Value::Table(values) => Some(Table::new(self.document, path, values)),
+            other => {
+                let hint = format!("write [{path}]");
+                self.document
+                    .record(&path, format!("expected a table, got {other}"), hint);
+                None
+            }
+        }
+    }
+}
+
+/// `path.key`, with the key quoted as TOML would where it is not a bare word.
+pub(super) fn join(path: &str, key: &str) -> String {
+    let bare = !key.is_empty()
+        && key
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-');
+    let key = if bare {
+        key.to_owned()
+    } else {
+        format!("{key:?}")
+    };
+    if path.is_empty() {
+        key
+    } else {
+        format!("{path}.{key}")
+    }
+}
+
+/// The candidate most like `word`, if one is like enough to be meant.
+pub(super) fn nearest<'c>(
+    word: &str,
+    candidates: impl Iterator<Item = &'c str>,
+) -> Option<&'c str> {
+    // Jaro-Winkler is quadratic in the length; nobody mistypes a key into something this long.
+    if word.len() > 64 {
+        return None;
+    }
+    candidates
+        .map(|candidate| (strsim::jaro_winkler(word, candidate), candidate))
+        .filter(|(likeness, _)| *likeness >= 0.8)
+        .max_by(|(a, _), (b, _)| a.total_cmp(b))
+        .map(|(_, candidate)| candidate)
+}

@@ -1,0 +1,226 @@
+//! Values as they stand in a document, and how Rust types are read from them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+
+/// A value of a document.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Value {
+    /// `true` or `false`.
+    Bool(bool),
+    /// A whole number.
+    Integer(i64),
+    /// A number with a fraction; may be NaN or infinite, as TOML allows both.
+    Float(f64),
+    /// Text; TOML dates arrive as text too.
+    String(String),
+    /// A list.
+    Array(Vec<Value>),
+    /// A table: keys and values, in key order.
+    Table(BTreeMap<String, Value>),
+}
+
+impl Value {
+    /// What kind of thing this is, for messages.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Bool(_) => "a boolean",
+            Self::Integer(_) => "an integer",
+            Self::Float(_) => "a number with a fraction",
+            Self::String(_) => "text",
+            Self::Array(_) => "a list",
+            Self::Table(_) => "a table",
+        }
+    }
+
+    /// The text, where it is text.
+    pub fn as_str(&self) -> Option<&str> {
+        match self {
+            Self::String(text) => Some(text),
+            _ => None,
+        }
+    }
+}
+
+/// Shows scalars as they are written (shortened where long), lists and tables by kind.
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: usize = 60;
+        match self {
+            Self::Bool(value) => write!(f, "{value}"),
+            Self::Integer(value) => write!(f, "{value}"),
+            Self::Float(value) => write!(f, "{value:?}"),
+            Self::String(text) if text.chars().count() > SHOWN => {
+                write!(f, "{:?}...", text.chars().take(SHOWN).collect::<String>())
+            }
+            Self::String(text) => write!(f, "{text:?}"),
+            Self::Array(_) | Self::Table(_) => f.write_str(self.kind()),
+        }
+    }
+}
+
+/// A type that can be read from a [`Value`].
+pub trait FromValue: Sized {
+    /// What a user should write, as in "expected ...": `a duration such as "2s"`.
+    const EXPECTED: &'static str;
+
+    /// Reads the value.
+    ///
+    /// # Errors
+    /// The hint for the user ("write \"5s\""), or an empty string where [`Self::EXPECTED`] says it all.
+    fn from_value(value: &Value) -> Result<Self, String>;
+}
+
+impl FromValue for bool {
+    const EXPECTED: &'static str = "true or false";
+
+    fn from_value(value: &Value) -> Result<Self, String> {
+        match value {
+            Value::Bool(value) => Ok(*value),
+            _ => Err(String::new()),
+        }
+    }
+}
+
+macro_rules! integers {
+    ($($type:ty, $expected:literal;)*) => {$(
+        impl FromValue for $type {
+            const EXPECTED: &'static str = $expected;
+
+            fn from_value(value: &Value) -> Result<Self, String> {
+                match value {
+                    Value::Integer(value) => Self::try_from(*value).map_err(|_| String::new()),
+                    Value::String(text) if text.parse::<$type>().is_ok() => Err(format!("write {text}, without quotes")),
+                    _ => Err(String::new()),
+                }
+            }
+        }
+    )*};
+}
+
+integers! {
+    u8, "an integer from 0 to 255";
+    u16, "an integer from 0 to 65535";
+    u32, "an integer from 0 to 4294967295";
+    u64, "an integer from 0 to 9223372036854775807";
+    usize, "an integer, 0 or more";
+    i64, "an integer";
+}
+
+impl FromValue for f64 {
+    const EXPECTED: &'static str = "a finite number";
+
+    fn from_value(value: &Value) -> Result<Self, String> {
+        match value {
+            Value::Float(value) if value.is_finite() => Ok(*value),
+            Value::Integer(value) => Ok(*value as Self),
+            _ => Err(String::new()),
+        }
+    }
+}
+
+impl FromValue for String {
+    const EXPECTED: &'static str = "text";
+
+    fn from_value(value: &Value) -> Result<Self, String> {
+        match value {
+            Value::String(text) => Ok(text.clone()),
+            Value::Bool(_) | Value::Integer(_) | Value::Float(_) => {
+                Err(format!("write \"{value}\", in quotes"))
+            }
+            _ => Err(String::new()),
+        }
+    }
+}
+
+impl FromValue for PathBuf {
+    const EXPECTED: &'static str = "a path such as \"/etc/weir/key.pem\"";
+
+    fn from_value(value: &Value) -> Result<Self, String> {
+        match value.as_str() {
+            Some("") | None => Err(String::new()),
+            Some(text) if text.contains('\0') => Err("a path can't hold a NUL byte".to_owned()),
+            Some(text) => Ok(Self::from(text)),
+        }
+    }
+}
+
+/// Reads `value` as text through `FromStr`, with no hint of its own.
+fn from_text<T: std::str::FromStr>(value: &Value) -> Result<T, String> {
+    value
+        .as_str()
+        .and_then(|text| text.parse().ok())
+        .ok_or_else(String::new)
+}
+
+impl FromValue for IpAddr {
+    const EXPECTED: &'static str = "an IP address such as \"10.0.0.1\"";
+
+    fn from_value(value: &Value) -> Result<Self, String> {
+        from_text(value)
+    }
+}
+
+impl FromValue for Ipv4Addr {
+    const EXPECTED: &'static str = "an IPv4 address such as \"10.0.0.1\"";
+
+    fn from_value(value: &Value) -> Result<Self, String> {
+        from_text(value)
+    }
+}
+
+impl FromValue for Ipv6Addr {
+    const EXPECTED: &'static str = "an IPv6 address such as \"2001:db8::1\"";
+
+    fn from_value(value: &Value) -> Result<Self, String> {
+        from_text(value)
+    }
+}
+
+impl FromValue for SocketAddr {
+    const EXPECTED: &'static str =
+        "an address with a port such as \"10.0.0.1:80\" or \"[2001:db8::1]:80\"";
+
+    fn from_value(value: &Value) -> Result<Self, String> {
+        from_text(value).map_err(|_| match value.as_str() {
+            Some(text) if text.parse::<IpAddr>().is_ok() => "the port is missing".to_owned(),
+            Some(text) if text.starts_with(':') => {
+                format!("write \"0.0.0.0{text}\" to listen on every address")
+            }
+            Some(text) if text.starts_with("localhost:") => {
+                "names are not looked up; write 127.0.0.1".to_owned()
+            }
+            _ => String::new(),
+        })
+    }
+}
+
+impl<T: FromValue> FromValue for Vec<T> {
+    const EXPECTED: &'static str = "a list";
+
+    fn from_value(value: &Value) -> Result<Self, String> {
+        let Value::Array(items) = value else {
+            return Err(format!("write [...], each item {}", T::EXPECTED));
+        };
+        items
+            .iter()
+            .enumerate()
+            .map(|(index, item)| {
+                T::from_value(item).map_err(|hint| {
+                    let hint = if hint.is_empty() {
+                        hint
+                    } else {
+                        format!("; {hint}")
+                    };
+                    format!(
+                        "item {} should be {}, it is {item}{hint}",
+                        index + 1,
+                        T::EXPECTED
+                    )
+                })
+            })
+            .collect()
+    }
+}
