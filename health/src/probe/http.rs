@@ -1,6 +1,8 @@
 //! The HTTP probe: one HTTP/1.1 request on a connection of its own.
 
-use std::pin::pin;
+use std::io;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::uri::PathAndQuery;
@@ -8,6 +10,8 @@ use http::{HeaderValue, Method, Request, header};
 use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 
 use super::connect::{Purpose, connect};
 use super::status_set::StatusSet;
@@ -49,7 +53,7 @@ pub(super) async fn probe(attempt: &Attempt, http: &HttpProbe) -> Result<Finding
     let stream = connect(attempt, Purpose::Talk).await?;
     let (sender, connection) = http1::Builder::new()
         .max_buf_size(HEAD_LIMIT)
-        .handshake::<_, Empty<Bytes>>(TokioIo::new(stream))
+        .handshake::<_, Empty<Bytes>>(TokioIo::new(NoFin(stream)))
         .await
         .map_err(|error| broken("opening", &error))?;
     // The connection does the reading and writing while the exchange waits for it; it ends first where the target closes,
@@ -134,10 +138,44 @@ fn broken(what: &str, error: &hyper::Error) -> Finding {
         ));
     }
     let source = std::error::Error::source(error);
-    match source.and_then(|source| source.downcast_ref::<std::io::Error>()) {
+    match source.and_then(|source| source.downcast_ref::<io::Error>()) {
+        Some(io) if io.kind() == io::ErrorKind::UnexpectedEof => Finding::failure(format!(
+            "{what}: the target closed the connection before its end"
+        )),
         Some(io) => Finding::from_io(what, io),
         None => Finding::failure(source.map_or(format!("{what}: {error}"), |source| {
             format!("{what}: {error}: {source}")
         })),
+    }
+}
+
+/// A stream that is closed by dropping it only, with the reset [`connect`] prepared: hyper would send a FIN after the response.
+struct NoFin(TcpStream);
+
+impl AsyncRead for NoFin {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for NoFin {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
 }
