@@ -8,6 +8,7 @@
 pub mod access_log;
 pub mod balance;
 pub mod config;
+pub mod error;
 pub mod normalise;
 pub mod reason;
 pub mod retry;

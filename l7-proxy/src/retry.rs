@@ -2,17 +2,18 @@
 
 use http::Method;
 
-/// How a try failed.
+/// How a try failed before a response head arrived. Once the client has seen any of a response there is nothing to decide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
     /// No connection: refused, unreachable or not in time. Nothing was sent.
     Connect,
-    /// The connection was gone before any byte of the request was written (hyper hands the request back).
-    NotSent,
-    /// A pooled connection closed after the request was written and before any byte of a response: most likely it was stale.
-    ClosedWhenReused,
-    /// A fresh connection closed after the request was written and before a response head.
-    Closed,
+    /// The connection closed.
+    Closed {
+        /// It came from the pool: most likely the backend had closed it while it was idle.
+        reused: bool,
+        /// Some of the request was written, so the backend may have acted on it. False when hyper hands the request back.
+        sent: bool,
+    },
     /// No response head in time.
     Timeout,
     /// The response was not valid HTTP.
@@ -33,27 +34,97 @@ pub enum Body {
 pub enum Decision {
     /// The same backend again, on a fresh connection: the backend itself did not fail. Does not count as a retry.
     SameBackend,
-    /// Another backend.
+    /// Another backend, as one of the upstream's retries.
     NextBackend,
     /// Answer the client.
     GiveUp,
 }
 
 /// Decides after a try failed. `retries_left` is what the upstream still allows.
+///
+/// A request is repeated when it cannot have been acted on, or when acting on it twice is harmless: RFC 9110 section 9.2.2 forbids a
+/// proxy to repeat a non-idempotent request by itself. A timeout is not repeated: the next backend would be given the same slow
+/// request, which is how one slow query takes down a fleet.
 pub fn decide(method: &Method, body: Body, failure: Failure, retries_left: u32) -> Decision {
     if body == Body::Consumed {
         return Decision::GiveUp;
     }
-    // RFC 9110 section 9.2.2: a proxy repeats a request by itself only when its method is idempotent, or it knows that it was not applied.
+    let another = if retries_left > 0 {
+        Decision::NextBackend
+    } else {
+        Decision::GiveUp
+    };
     match failure {
-        Failure::NotSent => Decision::SameBackend,
-        Failure::ClosedWhenReused if method.is_idempotent() => Decision::SameBackend,
-        Failure::Connect if retries_left > 0 => Decision::NextBackend,
-        Failure::Closed if retries_left > 0 && method.is_idempotent() => Decision::NextBackend,
-        Failure::Connect
-        | Failure::ClosedWhenReused
-        | Failure::Closed
-        | Failure::Timeout
-        | Failure::Invalid => Decision::GiveUp,
+        Failure::Connect => another,
+        Failure::Closed { sent: true, .. } if !method.is_idempotent() => Decision::GiveUp,
+        Failure::Closed { reused: true, .. } => Decision::SameBackend,
+        Failure::Closed { reused: false, .. } => another,
+        Failure::Timeout | Failure::Invalid => Decision::GiveUp,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Decision::{GiveUp, NextBackend, SameBackend};
+
+    #[test]
+    fn a_try_is_repeated_only_where_it_is_safe() {
+        let closed = |reused, sent| Failure::Closed { reused, sent };
+        // (failure, GET, POST)
+        let table = [
+            (Failure::Connect, NextBackend, NextBackend),
+            (closed(true, false), SameBackend, SameBackend),
+            (closed(true, true), SameBackend, GiveUp),
+            (closed(false, false), NextBackend, NextBackend),
+            (closed(false, true), NextBackend, GiveUp),
+            (Failure::Timeout, GiveUp, GiveUp),
+            (Failure::Invalid, GiveUp, GiveUp),
+        ];
+        for (failure, get, post) in table {
+            assert_eq!(
+                decide(&Method::GET, Body::Whole, failure, 1),
+                get,
+                "GET {failure:?}"
+            );
+            assert_eq!(
+                decide(&Method::PUT, Body::Whole, failure, 1),
+                get,
+                "PUT {failure:?}"
+            );
+            assert_eq!(
+                decide(&Method::POST, Body::Whole, failure, 1),
+                post,
+                "POST {failure:?}"
+            );
+            assert_eq!(
+                decide(&Method::PATCH, Body::Whole, failure, 1),
+                post,
+                "PATCH {failure:?}"
+            );
+            assert_eq!(
+                decide(&Method::GET, Body::Consumed, failure, 1),
+                GiveUp,
+                "consumed {failure:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn retries_run_out_but_a_stale_connection_costs_none() {
+        assert_eq!(
+            decide(&Method::GET, Body::Whole, Failure::Connect, 0),
+            GiveUp
+        );
+        let fresh = Failure::Closed {
+            reused: false,
+            sent: true,
+        };
+        assert_eq!(decide(&Method::GET, Body::Whole, fresh, 0), GiveUp);
+        let stale = Failure::Closed {
+            reused: true,
+            sent: true,
+        };
+        assert_eq!(decide(&Method::GET, Body::Whole, stale, 0), SameBackend);
     }
 }

@@ -13,6 +13,7 @@ mod upstream;
 pub use backend::{Backend, InFlight, State};
 pub use upstream::Upstream;
 
+use least_connections::Loads;
 use round_robin::Turns;
 use std::sync::Arc;
 
@@ -62,6 +63,7 @@ impl Tried {
 pub struct Balancer {
     upstream: Arc<Upstream>,
     turns: Turns,
+    loads: Loads,
 }
 
 impl Balancer {
@@ -73,7 +75,11 @@ impl Balancer {
         for _ in 0..worker.checked_rem(upstream.backends.len()).unwrap_or(0) {
             turns.next(weights, |index| weights(index) > 0);
         }
-        Balancer { upstream, turns }
+        Balancer {
+            upstream,
+            turns,
+            loads: Loads::default(),
+        }
     }
 
     /// The upstream it balances.
@@ -89,9 +95,7 @@ impl Balancer {
         let eligible = |index: usize| backends[index].is_available() && !tried.contains(index);
         match self.upstream.settings.balance {
             Algorithm::RoundRobin => self.turns.next(weight, eligible),
-            Algorithm::LeastConnections => {
-                least_connections::choose(backends, eligible, &mut self.turns)
-            }
+            Algorithm::LeastConnections => self.loads.choose(backends, eligible, &mut self.turns),
         }
     }
 }

@@ -23,6 +23,25 @@ pub struct UpstreamSettings {
     pub retries: u32,
 }
 
+impl UpstreamSettings {
+    /// An upstream with every setting that has a default at its default.
+    pub fn new(
+        name: impl Into<String>,
+        balance: Algorithm,
+        backends: Vec<BackendSettings>,
+    ) -> UpstreamSettings {
+        UpstreamSettings {
+            name: name.into(),
+            balance,
+            backends,
+            connect_timeout: Duration::from_secs(1),
+            response_timeout: Duration::from_secs(60),
+            keep_alive: KeepAlive::default(),
+            retries: 1,
+        }
+    }
+}
+
 /// One backend as configured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BackendSettings {
@@ -41,4 +60,14 @@ pub struct KeepAlive {
     pub idle_timeout: Duration,
     /// How old a connection may get before it is closed after its request.
     pub max_age: Duration,
+}
+
+impl Default for KeepAlive {
+    fn default() -> KeepAlive {
+        KeepAlive {
+            idle: 32,
+            idle_timeout: Duration::from_secs(60),
+            max_age: Duration::from_secs(600),
+        }
+    }
 }

@@ -1,8 +1,12 @@
 //! Telling the backend who the client is: `X-Forwarded-For`, `-Proto`, `-Host` and `X-Real-IP`.
+//!
+//! These fields are believed by backends, so a client must not be able to write them. From a peer that is not trusted they are replaced
+//! with what the proxy sees itself; from a trusted one (a CDN, another proxy) they are kept and added to.
 
 use super::Host;
 use http::HeaderMap;
-use http::header::{HeaderName, HeaderValue};
+use http::header::{Entry, FORWARDED, HeaderName, HeaderValue};
+use shared::config::Cidr;
 use std::net::IpAddr;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -10,37 +14,251 @@ const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
+/// Fields of the same kind that the proxy does not write, and that only a trusted peer may.
+const ONLY_FROM_TRUSTED: [HeaderName; 3] = [
+    FORWARDED,
+    HeaderName::from_static("x-forwarded-port"),
+    HeaderName::from_static("x-forwarded-prefix"),
+];
+
+/// Addresses looked at in an `X-Forwarded-For` before giving up on it.
+const MAX_HOPS: usize = 64;
+
 /// Whom to believe about the client.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Forwarding {
-    trusted: Vec<(IpAddr, u8)>,
+    trusted: Vec<Cidr>,
 }
 
-/// What the proxy itself knows about a client.
+/// The other end of a connection; made once per connection.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    address: IpAddr,
+    text: HeaderValue,
+}
+
+/// What the proxy itself knows about a request.
 #[derive(Clone, Copy, Debug)]
 pub struct ClientFacts<'a> {
-    /// The other end of the connection.
-    pub peer: IpAddr,
+    /// Who sent it.
+    pub peer: &'a Peer,
     /// `http` or `https`.
     pub scheme: &'static str,
     /// The host asked for.
     pub host: &'a Host,
 }
 
+impl Peer {
+    /// A peer by its address. An IPv4 address in IPv6 form (`::ffff:192.0.2.1`) counts as the IPv4 address it is.
+    pub fn new(address: IpAddr) -> Peer {
+        let address = address.to_canonical();
+        // An address is always a valid field value; "unknown" is the word RFC 7239 section 6.2 has for the impossible case.
+        let text = HeaderValue::from_str(&address.to_string())
+            .unwrap_or_else(|_| HeaderValue::from_static("unknown"));
+        Peer { address, text }
+    }
+
+    /// Its address.
+    pub fn address(&self) -> IpAddr {
+        self.address
+    }
+}
+
 impl Forwarding {
-    /// Believes what peers within these prefixes say.
-    pub fn trusting(trusted: Vec<(IpAddr, u8)>) -> Forwarding {
+    /// Believes what peers within these prefixes say. None by default.
+    pub fn trusting(trusted: Vec<Cidr>) -> Forwarding {
         Forwarding { trusted }
     }
 
-    /// Sets the four fields on a request head.
-    pub fn apply(&self, headers: &mut HeaderMap, client: ClientFacts<'_>) {
-        let _ = &self.trusted;
-        if let Ok(address) = HeaderValue::from_str(&client.peer.to_string()) {
-            headers.insert(X_FORWARDED_FOR, address.clone());
-            headers.insert(X_REAL_IP, address);
+    /// The client's address: the peer's or, behind trusted peers, the last address in `X-Forwarded-For` that is not trusted itself.
+    pub fn client(&self, headers: &HeaderMap, peer: &Peer) -> IpAddr {
+        let mut client = peer.address;
+        if !self.trusts(client) {
+            return client;
         }
-        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(client.scheme));
-        headers.insert(X_FORWARDED_HOST, client.host.as_sent().clone());
+        // Rightmost first: each trusted hop wrote the address to the left of its own.
+        let hops = headers
+            .get_all(X_FORWARDED_FOR)
+            .iter()
+            .rev()
+            .flat_map(|value| {
+                value
+                    .as_bytes()
+                    .rsplit(|byte| *byte == b',')
+                    .map(<[u8]>::trim_ascii)
+            });
+        for hop in hops.take(MAX_HOPS) {
+            match std::str::from_utf8(hop)
+                .ok()
+                .and_then(|text| text.parse::<IpAddr>().ok())
+            {
+                Some(address) => client = address.to_canonical(),
+                // What is not an address was not written by anyone trusted.
+                None => break,
+            }
+            if !self.trusts(client) {
+                break;
+            }
+        }
+        client
+    }
+
+    /// Sets the fields on a request head that is about to be forwarded, and says who the client is.
+    pub fn apply(&self, headers: &mut HeaderMap, facts: ClientFacts<'_>) -> IpAddr {
+        let client = self.client(headers, facts.peer);
+        let text = || facts.peer.text.clone();
+        if self.trusts(facts.peer.address) {
+            let mut chain = Vec::new();
+            for value in headers.get_all(X_FORWARDED_FOR) {
+                chain.extend_from_slice(value.as_bytes());
+                chain.extend_from_slice(b", ");
+            }
+            chain.extend_from_slice(facts.peer.text.as_bytes());
+            // Valid values joined by a comma stay valid.
+            headers.insert(
+                X_FORWARDED_FOR,
+                HeaderValue::from_bytes(&chain).unwrap_or_else(|_| text()),
+            );
+            keep_or_set(headers, X_FORWARDED_PROTO, || {
+                HeaderValue::from_static(facts.scheme)
+            });
+            keep_or_set(headers, X_FORWARDED_HOST, || facts.host.as_sent().clone());
+            headers.insert(X_REAL_IP, Peer::new(client).text);
+        } else {
+            headers.insert(X_FORWARDED_FOR, text());
+            headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(facts.scheme));
+            headers.insert(X_FORWARDED_HOST, facts.host.as_sent().clone());
+            headers.insert(X_REAL_IP, text());
+            for name in ONLY_FROM_TRUSTED {
+                headers.remove(name);
+            }
+        }
+        client
+    }
+
+    fn trusts(&self, address: IpAddr) -> bool {
+        self.trusted.iter().any(|prefix| prefix.contains(address))
+    }
+}
+
+fn keep_or_set(headers: &mut HeaderMap, name: HeaderName, value: impl FnOnce() -> HeaderValue) {
+    if let Entry::Vacant(entry) = headers.entry(name) {
+        entry.insert(value());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn forwarding(trusted: &[&str]) -> Forwarding {
+        Forwarding::trusting(
+            trusted
+                .iter()
+                .map(|prefix| prefix.parse().unwrap())
+                .collect(),
+        )
+    }
+
+    fn applied(trusted: &[&str], peer: &str, sent: &[(&str, &str)]) -> (HeaderMap, String) {
+        let mut headers = HeaderMap::new();
+        for (name, value) in sent {
+            headers.append(
+                HeaderName::from_bytes(name.as_bytes()).unwrap(),
+                value.parse().unwrap(),
+            );
+        }
+        let host = Host::parse(HeaderValue::from_static("Shop.example:8443")).unwrap();
+        let peer = Peer::new(peer.parse().unwrap());
+        let facts = ClientFacts {
+            peer: &peer,
+            scheme: "https",
+            host: &host,
+        };
+        let client = forwarding(trusted).apply(&mut headers, facts);
+        (headers, client.to_string())
+    }
+
+    fn all<'h>(headers: &'h HeaderMap, name: &str) -> Vec<&'h str> {
+        headers
+            .get_all(name)
+            .iter()
+            .map(|value| value.to_str().unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn an_untrusted_client_cannot_write_its_own_history() {
+        let sent = [
+            ("x-forwarded-for", "1.1.1.1"),
+            ("x-forwarded-for", "2.2.2.2"),
+            ("x-forwarded-proto", "http"),
+            ("x-forwarded-host", "evil.example"),
+            ("x-real-ip", "3.3.3.3"),
+            ("forwarded", "for=4.4.4.4"),
+            ("x-forwarded-port", "1"),
+            ("x-forwarded-prefix", "//evil.example"),
+        ];
+        let (headers, client) = applied(&[], "192.0.2.7", &sent);
+        assert_eq!(client, "192.0.2.7");
+        assert_eq!(all(&headers, "x-forwarded-for"), ["192.0.2.7"]);
+        assert_eq!(all(&headers, "x-forwarded-proto"), ["https"]);
+        assert_eq!(all(&headers, "x-forwarded-host"), ["Shop.example:8443"]);
+        assert_eq!(all(&headers, "x-real-ip"), ["192.0.2.7"]);
+        assert_eq!(headers.len(), 4);
+    }
+
+    #[test]
+    fn a_trusted_peer_is_believed_and_added_to_the_chain() {
+        let sent = [
+            ("x-forwarded-for", "6.6.6.6, 203.0.113.9"),
+            ("x-forwarded-for", "10.0.0.8"),
+            ("x-forwarded-proto", "http"),
+            ("x-forwarded-host", "www.example"),
+            ("forwarded", "for=203.0.113.9"),
+        ];
+        let (headers, client) = applied(&["10.0.0.0/8"], "10.0.0.9", &sent);
+        // 6.6.6.6 is what the client claimed; 203.0.113.9 is what the first trusted hop saw.
+        assert_eq!(client, "203.0.113.9");
+        assert_eq!(
+            all(&headers, "x-forwarded-for"),
+            ["6.6.6.6, 203.0.113.9, 10.0.0.8, 10.0.0.9"]
+        );
+        assert_eq!(all(&headers, "x-forwarded-proto"), ["http"]);
+        assert_eq!(all(&headers, "x-forwarded-host"), ["www.example"]);
+        assert_eq!(all(&headers, "x-real-ip"), ["203.0.113.9"]);
+        assert_eq!(all(&headers, "forwarded"), ["for=203.0.113.9"]);
+    }
+
+    #[test]
+    fn a_trusted_peer_that_says_nothing_is_itself_the_client() {
+        let (headers, client) = applied(&["10.0.0.0/8"], "10.0.0.9", &[]);
+        assert_eq!(client, "10.0.0.9");
+        assert_eq!(all(&headers, "x-forwarded-for"), ["10.0.0.9"]);
+        assert_eq!(all(&headers, "x-real-ip"), ["10.0.0.9"]);
+        assert_eq!(all(&headers, "x-forwarded-proto"), ["https"]);
+    }
+
+    #[test]
+    fn the_walk_stops_at_what_is_no_address() {
+        let (_, client) = applied(
+            &["10.0.0.0/8"],
+            "10.0.0.9",
+            &[("x-forwarded-for", "1.2.3.4, evil, 10.0.0.1")],
+        );
+        assert_eq!(client, "10.0.0.1");
+        let (_, client) = applied(&["10.0.0.0/8"], "10.0.0.9", &[("x-forwarded-for", "")]);
+        assert_eq!(client, "10.0.0.9");
+    }
+
+    #[test]
+    fn an_ipv4_client_on_a_dual_stack_socket_is_an_ipv4_client() {
+        let (headers, client) = applied(&["10.0.0.0/8"], "::ffff:192.0.2.7", &[]);
+        assert_eq!(client, "192.0.2.7");
+        assert_eq!(all(&headers, "x-forwarded-for"), ["192.0.2.7"]);
+        assert!(
+            forwarding(&["10.0.0.0/8"])
+                .trusts(Peer::new("::ffff:10.1.1.1".parse().unwrap()).address())
+        );
     }
 }

@@ -8,10 +8,11 @@ mod hop_by_hop;
 mod host;
 mod path;
 
-pub use forwarded::{ClientFacts, Forwarding};
+pub use forwarded::{ClientFacts, Forwarding, Peer};
 pub use framing::check_lengths;
 pub use hop_by_hop::{Upgrade, strip_request, strip_response};
 pub use host::Host;
+pub(crate) use host::canonical_name;
 pub use path::Path;
 
 use crate::reason::Reason;

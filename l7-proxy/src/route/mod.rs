@@ -9,7 +9,10 @@
 
 mod host;
 mod path;
+mod prefixes;
 mod router;
+#[cfg(test)]
+mod tests;
 
 pub use host::HostPattern;
 pub use path::PathPattern;

@@ -3,6 +3,9 @@
 use super::{HostPattern, PathPattern};
 use crate::normalise::{Host, Path};
 use crate::reason::Reason;
+use crate::route::prefixes::Prefixes;
+use regex::Regex;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// An index into the snapshot's upstreams.
@@ -31,70 +34,126 @@ pub struct Route {
     pub upstream: UpstreamId,
 }
 
-/// All routes, arranged for look-up.
+/// All routes, arranged for look-up: the cost does not grow with the number of hosts or exact paths, and with the logarithm of the number of
+/// prefixes.
 #[derive(Debug, Default)]
 pub struct Router {
-    rules: Vec<(Rule, Route)>,
+    /// In the order of the file.
+    routes: Vec<Route>,
+    exact: HashMap<Box<str>, Paths>,
+    /// By suffix, without the `*.`.
+    wildcards: HashMap<Box<str>, Paths>,
+    any: Paths,
+}
+
+/// The routes of one host condition, as indices into [`Router::routes`].
+#[derive(Debug, Default)]
+struct Paths {
+    exact: HashMap<Box<str>, usize>,
+    prefixes: Prefixes,
+    regexes: Vec<(Regex, usize)>,
+    any: Option<usize>,
 }
 
 impl Router {
-    /// Arranges the rules.
+    /// Arranges the rules. Of two that ask the same, the first holds; the configuration refuses such pairs.
     pub fn new(rules: &[Rule]) -> Router {
-        Router {
-            rules: rules
-                .iter()
-                .map(|rule| {
-                    (
-                        rule.clone(),
-                        Route {
-                            name: Arc::clone(&rule.name),
-                            upstream: rule.upstream,
-                        },
-                    )
-                })
-                .collect(),
+        let mut router = Router::default();
+        for (index, rule) in rules.iter().enumerate() {
+            router.routes.push(Route {
+                name: Arc::clone(&rule.name),
+                upstream: rule.upstream,
+            });
+            for host in &rule.hosts {
+                let paths = match host {
+                    HostPattern::Exact(name) => router.exact.entry(name.clone()).or_default(),
+                    HostPattern::Wildcard(suffix) => {
+                        router.wildcards.entry(suffix.clone()).or_default()
+                    }
+                    HostPattern::Any => &mut router.any,
+                };
+                paths.add(&rule.path, index);
+            }
         }
+        for paths in router
+            .exact
+            .values_mut()
+            .chain(router.wildcards.values_mut())
+            .chain([&mut router.any])
+        {
+            paths.prefixes.arrange();
+        }
+        router
     }
 
-    /// The most specific route for a request, or why there is none: [`Reason::NoRoute`] or [`Reason::PathAmbiguous`].
+    /// All routes in the order of the file.
+    pub fn routes(&self) -> &[Route] {
+        &self.routes
+    }
+
+    /// The most specific route for a request.
+    ///
+    /// # Errors
+    /// [`Reason::NoRoute`], or [`Reason::PathAmbiguous`] when reading an escaped slash as a slash would lead elsewhere.
     pub fn find(&self, host: &Host, path: &Path) -> Result<&Route, Reason> {
-        let route = self.lookup(host.name(), path.routing());
+        let found = self.lookup(host.name(), path.routing());
         if let Some(decoded) = path.decoded()
-            && self.lookup(host.name(), decoded) != route
+            && self.lookup(host.name(), decoded) != found
         {
             return Err(Reason::PathAmbiguous);
         }
-        route.ok_or(Reason::NoRoute)
+        found
+            .and_then(|index| self.routes.get(index))
+            .ok_or(Reason::NoRoute)
     }
 
-    fn lookup(&self, host: &str, path: &str) -> Option<&Route> {
-        let rank = |rule: &Rule| {
-            let host = rule
-                .hosts
-                .iter()
-                .filter(|pattern| pattern.matches(host))
-                .map(|pattern| match pattern {
-                    HostPattern::Exact(_) => usize::MAX,
-                    HostPattern::Wildcard(suffix) => suffix.len(),
-                    HostPattern::Any => 0,
-                });
-            let path = match &rule.path {
-                PathPattern::Exact(_) => (3, 0),
-                PathPattern::Prefix(prefix) => (2, prefix.len()),
-                PathPattern::Regex(_) => (1, 0),
-                PathPattern::Any => (0, 0),
-            };
-            (host.max().unwrap_or(0), path)
-        };
-        let fits = |rule: &Rule| {
-            rule.path.matches(path) && rule.hosts.iter().any(|pattern| pattern.matches(host))
-        };
-        // `rev` because `max_by_key` takes the last of equals and the first in the file should win.
-        self.rules
-            .iter()
-            .rev()
-            .filter(|(rule, _)| fits(rule))
-            .max_by_key(|(rule, _)| rank(rule))
-            .map(|(_, route)| route)
+    fn lookup(&self, host: &str, path: &str) -> Option<usize> {
+        if let Some(found) = self.exact.get(host).and_then(|paths| paths.lookup(path)) {
+            return Some(found);
+        }
+        if !self.wildcards.is_empty() {
+            // Longest suffix first: cut one label after the other off the front.
+            let mut suffix = host;
+            while let Some((_, shorter)) = suffix.split_once('.') {
+                if let Some(found) = self
+                    .wildcards
+                    .get(shorter)
+                    .and_then(|paths| paths.lookup(path))
+                {
+                    return Some(found);
+                }
+                suffix = shorter;
+            }
+        }
+        self.any.lookup(path)
+    }
+}
+
+impl Paths {
+    fn add(&mut self, path: &PathPattern, route: usize) {
+        match path {
+            PathPattern::Exact(path) => {
+                self.exact.entry(path.clone()).or_insert(route);
+            }
+            PathPattern::Prefix(prefix) => self.prefixes.add(prefix, route),
+            PathPattern::Regex(regex) => self.regexes.push((regex.clone(), route)),
+            PathPattern::Any => {
+                self.any.get_or_insert(route);
+            }
+        }
+    }
+
+    fn lookup(&self, path: &str) -> Option<usize> {
+        self.exact
+            .get(path)
+            .copied()
+            .or_else(|| self.prefixes.longest(path))
+            .or_else(|| {
+                self.regexes
+                    .iter()
+                    .find(|(regex, _)| regex.is_match(path))
+                    .map(|(_, route)| *route)
+            })
+            .or(self.any)
     }
 }
