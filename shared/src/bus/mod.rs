@@ -17,6 +17,7 @@
 
 mod expiry;
 mod key;
+pub(crate) mod nats;
 mod record;
 mod store;
 mod watchers;
@@ -30,7 +31,7 @@ use serde::Serialize;
 use tokio::sync::Notify;
 
 use crate::config::sections::{BusSection, Transport};
-use store::{Event, Store};
+use store::{Event, Store, Unsent};
 use watchers::Watchers;
 
 pub use expiry::Expiry;
@@ -120,9 +121,10 @@ impl Bus {
     pub fn start(section: &BusSection, node: &str) -> Self {
         match &section.transport {
             Transport::Local => Self::local(),
-            Transport::Nats(_) => {
-                let _ = node;
-                Self::new("nats", false)
+            Transport::Nats(nats) => {
+                let bus = Self::new("nats", false);
+                nats::start(&bus.inner, nats.clone(), node);
+                bus
             }
         }
     }
@@ -237,6 +239,51 @@ impl Inner {
             self.catch_up_soon();
         }
         true
+    }
+
+    /// The servers tell of a change.
+    fn incoming(self: &Arc<Self>, key: &Key, revision: u64, record: Option<Record>) {
+        let mut full = false;
+        self.change(|store| {
+            full = record.is_some() && store.is_full_for(key);
+            if full {
+                None
+            } else {
+                store.incoming(key, revision, record)
+            }
+        });
+        if full {
+            self.ignore(&key.to_string(), Invalid::Full);
+        }
+    }
+
+    /// The servers took a change made here.
+    fn acknowledged(self: &Arc<Self>, change: &Unsent, revision: u64) {
+        self.change(|store| store.acknowledged(&change.key, change.generation, revision));
+    }
+
+    fn session_started(&self) {
+        self.lock().store.session_started();
+    }
+
+    /// The servers' state has been read. Returns how many keys they had lost.
+    fn session_ready(&self) -> usize {
+        self.lock().store.session_ready()
+    }
+
+    /// The servers are in reach, or no longer.
+    fn connected(self: &Arc<Self>, connected: bool) {
+        let mut state = self.lock();
+        if self.connected.swap(connected, Ordering::AcqRel) == connected {
+            return;
+        }
+        metrics::gauge!("weir_bus_connected").set(if connected { 1.0 } else { 0.0 });
+        let State { store, watchers } = &mut *state;
+        let all_told = watchers.tell_connected(connected, store);
+        drop(state);
+        if !all_told {
+            self.catch_up_soon();
+        }
     }
 
     /// Counts a record that is not acted on, and says so in the log now and then.

@@ -1,0 +1,420 @@
+//! The bus over a real nats-server: state is shared, faults lose nothing, garbage does nothing.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use actix::{Actor, Context, Handler};
+use shared::bus::{Bus, Change, Key, Prefix, Record, RegistrationRecord, TargetRecord};
+use shared::config::Document;
+use shared::config::sections::BusSection;
+use tokio::time::{Instant, sleep};
+
+/// A nats-server of our own on loopback; killed when dropped.
+struct Server {
+    process: Child,
+    port: u16,
+}
+
+impl Server {
+    fn binary() -> PathBuf {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let mut places: Vec<PathBuf> = std::env::split_paths(&path).collect();
+        places.push("/usr/sbin".into());
+        places
+            .into_iter()
+            .map(|place| place.join("nats-server"))
+            .find(|file| file.is_file())
+            .expect(
+                "nats-server is neither on PATH nor in /usr/sbin: install the package nats-server",
+            )
+    }
+
+    fn free_port() -> u16 {
+        TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port()
+    }
+
+    async fn start(port: u16, store: &Path) -> Self {
+        let mut process = Command::new(Self::binary())
+            .args([
+                "--addr",
+                "127.0.0.1",
+                "--port",
+                &port.to_string(),
+                "--jetstream",
+                "--store_dir",
+            ])
+            .arg(store)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        for _ in 0..500 {
+            if tokio::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port))
+                .await
+                .is_ok()
+            {
+                return Self { process, port };
+            }
+            assert!(
+                process.try_wait().unwrap().is_none(),
+                "nats-server ended at once"
+            );
+            sleep(Duration::from_millis(10)).await;
+        }
+        panic!("nats-server does not listen on port {port}");
+    }
+
+    /// kill -9.
+    fn kill(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _gone = self.process.kill();
+        let _gone = self.process.wait();
+    }
+}
+
+fn section(port: u16) -> BusSection {
+    let text = format!(
+        "[bus]\ntransport = \"nats\"\n[bus.nats]\nservers = [\"127.0.0.1:{port}\"]\nretry_max = \"200ms\""
+    );
+    Document::from_toml("test.toml", &text)
+        .unwrap()
+        .parse(|root| Some(BusSection::parse(root)))
+        .unwrap()
+}
+
+/// A watcher that writes down what it is told.
+#[derive(Clone, Default)]
+struct Watcher(Arc<Mutex<Vec<Change>>>);
+
+impl Actor for Watcher {
+    type Context = Context<Self>;
+}
+
+impl Handler<Change> for Watcher {
+    type Result = ();
+
+    fn handle(&mut self, change: Change, _: &mut Context<Self>) {
+        self.0.lock().unwrap().push(change);
+    }
+}
+
+impl Watcher {
+    fn of(bus: &Bus, prefix: Prefix) -> Self {
+        let watcher = Self::default();
+        bus.watch(prefix, watcher.clone().start().recipient());
+        watcher
+    }
+
+    fn heard(&self) -> Vec<Change> {
+        self.0.lock().unwrap().clone()
+    }
+
+    async fn hears(&self, what: impl Fn(&Change) -> bool) {
+        eventually("the watcher to hear of it", || {
+            self.heard().iter().any(&what)
+        })
+        .await;
+    }
+}
+
+async fn eventually(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !done() {
+        assert!(Instant::now() < deadline, "waited 20 s for {what}");
+        sleep(Duration::from_millis(5)).await;
+    }
+}
+
+async fn connected(buses: &[&Bus]) {
+    eventually("the bus to connect", || {
+        buses.iter().all(|bus| bus.status().connected)
+    })
+    .await;
+}
+
+fn addr(last: u8) -> SocketAddr {
+    SocketAddr::from(([10, 3, 0, last], 8080))
+}
+
+fn target(last: u8, up: bool) -> Record {
+    TargetRecord {
+        service: "web.example".into(),
+        addr: addr(last),
+        up,
+        reason: "test".into(),
+        since_unix_ms: 1,
+        seen_by: "l4-1".into(),
+    }
+    .into()
+}
+
+fn offer(last: u8, weight: u32) -> Record {
+    RegistrationRecord {
+        service: "web.example".into(),
+        addr: addr(last),
+        node: "l7-1".into(),
+        weight,
+        draining: false,
+        ttl_ms: 5000,
+    }
+    .into()
+}
+
+/// Writes past the bus, as a rogue client would.
+async fn rogue(port: u16) -> async_nats::Client {
+    async_nats::connect(format!("127.0.0.1:{port}"))
+        .await
+        .unwrap()
+}
+
+#[actix::test]
+async fn nodes_exchange_state_and_late_joiners_get_all_of_it() {
+    let store = tempfile::tempdir().unwrap();
+    let server = Server::start(Server::free_port(), store.path()).await;
+    let one = Bus::start(&section(server.port), "one");
+    let two = Bus::start(&section(server.port), "two");
+    let watcher = Watcher::of(&two, Prefix::Registrations("web.example".into()));
+
+    one.put(offer(1, 10));
+    one.put(target(1, true));
+    watcher
+        .hears(|change| *change == Change::Put(offer(1, 10)))
+        .await;
+    one.put(offer(1, 20));
+    watcher
+        .hears(|change| *change == Change::Put(offer(1, 20)))
+        .await;
+    one.delete(&offer(1, 0).key());
+    watcher
+        .hears(|change| *change == Change::Deleted(offer(1, 0).key()))
+        .await;
+    assert!(one.flush(Duration::from_secs(5)).await);
+    assert_eq!(watcher.heard()[0], Change::Snapshot(vec![]));
+
+    let late = Bus::start(&section(server.port), "late");
+    connected(&[&late]).await;
+    let all = Watcher::of(&late, Prefix::All);
+    all.hears(|change| *change == Change::Connected(true)).await;
+    assert_eq!(
+        all.heard(),
+        [
+            Change::Snapshot(vec![target(1, true)]),
+            Change::Connected(true)
+        ]
+    );
+    assert_eq!(late.get(&offer(1, 0).key()), None);
+}
+
+#[actix::test]
+async fn a_killed_server_changes_nothing_and_puts_are_seen_here_meanwhile() {
+    let store = tempfile::tempdir().unwrap();
+    let mut server = Server::start(Server::free_port(), store.path()).await;
+    let one = Bus::start(&section(server.port), "one");
+    let two = Bus::start(&section(server.port), "two");
+    one.put(offer(1, 10));
+    eventually("two to know", || two.get(&offer(1, 0).key()).is_some()).await;
+
+    let watcher = Watcher::of(&two, Prefix::All);
+    server.kill();
+    watcher
+        .hears(|change| *change == Change::Connected(false))
+        .await;
+    two.put(target(7, true));
+    watcher
+        .hears(|change| *change == Change::Put(target(7, true)))
+        .await;
+    two.put(target(7, false));
+    two.delete(&target(8, true).key());
+    sleep(Duration::from_millis(300)).await;
+    assert_eq!(two.get(&offer(1, 0).key()), Some(offer(1, 10)));
+    assert!(
+        !watcher
+            .heard()
+            .iter()
+            .any(|change| matches!(change, Change::Deleted(_)))
+    );
+    assert!(
+        !two.flush(Duration::from_millis(50)).await,
+        "nothing reached a dead server"
+    );
+
+    let _again = Server::start(server.port, store.path()).await;
+    connected(&[&one, &two]).await;
+    assert!(two.flush(Duration::from_secs(5)).await);
+    eventually("one to hear what was put meanwhile", || {
+        one.get(&target(7, true).key()) == Some(target(7, false))
+    })
+    .await;
+}
+
+#[actix::test]
+async fn a_server_that_comes_back_empty_is_told_again() {
+    let (store, empty) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut server = Server::start(Server::free_port(), store.path()).await;
+    let one = Bus::start(&section(server.port), "one");
+    let two = Bus::start(&section(server.port), "two");
+    for last in 1..=50 {
+        one.put(offer(last, u32::from(last)));
+        two.put(target(last, true));
+    }
+    eventually("each to know all", || {
+        one.status().keys == 100 && two.status().keys == 100
+    })
+    .await;
+    let watcher = Watcher::of(&two, Prefix::All);
+    server.kill();
+    eventually("the loss to be seen", || {
+        !one.status().connected && !two.status().connected
+    })
+    .await;
+
+    let _again = Server::start(server.port, empty.path()).await;
+    connected(&[&one, &two]).await;
+    let late = Bus::start(&section(server.port), "late");
+    eventually("the late joiner to know all", || late.status().keys == 100).await;
+    assert_eq!(late.get(&offer(50, 0).key()), Some(offer(50, 50)));
+    assert!(
+        !watcher
+            .heard()
+            .iter()
+            .any(|change| matches!(change, Change::Deleted(_)))
+    );
+}
+
+#[actix::test]
+async fn what_was_deleted_while_away_is_gone_after_the_reconnect() {
+    let store = tempfile::tempdir().unwrap();
+    let mut server = Server::start(Server::free_port(), store.path()).await;
+    let one = Bus::start(&section(server.port), "one");
+    one.put(offer(1, 10));
+    assert!(one.flush(Duration::from_secs(10)).await);
+    server.kill();
+    eventually("the loss to be seen", || !one.status().connected).await;
+    one.delete(&offer(1, 0).key());
+    let _again = Server::start(server.port, store.path()).await;
+    let late = Bus::start(&section(server.port), "late");
+    connected(&[&late]).await;
+    eventually("the delete to arrive", || {
+        late.get(&offer(1, 0).key()).is_none() && one.status().connected
+    })
+    .await;
+    assert!(one.flush(Duration::from_secs(5)).await);
+}
+
+#[actix::test]
+async fn garbage_of_a_rogue_client_is_counted_and_ignored() {
+    let store = tempfile::tempdir().unwrap();
+    let server = Server::start(Server::free_port(), store.path()).await;
+    let bus = Bus::start(&section(server.port), "one");
+    bus.put(offer(1, 10));
+    assert!(bus.flush(Duration::from_secs(10)).await);
+    let watcher = Watcher::of(&bus, Prefix::All);
+
+    let rogue = rogue(server.port).await;
+    let offered = "registration.web=2Eexample.10=2E3=2E0=2E1=3A8080";
+    let newer = br#"{"version":2,"record":{"registration":{"service":"web.example"}}}"#;
+    let elsewhere = offer(9, 1).encode().unwrap();
+    let garbage: [(&str, &[u8]); 8] = [
+        (offered, b""),
+        (offered, b"\xff\xfe\x00garbage"),
+        (offered, b"{\"version\":1,\"record\":{\"registration\":{}}}"),
+        (offered, newer),
+        (offered, &elsewhere),
+        ("node.l9.x", b"{}"),
+        ("a.b.c.d.e", b"{}"),
+        ("x", b"{}"),
+    ];
+    for (sent, (key, value)) in (1..).zip(garbage) {
+        rogue
+            .publish(format!("$KV.weir.{key}"), value.to_vec().into())
+            .await
+            .unwrap();
+        rogue.flush().await.unwrap();
+        eventually("the garbage to be counted", || bus.status().ignored == sent).await;
+    }
+    bus.put(target(2, true));
+    watcher
+        .hears(|change| *change == Change::Put(target(2, true)))
+        .await;
+    assert_eq!(bus.get(&offer(1, 0).key()), Some(offer(1, 10)));
+    assert!(bus.status().connected);
+
+    // A node that joins now meets the garbage in its snapshot.
+    let late = Bus::start(&section(server.port), "late");
+    connected(&[&late]).await;
+    assert_eq!(late.get(&target(2, true).key()), Some(target(2, true)));
+    // The owner's next put heals the key.
+    bus.put(offer(1, 11));
+    eventually("the key to be healed", || {
+        late.get(&offer(1, 0).key()) == Some(offer(1, 11))
+    })
+    .await;
+}
+
+#[actix::test]
+async fn many_keys_changed_fast_arrive_with_their_last_value() {
+    let store = tempfile::tempdir().unwrap();
+    let server = Server::start(Server::free_port(), store.path()).await;
+    let one = Bus::start(&section(server.port), "one");
+    let two = Bus::start(&section(server.port), "two");
+    let watcher = Watcher::of(&two, Prefix::AllRegistrations);
+    for weight in 0..40 {
+        for last in 1..=50 {
+            one.put(offer(last, weight));
+        }
+    }
+    assert!(one.flush(Duration::from_secs(20)).await);
+    eventually("the last values", || {
+        (1..=50).all(|last| two.get(&offer(last, 0).key()) == Some(offer(last, 39)))
+    })
+    .await;
+    eventually("the watcher to hear them", || {
+        let heard = watcher.heard();
+        (1..=50).all(|last| heard.contains(&Change::Put(offer(last, 39))))
+    })
+    .await;
+    // Per key in order: a weight never goes back.
+    for last in 1..=50 {
+        let weights: Vec<u32> = watcher
+            .heard()
+            .iter()
+            .filter_map(|change| match change {
+                Change::Put(Record::Registration(offer)) if offer.addr == addr(last) => {
+                    Some(offer.weight)
+                }
+                _ => None,
+            })
+            .collect();
+        assert!(weights.is_sorted(), "{weights:?}");
+    }
+}
+
+#[actix::test]
+async fn a_server_without_jetstream_or_none_at_all_leaves_the_node_on_its_own() {
+    let bus = Bus::start(&section(Server::free_port()), "alone");
+    let watcher = Watcher::of(&bus, Prefix::All);
+    bus.put(offer(1, 1));
+    watcher
+        .hears(|change| *change == Change::Put(offer(1, 1)))
+        .await;
+    assert!(!bus.status().connected);
+    assert_eq!(bus.status().pending, 1);
+    let key = Key::Node {
+        tier: shared::bus::Tier::L4,
+        id: "x".into(),
+    };
+    assert_eq!(bus.get(&key), None);
+}
