@@ -5,7 +5,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
 };
 
 /// File stem and DNS names of each certificate.
@@ -18,7 +19,9 @@ pub const HOSTS: [(&str, &[&str]); 3] = [
 /// Writes `ca.pem`, and `<stem>.pem` with `<stem>.key` for each of [`HOSTS`], into `directory`.
 pub fn issue(directory: &Path) -> Result<()> {
     let mut authority = CertificateParams::default();
-    authority.distinguished_name.push(DnType::CommonName, "Weir demo CA");
+    authority
+        .distinguished_name
+        .push(DnType::CommonName, "Weir demo CA");
     authority.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     authority.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     let authority_key = KeyPair::generate()?;
@@ -26,7 +29,12 @@ pub fn issue(directory: &Path) -> Result<()> {
     write(&directory.join("ca.pem"), &authority_certificate.pem())?;
     let issuer = Issuer::new(authority, authority_key);
     for (stem, names) in HOSTS {
-        let mut host = CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>())?;
+        let mut host = CertificateParams::new(
+            names
+                .iter()
+                .map(|name| (*name).to_owned())
+                .collect::<Vec<_>>(),
+        )?;
         host.distinguished_name.push(DnType::CommonName, names[0]);
         host.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         host.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
@@ -46,7 +54,8 @@ fn write(path: &Path, text: &str) -> Result<()> {
 fn write_secret(path: &Path, text: &str) -> Result<()> {
     use std::os::unix::fs::PermissionsExt;
     write(path, text)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).with_context(|| format!("chmod {}", path.display()))
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))
+        .with_context(|| format!("chmod {}", path.display()))
 }
 
 #[cfg(test)]
@@ -60,11 +69,15 @@ mod tests {
         issue(directory.path()).unwrap();
         assert!(directory.path().join("ca.pem").exists());
         for (stem, _) in HOSTS {
-            let certificate = fs::read_to_string(directory.path().join(format!("{stem}.pem"))).unwrap();
+            let certificate =
+                fs::read_to_string(directory.path().join(format!("{stem}.pem"))).unwrap();
             assert!(certificate.starts_with("-----BEGIN CERTIFICATE-----"));
             let key = directory.path().join(format!("{stem}.key"));
             assert!(fs::read_to_string(&key).unwrap().contains("PRIVATE KEY"));
-            assert_eq!(fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
+            assert_eq!(
+                fs::metadata(&key).unwrap().permissions().mode() & 0o777,
+                0o600
+            );
         }
     }
 }

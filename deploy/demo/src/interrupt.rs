@@ -10,22 +10,30 @@ static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 /// Starts listening for SIGINT and SIGTERM. From then on they no longer end the process by themselves.
 pub fn listen() -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().context("runtime for signals")?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()
+        .context("runtime for signals")?;
     let (mut interrupt, mut terminate) = {
         let _inside = runtime.enter();
-        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
+        (
+            signal(SignalKind::interrupt())?,
+            signal(SignalKind::terminate())?,
+        )
     };
-    std::thread::Builder::new().name("signals".into()).spawn(move || {
-        runtime.block_on(async {
-            loop {
-                tokio::select! {
-                    _ = interrupt.recv() => {}
-                    _ = terminate.recv() => {}
+    std::thread::Builder::new()
+        .name("signals".into())
+        .spawn(move || {
+            runtime.block_on(async {
+                loop {
+                    tokio::select! {
+                        _ = interrupt.recv() => {}
+                        _ = terminate.recv() => {}
+                    }
+                    INTERRUPTED.store(true, Ordering::Relaxed);
                 }
-                INTERRUPTED.store(true, Ordering::Relaxed);
-            }
-        });
-    })?;
+            });
+        })?;
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::SocketAddrV4;
 use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::time::{Duration, Instant};
@@ -11,9 +12,10 @@ use anyhow::{Context, Result, bail};
 use crate::interrupt;
 use crate::lab::Lab;
 use crate::process::{spawn_logged, tail};
+use crate::topology;
 
 /// One request, as the client lived it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sample {
     /// When it was begun, before any connection was made: microseconds since the epoch.
     pub start: u64,
@@ -29,8 +31,10 @@ pub struct Sample {
     pub host: String,
     /// The application that answered.
     pub node: String,
-    /// The address of the L7 node it came through.
-    pub via: String,
+    /// The L7 node it came through, as the application saw it.
+    pub l7: String,
+    /// The address the L4 node gave the connection, as the L7 node saw it.
+    pub local_ip: String,
 }
 
 impl Sample {
@@ -50,7 +54,12 @@ pub struct Load {
 
 impl Load {
     /// Starts `script` (a file of `loadtests/k6`) in the client's namespace with `environment`.
-    pub fn start(lab: &Lab, name: &str, script: &str, environment: &[(&str, String)]) -> Result<Load> {
+    pub fn start(
+        lab: &Lab,
+        name: &str,
+        script: &str,
+        environment: &[(&str, String)],
+    ) -> Result<Load> {
         let k6 = repository().join("target/venv/bin/k6");
         if !k6.exists() {
             bail!("{} is missing: run deploy/install-deps.sh", k6.display());
@@ -65,7 +74,13 @@ impl Load {
         let mut command = lab.namespace("client").command(&k6);
         command
             .arg("run")
-            .args(["--no-usage-report", "--quiet", "--no-color", "--address", ""])
+            .args([
+                "--no-usage-report",
+                "--quiet",
+                "--no-color",
+                "--address",
+                "",
+            ])
             .arg("--out")
             .arg(format!("csv={}", samples.display()))
             .arg(repository().join("loadtests/k6").join(script))
@@ -76,7 +91,11 @@ impl Load {
         for (key, value) in environment {
             command.env(key, value);
         }
-        Ok(Load { child: spawn_logged(&mut command, &log)?, samples, log })
+        Ok(Load {
+            child: spawn_logged(&mut command, &log)?,
+            samples,
+            log,
+        })
     }
 
     /// Whether the first request is through.
@@ -98,7 +117,11 @@ impl Load {
         };
         // 99: a threshold was crossed. Whether that matters is for the caller, who sees the samples.
         if !status.success() && status.code() != Some(99) {
-            bail!("k6 failed ({status}); the end of {}:\n{}", self.log.display(), tail(&self.log, 15));
+            bail!(
+                "k6 failed ({status}); the end of {}:\n{}",
+                self.log.display(),
+                tail(&self.log, 15)
+            );
         }
         read_samples(&self.samples)
     }
@@ -117,7 +140,11 @@ impl Drop for Load {
 /// The checkout this program was built from.
 pub fn repository() -> PathBuf {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
-    manifest.ancestors().nth(2).unwrap_or(manifest).to_path_buf()
+    manifest
+        .ancestors()
+        .nth(2)
+        .unwrap_or(manifest)
+        .to_path_buf()
 }
 
 fn read_samples(path: &Path) -> Result<Vec<Sample>> {
@@ -131,9 +158,20 @@ fn read_samples(path: &Path) -> Result<Vec<Sample>> {
 fn parse(text: &str) -> Result<Vec<Sample>> {
     let mut lines = text.lines();
     let header = fields(lines.next().context("the file is empty")?);
-    let column = |name: &str| header.iter().position(|field| field == name).with_context(|| format!("no column {name}"));
-    let (metric, time, value, tags) =
-        (column("metric_name")?, column("timestamp")?, column("metric_value")?, column("extra_tags")?);
+    let column = |name: &str| {
+        header
+            .iter()
+            .position(|field| field == name)
+            .with_context(|| format!("no column {name}"))
+    };
+    let (time, value, tags) = (
+        column("timestamp")?,
+        column("metric_value")?,
+        column("extra_tags")?,
+    );
+    if column("metric_name")? != 0 {
+        bail!("the first column is not metric_name");
+    }
     let mut samples = Vec::new();
     for line in lines {
         let dropped = line.starts_with("dropped_iterations,");
@@ -142,23 +180,25 @@ fn parse(text: &str) -> Result<Vec<Sample>> {
         }
         let row = fields(line);
         let field = |index: usize| row.get(index).map(String::as_str).unwrap_or_default();
-        debug_assert!(!field(metric).is_empty());
-        let end: u64 = field(time).parse().with_context(|| format!("time in {line}"))?;
-        let value: f64 = field(value).parse().with_context(|| format!("value in {line}"))?;
+        let end: u64 = field(time)
+            .parse()
+            .with_context(|| format!("time in {line}"))?;
+        let value: f64 = field(value)
+            .parse()
+            .with_context(|| format!("value in {line}"))?;
         if dropped {
-            samples.push(Sample {
+            let lost = Sample {
                 start: end,
-                elapsed: 0,
-                ok: false,
                 reason: "no virtual user left".into(),
-                scheme: String::new(),
-                host: String::new(),
-                node: String::new(),
-                via: String::new(),
-            });
+                ..Sample::default()
+            };
+            samples.extend(std::iter::repeat_n(lost, value as usize));
             continue;
         }
-        let mut tags: BTreeMap<&str, &str> = field(tags).split('&').filter_map(|tag| tag.split_once('=')).collect();
+        let mut tags: BTreeMap<&str, &str> = field(tags)
+            .split('&')
+            .filter_map(|tag| tag.split_once('='))
+            .collect();
         let mut tag = |name: &str| tags.remove(name).unwrap_or_default().to_owned();
         let elapsed = (value * 1000.0) as u64;
         samples.push(Sample {
@@ -169,7 +209,13 @@ fn parse(text: &str) -> Result<Vec<Sample>> {
             scheme: tag("scheme"),
             host: tag("host"),
             node: tag("node"),
-            via: tag("via"),
+            l7: tag("l7")
+                .parse::<SocketAddrV4>()
+                .ok()
+                .and_then(|peer| topology::node_at(*peer.ip()))
+                .unwrap_or_default()
+                .into(),
+            local_ip: tag("local_ip"),
         });
     }
     Ok(samples)
@@ -208,18 +254,28 @@ mod tests {
     fn requests_are_read_with_their_start_outcome_and_tags() {
         let text = "metric_name,timestamp,metric_value,status,extra_tags,metadata\n\
                     http_reqs,1000000,1.000000,200,,\n\
-                    weir_request,1500000,250.000000,200,host=a.test&node=app-1&ok=1&scheme=http&via=10.4.0.21,\n\
+                    weir_request,1500000,250.000000,200,host=a.test&node=app-1&ok=1&scheme=http&l7=10.4.0.21:4711,\n\
                     weir_request,1600000,12.000000,0,\"host=a.test&ok=0&reason=body, \"\"x\"\"&scheme=https\",\n";
         let samples = parse(text).unwrap();
         assert_eq!(samples.len(), 2);
-        assert_eq!((samples[0].start, samples[0].elapsed, samples[0].ok), (1_250_000, 250_000, true));
-        assert_eq!((samples[0].node.as_str(), samples[0].via.as_str()), ("app-1", "10.4.0.21"));
-        assert_eq!((samples[1].ok, samples[1].reason.as_str()), (false, "body, \"x\""));
+        assert_eq!(
+            (samples[0].start, samples[0].elapsed, samples[0].ok),
+            (1_250_000, 250_000, true)
+        );
+        assert_eq!(
+            (samples[0].node.as_str(), samples[0].l7.as_str()),
+            ("app-1", "l7-1")
+        );
+        assert_eq!(
+            (samples[1].ok, samples[1].reason.as_str()),
+            (false, "body, \"x\"")
+        );
     }
 
     #[test]
     fn a_dropped_iteration_counts_as_a_failed_request() {
-        let text = "metric_name,timestamp,metric_value,extra_tags\ndropped_iterations,7000000,1.000000,\n";
+        let text =
+            "metric_name,timestamp,metric_value,extra_tags\ndropped_iterations,7000000,1.000000,\n";
         let samples = parse(text).unwrap();
         assert_eq!(samples.len(), 1);
         assert!(!samples[0].ok);

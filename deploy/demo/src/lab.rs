@@ -21,8 +21,13 @@ impl Lab {
             let path = directory.join(sub);
             fs::create_dir_all(&path).with_context(|| format!("creating {}", path.display()))?;
         }
-        let directory = directory.canonicalize().with_context(|| format!("resolving {}", directory.display()))?;
-        Ok(Lab { prefix: prefix.to_owned(), directory })
+        let directory = directory
+            .canonicalize()
+            .with_context(|| format!("resolving {}", directory.display()))?;
+        Ok(Lab {
+            prefix: prefix.to_owned(),
+            directory,
+        })
     }
 
     /// The namespace of the node `node`.
@@ -65,7 +70,9 @@ impl Lab {
             .open(&path)
             .with_context(|| format!("opening {}", path.display()))?;
         rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)
-            .with_context(|| format!("{} is held: another run is using this lab", path.display()))?;
+            .with_context(|| {
+                format!("{} is held: another run is using this lab", path.display())
+            })?;
         Ok(file)
     }
 }

@@ -54,8 +54,12 @@ impl Namespace {
     /// after it returned them.
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         let path = self.path();
-        let file = std::fs::File::open(&path)
-            .with_context(|| format!("opening {}: is the lab up, and are you root?", path.display()))?;
+        let file = std::fs::File::open(&path).with_context(|| {
+            format!(
+                "opening {}: is the lab up, and are you root?",
+                path.display()
+            )
+        })?;
         std::thread::scope(|scope| {
             scope
                 .spawn(|| {
@@ -79,11 +83,17 @@ impl Namespace {
             .spawn()
             .context("running ip (package iproute2)")?;
         if let Some(mut stdin) = child.stdin.take() {
-            stdin.write_all(lines.as_bytes()).context("writing to ip -batch")?;
+            stdin
+                .write_all(lines.as_bytes())
+                .context("writing to ip -batch")?;
         }
         let output = child.wait_with_output()?;
         if !output.status.success() {
-            bail!("ip -n {} failed: {}\n{lines}", self.name, String::from_utf8_lossy(&output.stderr).trim());
+            bail!(
+                "ip -n {} failed: {}\n{lines}",
+                self.name,
+                String::from_utf8_lossy(&output.stderr).trim()
+            );
         }
         Ok(())
     }
@@ -93,7 +103,8 @@ impl Namespace {
         self.enter(|| {
             for (key, value) in settings {
                 let path = format!("/proc/sys/{}", key.replace('.', "/"));
-                std::fs::write(&path, value).with_context(|| format!("writing {value} to {path}"))?;
+                std::fs::write(&path, value)
+                    .with_context(|| format!("writing {value} to {path}"))?;
             }
             Ok(())
         })
@@ -106,7 +117,10 @@ pub fn build(lab: &Lab) -> Result<()> {
     remove(lab)?;
     let fabric = lab.namespace(FABRIC);
     add(&fabric)?;
-    fabric.sysctl(&[("net.ipv6.conf.all.disable_ipv6", "1"), ("net.ipv6.conf.default.disable_ipv6", "1")])?;
+    fabric.sysctl(&[
+        ("net.ipv6.conf.all.disable_ipv6", "1"),
+        ("net.ipv6.conf.default.disable_ipv6", "1"),
+    ])?;
     let bridges: String = Network::ALL
         .iter()
         .map(|network| {
@@ -177,8 +191,14 @@ fn connect(lab: &Lab, fabric: &Namespace, node: &Node) -> Result<()> {
     for network in &node.networks {
         let interface = network.interface();
         let port = format!("{}-{interface}", node.name);
-        inside += &format!("link add {interface} type veth peer name {port} netns {}\n", fabric.name());
-        inside += &format!("address add {}/24 dev {interface}\nlink set {interface} up\n", node.address(*network));
+        inside += &format!(
+            "link add {interface} type veth peer name {port} netns {}\n",
+            fabric.name()
+        );
+        inside += &format!(
+            "address add {}/24 dev {interface}\nlink set {interface} up\n",
+            node.address(*network)
+        );
         outside += &format!("link set {port} master br-{interface}\nlink set {port} up\n");
     }
     if let Some(gateway) = node.gateway {
@@ -210,9 +230,16 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
 
 /// Runs a command to its end and returns what it printed.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
-    let output = command.stdin(Stdio::null()).output().with_context(|| format!("running {command:?}"))?;
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("running {command:?}"))?;
     if !output.status.success() {
-        bail!("{command:?} failed ({}): {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
+        bail!(
+            "{command:?} failed ({}): {}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

@@ -61,7 +61,8 @@ impl Running {
         let pid = Pid::from_raw(self.pid).context("pid 0 in the state file")?;
         match kill_process(pid, signal) {
             Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
-            Err(error) => Err(error).with_context(|| format!("signalling {} (pid {})", self.command, self.pid)),
+            Err(error) => Err(error)
+                .with_context(|| format!("signalling {} (pid {})", self.command, self.pid)),
         }
     }
 }
@@ -80,21 +81,33 @@ impl Processes {
     pub fn load(lab: &Lab) -> Result<Processes> {
         let path = state_file(lab);
         let running = match fs::read_to_string(&path) {
-            Ok(text) => serde_json::from_str(&text).with_context(|| format!("reading {}", path.display()))?,
+            Ok(text) => serde_json::from_str(&text)
+                .with_context(|| format!("reading {}", path.display()))?,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => BTreeMap::new(),
             Err(error) => return Err(error).with_context(|| format!("reading {}", path.display())),
         };
-        Ok(Processes { lab: lab.clone(), running, children: BTreeMap::new() })
+        Ok(Processes {
+            lab: lab.clone(),
+            running,
+            children: BTreeMap::new(),
+        })
     }
 
     /// Starts `program` in its namespace. Its output is appended to its log; it survives this process, and
     /// Ctrl-C in the terminal does not reach it.
     pub fn start(&mut self, program: &Program) -> Result<Running> {
-        if self.running.get(&program.name).is_some_and(Running::is_alive) {
+        if self
+            .running
+            .get(&program.name)
+            .is_some_and(Running::is_alive)
+        {
             bail!("{} is already running", program.name);
         }
         let log = self.lab.log(&program.name);
-        let mut command = self.lab.namespace(&program.node).command(&program.executable);
+        let mut command = self
+            .lab
+            .namespace(&program.node)
+            .command(&program.executable);
         command
             .args(&program.arguments)
             .envs(program.environment.iter().map(|(key, value)| (key, value)))
@@ -106,7 +119,12 @@ impl Processes {
             .chain(program.arguments.iter().cloned())
             .collect();
         let started = stat(pid).map(|stat| stat.started).unwrap_or(0);
-        let running = Running { pid, started, log, command: shown.join(" ") };
+        let running = Running {
+            pid,
+            started,
+            log,
+            command: shown.join(" "),
+        };
         self.children.insert(program.name.clone(), child);
         self.running.insert(program.name.clone(), running.clone());
         self.save()?;
@@ -125,18 +143,32 @@ impl Processes {
 
     /// An error with the end of its log when `name` no longer runs.
     pub fn check_alive(&mut self, name: &str) -> Result<()> {
-        let Some(running) = self.running.get(name) else { bail!("{name} was never started") };
-        let exit = self.children.get_mut(name).and_then(|child| child.try_wait().ok().flatten());
+        let Some(running) = self.running.get(name) else {
+            bail!("{name} was never started")
+        };
+        let exit = self
+            .children
+            .get_mut(name)
+            .and_then(|child| child.try_wait().ok().flatten());
         if exit.is_none() && running.is_alive() {
             return Ok(());
         }
-        let status = exit.map(|status| format!(" ({status})")).unwrap_or_default();
-        bail!("{name} has ended{status}; the end of {}:\n{}", running.log.display(), tail(&running.log, 15));
+        let status = exit
+            .map(|status| format!(" ({status})"))
+            .unwrap_or_default();
+        bail!(
+            "{name} has ended{status}; the end of {}:\n{}",
+            running.log.display(),
+            tail(&running.log, 15)
+        );
     }
 
     /// Sends `signal` to `name`, without waiting.
     pub fn signal(&self, name: &str, signal: Signal) -> Result<()> {
-        self.running.get(name).with_context(|| format!("{name} was never started"))?.signal(signal)
+        self.running
+            .get(name)
+            .with_context(|| format!("{name} was never started"))?
+            .signal(signal)
     }
 
     /// `kill -9`; returns the moment the signal was sent, once the process is gone.
@@ -160,7 +192,11 @@ impl Processes {
 
     /// Waits until `name` no longer runs.
     pub fn wait_gone(&mut self, name: &str, limit: Duration) -> Result<()> {
-        let running = self.running.get(name).with_context(|| format!("{name} was never started"))?.clone();
+        let running = self
+            .running
+            .get(name)
+            .with_context(|| format!("{name} was never started"))?
+            .clone();
         let begin = Instant::now();
         loop {
             if let Some(child) = self.children.get_mut(name) {
@@ -173,7 +209,11 @@ impl Processes {
                 return self.save();
             }
             if begin.elapsed() >= limit {
-                bail!("{name} (pid {}) still runs after {:.1} s", running.pid, limit.as_secs_f64());
+                bail!(
+                    "{name} (pid {}) still runs after {:.1} s",
+                    running.pid,
+                    limit.as_secs_f64()
+                );
             }
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -208,16 +248,26 @@ impl Processes {
 
 /// The last `lines` lines of a log, for error messages.
 pub fn tail(log: &Path, lines: usize) -> String {
-    let text = fs::read(log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
+    let text = fs::read(log)
+        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+        .unwrap_or_default();
     let all: Vec<&str> = text.lines().collect();
     let tail = &all[all.len().saturating_sub(lines)..];
-    if tail.is_empty() { "  (empty)".into() } else { tail.iter().map(|line| format!("  {line}\n")).collect() }
+    if tail.is_empty() {
+        "  (empty)".into()
+    } else {
+        tail.iter().map(|line| format!("  {line}\n")).collect()
+    }
 }
 
 /// Spawns `command` in a process group of its own, with both outputs appended to `log`.
 pub(crate) fn spawn_logged(command: &mut Command, log: &Path) -> Result<Child> {
     let open = || -> Result<File> {
-        OpenOptions::new().create(true).append(true).open(log).with_context(|| format!("opening {}", log.display()))
+        OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(log)
+            .with_context(|| format!("opening {}", log.display()))
     };
     command
         .stdin(Stdio::null())
@@ -244,24 +294,40 @@ fn stat(pid: i32) -> Option<Stat> {
 /// proc(5): `pid (comm) state ppid ...`; comm may hold spaces and parentheses, so fields count from the last `)`.
 fn parse_stat(text: &str) -> Option<Stat> {
     let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
-    Some(Stat { zombie: matches!(fields.first(), Some(&("Z" | "X"))), started: fields.get(19)?.parse().ok()? })
+    Some(Stat {
+        zombie: matches!(fields.first(), Some(&("Z" | "X"))),
+        started: fields.get(19)?.parse().ok()?,
+    })
 }
 
 /// Processes that carry this lab's mark in their environment.
 fn strays(lab: &Lab) -> Vec<(i32, Running)> {
     let mark = format!("{OWNER_VARIABLE}={}", lab.directory().display());
-    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
     entries
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())
         .filter(|pid| {
-            fs::read(format!("/proc/{pid}/environ"))
-                .is_ok_and(|environment| environment.split(|byte| *byte == 0).any(|entry| entry == mark.as_bytes()))
+            fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environment| {
+                environment
+                    .split(|byte| *byte == 0)
+                    .any(|entry| entry == mark.as_bytes())
+            })
         })
         .filter_map(|pid| {
             let stat = stat(pid)?;
             let command = format!("process {pid} left by an earlier run");
-            (!stat.zombie).then_some((pid, Running { pid, started: stat.started, log: PathBuf::new(), command }))
+            (!stat.zombie).then_some((
+                pid,
+                Running {
+                    pid,
+                    started: stat.started,
+                    log: PathBuf::new(),
+                    command,
+                },
+            ))
         })
         .collect()
 }
@@ -272,7 +338,8 @@ mod tests {
 
     #[test]
     fn stat_with_a_hostile_process_name_is_read_from_the_last_parenthesis() {
-        let mut text = String::from("42 (a) Z (b) S 1 42 42 0 -1 4194304 1 0 0 0 0 0 0 0 20 0 1 0 ");
+        let mut text =
+            String::from("42 (a) Z (b) S 1 42 42 0 -1 4194304 1 0 0 0 0 0 0 0 20 0 1 0 ");
         text += "987654 1000 10";
         let stat = parse_stat(&text).unwrap();
         assert_eq!((stat.started, stat.zombie), (987_654, false));
@@ -282,7 +349,12 @@ mod tests {
     fn a_used_again_pid_is_not_taken_for_the_process() {
         let me = i32::try_from(std::process::id()).unwrap();
         let started = stat(me).unwrap().started;
-        let running = |started| Running { pid: me, started, log: PathBuf::new(), command: String::new() };
+        let running = |started| Running {
+            pid: me,
+            started,
+            log: PathBuf::new(),
+            command: String::new(),
+        };
         assert!(running(started).is_alive());
         assert!(!running(started + 1).is_alive());
     }

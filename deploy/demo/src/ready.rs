@@ -11,7 +11,11 @@ const PAUSE: Duration = Duration::from_millis(20);
 
 /// Calls `condition` until it returns `Ok`, or `limit` has passed: then the error says what was awaited, and
 /// the last reason it was not there. Returns how long it took.
-pub fn until<T>(what: &str, limit: Duration, mut condition: impl FnMut() -> Result<T>) -> Result<(T, Duration)> {
+pub fn until<T>(
+    what: &str,
+    limit: Duration,
+    mut condition: impl FnMut() -> Result<T>,
+) -> Result<(T, Duration)> {
     let begin = Instant::now();
     loop {
         interrupt::check()?;
@@ -35,7 +39,11 @@ mod tests {
         let mut calls = 0;
         let (value, _) = until("three calls", Duration::from_secs(5), || {
             calls += 1;
-            if calls == 3 { Ok(calls) } else { Err(anyhow!("only {calls}")) }
+            if calls == 3 {
+                Ok(calls)
+            } else {
+                Err(anyhow!("only {calls}"))
+            }
         })?;
         assert_eq!(value, 3);
         Ok(())
@@ -43,7 +51,10 @@ mod tests {
 
     #[test]
     fn a_condition_that_never_comes_says_what_and_why() {
-        let error = until("the moon", Duration::from_millis(30), || Err::<(), _>(anyhow!("still day"))).unwrap_err();
+        let error = until("the moon", Duration::from_millis(30), || {
+            Err::<(), _>(anyhow!("still day"))
+        })
+        .unwrap_err();
         assert_eq!(error.to_string(), "waited 0.0 s for the moon: still day");
     }
 }

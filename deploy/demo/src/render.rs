@@ -14,7 +14,10 @@ pub fn render(template: &str, values: &[(&str, String)]) -> Result<String> {
         text = text.replace(&placeholder, value);
     }
     match text.split_once("{{") {
-        Some((_, rest)) => bail!("the template wants a value for {{{{{}", rest.lines().next().unwrap_or_default()),
+        Some((_, rest)) => bail!(
+            "the template wants a value for {{{{{}",
+            rest.lines().next().unwrap_or_default()
+        ),
         None => Ok(text),
     }
 }
@@ -31,7 +34,12 @@ mod tests {
 
     #[test]
     fn a_missing_value_is_an_error() {
-        assert!(render("{{id}} {{address}}", &[("id", "x".into())]).unwrap_err().to_string().contains("address}}"));
+        assert!(
+            render("{{id}} {{address}}", &[("id", "x".into())])
+                .unwrap_err()
+                .to_string()
+                .contains("address}}")
+        );
     }
 
     #[test]

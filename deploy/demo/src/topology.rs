@@ -45,8 +45,13 @@ pub enum Network {
 
 impl Network {
     /// Every network.
-    pub const ALL: [Network; 5] =
-        [Network::Client, Network::External, Network::Internal, Network::Business, Network::Management];
+    pub const ALL: [Network; 5] = [
+        Network::Client,
+        Network::External,
+        Network::Internal,
+        Network::Business,
+        Network::Management,
+    ];
 
     /// Name of the interface a node has on this network, also the tail of the bridge's name.
     pub fn interface(self) -> &'static str {
@@ -105,11 +110,23 @@ pub fn nodes() -> Vec<Node> {
         forwards: false,
     };
     vec![
-        Node { gateway: Some(Client.address(1)), ..node("client", 10, &[Client, Management]) },
-        Node { forwards: true, ..node("router", 1, &[Client, External, Management]) },
+        Node {
+            gateway: Some(Client.address(1)),
+            ..node("client", 10, &[Client, Management])
+        },
+        Node {
+            forwards: true,
+            ..node("router", 1, &[Client, External, Management])
+        },
         // The kernel's own way back to the client network; the data plane has its own next hops.
-        Node { gateway: Some(External.address(1)), ..node("l4-1", 11, &[External, Internal, Management]) },
-        Node { gateway: Some(External.address(1)), ..node("l4-2", 12, &[External, Internal, Management]) },
+        Node {
+            gateway: Some(External.address(1)),
+            ..node("l4-1", 11, &[External, Internal, Management])
+        },
+        Node {
+            gateway: Some(External.address(1)),
+            ..node("l4-2", 12, &[External, Internal, Management])
+        },
         node("l7-1", 21, &[Internal, Business, Management]),
         node("l7-2", 22, &[Internal, Business, Management]),
         node("app-1", 31, &[Internal, Business, Management]),
@@ -126,7 +143,14 @@ pub fn node(name: &str) -> Option<Node> {
 
 /// The node that holds `address` on any network.
 pub fn node_at(address: Ipv4Addr) -> Option<&'static str> {
-    nodes().iter().find(|node| node.networks.iter().any(|network| node.address(*network) == address)).map(|node| node.name)
+    nodes()
+        .iter()
+        .find(|node| {
+            node.networks
+                .iter()
+                .any(|network| node.address(*network) == address)
+        })
+        .map(|node| node.name)
 }
 
 #[cfg(test)]
@@ -139,7 +163,11 @@ mod tests {
         let mut seen = HashSet::new();
         for node in nodes() {
             for network in &node.networks {
-                assert!(seen.insert(node.address(*network)), "{} on {network:?} is taken", node.name);
+                assert!(
+                    seen.insert(node.address(*network)),
+                    "{} on {network:?} is taken",
+                    node.name
+                );
             }
         }
     }

@@ -1,7 +1,7 @@
 // What is under test and how hard, from environment variables (loadtests/README.md lists them all), and the one
 // request function every scenario uses. Each request is checked for its status, its body and the node that
 // served it, timed from before the connection is made until the body is there, and recorded once in the
-// metric weir_request with the tags ok, reason, scheme, host, path, node and via.
+// metric weir_request with the tags ok, reason, scheme, host, path, node and those TAGS asks for.
 
 import http from 'k6/http';
 import exec from 'k6/execution';
@@ -70,7 +70,8 @@ const bases = list('BASE_URL', ['http://127.0.0.1:8080']).map(parseBase);
 const routes = readRoutes(bases);
 const nodes = list('NODES', []);
 const nodeField = text('NODE_FIELD', 'app');
-const viaField = text('VIA_FIELD', 'peer');
+// "via=peer,l4=headers.x-real-ip": more fields of the JSON body to record as tags.
+const extraTags = list('TAGS', []).map((pair) => pair.split('='));
 const timeout = text('TIMEOUT', '5s');
 // Every FRESH-th request closes its connection, so that the next one of that virtual user opens a new one.
 const fresh = number('FRESH', 0);
@@ -140,6 +141,12 @@ function parse(body) {
     }
 }
 
+// The value at a dotted path, as text; '' when there is none.
+function at(seen, path) {
+    const value = path.split('.').reduce((inner, key) => (inner ? inner[key] : undefined), seen);
+    return value === undefined || value === null ? '' : String(value);
+}
+
 // What is wrong with a response; '' when it is as it must be.
 function fault(route, response, seen) {
     if (response.error_code) {
@@ -152,11 +159,11 @@ function fault(route, response, seen) {
         return 'body';
     }
     for (const [field, value] of Object.entries(route.expect || {})) {
-        if (!seen || seen[field] !== value) {
+        if (at(seen, field) !== String(value)) {
             return `body ${field}`;
         }
     }
-    if (nodes.length > 0 && !(seen && nodes.includes(seen[nodeField]))) {
+    if (nodes.length > 0 && !nodes.includes(at(seen, nodeField))) {
         return 'node';
     }
     return '';
@@ -183,17 +190,19 @@ export function send(n) {
     const elapsed = Date.now() - begin;
     const seen = parse(response.body);
     const reason = fault(route, response, seen);
-    const via = seen && seen[viaField] ? String(seen[viaField]).replace(/:\d+$/, '') : '';
     const ok = reason === '';
-    requestTime.add(elapsed, {
+    const tags = {
         ok: ok ? '1' : '0',
         reason,
         scheme: base.scheme,
         host: route.host,
         path: route.path.split('?')[0],
-        node: seen && seen[nodeField] ? String(seen[nodeField]) : '',
-        via,
-    });
+        node: at(seen, nodeField),
+    };
+    for (const [name, path] of extraTags) {
+        tags[name] = at(seen, path);
+    }
+    requestTime.add(elapsed, tags);
     failed.add(!ok);
     check(response, { 'status, body and serving node are right': () => ok });
     return ok;

@@ -22,7 +22,10 @@ impl Pattern {
     /// A body of `length` bytes.
     pub(super) fn new(length: u64) -> Pattern {
         let chunk: Vec<u8> = (0..CHUNK).map(|i| (i % PERIOD) as u8).collect();
-        Pattern { left: length, chunk: chunk.into() }
+        Pattern {
+            left: length,
+            chunk: chunk.into(),
+        }
     }
 }
 
@@ -60,8 +63,16 @@ mod tests {
     #[tokio::test]
     async fn the_pattern_runs_on_over_frame_borders() {
         let length = 3 * CHUNK + 17;
-        let body = Pattern::new(length as u64).collect().await.unwrap().to_bytes();
+        let body = Pattern::new(length as u64)
+            .collect()
+            .await
+            .unwrap()
+            .to_bytes();
         assert_eq!(body.len(), length);
-        assert!(body.iter().enumerate().all(|(i, byte)| usize::from(*byte) == i % PERIOD));
+        assert!(
+            body.iter()
+                .enumerate()
+                .all(|(i, byte)| usize::from(*byte) == i % PERIOD)
+        );
     }
 }

@@ -59,7 +59,12 @@ pub(super) async fn seen(
     let (head, body) = request.into_parts();
     let body = match Limited::new(body, LARGEST_BODY).collect().await {
         Ok(collected) => collected.to_bytes(),
-        Err(_) => return super::text(StatusCode::PAYLOAD_TOO_LARGE, "the body did not arrive whole, or is too large\n"),
+        Err(_) => {
+            return super::text(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "the body did not arrive whole, or is too large\n",
+            );
+        }
     };
     let mut headers = BTreeMap::<String, String>::new();
     for (name, value) in &head.headers {
@@ -89,9 +94,16 @@ pub(super) async fn seen(
     };
     let mut response = match serde_json::to_vec(&seen) {
         Ok(json) => Response::new(Full::new(Bytes::from(json)).boxed()),
-        Err(_) => return super::text(StatusCode::INTERNAL_SERVER_ERROR, "the request could not be written as JSON\n"),
+        Err(_) => {
+            return super::text(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "the request could not be written as JSON\n",
+            );
+        }
     };
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }

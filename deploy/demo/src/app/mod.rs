@@ -7,11 +7,13 @@
 //! | `/bytes?n=N` | N bytes (at most 1 GiB), byte i is `i % 251` |
 //! | `/status?code=N` | the usual answer with that status |
 //! | `/ws` | WebSocket: every text and binary message comes back |
-//! | anything else | JSON: who answered, and the request as it arrived ([`echo::Seen`]) |
+//! | anything else | JSON: who answered, and the request as it arrived ([`Seen`]) |
 
 mod bytes;
 mod echo;
 mod websocket;
+
+pub use echo::Seen;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -50,8 +52,12 @@ pub struct Settings {
 
 /// Parses `shop=10.4.0.31:8080`.
 pub fn parse_listener(text: &str) -> Result<(String, SocketAddr), String> {
-    let (service, address) = text.split_once('=').ok_or("expected SERVICE=ADDRESS:PORT")?;
-    let address = address.parse().map_err(|_| format!("`{address}` is not an address and port"))?;
+    let (service, address) = text
+        .split_once('=')
+        .ok_or("expected SERVICE=ADDRESS:PORT")?;
+    let address = address
+        .parse()
+        .map_err(|_| format!("`{address}` is not an address and port"))?;
     Ok((service.to_owned(), address))
 }
 
@@ -62,12 +68,19 @@ pub async fn serve(settings: Settings) -> Result<()> {
     }
     let mut tasks = tokio::task::JoinSet::new();
     for (service, address) in settings.http {
-        let listener = TcpListener::bind(address).await.with_context(|| format!("listening on {address}/tcp"))?;
-        let identity = Arc::new(echo::Identity { app: settings.name.clone(), service });
+        let listener = TcpListener::bind(address)
+            .await
+            .with_context(|| format!("listening on {address}/tcp"))?;
+        let identity = Arc::new(echo::Identity {
+            app: settings.name.clone(),
+            service,
+        });
         tasks.spawn(accept(listener, identity));
     }
     for address in settings.udp {
-        let socket = UdpSocket::bind(address).await.with_context(|| format!("listening on {address}/udp"))?;
+        let socket = UdpSocket::bind(address)
+            .await
+            .with_context(|| format!("listening on {address}/udp"))?;
         tasks.spawn(echo_datagrams(socket, settings.name.clone()));
     }
     println!("{} is listening", settings.name);
@@ -105,19 +118,31 @@ async fn accept(listener: TcpListener, identity: Arc<echo::Identity>) -> Result<
     }
 }
 
-async fn answer(identity: &echo::Identity, peer: SocketAddr, request: Request<Incoming>) -> Response<Body> {
-    let number = |name: &str| parameter(request.uri().query(), name).and_then(|value| value.parse::<u64>().ok());
+async fn answer(
+    identity: &echo::Identity,
+    peer: SocketAddr,
+    request: Request<Incoming>,
+) -> Response<Body> {
+    let number = |name: &str| {
+        parameter(request.uri().query(), name).and_then(|value| value.parse::<u64>().ok())
+    };
     match request.uri().path() {
         "/health" => text(StatusCode::OK, "ok\n"),
         "/ws" if websocket::is_handshake(&request) => websocket::accept(request),
-        "/ws" => text(StatusCode::UPGRADE_REQUIRED, "a WebSocket handshake is expected here\n"),
-        "/bytes" => Response::new(bytes::Pattern::new(number("n").unwrap_or(0).min(MOST_BYTES)).boxed()),
+        "/ws" => text(
+            StatusCode::UPGRADE_REQUIRED,
+            "a WebSocket handshake is expected here\n",
+        ),
+        "/bytes" => {
+            Response::new(bytes::Pattern::new(number("n").unwrap_or(0).min(MOST_BYTES)).boxed())
+        }
         "/slow" => {
             tokio::time::sleep(Duration::from_millis(number("ms").unwrap_or(0)).min(SLOWEST)).await;
             echo::seen(identity, peer, StatusCode::OK, request).await
         }
         "/status" => {
-            let code = number("code").and_then(|code| StatusCode::from_u16(u16::try_from(code).ok()?).ok());
+            let code = number("code")
+                .and_then(|code| StatusCode::from_u16(u16::try_from(code).ok()?).ok());
             echo::seen(identity, peer, code.unwrap_or(StatusCode::OK), request).await
         }
         _ => echo::seen(identity, peer, StatusCode::OK, request).await,
@@ -126,7 +151,9 @@ async fn answer(identity: &echo::Identity, peer: SocketAddr, request: Request<In
 
 /// The value of `name` in a query string; nothing is decoded, the application's parameters are numbers.
 fn parameter<'q>(query: Option<&'q str>, name: &str) -> Option<&'q str> {
-    query?.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
+    query?
+        .split('&')
+        .find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
 }
 
 fn text(status: StatusCode, text: &'static str) -> Response<Body> {
@@ -140,7 +167,9 @@ async fn echo_datagrams(socket: UdpSocket, name: String) -> Result<()> {
     let mut buffer = vec![0; 65_536];
     loop {
         // ICMP errors of earlier replies surface here; they concern a client that went away.
-        let Ok((length, from)) = socket.recv_from(&mut buffer).await else { continue };
+        let Ok((length, from)) = socket.recv_from(&mut buffer).await else {
+            continue;
+        };
         let reply = [name.as_bytes(), b" ", &buffer[..length]].concat();
         let _ = socket.send_to(&reply, from).await;
     }
@@ -159,7 +188,10 @@ mod tests {
 
     #[test]
     fn a_listener_needs_a_service_and_an_address() {
-        assert_eq!(parse_listener("shop=127.0.0.1:80"), Ok(("shop".into(), ([127, 0, 0, 1], 80).into())));
+        assert_eq!(
+            parse_listener("shop=127.0.0.1:80"),
+            Ok(("shop".into(), ([127, 0, 0, 1], 80).into()))
+        );
         assert!(parse_listener("127.0.0.1:80").is_err());
         assert!(parse_listener("shop=localhost").is_err());
     }

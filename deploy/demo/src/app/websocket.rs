@@ -15,20 +15,29 @@ use super::Body;
 
 /// Whether the request asks for a WebSocket.
 pub(super) fn is_handshake(request: &Request<Incoming>) -> bool {
-    let upgrade = request.headers().get(UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"));
+    let upgrade = request
+        .headers()
+        .get(UPGRADE)
+        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"));
     upgrade && request.headers().contains_key(SEC_WEBSOCKET_KEY)
 }
 
 /// Answers 101 and echoes from then on.
 pub(super) fn accept(mut request: Request<Incoming>) -> Response<Body> {
-    let key = request.headers().get(SEC_WEBSOCKET_KEY).map(|key| derive_accept_key(key.as_bytes()));
+    let key = request
+        .headers()
+        .get(SEC_WEBSOCKET_KEY)
+        .map(|key| derive_accept_key(key.as_bytes()));
     let Some(accepted) = key.and_then(|key| HeaderValue::from_str(&key).ok()) else {
         return super::text(StatusCode::BAD_REQUEST, "Sec-WebSocket-Key is missing\n");
     };
     let upgrade = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
         if let Ok(upgraded) = upgrade.await {
-            echo(WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, None).await).await;
+            echo(
+                WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, None).await,
+            )
+            .await;
         }
     });
     let mut response = Response::new(Empty::<Bytes>::new().boxed());

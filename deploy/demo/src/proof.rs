@@ -1,0 +1,443 @@
+//! The proof: real traffic in peace, then under each fault, and what it showed.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, bail};
+
+use crate::chain::Chain;
+use crate::interrupt;
+use crate::k6::{Load, Sample, repository};
+use crate::ready;
+use crate::router;
+use crate::topology::{self, APPS, L4, L7, VIP};
+use crate::verdict::{Event, Promise, Row, judge};
+
+/// Requests a second.
+const RATE: u32 = 150;
+/// Virtual users: enough for every request of the timeout to be stuck at once.
+const VIRTUAL_USERS: u32 = 320;
+/// A request that takes longer has failed.
+const TIMEOUT: Duration = Duration::from_secs(2);
+/// Traffic before a fault, and between a fault and the return of what was killed.
+const CALM: Duration = Duration::from_secs(3);
+/// Length of a run, seconds: calm, fault, calm, return, and the rest to see the return.
+const RUN_SECONDS: u32 = 14;
+/// Length of the run in peace, seconds.
+const PEACE_SECONDS: u32 = 10;
+/// A node must serve at least this share of what it would under an even spread.
+const LEAST_SHARE: f64 = 0.3;
+
+/// What is done to the chain in a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    Nothing,
+    /// kill -9, and started again a while later.
+    Kill,
+    /// SIGTERM: the node drains, ends by itself, and is started again.
+    Drain,
+}
+
+struct Step {
+    name: &'static str,
+    fault: Fault,
+    node: &'static str,
+    promise: Promise,
+}
+
+const STEPS: [Step; 6] = [
+    Step {
+        name: "peace",
+        fault: Fault::Nothing,
+        node: "",
+        promise: Promise::NoFailure,
+    },
+    Step {
+        name: "kill -9 l4-1",
+        fault: Fault::Kill,
+        node: "l4-1",
+        promise: Promise::Recovery,
+    },
+    Step {
+        name: "kill -9 l7-1",
+        fault: Fault::Kill,
+        node: "l7-1",
+        promise: Promise::Recovery,
+    },
+    Step {
+        name: "kill -9 app-1",
+        fault: Fault::Kill,
+        node: "app-1",
+        promise: Promise::Recovery,
+    },
+    Step {
+        name: "kill -9 nats",
+        fault: Fault::Kill,
+        node: "nats",
+        promise: Promise::NoFailure,
+    },
+    Step {
+        name: "drain l7-2",
+        fault: Fault::Drain,
+        node: "l7-2",
+        promise: Promise::NoFailure,
+    },
+];
+
+/// Names of the steps, in order.
+pub fn steps() -> impl Iterator<Item = &'static str> {
+    STEPS.iter().map(|step| step.name)
+}
+
+/// Runs the steps whose name contains `only` (all, if it is empty), writes `result.json`, and returns the rows.
+pub fn prove(chain: &mut Chain, only: &str, say: &dyn Fn(&str)) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    let steps: Vec<&Step> = STEPS
+        .iter()
+        .filter(|step| step.name.contains(only))
+        .collect();
+    if steps.is_empty() {
+        bail!(
+            "no step is called {only}; there are: {}",
+            self::steps().collect::<Vec<_>>().join(", ")
+        );
+    }
+    for step in steps {
+        say(&format!(
+            "{}: {RATE} requests/s over HTTP and HTTPS, {} s",
+            step.name,
+            step.seconds()
+        ));
+        let (samples, events) = step
+            .run(chain, say)
+            .with_context(|| format!("step {}", step.name))?;
+        let mut row = judge(step.name, &samples, &events, step.promise);
+        if step.fault == Fault::Nothing {
+            let (line, missing) = spread(&samples);
+            say(&line);
+            row.why.extend(missing);
+            row.kept = row.why.is_empty();
+        }
+        say(&format!(
+            "{}: {} requests, {} failed, {}",
+            row.step,
+            row.requests,
+            row.failed,
+            row.outcome()
+        ));
+        rows.push(row);
+        write(chain, &rows)?;
+        say("waiting for the chain to be whole again");
+        chain.wait_whole()?;
+    }
+    Ok(rows)
+}
+
+impl Step {
+    fn seconds(&self) -> u32 {
+        if self.fault == Fault::Nothing {
+            PEACE_SECONDS
+        } else {
+            RUN_SECONDS
+        }
+    }
+
+    fn run(&self, chain: &mut Chain, say: &dyn Fn(&str)) -> Result<(Vec<Sample>, Vec<Event>)> {
+        let name = self.name.replace(|c: char| !c.is_ascii_alphanumeric(), "-");
+        let load = Load::start(
+            chain.lab(),
+            &name,
+            "steady.js",
+            &environment(self.seconds()),
+        )?;
+        let what = "k6's first request (its log is in logs/)";
+        ready::until(what, Duration::from_secs(30), || {
+            if load.has_begun() {
+                Ok(())
+            } else {
+                bail!("no sample yet")
+            }
+        })?;
+        let mut events = Vec::new();
+        if self.fault != Fault::Nothing {
+            interrupt::sleep(CALM)?;
+            self.strike(chain, &mut events, say)?;
+            interrupt::sleep(CALM)?;
+            self.bring_back(chain, &mut events, say)?;
+        }
+        let samples = load.finish(Duration::from_secs(u64::from(self.seconds()) + 30))?;
+        Ok((samples, events))
+    }
+
+    fn strike(&self, chain: &mut Chain, events: &mut Vec<Event>, say: &dyn Fn(&str)) -> Result<()> {
+        let at = SystemTime::now();
+        if self.fault == Fault::Kill {
+            chain.processes.kill(self.node)?;
+            events.push(event(format!("kill -9 {}", self.node), at, true));
+        } else {
+            // Its own deadline cuts what hangs; ten seconds more would be a defect.
+            if !chain
+                .processes
+                .terminate(self.node, Duration::from_secs(15))?
+            {
+                bail!("{} did not end within 15 s of SIGTERM", self.node);
+            }
+            events.push(event(format!("drain {}", self.node), at, true));
+            let took = at.elapsed().unwrap_or_default();
+            say(&format!(
+                "{} drained and ended by itself after {:.1} s",
+                self.node,
+                took.as_secs_f64()
+            ));
+        }
+        Ok(())
+    }
+
+    fn bring_back(
+        &self,
+        chain: &mut Chain,
+        events: &mut Vec<Event>,
+        say: &dyn Fn(&str),
+    ) -> Result<()> {
+        let begin = SystemTime::now();
+        chain.start(self.node)?;
+        let mut returned = SystemTime::now();
+        if L4.contains(&self.node) {
+            // The router moves flows when the next hop appears in its table. The moment noted is the last look at
+            // which it was not there yet: earlier than the truth, so that the gap is rather over- than understated.
+            let lab = chain.lab().clone();
+            ready::until(
+                "the router to use the node again",
+                Duration::from_secs(20),
+                || {
+                    let look = SystemTime::now();
+                    if router::next_hops(&lab, VIP)?.len() == L4.len() {
+                        return Ok(());
+                    }
+                    returned = look;
+                    bail!("it is not a next hop");
+                },
+            )?;
+        } else {
+            chain.wait_ready(self.node)?;
+        }
+        let took = begin.elapsed().unwrap_or_default();
+        say(&format!(
+            "{} is back after {:.1} s",
+            self.node,
+            took.as_secs_f64()
+        ));
+        // Flows that ECMP moves onto a returning L4 node are unknown there and end with a reset: a fault like the
+        // kill, with the same second. The return of anything else must not be felt at all.
+        events.push(event(
+            format!("return of {}", self.node),
+            returned,
+            L4.contains(&self.node),
+        ));
+        Ok(())
+    }
+}
+
+impl Row {
+    fn outcome(&self) -> String {
+        if self.kept {
+            "promise kept".into()
+        } else {
+            format!("PROMISE BROKEN: {}", self.why.join("; "))
+        }
+    }
+}
+
+fn event(what: String, at: SystemTime, fault: bool) -> Event {
+    let at = at
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_micros() as u64);
+    Event { what, at, fault }
+}
+
+/// The environment of the k6 scripts (loadtests/README.md) for the demo's chain.
+pub fn environment(seconds: u32) -> Vec<(&'static str, String)> {
+    vec![
+        ("BASE_URL", format!("http://{VIP},https://{VIP}")),
+        (
+            "ROUTES_FILE",
+            repository()
+                .join("deploy/demo/config/requests.json")
+                .display()
+                .to_string(),
+        ),
+        ("NODES", APPS.join(",")),
+        ("TAGS", "l7=peer,local_ip=headers.x-real-ip".into()),
+        ("RATE", RATE.to_string()),
+        ("VUS", VIRTUAL_USERS.to_string()),
+        ("DURATION", format!("{seconds}s")),
+        ("TIMEOUT", format!("{}ms", TIMEOUT.as_millis())),
+        // Every fourth request ends its connection: new ones are opened all the time, old ones are used again.
+        ("FRESH", "4".into()),
+        ("THRESHOLDS", "off".into()),
+    ]
+}
+
+/// Who served, as the applications saw it: a line to print, and what is missing from an honest spread.
+fn spread(samples: &[Sample]) -> (String, Vec<String>) {
+    let served: Vec<&Sample> = samples.iter().filter(|sample| sample.ok).collect();
+    let mut missing = Vec::new();
+    let mut parts = Vec::new();
+    let tiers: [(&[&str], &dyn Fn(&Sample) -> String); 3] = [
+        (&L4, &|sample| {
+            owner_of_local_ip(&sample.local_ip)
+                .unwrap_or("?")
+                .to_owned()
+        }),
+        (&L7, &|sample| sample.l7.clone()),
+        (&APPS, &|sample| sample.node.clone()),
+    ];
+    for (names, of) in tiers {
+        let mut counts = BTreeMap::<String, usize>::new();
+        for sample in &served {
+            *counts.entry(of(sample)).or_default() += 1;
+        }
+        for name in names {
+            let share = counts.get(*name).copied().unwrap_or(0) as f64 / served.len().max(1) as f64;
+            parts.push(format!("{name} {:.0}%", share * 100.0));
+            if share < LEAST_SHARE / names.len() as f64 {
+                missing.push(format!(
+                    "{name} served {:.1} % of the requests only",
+                    share * 100.0
+                ));
+            }
+        }
+    }
+    let requested: std::collections::BTreeSet<_> = served
+        .iter()
+        .map(|sample| (sample.scheme.as_str(), sample.host.as_str()))
+        .collect();
+    if requested.len() != 6 {
+        missing.push(format!(
+            "three hosts over two schemes were meant, served were {requested:?}"
+        ));
+    }
+    (format!("served by {}", parts.join(", ")), missing)
+}
+
+/// The L4 node whose LocalIP `address` is (10.3.0.100-.109: l4-1, .110-.119: l4-2).
+fn owner_of_local_ip(address: &str) -> Option<&'static str> {
+    let address: Ipv4Addr = address.parse().ok()?;
+    let host = address.octets()[3];
+    if topology::Network::Internal.address(host) != address {
+        return None;
+    }
+    match host {
+        100..=109 => Some("l4-1"),
+        110..=119 => Some("l4-2"),
+        _ => None,
+    }
+}
+
+/// Where the rows are written.
+pub fn result_file(chain: &Chain) -> PathBuf {
+    chain.lab().directory().join("result.json")
+}
+
+fn write(chain: &Chain, rows: &[Row]) -> Result<()> {
+    let path = result_file(chain);
+    fs::write(&path, serde_json::to_string_pretty(rows)? + "\n")
+        .with_context(|| format!("writing {}", path.display()))
+}
+
+/// The rows as a table.
+pub fn table(rows: &[Row]) -> String {
+    let mut text = format!(
+        "{:<15} {:>8} {:>6} {:>14} {:>7} {:>7}  {:<32} {}\n",
+        "step", "requests", "failed", "longest gap ms", "p50 ms", "p99 ms", "promise", "kept"
+    );
+    for row in rows {
+        text += &format!(
+            "{:<15} {:>8} {:>6} {:>14} {:>7.1} {:>7.1}  {:<32} {}\n",
+            row.step,
+            row.requests,
+            row.failed,
+            row.longest_gap_ms,
+            row.p50_ms,
+            row.p99_ms,
+            row.promise,
+            if row.kept { "yes" } else { "NO" }
+        );
+        for why in &row.why {
+            text += &format!("{:<15}   {why}\n", "");
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(l4: &str, l7: &str, app: &str, scheme: &str, host: &str) -> Sample {
+        Sample {
+            ok: true,
+            local_ip: l4.into(),
+            l7: l7.into(),
+            node: app.into(),
+            scheme: scheme.into(),
+            host: host.into(),
+            ..Sample::default()
+        }
+    }
+
+    fn even() -> Vec<Sample> {
+        let mut samples = Vec::new();
+        for l4 in ["10.3.0.100", "10.3.0.111"] {
+            for l7 in L7 {
+                for app in APPS {
+                    for scheme in ["http", "https"] {
+                        for host in ["a", "b", "c"] {
+                            samples.push(sample(l4, l7, app, scheme, host));
+                        }
+                    }
+                }
+            }
+        }
+        samples
+    }
+
+    #[test]
+    fn an_even_spread_is_accepted() {
+        let (line, missing) = spread(&even());
+        assert!(missing.is_empty(), "{missing:?}");
+        assert!(
+            line.contains("l4-2 50%") && line.contains("app-3 33%"),
+            "{line}"
+        );
+    }
+
+    #[test]
+    fn a_node_that_serves_next_to_nothing_is_named() {
+        let samples: Vec<Sample> = even()
+            .into_iter()
+            .filter(|sample| sample.l7 != "l7-2")
+            .collect();
+        let (_, missing) = spread(&samples);
+        assert_eq!(missing, ["l7-2 served 0.0 % of the requests only"]);
+    }
+
+    #[test]
+    fn a_host_nobody_asked_for_is_missed() {
+        let samples: Vec<Sample> = even()
+            .into_iter()
+            .filter(|sample| sample.host != "c")
+            .collect();
+        assert_eq!(spread(&samples).1.len(), 1);
+    }
+
+    #[test]
+    fn the_local_ip_tells_the_l4_node() {
+        assert_eq!(owner_of_local_ip("10.3.0.101"), Some("l4-1"));
+        assert_eq!(owner_of_local_ip("10.3.0.110"), Some("l4-2"));
+        assert_eq!(owner_of_local_ip("10.1.0.110"), None);
+    }
+}
