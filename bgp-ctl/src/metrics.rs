@@ -1,0 +1,81 @@
+//! What is counted and how it is named.
+
+use std::net::Ipv4Addr;
+
+use metrics::{Counter, Gauge};
+
+use crate::session::{Counts, State};
+
+/// Metrics of one neighbour, labelled with its address.
+pub(crate) struct NeighbourMetrics {
+    up: Gauge,
+    advertised: Gauge,
+    counters: [(Counter, fn(&Counts) -> u64); 9],
+}
+
+impl NeighbourMetrics {
+    pub(crate) fn new(neighbour: Ipv4Addr) -> Self {
+        let label = neighbour.to_string();
+        let counter = |name: &'static str| metrics::counter!(name, "neighbour" => label.clone());
+        Self {
+            up: metrics::gauge!("weir_bgp_session_up", "neighbour" => label.clone()),
+            advertised: metrics::gauge!("weir_bgp_advertised_vips", "neighbour" => label.clone()),
+            counters: [
+                (counter("weir_bgp_messages_received_total"), |counts| {
+                    counts.messages_received
+                }),
+                (counter("weir_bgp_messages_sent_total"), |counts| {
+                    counts.messages_sent
+                }),
+                (counter("weir_bgp_updates_sent_total"), |counts| {
+                    counts.updates_sent
+                }),
+                (counter("weir_bgp_malformed_updates_total"), |counts| {
+                    counts.malformed_updates
+                }),
+                (counter("weir_bgp_protocol_errors_total"), |counts| {
+                    counts.protocol_errors
+                }),
+                (counter("weir_bgp_notifications_received_total"), |counts| {
+                    counts.notifications_received
+                }),
+                (counter("weir_bgp_notifications_sent_total"), |counts| {
+                    counts.notifications_sent
+                }),
+                (counter("weir_bgp_sessions_established_total"), |counts| {
+                    counts.established
+                }),
+                (counter("weir_bgp_hold_timer_expired_total"), |counts| {
+                    counts.hold_timer_expired
+                }),
+            ],
+        }
+    }
+
+    pub(crate) fn report(&self, state: State, advertised: usize, counts: &Counts) {
+        self.up.set(if state == State::Established {
+            1.0
+        } else {
+            0.0
+        });
+        self.advertised.set(advertised as f64);
+        for (counter, value) in &self.counters {
+            counter.absolute(value(counts));
+        }
+    }
+}
+
+impl std::fmt::Debug for NeighbourMetrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NeighbourMetrics").finish_non_exhaustive()
+    }
+}
+
+/// Sets the gauge of a VIP: 1 while it is announced.
+pub(crate) fn vip_announced(vip: Ipv4Addr, announced: bool) {
+    metrics::gauge!("weir_bgp_vip_announced", "vip" => vip.to_string()).set(if announced {
+        1.0
+    } else {
+        0.0
+    });
+}

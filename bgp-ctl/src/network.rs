@@ -1,0 +1,170 @@
+//! Sockets: connections to neighbours, the listener, and the task that carries bytes between a connection and its actor.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use crate::config::{NeighbourSettings, Ttl};
+use crate::tcp_options;
+
+/// Bytes taken from a connection at once.
+const READ: usize = 16 * 1024;
+/// How long a closed connection may take to be closed by the neighbour too, so that our last words are not lost to a reset.
+const CLOSE_WAIT: Duration = Duration::from_secs(1);
+/// DSCP CS6, the class of routing protocols (RFC 4594 3.2).
+const TOS_NETWORK_CONTROL: u32 = 0xC0;
+
+/// Opens a connection to a neighbour.
+///
+/// # Errors
+/// In words: what could not be done and what the kernel said.
+pub(crate) async fn connect(neighbour: &NeighbourSettings) -> Result<TcpStream, String> {
+    let remote = SocketAddrV4::new(neighbour.address, neighbour.port);
+    let socket = tcp_socket().map_err(|error| format!("socket: {error}"))?;
+    if let Some(password) = &neighbour.password {
+        let key = password.read()?;
+        tcp_options::set_md5(&socket, neighbour.address, key.as_bytes())
+            .map_err(|error| format!("TCP MD5: {error}"))?;
+    }
+    set_ttl(&socket, neighbour.ttl).map_err(|error| format!("TTL: {error}"))?;
+    if let Some(local) = neighbour.local_address {
+        let local = SocketAddrV4::new(local, 0);
+        socket
+            .bind(&local.into())
+            .map_err(|error| format!("local_address {}: {error}", local.ip()))?;
+    }
+    TcpSocket::from_std_stream(socket.into())
+        .connect(SocketAddr::V4(remote))
+        .await
+        .map_err(|error| format!("connect to {remote}: {error}"))
+}
+
+/// Listens for neighbours, with a TCP MD5 key for each that has one.
+///
+/// # Errors
+/// In words, as [`connect`].
+pub(crate) fn listen(
+    address: SocketAddrV4,
+    neighbours: &[NeighbourSettings],
+) -> Result<TcpListener, String> {
+    let failed = |error: io::Error| format!("listen on {address}: {error}");
+    let socket = tcp_socket().map_err(failed)?;
+    socket.set_reuse_address(true).map_err(failed)?;
+    for neighbour in neighbours {
+        if let Some(password) = &neighbour.password {
+            tcp_options::set_md5(&socket, neighbour.address, password.read()?.as_bytes())
+                .map_err(|error| format!("TCP MD5 for {}: {error}", neighbour.address))?;
+        }
+    }
+    socket.bind(&address.into()).map_err(failed)?;
+    socket.listen(64).map_err(failed)?;
+    TcpListener::from_std(socket.into()).map_err(failed)
+}
+
+/// Gives a connection accepted from a neighbour what [`connect`] gives its own.
+///
+/// # Errors
+/// What the kernel says.
+pub(crate) fn adopt(stream: &TcpStream, neighbour: &NeighbourSettings) -> io::Result<()> {
+    let socket = socket2::SockRef::from(stream);
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tos_v4(TOS_NETWORK_CONTROL)?;
+    set_ttl(&socket, neighbour.ttl)
+}
+
+/// Our address of a connection.
+pub(crate) fn local_address(stream: &TcpStream) -> Option<Ipv4Addr> {
+    match stream.local_addr() {
+        Ok(SocketAddr::V4(local)) => Some(*local.ip()),
+        _ => None,
+    }
+}
+
+/// Carries a connection until either side closes it: each message of `queue` is written, each chunk read is given to `received`,
+/// which is awaited before more is read. The end of `queue` closes the connection after all of it is written.
+///
+/// Returns why the connection ended; `Ok` if because `queue` did.
+pub(crate) async fn carry<R>(
+    stream: TcpStream,
+    mut queue: mpsc::Receiver<Bytes>,
+    send_hold: Duration,
+    mut received: impl FnMut(Bytes) -> R,
+) -> Result<(), String>
+where
+    R: Future<Output = ()>,
+{
+    let (mut reader, mut writer) = stream.into_split();
+    let reading = async {
+        let mut buffer = BytesMut::with_capacity(READ);
+        loop {
+            match reader.read_buf(&mut buffer).await {
+                Ok(0) => return "the neighbour closed the connection".to_owned(),
+                Ok(_) => received(buffer.split().freeze()).await,
+                Err(error) => return format!("connection lost: {error}"),
+            }
+            buffer.reserve(READ);
+        }
+    };
+    let writing = async {
+        while let Some(message) = queue.recv().await {
+            // RFC 9687: a neighbour that takes nothing for this long is gone, however well it talks.
+            match timeout(send_hold, writer.write_all(&message)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => return Err(format!("connection lost: {error}")),
+                Err(_) => {
+                    return Err(format!(
+                        "send hold timer expired: nothing taken for {send_hold:?}"
+                    ));
+                }
+            }
+        }
+        // Errors here mean that the connection is gone already.
+        let _ = writer.shutdown().await;
+        Ok(())
+    };
+    tokio::pin!(reading, writing);
+    tokio::select! {
+        biased;
+        written = &mut writing => {
+            if written.is_ok() {
+                let _ = timeout(CLOSE_WAIT, reading).await;
+            }
+            written
+        }
+        why = &mut reading => Err(why),
+    }
+}
+
+/// Writes `last_words` to a connection that isn't wanted, and closes it.
+pub(crate) async fn refuse(stream: TcpStream, last_words: Bytes) {
+    let (queue, receiver) = mpsc::channel(1);
+    let _ = queue.try_send(last_words);
+    drop(queue);
+    let _ = carry(stream, receiver, CLOSE_WAIT, |_| std::future::ready(())).await;
+}
+
+fn tcp_socket() -> io::Result<Socket> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tos_v4(TOS_NETWORK_CONTROL)?;
+    Ok(socket)
+}
+
+fn set_ttl(socket: &Socket, ttl: Ttl) -> io::Result<()> {
+    match ttl {
+        Ttl::System => Ok(()),
+        Ttl::Hops(hops) => socket.set_ttl_v4(u32::from(hops)),
+        Ttl::Security => {
+            socket.set_ttl_v4(255)?;
+            tcp_options::set_minimum_ttl(socket, 255)
+        }
+    }
+}
