@@ -15,10 +15,16 @@
 pub mod actors;
 mod check;
 pub mod checks;
+pub mod cli;
+pub mod config;
+pub mod error;
 mod metrics;
+pub mod observation;
 pub mod probe;
+pub mod run;
 pub mod schedule;
 mod settings;
+pub mod status;
 pub mod threshold;
 
 pub use actors::{Checker, SetChecks, Statuses};

@@ -1,5 +1,7 @@
 //! Single probes against real sockets on the loopback, friendly, silent, broken and hostile ones.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)] // A test may end on what it did not expect.
+
 use std::future::Future;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};

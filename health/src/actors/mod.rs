@@ -11,5 +11,7 @@
 //! ```
 
 mod checker;
+mod observer;
 
 pub use checker::{Checker, SetChecks, Statuses};
+pub use observer::{Observer, TakeBack, View};

@@ -21,6 +21,9 @@ pub use self::udp::UdpProbe;
 use crate::check::Check;
 use crate::threshold::Outcome;
 
+/// Longest reason, in bytes.
+const REASON_LIMIT: usize = 200;
+
 /// What is sent and what answer is wanted.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Probe {
@@ -67,6 +70,20 @@ impl Finding {
         }
     }
 
+    /// The same with a reason that fits a log line and a bus record, whatever the target had in it.
+    fn printable(mut self) -> Finding {
+        self.reason = self.reason.replace(char::is_control, " ");
+        if self.reason.len() > REASON_LIMIT {
+            let end = (0..=REASON_LIMIT)
+                .rev()
+                .find(|end| self.reason.is_char_boundary(*end))
+                .unwrap_or(0);
+            self.reason.truncate(end);
+            self.reason.push_str("...");
+        }
+        self
+    }
+
     /// What an error of the operating system says about the target.
     fn from_io(doing: &str, error: &io::Error) -> Finding {
         let reason = match error.kind() {
@@ -98,7 +115,7 @@ pub async fn probe(check: &Check) -> Finding {
         Probe::Udp(udp) => udp::probe(&attempt, udp).await,
         Probe::Http(http) => http::probe(&attempt, http).await,
     };
-    finding.unwrap_or_else(|early_end| early_end)
+    finding.unwrap_or_else(|early_end| early_end).printable()
 }
 
 /// Where and until when one probe runs.

@@ -1,0 +1,177 @@
+//! The command line of `health`.
+
+use std::fmt::Write;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use clap::{Args, Parser, Subcommand};
+use shared::cli::{Action, Command, Next};
+use shared::config::Document;
+
+use crate::config::{ADMIN_PORT, Config};
+use crate::probe::{Finding, probe};
+use crate::settings::CheckSettings;
+use crate::threshold::Outcome;
+
+/// Observes targets from outside: probes them, tells the other tiers over the bus.
+#[derive(Debug, Parser)]
+#[command(name = "health", version)]
+pub struct Cli {
+    /// Configuration file
+    #[arg(long, short, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Address of the admin listener (default: admin.listen of the configuration)
+    #[arg(long, global = true, value_name = "ADDR")]
+    admin: Option<SocketAddr>,
+    /// What to do; `run` if left out
+    #[command(subcommand)]
+    action: Option<HealthAction>,
+}
+
+#[derive(Debug, Subcommand)]
+enum HealthAction {
+    #[command(flatten)]
+    Shared(Action),
+    /// Probe one address once and say what was found: exits with 0 (healthy), 1 (not) or 2 (can't tell)
+    Probe(ProbeArguments),
+}
+
+#[derive(Debug, Args)]
+struct ProbeArguments {
+    /// Address and port of the target
+    address: SocketAddr,
+    /// How to probe, with the keys of a [health] table: type=http path=/healthz expect=200 (default: type=tcp)
+    #[arg(value_name = "KEY=VALUE", conflicts_with = "service")]
+    settings: Vec<String>,
+    /// Probe as the configuration does for this service
+    #[arg(long, value_name = "NAME", requires = "config")]
+    service: Option<String>,
+}
+
+/// What is left to do after [`Cli::act`].
+pub enum Todo {
+    /// Observe.
+    Run(Box<Config>),
+    /// Exit with this code; everything was printed.
+    Exit(std::process::ExitCode),
+}
+
+impl Cli {
+    /// Carries out all subcommands but `run`, for which the configuration is handed back.
+    pub fn act(self) -> Todo {
+        let shared = match self.action {
+            None => None,
+            Some(HealthAction::Shared(action)) => Some(action),
+            Some(HealthAction::Probe(arguments)) => {
+                return Todo::Exit(probe_once(self.config, arguments));
+            }
+        };
+        let command = Command {
+            config: self.config,
+            admin: self.admin,
+            action: shared,
+        };
+        match command.run(ADMIN_PORT, Config::parse) {
+            Next::Run(config) => Todo::Run(Box::new(config)),
+            Next::Exit(code) => Todo::Exit(code),
+        }
+    }
+}
+
+fn probe_once(config: Option<PathBuf>, arguments: ProbeArguments) -> std::process::ExitCode {
+    let settings = match (&arguments.service, config) {
+        (Some(service), Some(config)) => of_service(&config, service),
+        _ => of_arguments(&arguments.settings),
+    };
+    let check = match settings {
+        Ok(settings) => settings.check("probe", arguments.address),
+        Err(mistakes) => return told(&mistakes, 2),
+    };
+    let runtime = match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => return told(&format!("can't probe: {error}"), 2),
+    };
+    let started = Instant::now();
+    let Finding { outcome, reason } = runtime.block_on(probe(&check));
+    let took = started.elapsed();
+    let (verdict, code) = match outcome {
+        Outcome::Success => ("healthy", 0),
+        Outcome::Failure => ("not healthy", 1),
+        Outcome::Silence | Outcome::Unknown => ("can't tell", 2),
+    };
+    told(
+        &format!(
+            "{} {}: {verdict}: {reason} (took {took:.1?})",
+            check.probe.kind(),
+            check.address
+        ),
+        code,
+    )
+}
+
+fn of_service(config: &Path, name: &str) -> Result<CheckSettings, String> {
+    let document = Document::load(config).map_err(|mistakes| mistakes.to_string())?;
+    let config = document
+        .parse(Config::parse)
+        .map_err(|mistakes| mistakes.to_string())?;
+    let known: Vec<&str> = config
+        .services
+        .iter()
+        .map(|service| service.name.as_str())
+        .collect();
+    let unknown = format!("there is no service {name:?}, only {}", known.join(", "));
+    config
+        .services
+        .into_iter()
+        .find(|service| service.name == name)
+        .map(|service| service.settings)
+        .ok_or(unknown)
+}
+
+/// Settings from `key=value` words, read as the configuration file would be.
+fn of_arguments(words: &[String]) -> Result<CheckSettings, String> {
+    let mut text = String::new();
+    if !words.iter().any(|word| word.starts_with("type=")) {
+        text.push_str("type = \"tcp\"\n");
+    }
+    for word in words {
+        let (key, value) = word
+            .split_once('=')
+            .ok_or_else(|| format!("{word:?} is not KEY=VALUE"))?;
+        if key.is_empty()
+            || !key
+                .bytes()
+                .all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+        {
+            return Err(format!("{key:?} is not a key"));
+        }
+        let bare = value.parse::<bool>().is_ok()
+            || value.parse::<i64>().is_ok()
+            || value.parse::<f64>().is_ok_and(f64::is_finite);
+        // A JSON string is a TOML string.
+        let value = if bare {
+            value.to_owned()
+        } else {
+            serde_json::Value::from(value).to_string()
+        };
+        let _ = writeln!(text, "{key} = {value}");
+    }
+    let document =
+        Document::from_toml("command line", &text).map_err(|mistakes| mistakes.to_string())?;
+    document
+        .parse(CheckSettings::parse)
+        .map_err(|mistakes| mistakes.to_string())
+}
+
+fn told(text: &str, code: u8) -> std::process::ExitCode {
+    use std::io::Write as _;
+    let _closed = match code {
+        0 => writeln!(std::io::stdout(), "{text}"),
+        _ => writeln!(std::io::stderr(), "{text}"),
+    };
+    code.into()
+}
