@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use actix::{Actor, Context, Handler};
-use shared::bus::{Bus, Change, Key, Prefix, Record, RegistrationRecord, TargetRecord};
+use shared::bus::{Bus, Change, Prefix, Record, RegistrationRecord, TargetRecord};
 use shared::config::Document;
 use shared::config::sections::BusSection;
 use tokio::time::{Instant, sleep};
@@ -402,8 +402,65 @@ async fn many_keys_changed_fast_arrive_with_their_last_value() {
     }
 }
 
+/// Sends a signal to a process this test started.
+fn signal(server: &Server, name: &str) {
+    let sent = Command::new("kill")
+        .args([name, &server.process.id().to_string()])
+        .status()
+        .unwrap();
+    assert!(sent.success());
+}
+
 #[actix::test]
-async fn a_server_without_jetstream_or_none_at_all_leaves_the_node_on_its_own() {
+async fn a_server_that_stops_answering_is_given_up_and_found_again() {
+    let store = tempfile::tempdir().unwrap();
+    let server = Server::start(Server::free_port(), store.path()).await;
+    let bus = Bus::start(&section(server.port), "one");
+    connected(&[&bus]).await;
+    signal(&server, "-STOP");
+    bus.put(offer(1, 1));
+    eventually("the silence to be noticed", || !bus.status().connected).await;
+    signal(&server, "-CONT");
+    connected(&[&bus]).await;
+    assert!(bus.flush(Duration::from_secs(5)).await);
+}
+
+#[actix::test]
+async fn a_bucket_deleted_by_somebody_is_made_and_filled_again() {
+    let store = tempfile::tempdir().unwrap();
+    let server = Server::start(Server::free_port(), store.path()).await;
+    let bus = Bus::start(&section(server.port), "one");
+    bus.put(offer(1, 1));
+    assert!(bus.flush(Duration::from_secs(10)).await);
+    let rogue = async_nats::jetstream::new(rogue(server.port).await);
+    rogue.delete_stream("KV_weir").await.unwrap();
+
+    bus.put(offer(2, 2));
+    let late = Bus::start(&section(server.port), "late");
+    eventually("the late joiner to know all", || late.status().keys == 2).await;
+    assert_eq!(late.get(&offer(1, 0).key()), Some(offer(1, 1)));
+}
+
+#[actix::test]
+async fn a_server_without_jetstream_leaves_the_node_on_its_own() {
+    let port = Server::free_port();
+    let mut process = Command::new(Server::binary());
+    process.args(["--addr", "127.0.0.1", "--port", &port.to_string()]);
+    let process = process
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let server = Server { process, port };
+    let bus = Bus::start(&section(server.port), "alone");
+    bus.put(offer(1, 1));
+    sleep(Duration::from_millis(500)).await;
+    assert!(!bus.status().connected);
+    assert_eq!(bus.get(&offer(1, 0).key()), Some(offer(1, 1)));
+}
+
+#[actix::test]
+async fn no_server_at_all_leaves_the_node_on_its_own() {
     let bus = Bus::start(&section(Server::free_port()), "alone");
     let watcher = Watcher::of(&bus, Prefix::All);
     bus.put(offer(1, 1));
@@ -412,9 +469,5 @@ async fn a_server_without_jetstream_or_none_at_all_leaves_the_node_on_its_own() 
         .await;
     assert!(!bus.status().connected);
     assert_eq!(bus.status().pending, 1);
-    let key = Key::Node {
-        tier: shared::bus::Tier::L4,
-        id: "x".into(),
-    };
-    assert_eq!(bus.get(&key), None);
+    assert!(!watcher.heard().contains(&Change::Connected(true)));
 }

@@ -276,7 +276,7 @@ impl Transport {
                     Err(error) => {
                         metrics::counter!("weir_bus_put_failures_total").increment(1);
                         self.bus.upgrade().ok_or(Lost::Closed)?.lock().store.failed(&change.key);
-                        if matches!(error.kind(), PublishErrorKind::TimedOut | PublishErrorKind::BrokenPipe) {
+                        if matches!(error.kind(), PublishErrorKind::TimedOut | PublishErrorKind::BrokenPipe | PublishErrorKind::StreamNotFound) {
                             return Err(Lost::Write(error.to_string()));
                         }
                         // The servers are there but refuse, a full bucket for one: knocking faster won't help.

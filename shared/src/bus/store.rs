@@ -307,3 +307,6 @@ fn queue(unsent: &mut VecDeque<Key>, key: &Key, entry: &mut Entry) {
         unsent.push_back(key.clone());
     }
 }
+
+#[cfg(test)]
+mod tests;
