@@ -219,15 +219,18 @@ impl Processes {
         }
     }
 
-    /// Ends every process of the lab: all get SIGTERM at once, then SIGKILL where needed. Also ends those whose
-    /// entry in the state file was lost.
+    /// Ends every process of the lab: all get SIGTERM at once, a second one soon after (do not drain, end now), and
+    /// SIGKILL where that was not enough. Also ends those whose entry in the state file was lost.
     pub fn end_all(&mut self) -> Result<()> {
         for (pid, running) in strays(&self.lab) {
             self.running.entry(format!("pid-{pid}")).or_insert(running);
         }
         let names: Vec<String> = self.running.keys().cloned().collect();
-        for name in &names {
-            self.signal(name, Signal::TERM)?;
+        for pause in [Duration::from_millis(300), Duration::ZERO] {
+            for name in &names {
+                self.signal(name, Signal::TERM)?;
+            }
+            std::thread::sleep(pause);
         }
         let deadline = Instant::now() + PATIENCE;
         for name in &names {

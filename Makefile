@@ -1,0 +1,57 @@
+# Weir: what there is to run. `make` alone lists it.
+
+CARGO ?= cargo
+# What the demo runs; the applications are part of the demo's own binary.
+CHAIN := -p l4-gateway -p l7-proxy -p demo
+
+.DEFAULT_GOAL := help
+.PHONY: help deps build demo demo-build demo-up demo-prove demo-down test test-units test-chain fmt fmt-check clippy doc fuzz
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+deps: ## install what is missing: Debian packages, k6
+	@deploy/install-deps.sh
+
+build: deps ## build everything, optimised
+	$(CARGO) build --release --workspace --bins
+
+demo: demo-build ## the whole chain: bring it up, prove it with k6 while nodes are killed, take it down
+	@target/release/demo run
+
+demo-build: deps
+	$(CARGO) build --release $(CHAIN) --bins
+
+demo-up: demo-build ## bring the chain up and leave it running
+	@target/release/demo up
+
+demo-prove: ## prove the chain that is up
+	@target/release/demo prove
+
+demo-down: ## take the chain down
+	@target/release/demo down
+
+test: test-units test-chain ## every test: unit, property, interop, and the chain end to end
+
+# Integration tests run the binaries of their own package, the chain's those of all: so they are built first.
+test-units: deps
+	$(CARGO) test --workspace --exclude e2e --no-fail-fast
+
+test-chain: deps
+	$(CARGO) build --workspace --bins
+	$(CARGO) test -p e2e --no-fail-fast -- --test-threads=1
+
+fmt: ## format
+	$(CARGO) fmt --all
+
+fmt-check:
+	$(CARGO) fmt --all --check
+
+clippy: deps ## lint, warnings are errors
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+doc: deps ## API documentation, warnings are errors
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items
+
+fuzz: ## fuzz every parser for a short while (FUZZ_SECONDS each)
+	@loadtests/fuzz/run.sh
