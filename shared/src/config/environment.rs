@@ -104,6 +104,9 @@ pub(super) fn merge(
 
 /// The TOML value that the text of a variable spells, if it does.
 pub(super) fn spelled(text: &str) -> Option<Value> {
+    if text.contains(['\n', '\r']) {
+        return None;
+    }
     let document = Document::from_toml("", &format!("value = {text}")).ok()?;
     let (_, value) = document
         .into_root()

@@ -30,3 +30,6 @@ pub use mistakes::{Mistake, Mistakes};
 pub use table::Table;
 pub use units::{ByteSize, Cidr};
 pub use value::{FromValue, Value};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,541 @@
+//! What users see when a configuration is wrong, and that nothing a file can hold makes the parser fall over.
+
+use std::io::Write;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::sections::{
+    AdminSection, BusSection, LogFormat, LogSection, NatsSection, NodeSection, Transport,
+};
+use super::*;
+
+/// The mistakes of `text`, as printed.
+fn mistakes<T: std::fmt::Debug>(
+    text: &str,
+    parse: impl FnOnce(&mut Table<'_>) -> Option<T>,
+) -> String {
+    match Document::from_toml("f.toml", text) {
+        Ok(document) => document.parse(parse).unwrap_err().to_string(),
+        Err(mistakes) => mistakes.to_string(),
+    }
+}
+
+fn read<T: FromValue + std::fmt::Debug>(value: &str) -> Result<T, String> {
+    let document = Document::from_toml("f.toml", &format!("key = {value}")).unwrap();
+    document
+        .parse(|root| root.required("key"))
+        .map_err(|mistakes| mistakes.to_string())
+}
+
+#[derive(Debug, PartialEq)]
+struct Shared {
+    node: NodeSection,
+    admin: AdminSection,
+    bus: BusSection,
+    log: LogSection,
+}
+
+fn shared(root: &mut Table<'_>) -> Option<Shared> {
+    let node = NodeSection::parse(root);
+    let admin = AdminSection::parse(root, 9100);
+    let bus = BusSection::parse(root);
+    let log = LogSection::parse(root);
+    Some(Shared {
+        node: node?,
+        admin,
+        bus,
+        log,
+    })
+}
+
+#[test]
+fn all_mistakes_are_reported_at_once_in_the_order_of_the_file() {
+    let text = r#"
+[node]
+idd = "l7-1"
+
+[log]
+format = "jsn"
+
+[upstreams.api]
+timeout = 5
+servers = ["10.0.0.1"]
+
+[[services]]
+port = 80
+[[services]]
+port = 70000
+"#;
+    let printed = mistakes(text, |root| {
+        NodeSection::parse(root);
+        LogSection::parse(root);
+        for (_, mut upstream) in root.map("upstreams") {
+            upstream.required::<Duration>("timeout");
+            upstream.required::<Vec<SocketAddr>>("servers");
+        }
+        for mut service in root.tables("services") {
+            service.required::<u16>("port");
+        }
+        Some(())
+    });
+    let expected = r#"f.toml:2: node.id: is missing — expected text
+f.toml:3: node.idd: unknown key — did you mean `id`?
+f.toml:6: log.format: expected one of "json", "text", got "jsn" — did you mean "json"?
+f.toml:9: upstreams.api.timeout: expected a duration such as "250ms", "2s" or "1m", got 5 — write "5s"
+f.toml:10: upstreams.api.servers: expected a list, got a list — item 1 should be an address with a port such as "10.0.0.1:80" or "[2001:db8::1]:80", it is "10.0.0.1"; the port is missing
+f.toml:15: services[1].port: expected an integer from 0 to 65535, got 70000"#;
+    assert_eq!(printed, expected);
+}
+
+#[test]
+fn unknown_keys_are_found_at_every_level_and_suggest_the_nearest() {
+    let text = "[nod]\nid = \"a\"\n[admin]\nlisten = \"127.0.0.1:1\"\nlissten = 1\n[[services]]\nnmae = \"x\"";
+    let printed = mistakes(text, |root| {
+        root.table("node");
+        AdminSection::parse(root, 1);
+        for mut service in root.tables("services") {
+            service.optional::<String>("name");
+        }
+        Some(())
+    });
+    let expected = "f.toml:1: nod: unknown key — did you mean `node`?\n\
+                    f.toml:5: admin.lissten: unknown key — did you mean `listen`?\n\
+                    f.toml:7: services[0].nmae: unknown key — did you mean `name`?";
+    assert_eq!(printed, expected);
+}
+
+#[test]
+fn names_given_by_the_user_are_not_unknown_keys() {
+    let text = "[upstreams.\"a.b\"]\nx = 1\n[upstreams.c]\nx = 2\ny = 3";
+    let printed = mistakes(text, |root| {
+        let named: Vec<_> = root
+            .map("upstreams")
+            .into_iter()
+            .map(|(name, mut t)| (name, t.required::<u8>("x")))
+            .collect();
+        assert_eq!(
+            named,
+            [("a.b".to_owned(), Some(1)), ("c".to_owned(), Some(2))]
+        );
+        Some(())
+    });
+    assert_eq!(printed, "f.toml:5: upstreams.c.y: unknown key");
+}
+
+#[test]
+fn values_out_of_range_are_mistakes() {
+    let printed = mistakes("retries = 11\ntimeout = \"0s\"", |root| {
+        root.within("retries", 0..=10u32, 3);
+        root.within(
+            "timeout",
+            Duration::from_millis(1)..=Duration::from_secs(60),
+            Duration::from_secs(1),
+        );
+        Some(())
+    });
+    assert_eq!(
+        printed,
+        "f.toml:1: retries: expected a value from 0 to 10, got 11\n\
+         f.toml:2: timeout: expected a value from 1ms to 60s, got 0ns"
+    );
+}
+
+#[test]
+fn two_things_of_one_name_are_a_mistake_at_the_second() {
+    let text = "[[services]]\nname = \"web\"\n[[services]]\nname = \"web\"";
+    let printed = mistakes(text, |root| {
+        let mut names = Vec::new();
+        for mut service in root.tables("services") {
+            names.push((
+                format!("{}.name", service.path()),
+                service.required::<String>("name")?,
+            ));
+        }
+        root.unique(
+            "service",
+            names
+                .iter()
+                .map(|(path, name)| (path.clone(), name.as_str())),
+        );
+        Some(())
+    });
+    assert_eq!(
+        printed,
+        "f.toml:4: services[1].name: service \"web\" is already at services[0].name"
+    );
+}
+
+#[test]
+fn tables_where_values_belong_and_the_other_way_round_are_mistakes() {
+    let printed = mistakes("a = 1\nb = 2\nc = [1]\n[d]\n", |root| {
+        root.table("a");
+        root.tables("b");
+        root.tables("c");
+        root.optional::<String>("d");
+        root.required_table("e");
+        Some(())
+    });
+    let expected = "f.toml:1: a: expected a table, got 1 — write [a]\n\
+                    f.toml:2: b: expected tables, got 2 — write [[b]]\n\
+                    f.toml:3: c[0]: expected a table, got 1\n\
+                    f.toml:4: d: expected text, got a table\n\
+                    f.toml: e: is missing — expected a table";
+    assert_eq!(printed, expected);
+}
+
+#[test]
+fn values_are_read_in_their_units() {
+    assert_eq!(read("\"250ms\""), Ok(Duration::from_millis(250)));
+    assert_eq!(read("\"2s\""), Ok(Duration::from_secs(2)));
+    assert_eq!(read("\"1m\""), Ok(Duration::from_secs(60)));
+    assert_eq!(read("\"0s\""), Ok(Duration::ZERO));
+    assert_eq!(read("\"10MiB\""), Ok(ByteSize(10 << 20)));
+    assert_eq!(
+        read("\"10.0.0.1/24\""),
+        Ok(Cidr::new(IpAddr::from([10, 0, 0, 1]), 24).unwrap())
+    );
+    assert_eq!(read("[1, 2]"), Ok(vec![1u8, 2]));
+    assert_eq!(read("1"), Ok(1.0f64));
+    for wrong in [
+        "5",
+        "\"5\"",
+        "\"s\"",
+        "\"-1s\"",
+        "\"1 s\"",
+        "\"1.5s\"",
+        "\"99999999999999999999s\"",
+        "\"999999999999999d\"",
+        "true",
+    ] {
+        assert!(read::<Duration>(wrong).is_err(), "{wrong}");
+    }
+    for wrong in ["5", "\"5\"", "\"MiB\"", "\"5MB\"", "\"99999999999TiB\""] {
+        assert!(read::<ByteSize>(wrong).is_err(), "{wrong}");
+    }
+    for wrong in [
+        "\"10.0.0.1\"",
+        "\"10.0.0.1/33\"",
+        "\"10.0.0.1/+8\"",
+        "\"x/8\"",
+        "\"::1/129\"",
+        "\"10.0.0.1/\"",
+        "1",
+    ] {
+        assert!(read::<Cidr>(wrong).is_err(), "{wrong}");
+    }
+    for wrong in ["nan", "inf", "\"1\""] {
+        assert!(read::<f64>(wrong).is_err(), "{wrong}");
+    }
+    for wrong in ["256", "-1", "1.0", "\"1\"", "9223372036854775808"] {
+        assert!(
+            Document::from_toml("f", &format!("key = {wrong}")).is_err()
+                || read::<u8>(wrong).is_err(),
+            "{wrong}"
+        );
+    }
+    assert!(
+        read::<std::path::PathBuf>("\"a\\u0000b\"")
+            .unwrap_err()
+            .contains("NUL")
+    );
+}
+
+#[test]
+fn networks_hold_their_addresses() {
+    let cidr = |text: &str| text.parse::<Cidr>().unwrap();
+    assert_eq!(cidr("10.1.2.3/24").network(), IpAddr::from([10, 1, 2, 0]));
+    assert!(cidr("10.1.2.3/24").contains("10.1.2.255".parse().unwrap()));
+    assert!(!cidr("10.1.2.3/24").contains("10.1.3.0".parse().unwrap()));
+    assert!(cidr("0.0.0.0/0").contains("255.255.255.255".parse().unwrap()));
+    assert!(!cidr("0.0.0.0/0").contains("::1".parse().unwrap()));
+    assert!(cidr("::/0").contains("ffff::1".parse().unwrap()));
+    assert!(cidr("10.0.0.1/32").contains("10.0.0.1".parse().unwrap()));
+    assert_eq!(
+        cidr("2001:db8::1/32").network(),
+        "2001:db8::".parse::<IpAddr>().unwrap()
+    );
+    assert_eq!(cidr("10.1.2.3/24").to_string(), "10.1.2.3/24");
+}
+
+#[test]
+fn the_shared_sections_have_defaults_for_all_but_the_name() {
+    let document = Document::from_toml("f.toml", "[node]\nid = \"l4-1\"").unwrap();
+    let parsed = document.parse(shared).unwrap();
+    assert_eq!(parsed.node.id, "l4-1");
+    assert_eq!(
+        parsed.admin.listen,
+        SocketAddr::from(([127, 0, 0, 1], 9100))
+    );
+    assert_eq!(parsed.bus.transport, Transport::Local);
+    assert_eq!(
+        (parsed.log.format, parsed.log.level.as_str()),
+        (LogFormat::Text, "info")
+    );
+}
+
+#[test]
+fn the_shared_sections_are_read() {
+    let text = r#"
+[node]
+id = "l7-1"
+[admin]
+listen = "0.0.0.0:9000"
+[log]
+format = "json"
+level = "warn,l7_proxy=debug"
+[bus]
+transport = "nats"
+[bus.nats]
+servers = ["10.9.0.5:4222", "tls://nats.example:4222"]
+bucket = "blue"
+replicas = 3
+user = "weir"
+password_file = "/etc/weir/nats"
+"#;
+    let parsed = Document::from_toml("f.toml", text)
+        .unwrap()
+        .parse(shared)
+        .unwrap();
+    let Transport::Nats(NatsSection {
+        servers,
+        bucket,
+        replicas,
+        login,
+        ..
+    }) = parsed.bus.transport
+    else {
+        panic!("not nats");
+    };
+    assert_eq!((servers.len(), bucket.as_str(), replicas), (2, "blue", 3));
+    assert_eq!(login.map(|login| login.user), Some("weir".to_owned()));
+}
+
+#[test]
+fn mistakes_in_the_shared_sections_say_what_to_do() {
+    let text = r#"
+[node]
+id = "l7 1"
+[admin]
+listen = ":9000"
+[log]
+level = "l7_proxy=loud"
+[bus]
+transport = "nats"
+[bus.nats]
+servers = ["exa mple"]
+bucket = "a.b"
+user = "weir"
+"#;
+    let expected = r#"f.toml:3: node.id: "l7 1" can't be a node's name — 1 to 64 letters, digits, dots, dashes or underscores
+f.toml:5: admin.listen: expected an address with a port such as "10.0.0.1:80" or "[2001:db8::1]:80", got ":9000" — write "0.0.0.0:9000" to listen on every address
+f.toml:7: log.level: "l7_proxy=loud" is not a log filter — write "info", or "info,l7_proxy=debug"
+f.toml:10: bus.nats.password_file: is missing — `user` needs it
+f.toml:11: bus.nats.servers: "exa mple" is not a NATS server — write "host:port"
+f.toml:12: bus.nats.bucket: "a.b" can't be a bucket's name — 1 to 64 letters, digits, dashes or underscores"#;
+    assert_eq!(mistakes(text, shared), expected);
+
+    let text = "[node]\nid = \"a\"\n[bus]\ntransport = \"nats\"";
+    assert_eq!(
+        mistakes(text, shared),
+        "f.toml:3: bus.nats: is missing — transport = \"nats\" needs [bus.nats] with `servers`"
+    );
+}
+
+fn with_environment(text: &str, variables: &[(&str, &str)]) -> Result<Shared, String> {
+    let variables = variables
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect();
+    Document::with_environment("f.toml", text, variables)
+        .and_then(|document| document.parse(shared))
+        .map_err(|mistakes| mistakes.to_string())
+}
+
+#[test]
+fn the_environment_overrides_the_file() {
+    let text = "[node]\nid = \"from-file\"\n[bus]\ntransport = \"local\"";
+    let parsed = with_environment(
+        text,
+        &[
+            ("WEIR__NODE__ID", "42"),
+            ("WEIR__ADMIN__LISTEN", "127.0.0.1:1"),
+            ("WEIR__BUS__TRANSPORT", "nats"),
+            ("WEIR__BUS__NATS__SERVERS", "[\"10.0.0.1:4222\"]"),
+            ("WEIR__BUS__NATS__REPLICAS", "3"),
+        ],
+    )
+    .unwrap();
+    assert_eq!(parsed.node.id, "42");
+    assert_eq!(parsed.admin.listen.port(), 1);
+    let Transport::Nats(nats) = parsed.bus.transport else {
+        panic!("not nats")
+    };
+    assert_eq!(
+        (nats.servers.as_slice(), nats.replicas),
+        (&["10.0.0.1:4222".to_owned()][..], 3)
+    );
+}
+
+#[test]
+fn mistakes_from_the_environment_name_the_variable() {
+    let text = "[node]\nid = \"a\"\n";
+    let printed = with_environment(
+        text,
+        &[
+            ("WEIR__ADMIN__LISTEN", "here"),
+            ("WEIR__LOGS__LEVEL", "info"),
+            ("WEIR__NODE__IDD", "x"),
+        ],
+    )
+    .unwrap_err();
+    let expected = r#"$WEIR__ADMIN__LISTEN: admin.listen: expected an address with a port such as "10.0.0.1:80" or "[2001:db8::1]:80", got "here"
+$WEIR__LOGS__LEVEL: logs: unknown key — did you mean `log`?
+$WEIR__NODE__IDD: node.idd: unknown key — did you mean `id`?"#;
+    assert_eq!(printed, expected);
+
+    let printed =
+        with_environment(text, &[("WEIR__", "x"), ("WEIR__A[99999999999]", "x")]).unwrap_err();
+    assert_eq!(
+        printed
+            .lines()
+            .filter(|line| line.contains("does not name a key"))
+            .count(),
+        2
+    );
+
+    let services = "[node]\nid = \"a\"\n[[services]]\nvip = 1\n";
+    let printed = with_environment(services, &[("WEIR__SERVICES__0__VIP", "x")]).unwrap_err();
+    assert!(printed.contains("can't be set one by one"), "{printed}");
+}
+
+#[test]
+fn a_variable_can_not_smuggle_in_other_keys() {
+    let printed = with_environment(
+        "[node]\nid = \"a\"\n[bus]\ntransport = \"nats\"\n[bus.nats]\nservers = [\"a:1\"]",
+        &[("WEIR__BUS__NATS__REPLICAS", "1\nservers = []")],
+    );
+    assert!(
+        printed
+            .unwrap_err()
+            .starts_with("$WEIR__BUS__NATS__REPLICAS")
+    );
+}
+
+#[test]
+fn files_that_are_no_configuration_are_refused_with_a_reason() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str, content: &[u8]| {
+        let path = directory.path().join(name);
+        std::fs::File::create(&path)
+            .unwrap()
+            .write_all(content)
+            .unwrap();
+        Document::load(&path).unwrap_err().to_string()
+    };
+    assert!(
+        file("latin1", b"a = 1\nb = \"\xe9\"")
+            .ends_with("latin1:2: is not UTF-8 text — save the file as UTF-8")
+    );
+    assert!(file("nul", b"a = 1\n\0").contains("nul:2: is not TOML"));
+    assert!(file("large", &vec![b'#'; MAX_FILE + 1]).contains("is larger than 4 MiB"));
+    assert!(file("twice", b"a = 1\na = 2").contains("twice:2: is not TOML: duplicate key"));
+    assert!(
+        Document::load(directory.path())
+            .unwrap_err()
+            .to_string()
+            .contains("can't be read")
+    );
+    assert!(
+        Document::load(Path::new("/nonexistent.toml"))
+            .unwrap_err()
+            .to_string()
+            .contains("can't be read")
+    );
+}
+
+#[test]
+fn hostile_nesting_and_keys_are_refused_quickly() {
+    let hostile = [
+        "[".repeat(100_000),
+        format!("a = {}", "[".repeat(100_000)),
+        format!("a = {}", "{a=".repeat(100_000)),
+        format!("{}a = 1", "a.".repeat(100_000)),
+        format!("[{}a]", "a.".repeat(100_000)),
+        "\"a[999999999999]\" = 1".to_owned(),
+        "\"a.b\" = 1".to_owned(),
+        "\"\" = 1".to_owned(),
+        "a = 99999999999999999999".to_owned(),
+        format!("a = \"{}\"", "x".repeat(1 << 20)),
+        format!("{} = 1", "x".repeat(1 << 20)),
+        "x = 1\n".repeat(50_000),
+        (0..50_000).map(|index| format!("k{index} = 1\n")).collect(),
+    ];
+    for text in hostile {
+        let printed = mistakes(&text, shared);
+        assert!(printed.lines().count() <= 202, "{}", &printed[..200]);
+    }
+}
+
+#[test]
+fn the_keys_a_parser_asked_for_can_be_listed() {
+    let text = "[node]\nid = \"a\"\n[upstreams.api]\ntimeout = \"1s\"\n[[services]]\nvip = 1\n[services.health]\nrise = 2";
+    let document = Document::from_toml("f.toml", text).unwrap();
+    let parsed = document.parse(|root| {
+        NodeSection::parse(root);
+        for (_, mut upstream) in root.map("upstreams") {
+            upstream.optional::<Duration>("timeout");
+        }
+        for mut service in root.tables("services") {
+            service.optional::<u8>("vip");
+            service.table("health")?.optional::<u8>("rise");
+        }
+        Some(())
+    });
+    assert_eq!(parsed, Ok(()));
+    let expected = [
+        "node",
+        "node.id",
+        "services",
+        "services[].health",
+        "services[].health.rise",
+        "services[].vip",
+        "upstreams",
+        "upstreams.*.timeout",
+    ];
+    assert_eq!(document.asked(), expected);
+}
+
+proptest! {
+    #[test]
+    fn no_text_makes_the_parser_fall_over(text in "\\PC{0,200}") {
+        let _parsed = Document::from_toml("f.toml", &text).and_then(|document| document.parse(shared));
+    }
+
+    #[test]
+    fn no_toml_like_text_makes_the_parser_fall_over(
+        lines in prop::collection::vec(("[a-c]{1,2}", "(\\[|\"|\\.|=|[0-9]|a|\\{|\\}|\\]|,| |'|\\\\){0,12}"), 0..20)
+    ) {
+        let text: String = lines.iter().map(|(key, rest)| format!("{key}{rest}\n")).collect();
+        let _parsed = Document::from_toml("f.toml", &text).and_then(|document| document.parse(shared));
+    }
+
+    #[test]
+    fn durations_and_sizes_are_what_they_say(number in 0u64..1_000_000, unit in 0usize..5) {
+        let (name, millis) = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)][unit];
+        prop_assert_eq!(read(&format!("\"{number}{name}\"")), Ok(Duration::from_millis(number * millis)));
+        let size = ByteSize(number << (10 * unit));
+        prop_assert_eq!(read(&format!("\"{size}\"")), Ok(size));
+    }
+
+    #[test]
+    fn a_misspelt_key_is_reported_at_its_line(before in 0usize..20, key in "[a-z]{3,10}") {
+        prop_assume!(key != "node" && key != "admin" && key != "bus" && key != "log");
+        let text = format!("{}{key} = 1\n[node]\nid = \"a\"", "# comment\n".repeat(before));
+        let printed = mistakes(&text, shared);
+        let expected = format!("f.toml:{}: {key}: unknown key", before + 1);
+        prop_assert!(printed.starts_with(&expected), "{}", printed);
+    }
+}
