@@ -11,6 +11,7 @@ use shared::config::sections::{AdminSection, BusSection, LogSection, NodeSection
 use shared::config::{FromValue, Table, Value};
 
 use crate::decision::{AnnounceWhen, VipPolicy};
+use crate::error::Error;
 use crate::route::{Attributes, Community};
 
 /// The port BGP listens on (RFC 4271 8.2.1).
@@ -44,10 +45,9 @@ impl Config {
         let admin = AdminSection::parse(root, ADMIN_PORT);
         let bus = BusSection::parse(root);
         let log = LogSection::parse(root);
-        let follow = match root.table("follow") {
-            Some(mut follow) => Some(follow.required::<String>("node")),
-            None => None,
-        };
+        let follow = root
+            .table("follow")
+            .map(|mut follow| follow.required::<String>("node"));
         if !root.has("bgp") {
             root.mistake(
                 "bgp",
@@ -223,14 +223,16 @@ impl Password {
     /// The key.
     ///
     /// # Errors
-    /// In words, if the file can't be read or what it holds can't be a key.
-    pub fn read(&self) -> Result<String, String> {
+    /// If the file can't be read, or what it holds can't be a key.
+    pub fn read(&self) -> Result<String, Error> {
         let path = match self {
             Self::Text(text) => return Ok(text.clone()),
             Self::File(path) => path,
         };
-        let unreadable =
-            |error: std::io::Error| format!("password_file {}: {error}", path.display());
+        let unreadable = |source| Error::PasswordFile {
+            path: path.clone(),
+            source,
+        };
         let mut text = String::new();
         let file = std::fs::File::open(path).map_err(unreadable)?;
         file.take(MAX_PASSWORD as u64 + 2)
@@ -239,10 +241,7 @@ impl Password {
         let key = text.trim_end_matches(['\n', '\r']);
         match key.len() {
             1..=MAX_PASSWORD => Ok(key.to_owned()),
-            _ => Err(format!(
-                "password_file {}: expected one line of 1 to {MAX_PASSWORD} bytes",
-                path.display()
-            )),
+            _ => Err(Error::Password(path.clone())),
         }
     }
 }

@@ -12,8 +12,12 @@
 #![deny(unsafe_code)]
 
 pub mod actors;
+mod admin;
+pub mod cli;
 pub mod config;
 pub mod decision;
+mod error;
+pub mod fuzzing;
 mod metrics;
 mod network;
 pub mod route;
@@ -24,4 +28,5 @@ mod tcp_options;
 
 pub use actors::route_control::{GetStatus, RouteControl, SetForce, Shutdown};
 pub use config::BgpSection;
+pub use error::Error;
 pub use status::{Status, StatusBoard};

@@ -6,11 +6,14 @@ use metrics::{Counter, Gauge};
 
 use crate::session::{Counts, State};
 
+/// Reads one count.
+type Read = fn(&Counts) -> u64;
+
 /// Metrics of one neighbour, labelled with its address.
 pub(crate) struct NeighbourMetrics {
     up: Gauge,
     advertised: Gauge,
-    counters: [(Counter, fn(&Counts) -> u64); 9],
+    counters: [(Counter, Read); 9],
 }
 
 impl NeighbourMetrics {

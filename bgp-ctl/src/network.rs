@@ -1,6 +1,5 @@
 //! Sockets: connections to neighbours, the listener, and the task that carries bytes between a connection and its actor.
 
-use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use crate::config::{NeighbourSettings, Ttl};
+use crate::error::Error;
 use crate::tcp_options;
 
 /// Bytes taken from a connection at once.
@@ -24,43 +24,45 @@ const TOS_NETWORK_CONTROL: u32 = 0xC0;
 /// Opens a connection to a neighbour.
 ///
 /// # Errors
-/// In words: what could not be done and what the kernel said.
-pub(crate) async fn connect(neighbour: &NeighbourSettings) -> Result<TcpStream, String> {
+/// What could not be done.
+pub(crate) async fn connect(neighbour: &NeighbourSettings) -> Result<TcpStream, Error> {
     let remote = SocketAddrV4::new(neighbour.address, neighbour.port);
-    let socket = tcp_socket().map_err(|error| format!("socket: {error}"))?;
+    let socket = tcp_socket()?;
     if let Some(password) = &neighbour.password {
         let key = password.read()?;
         tcp_options::set_md5(&socket, neighbour.address, key.as_bytes())
-            .map_err(|error| format!("TCP MD5: {error}"))?;
+            .map_err(Error::option("TCP MD5"))?;
     }
-    set_ttl(&socket, neighbour.ttl).map_err(|error| format!("TTL: {error}"))?;
-    if let Some(local) = neighbour.local_address {
-        let local = SocketAddrV4::new(local, 0);
+    set_ttl(&socket, neighbour.ttl)?;
+    if let Some(address) = neighbour.local_address {
         socket
-            .bind(&local.into())
-            .map_err(|error| format!("local_address {}: {error}", local.ip()))?;
+            .bind(&SocketAddrV4::new(address, 0).into())
+            .map_err(|source| Error::LocalAddress { address, source })?;
     }
     TcpSocket::from_std_stream(socket.into())
         .connect(SocketAddr::V4(remote))
         .await
-        .map_err(|error| format!("connect to {remote}: {error}"))
+        .map_err(|source| Error::Connect { remote, source })
 }
 
 /// Listens for neighbours, with a TCP MD5 key for each that has one.
 ///
 /// # Errors
-/// In words, as [`connect`].
+/// What could not be done.
 pub(crate) fn listen(
     address: SocketAddrV4,
     neighbours: &[NeighbourSettings],
-) -> Result<TcpListener, String> {
-    let failed = |error: io::Error| format!("listen on {address}: {error}");
-    let socket = tcp_socket().map_err(failed)?;
+) -> Result<TcpListener, Error> {
+    let failed = |source| Error::Listen {
+        address: SocketAddr::V4(address),
+        source,
+    };
+    let socket = tcp_socket()?;
     socket.set_reuse_address(true).map_err(failed)?;
     for neighbour in neighbours {
         if let Some(password) = &neighbour.password {
             tcp_options::set_md5(&socket, neighbour.address, password.read()?.as_bytes())
-                .map_err(|error| format!("TCP MD5 for {}: {error}", neighbour.address))?;
+                .map_err(Error::option("TCP MD5"))?;
         }
     }
     socket.bind(&address.into()).map_err(failed)?;
@@ -71,19 +73,26 @@ pub(crate) fn listen(
 /// Gives a connection accepted from a neighbour what [`connect`] gives its own.
 ///
 /// # Errors
-/// What the kernel says.
-pub(crate) fn adopt(stream: &TcpStream, neighbour: &NeighbourSettings) -> io::Result<()> {
+/// Which socket option could not be set.
+pub(crate) fn adopt(stream: &TcpStream, neighbour: &NeighbourSettings) -> Result<(), Error> {
     let socket = socket2::SockRef::from(stream);
-    socket.set_tcp_nodelay(true)?;
-    socket.set_tos_v4(TOS_NETWORK_CONTROL)?;
+    socket
+        .set_tcp_nodelay(true)
+        .map_err(Error::option("TCP_NODELAY"))?;
+    socket
+        .set_tos_v4(TOS_NETWORK_CONTROL)
+        .map_err(Error::option("IP_TOS"))?;
     set_ttl(&socket, neighbour.ttl)
 }
 
 /// Our address of a connection.
-pub(crate) fn local_address(stream: &TcpStream) -> Option<Ipv4Addr> {
+///
+/// # Errors
+/// If it has none, or not of IPv4.
+pub(crate) fn local_address(stream: &TcpStream) -> Result<Ipv4Addr, Error> {
     match stream.local_addr() {
-        Ok(SocketAddr::V4(local)) => Some(*local.ip()),
-        _ => None,
+        Ok(SocketAddr::V4(local)) => Ok(*local.ip()),
+        _ => Err(Error::NoLocalAddress),
     }
 }
 
@@ -96,7 +105,7 @@ pub(crate) async fn carry<R>(
     mut queue: mpsc::Receiver<Bytes>,
     send_hold: Duration,
     mut received: impl FnMut(Bytes) -> R,
-) -> Result<(), String>
+) -> Result<(), Error>
 where
     R: Future<Output = ()>,
 {
@@ -105,9 +114,9 @@ where
         let mut buffer = BytesMut::with_capacity(READ);
         loop {
             match reader.read_buf(&mut buffer).await {
-                Ok(0) => return "the neighbour closed the connection".to_owned(),
+                Ok(0) => return Error::Closed,
                 Ok(_) => received(buffer.split().freeze()).await,
-                Err(error) => return format!("connection lost: {error}"),
+                Err(error) => return Error::Lost(error),
             }
             buffer.reserve(READ);
         }
@@ -117,12 +126,8 @@ where
             // RFC 9687: a neighbour that takes nothing for this long is gone, however well it talks.
             match timeout(send_hold, writer.write_all(&message)).await {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) => return Err(format!("connection lost: {error}")),
-                Err(_) => {
-                    return Err(format!(
-                        "send hold timer expired: nothing taken for {send_hold:?}"
-                    ));
-                }
+                Ok(Err(error)) => return Err(Error::Lost(error)),
+                Err(_) => return Err(Error::SendHold(send_hold)),
             }
         }
         // Errors here mean that the connection is gone already.
@@ -150,21 +155,32 @@ pub(crate) async fn refuse(stream: TcpStream, last_words: Bytes) {
     let _ = carry(stream, receiver, CLOSE_WAIT, |_| std::future::ready(())).await;
 }
 
-fn tcp_socket() -> io::Result<Socket> {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_nonblocking(true)?;
-    socket.set_tcp_nodelay(true)?;
-    socket.set_tos_v4(TOS_NETWORK_CONTROL)?;
+fn tcp_socket() -> Result<Socket, Error> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))
+        .map_err(Error::option("socket"))?;
+    socket
+        .set_nonblocking(true)
+        .map_err(Error::option("O_NONBLOCK"))?;
+    socket
+        .set_tcp_nodelay(true)
+        .map_err(Error::option("TCP_NODELAY"))?;
+    socket
+        .set_tos_v4(TOS_NETWORK_CONTROL)
+        .map_err(Error::option("IP_TOS"))?;
     Ok(socket)
 }
 
-fn set_ttl(socket: &Socket, ttl: Ttl) -> io::Result<()> {
-    match ttl {
-        Ttl::System => Ok(()),
-        Ttl::Hops(hops) => socket.set_ttl_v4(u32::from(hops)),
-        Ttl::Security => {
-            socket.set_ttl_v4(255)?;
-            tcp_options::set_minimum_ttl(socket, 255)
-        }
+fn set_ttl(socket: &Socket, ttl: Ttl) -> Result<(), Error> {
+    let hops = match ttl {
+        Ttl::System => return Ok(()),
+        Ttl::Hops(hops) => hops,
+        Ttl::Security => u8::MAX,
+    };
+    socket
+        .set_ttl_v4(u32::from(hops))
+        .map_err(Error::option("IP_TTL"))?;
+    if ttl == Ttl::Security {
+        tcp_options::set_minimum_ttl(socket, hops).map_err(Error::option("IP_MINTTL"))?;
     }
+    Ok(())
 }

@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::config::{BgpSection, NeighbourSettings};
+use crate::error::Error;
 use crate::metrics::NeighbourMetrics;
 use crate::network;
 use crate::route::Attributes;
@@ -191,7 +192,8 @@ impl Neighbour {
                 actor.attempt = None;
                 match connected.and_then(|stream| actor.take_over(context, stream)) {
                     Ok(local) => actor.handle_input(context, Input::Connected(local)),
-                    Err(why) => {
+                    Err(error) => {
+                        let why = error.to_string();
                         tracing::debug!(neighbour = %actor.settings.address, why, "BGP connection failed");
                         actor.handle_input(context, Input::Lost(&why));
                     }
@@ -214,9 +216,8 @@ impl Neighbour {
         &mut self,
         context: &mut Context<Self>,
         stream: TcpStream,
-    ) -> Result<Ipv4Addr, String> {
-        let local =
-            network::local_address(&stream).ok_or("connection has no IPv4 address of ours")?;
+    ) -> Result<Ipv4Addr, Error> {
+        let local = network::local_address(&stream)?;
         self.connections += 1;
         let connection = self.connections;
         let (queue, receiver) = mpsc::channel(QUEUE);
@@ -232,7 +233,10 @@ impl Neighbour {
                 }
             };
             if let Err(why) = network::carry(stream, receiver, send_hold, received).await {
-                actor.do_send(Ended { connection, why });
+                actor.do_send(Ended {
+                    connection,
+                    why: why.to_string(),
+                });
             }
         });
         self.link = Some(Link {
@@ -377,8 +381,8 @@ impl Handler<Incoming> for Neighbour {
     fn handle(&mut self, Incoming(stream): Incoming, context: &mut Self::Context) {
         let local = network::local_address(&stream);
         let adopted = network::adopt(&stream, &self.settings);
-        // A second one while one waits is dropped: the neighbour is undecided, and one is enough.
-        if let (Some(local), Ok(()), None) = (local, adopted, &self.waiting) {
+        if let (Ok(local), Ok(())) = (local, adopted) {
+            // The neighbour has given up one that waits already.
             self.waiting = Some(stream);
             self.handle_input(context, Input::Incoming(local));
         }

@@ -76,7 +76,8 @@ pub enum Input<'a> {
     Stop(&'a str),
     /// The connection asked for by [`Action::Connect`] is there; our address of it.
     Connected(Ipv4Addr),
-    /// The neighbour has opened a connection; our address of it. It waits until accepted or refused.
+    /// The neighbour has opened a connection; our address of it. It waits until accepted or refused, and takes the place of one
+    /// that waits already.
     Incoming(Ipv4Addr),
     /// Connecting failed, or the session's connection is gone; why.
     Lost(&'a str),
@@ -227,10 +228,7 @@ impl Session {
                     self.event(now, Event::TcpConnectionConfirmed, &mut out);
                 }
             }
-            Input::Incoming(local) => match self.waiting {
-                Some(_) => out.extend(codec::cease(codec::REJECTED).map(Action::RefuseIncoming)),
-                None => self.waiting = Some(local),
-            },
+            Input::Incoming(local) => self.waiting = Some(local),
             Input::Lost(why) => {
                 if self.state() != State::Idle {
                     self.last_error = Some(why.to_owned());

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use netgauze_bgp_pkt::BgpMessage;
 use netgauze_bgp_pkt::wire::deserializer::BgpParsingContext;
-use netgauze_parse_utils::ReadablePduWithOneInput;
+use netgauze_parse_utils::reader::SliceReader;
+use netgauze_parse_utils::traits::ParseFromWithOneInput;
 use proptest::prelude::*;
 
 use super::*;
@@ -91,10 +92,11 @@ fn sent(actions: &[Action]) -> Vec<String> {
 /// Reads a message with the other codec, which must agree that it is one, whole and valid.
 fn cross_checked(message: &str) -> BgpMessage {
     let bytes = unhex(message);
-    let mut context = BgpParsingContext::asn4_default();
-    let (rest, read) = BgpMessage::from_wire(netgauze_parse_utils::Span::new(&bytes), &mut context)
-        .expect("the other codec reads it");
-    assert!(rest.is_empty(), "the other codec leaves nothing over");
+    let mut context = BgpParsingContext::asn2_default();
+    context.set_asn4(true);
+    let mut reader = SliceReader::new(&bytes);
+    let read = BgpMessage::parse(&mut reader, &mut context).expect("the other codec reads it");
+    assert!(reader.is_empty(), "the other codec leaves nothing over");
     read
 }
 
@@ -122,8 +124,8 @@ fn open_offers_four_octet_as_ipv4_unicast_and_both_route_refreshes() {
     let now = Instant::now();
     session.handle(now, Input::Start);
     let messages = sent(&session.handle(now, Input::Connected(US)));
-    let expected = "ffffffffffffffffffffffffffffffff 0033 01 04 fdf2 0009 0a02000b 16 \
-                    0214 0104 0001 0001 0200 4600 0600 4104 0000fdf2";
+    let expected = "ffffffffffffffffffffffffffffffff 0031 01 04 fdf2 0009 0a02000b 14 \
+                    0212 0104 0001 0001 0200 4600 0600 4104 0000fdf2";
     assert_eq!(messages, [hex(&unhex(expected))]);
     let BgpMessage::Open(open) = cross_checked(&messages[0]) else {
         panic!("not an OPEN")
@@ -166,7 +168,7 @@ fn external_update_has_as_path_next_hop_med_and_communities() {
             },
         );
     });
-    let update = "ffffffffffffffffffffffffffffffff 0055 02 0000 0039 \
+    let update = "ffffffffffffffffffffffffffffffff 0051 02 0000 0035 \
                   400101 00  400206 0201 0000fdf2  400304 0a02000b  800404 00000032 \
                   c00808 fdf20001 fdf20064  c0200c 0000fdf2 00000007 00000008  20 0a000064";
     let end_of_rib = "ffffffffffffffffffffffffffffffff 0017 02 0000 0000";
@@ -186,7 +188,7 @@ fn internal_update_has_local_pref_and_an_empty_as_path() {
     let (_, _, messages) = established(settings, |session| {
         session.announce(VIP, Attributes::default())
     });
-    let update = "ffffffffffffffffffffffffffffffff 0032 02 0000 0016 \
+    let update = "ffffffffffffffffffffffffffffffff 0031 02 0000 0015 \
                   400101 00  400200  400304 0a02000b  400504 000000c8  20 0a000064";
     assert_eq!(messages[0], hex(&unhex(update)));
     let read = format!("{:?}", cross_checked(&messages[0]));

@@ -1,0 +1,113 @@
+//! What the `bgp-ctl` binary answers on its admin listener.
+
+use std::net::Ipv4Addr;
+
+use actix::Addr;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use serde_json::{Value, json};
+use shared::admin::{Admin, CommandError};
+use shared::bus::{Bus, DrainRecord, Tier, unix_ms};
+
+use crate::actors::route_control::{RouteControl, SetForce};
+use crate::decision::Force;
+use crate::session::State;
+use crate::status::StatusBoard;
+
+/// Commands and state of this process.
+pub(crate) struct Front {
+    pub(crate) status: StatusBoard,
+    pub(crate) control: Addr<RouteControl>,
+    pub(crate) bus: Bus,
+}
+
+impl Front {
+    /// Asks the followed node to drain, or to take traffic again: state on the bus, which the node acts on too.
+    pub(crate) fn drain(&self, drain: bool, by: &str) -> Value {
+        let id = self.status.read().node;
+        let record = DrainRecord {
+            tier: Tier::L4,
+            id: id.clone(),
+            drain,
+            by: by.to_owned(),
+            since_unix_ms: unix_ms(),
+        };
+        self.bus.put(record);
+        json!({ "node": id, "drain": drain })
+    }
+}
+
+impl Admin for Front {
+    fn ready(&self) -> Result<(), String> {
+        let status = self.status.read();
+        if status.stopping {
+            return Err("shutting down".to_owned());
+        }
+        if status
+            .neighbours
+            .values()
+            .any(|neighbour| neighbour.state == State::Established)
+        {
+            return Ok(());
+        }
+        Err("no BGP session is established".to_owned())
+    }
+
+    fn status(&self) -> Value {
+        // Neither type has a map with keys that are not text, the only thing JSON can't hold.
+        let mut status = serde_json::to_value(self.status.read()).unwrap_or_default();
+        status["bus"] = serde_json::to_value(self.bus.status()).unwrap_or_default();
+        status
+    }
+
+    fn command(&self, name: &str, args: Value) -> BoxFuture<'static, Result<Value, CommandError>> {
+        let by = args
+            .get("by")
+            .and_then(Value::as_str)
+            .unwrap_or("admin listener")
+            .chars()
+            .filter(|c| !c.is_control());
+        let by: String = by.take(100).collect();
+        match name {
+            "drain" => std::future::ready(Ok(self.drain(true, &by))).boxed(),
+            "undrain" => std::future::ready(Ok(self.drain(false, &by))).boxed(),
+            "force" => {
+                let force = match parse_force(&args) {
+                    Ok(force) => force,
+                    Err(why) => return std::future::ready(Err(CommandError::Invalid(why))).boxed(),
+                };
+                let sent = self.control.send(force);
+                async move {
+                    sent.await
+                        .map_err(|error| CommandError::Failed(error.to_string()))?;
+                    Ok(json!({ "done": true }))
+                }
+                .boxed()
+            }
+            _ => std::future::ready(Err(CommandError::Unknown)).boxed(),
+        }
+    }
+}
+
+/// `{"vip": "10.0.0.100", "force": "announce" | "withdraw" | "none"}`.
+fn parse_force(args: &Value) -> Result<SetForce, String> {
+    let text = |key: &str| {
+        args.get(key)
+            .and_then(Value::as_str)
+            .ok_or_else(|| format!("`{key}` is missing"))
+    };
+    let vip: Ipv4Addr = text("vip")?
+        .parse()
+        .map_err(|_| "`vip` is not an IPv4 address".to_owned())?;
+    let force = match text("force")? {
+        "announce" => Some(Force::Announce),
+        "withdraw" => Some(Force::Withdraw),
+        "none" => None,
+        other => {
+            return Err(format!(
+                "`force` is {other:?}, expected \"announce\", \"withdraw\" or \"none\""
+            ));
+        }
+    };
+    Ok(SetForce { vip, force })
+}

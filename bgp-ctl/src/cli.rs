@@ -1,0 +1,256 @@
+//! The command line of the `bgp-ctl` binary, and what `run` starts.
+
+use std::io::Write;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use serde_json::{Value, json};
+use shared::admin::client;
+use shared::bus::Bus;
+use shared::cli::{Action, Command, Next};
+use shared::config::Document;
+use shared::config::sections::AdminSection;
+use shared::lifecycle::{Request, Signals};
+use shared::telemetry::{init_logs, init_metrics};
+
+use crate::actors::route_control::{RouteControl, Shutdown};
+use crate::admin::Front;
+use crate::config::{ADMIN_PORT, Config};
+use crate::error::Error;
+use crate::status::StatusBoard;
+
+/// How long the last records may take to reach the bus at exit.
+const FLUSH: Duration = Duration::from_secs(1);
+
+/// Announces the VIPs of an L4 node to routers by BGP.
+#[derive(Debug, Parser)]
+#[command(name = "bgp-ctl", version)]
+pub struct Cli {
+    /// Configuration file
+    #[arg(long, short, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Address of the admin listener (default: admin.listen of the configuration)
+    #[arg(long, global = true, value_name = "ADDR")]
+    admin: Option<SocketAddr>,
+    #[command(subcommand)]
+    action: Option<Own>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Own {
+    #[command(flatten)]
+    Shared(Action),
+    /// Print the sessions of the running process as a table
+    Neighbours,
+    /// Force a VIP of the running process, or leave it to the facts again
+    Force {
+        /// The VIP
+        vip: Ipv4Addr,
+        /// announce (whatever its targets' health), withdraw, or none
+        #[arg(value_parser = ["announce", "withdraw", "none"])]
+        force: String,
+    },
+}
+
+impl Cli {
+    /// Does what the command line says; for `run`, until a signal ends it.
+    pub fn run(self) -> ExitCode {
+        let shared = |action| Command {
+            config: self.config.clone(),
+            admin: self.admin,
+            action,
+        };
+        let done = match &self.action {
+            Some(Own::Neighbours) => self.ask(|admin| async move {
+                let status = client::get(admin, "/status").await?;
+                Ok(table(&serde_json::from_str(&status)?))
+            }),
+            Some(Own::Force { vip, force }) => {
+                let args = json!({ "vip": vip, "force": force });
+                self.ask(|admin| async move {
+                    Ok(format!(
+                        "{:#}",
+                        client::command(admin, "force", &args).await?
+                    ))
+                })
+            }
+            Some(Own::Shared(Action::Check)) => {
+                match shared(Some(Action::Run)).run(ADMIN_PORT, Config::parse) {
+                    Next::Run(config) => check(&config),
+                    Next::Exit(code) => return code,
+                }
+            }
+            own => {
+                let action = own.as_ref().and_then(|own| match own {
+                    Own::Shared(action) => Some(*action),
+                    Own::Neighbours | Own::Force { .. } => None,
+                });
+                match shared(action).run(ADMIN_PORT, Config::parse) {
+                    Next::Run(config) => run(config).map(|()| String::new()),
+                    Next::Exit(code) => return code,
+                }
+            }
+        };
+        // A closed pipe is not a failure worth words.
+        let (written, code) = match done {
+            Ok(text) if text.is_empty() => (Ok(()), ExitCode::SUCCESS),
+            Ok(text) => (
+                writeln!(std::io::stdout(), "{}", text.trim_end()),
+                ExitCode::SUCCESS,
+            ),
+            Err(error) => (writeln!(std::io::stderr(), "{error:#}"), ExitCode::FAILURE),
+        };
+        if written.is_ok() {
+            code
+        } else {
+            ExitCode::FAILURE
+        }
+    }
+
+    fn ask<F>(&self, question: impl FnOnce(SocketAddr) -> F) -> anyhow::Result<String>
+    where
+        F: Future<Output = anyhow::Result<String>>,
+    {
+        let admin = match (self.admin, &self.config) {
+            (Some(admin), _) => admin,
+            (None, Some(path)) => {
+                AdminSection::parse(&mut Document::load(path)?.root(), ADMIN_PORT).listen
+            }
+            (None, None) => {
+                anyhow::bail!("name the running process: --config FILE or --admin ADDR")
+            }
+        };
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?
+            .block_on(question(admin))
+    }
+}
+
+/// What parsing alone can't see: the files named.
+fn check(config: &Config) -> anyhow::Result<String> {
+    let mut failures = Vec::new();
+    for neighbour in &config.bgp.neighbours {
+        if let Some(Err(error)) = neighbour.password.as_ref().map(|password| password.read()) {
+            failures.push(format!("neighbour {}: {error}", neighbour.address));
+        }
+    }
+    anyhow::ensure!(failures.is_empty(), failures.join("\n"));
+    Ok("ok".to_owned())
+}
+
+fn run(config: Config) -> anyhow::Result<()> {
+    init_logs(&config.log);
+    let metrics = init_metrics().context("metrics")?;
+    actix::System::new().block_on(async move {
+        let mut signals = Signals::new().context("signals")?;
+        let address = config.admin.listen;
+        let listener = tokio::net::TcpListener::bind(address)
+            .await
+            .map_err(|source| Error::Listen { address, source })
+            .context("admin")?;
+        let bus = Bus::start(&config.bus, &config.node.id);
+        let status = StatusBoard::default();
+        let control =
+            RouteControl::start_reporting(config.bgp, config.follow, bus.clone(), status.clone());
+        let front = Arc::new(Front {
+            status,
+            control: control.clone(),
+            bus: bus.clone(),
+        });
+        let (stop_admin, admin_stopped) = tokio::sync::oneshot::channel::<()>();
+        let admin = actix_rt::spawn(shared::admin::serve(
+            listener,
+            metrics,
+            front.clone(),
+            async {
+                let _ = admin_stopped.await;
+            },
+        ));
+        tracing::info!(node = config.node.id, admin = %address, "bgp-ctl runs");
+        loop {
+            match signals.next().await {
+                Request::Drain => drop(front.drain(true, "signal")),
+                Request::Undrain => drop(front.drain(false, "signal")),
+                Request::Terminate => break,
+            }
+        }
+        let leaving = async {
+            let _ = control
+                .send(Shutdown {
+                    text: "shutting down".to_owned(),
+                })
+                .await;
+            bus.flush(FLUSH).await;
+        };
+        tokio::select! {
+            () = leaving => {}
+            () = terminated(&mut signals) => return Ok(()),
+        }
+        let _ = stop_admin.send(());
+        let _ = admin.await;
+        Ok(())
+    })
+}
+
+/// Waits to be asked once more to terminate.
+async fn terminated(signals: &mut Signals) {
+    while signals.next().await != Request::Terminate {}
+}
+
+/// The sessions as a table, from the JSON of `/status`.
+fn table(status: &Value) -> String {
+    let text = |value: &Value| match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    let mut rows = vec![
+        [
+            "neighbour",
+            "as",
+            "state",
+            "for",
+            "hold",
+            "vips",
+            "last error",
+        ]
+        .map(str::to_owned),
+    ];
+    for (address, neighbour) in status["neighbours"].as_object().into_iter().flatten() {
+        let since = neighbour["since_unix_ms"].as_u64().unwrap_or_default();
+        rows.push([
+            address.clone(),
+            text(&neighbour["remote_as"]),
+            text(&neighbour["state"]),
+            format!("{}s", shared::bus::unix_ms().saturating_sub(since) / 1000),
+            text(&neighbour["hold_time"]),
+            neighbour["advertised"]
+                .as_array()
+                .map_or(0, Vec::len)
+                .to_string(),
+            text(&neighbour["last_error"]),
+        ]);
+    }
+    let width = |column: usize| {
+        rows.iter()
+            .map(|row| row[column].chars().count())
+            .max()
+            .unwrap_or_default()
+    };
+    let widths: Vec<usize> = (0..7).map(width).collect();
+    let line = |row: &[String; 7]| {
+        let cells: Vec<String> = row
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:width$}"))
+            .collect();
+        cells.join("  ").trim_end().to_owned()
+    };
+    rows.iter().map(line).collect::<Vec<_>>().join("\n")
+}
