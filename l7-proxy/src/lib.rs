@@ -5,12 +5,23 @@
 
 #![forbid(unsafe_code)]
 
+pub mod accept;
 pub mod access_log;
+pub mod actors;
 pub mod balance;
+pub mod cli;
 pub mod config;
+pub mod drain;
 pub mod error;
+pub mod metrics;
 pub mod normalise;
 pub mod reason;
 pub mod retry;
 pub mod route;
+pub mod run;
+pub mod serve;
 pub mod snapshot;
+pub mod status;
+pub mod tls;
+pub mod tunnel;
+pub mod upstream;

@@ -1,0 +1,170 @@
+//! How a node leaves without losing a request: a pure clockwork that the supervisor winds and everything that serves reads.
+//!
+//! ```text
+//!            start                 grace over               deadline over
+//! Serving ----------> Grace ----------------> Closing ----------------------> Ended
+//!    ^                  |                        |                              |
+//!    +------------------+---- cancel (unless the process is to exit) -----------+
+//! ```
+//! - **Grace**: no longer ready, the registration says draining; new connections are still taken, because the L4 tier learns of it only
+//!   now. Answers carry `Connection: close`, HTTP/2 connections get GOAWAY, so clients move over by themselves.
+//! - **Closing**: connections that lie idle are closed; the others after the answer they wait for. A node that is to exit stops
+//!   accepting here.
+//! - **Ended**: what is still open is cut.
+
+use std::time::{Duration, Instant};
+
+use crate::config::Drain as Settings;
+
+/// Where a drain stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Not draining.
+    Serving,
+    /// Draining, still accepting as before.
+    Grace,
+    /// Idle connections are closed.
+    Closing,
+    /// Everything that is open is cut.
+    Ended,
+}
+
+impl Phase {
+    /// The word in `/status`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Phase::Serving => "serving",
+            Phase::Grace => "grace",
+            Phase::Closing => "closing",
+            Phase::Ended => "ended",
+        }
+    }
+}
+
+/// What workers are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Course {
+    /// Where the drain stands.
+    pub phase: Phase,
+    /// Whether the process exits when it is done.
+    pub exiting: bool,
+}
+
+impl Course {
+    /// Not draining.
+    pub const SERVING: Course = Course { phase: Phase::Serving, exiting: false };
+
+    /// Whether new connections are still taken.
+    pub fn accepting(self) -> bool {
+        !(self.exiting && self.phase >= Phase::Closing)
+    }
+
+    /// Whether clients are asked to move elsewhere.
+    pub fn draining(self) -> bool {
+        self.phase > Phase::Serving
+    }
+}
+
+/// The drain of one node.
+#[derive(Clone, Debug)]
+pub struct Drain {
+    settings: Settings,
+    since: Option<Instant>,
+    exiting: bool,
+}
+
+impl Drain {
+    /// A node that serves.
+    pub fn new(settings: Settings) -> Drain {
+        Drain { settings, since: None, exiting: false }
+    }
+
+    /// Starts draining; one that is under way goes on as it is. With `exit` the process is to end after it.
+    pub fn start(&mut self, now: Instant, exit: bool) {
+        self.since.get_or_insert(now);
+        self.exiting |= exit;
+    }
+
+    /// Serves again, unless the process is about to exit. True when that changed something.
+    pub fn cancel(&mut self) -> bool {
+        !self.exiting && self.since.take().is_some()
+    }
+
+    /// Where it stands.
+    pub fn course(&self, now: Instant) -> Course {
+        let phase = match self.since.map(|since| now.saturating_duration_since(since)) {
+            None => Phase::Serving,
+            Some(passed) if passed < self.settings.grace => Phase::Grace,
+            Some(passed) if passed < self.settings.deadline => Phase::Closing,
+            Some(_) => Phase::Ended,
+        };
+        Course { phase, exiting: self.exiting }
+    }
+
+    /// Whether the process may exit: it is to, the grace is over, and nothing is open any more or the deadline has passed by a second
+    /// (in which what was cut writes its log lines).
+    pub fn finished(&self, now: Instant, connections: usize) -> bool {
+        let course = self.course(now);
+        let overdue = self.since.is_some_and(|since| now.saturating_duration_since(since) >= self.settings.deadline + Duration::from_secs(1));
+        course.exiting && (overdue || course.phase >= Phase::Closing && connections == 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SETTINGS: Settings = Settings { grace: Duration::from_secs(5), deadline: Duration::from_secs(30) };
+
+    fn at(start: Instant, seconds: u64) -> Instant {
+        start + Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn a_drain_goes_through_its_phases_by_time() {
+        let start = Instant::now();
+        let mut drain = Drain::new(SETTINGS);
+        assert_eq!(drain.course(at(start, 99)), Course::SERVING);
+        drain.start(start, false);
+        for (seconds, phase) in [(0, Phase::Grace), (4, Phase::Grace), (5, Phase::Closing), (29, Phase::Closing), (30, Phase::Ended)] {
+            let course = drain.course(at(start, seconds));
+            assert_eq!(course.phase, phase, "{seconds}");
+            assert!(course.accepting() && course.draining(), "{seconds}");
+        }
+    }
+
+    #[test]
+    fn starting_twice_does_not_begin_the_grace_again() {
+        let start = Instant::now();
+        let mut drain = Drain::new(SETTINGS);
+        drain.start(start, false);
+        drain.start(at(start, 6), true);
+        assert_eq!(drain.course(at(start, 6)), Course { phase: Phase::Closing, exiting: true });
+        assert!(!drain.course(at(start, 6)).accepting());
+    }
+
+    #[test]
+    fn a_drain_can_be_cancelled_until_the_process_is_to_exit() {
+        let start = Instant::now();
+        let mut drain = Drain::new(SETTINGS);
+        assert!(!drain.cancel());
+        drain.start(start, false);
+        assert!(drain.cancel());
+        assert_eq!(drain.course(at(start, 9)), Course::SERVING);
+        drain.start(start, true);
+        assert!(!drain.cancel());
+    }
+
+    #[test]
+    fn the_process_exits_once_nothing_is_open_or_the_deadline_has_passed() {
+        let start = Instant::now();
+        let mut drain = Drain::new(SETTINGS);
+        drain.start(start, false);
+        assert!(!drain.finished(at(start, 99), 0));
+        drain.start(start, true);
+        assert!(!drain.finished(at(start, 1), 0), "the grace is for clients that don't know yet");
+        assert!(drain.finished(at(start, 5), 0));
+        assert!(!drain.finished(at(start, 30), 1));
+        assert!(drain.finished(at(start, 31), 1));
+    }
+}

@@ -1,0 +1,31 @@
+//! A request on its way through, a file per phase:
+//!
+//! | phase | file |
+//! |---|---|
+//! | accept, TLS, HTTP/1 or 2 | `connection.rs` |
+//! | the bytes of HTTP/1: framing that means one thing only | `framing.rs`, `strict.rs` |
+//! | normalise and validate, route | `request.rs` |
+//! | balance, upstream, retry | `forward.rs` |
+//! | response filters, our own answers | `respond.rs` |
+//! | upgrade to a tunnel | `upgrade.rs` |
+//! | bodies both ways | `body.rs` |
+//! | log and count | `account.rs` |
+//!
+//! Everything here runs on one worker's thread and holds no lock.
+
+mod account;
+mod body;
+mod connection;
+mod forward;
+mod framing;
+mod request;
+mod respond;
+mod strict;
+mod upgrade;
+mod worker;
+
+pub use framing::{Framing, Leaving, Scan, Violation};
+
+pub(crate) use body::RequestBody;
+pub(crate) use connection::{Permit, serve as connection};
+pub(crate) use worker::{Entrance, Worker};
