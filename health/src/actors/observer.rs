@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message};
-use shared::bus::{Bus, Change, NodeRecord, Prefix, Tier, unix_ms};
+use shared::bus::{Bus, Change, Key, NodeRecord, Prefix, Tier, WatchId, unix_ms};
 use shared::telemetry::monotonic;
 
 use super::checker::{Checker, SetChecks};
@@ -40,6 +40,7 @@ pub struct Observer {
     bus: Bus,
     max_probes: usize,
     checker: Option<Addr<Checker>>,
+    watch: Option<WatchId>,
 }
 
 impl Observer {
@@ -51,6 +52,7 @@ impl Observer {
             bus,
             max_probes,
             checker: None,
+            watch: None,
         }
     }
 
@@ -90,7 +92,7 @@ impl Actor for Observer {
         let checker = Checker::with_limit(context.address().recipient(), self.max_probes).start();
         checker.do_send(SetChecks(self.view.look().checks()));
         self.checker = Some(checker);
-        self.bus.watch(Prefix::All, context.address().recipient());
+        self.watch = Some(self.bus.watch(Prefix::All, context.address().recipient()));
         self.beat();
         context.run_interval(BEAT, |observer, _| observer.beat());
     }
@@ -128,10 +130,14 @@ impl Handler<TakeBack> for Observer {
         if let Some(checker) = self.checker.take() {
             checker.do_send(SetChecks(Vec::new()));
         }
+        // Its own deletions would only come back to it.
+        if let Some(watch) = self.watch.take() {
+            self.bus.unwatch(watch);
+        }
         for key in self.view.look().keys() {
             self.bus.delete(&key);
         }
-        self.bus.delete(&shared::bus::Key::Node {
+        self.bus.delete(&Key::Node {
             tier: Tier::Health,
             id: self.node.clone(),
         });
