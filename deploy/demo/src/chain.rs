@@ -295,6 +295,22 @@ impl Chain {
         }
     }
 
+    /// Starts what has died, takes back every drain, and waits until the chain is whole.
+    pub fn mend(&mut self) -> Result<()> {
+        for name in names() {
+            if self.processes.check_alive(name).is_err() {
+                self.start(name)?;
+            }
+        }
+        for name in L4.into_iter().chain(L7) {
+            if admin::ready(&self.lab, name).is_err() {
+                // It may as well be starting, and not listen yet; what is wrong then shows below.
+                let _ = admin::command(&self.lab, name, "undrain", &serde_json::json!({}));
+            }
+        }
+        self.wait_whole()
+    }
+
     /// Waits until every node is ready, the router spreads over both L4 nodes, and every target is healthy.
     pub fn wait_whole(&mut self) -> Result<()> {
         for name in names() {

@@ -281,12 +281,15 @@ pub fn environment(seconds: u32) -> Vec<(&'static str, String)> {
     ]
 }
 
+/// Names the node of a tier that served a request.
+type Served<'a> = &'a dyn Fn(&Sample) -> String;
+
 /// Who served, as the applications saw it: a line to print, and what is missing from an honest spread.
 fn spread(samples: &[Sample]) -> (String, Vec<String>) {
     let served: Vec<&Sample> = samples.iter().filter(|sample| sample.ok).collect();
     let mut missing = Vec::new();
     let mut parts = Vec::new();
-    let tiers: [(&[&str], &dyn Fn(&Sample) -> String); 3] = [
+    let tiers: [(&[&str], Served<'_>); 3] = [
         (&L4, &|sample| {
             owner_of_local_ip(&sample.local_ip)
                 .unwrap_or("?")
@@ -324,7 +327,7 @@ fn spread(samples: &[Sample]) -> (String, Vec<String>) {
 }
 
 /// The L4 node whose LocalIP `address` is (10.3.0.100-.109: l4-1, .110-.119: l4-2).
-fn owner_of_local_ip(address: &str) -> Option<&'static str> {
+pub fn owner_of_local_ip(address: &str) -> Option<&'static str> {
     let address: Ipv4Addr = address.parse().ok()?;
     let host = address.octets()[3];
     if topology::Network::Internal.address(host) != address {
