@@ -315,8 +315,9 @@ impl Inner {
 }
 
 fn catch_up(bus: &Weak<Inner>) {
+    let mut pause = Duration::from_millis(1);
     loop {
-        std::thread::sleep(Duration::from_millis(1));
+        std::thread::sleep(pause);
         let Some(inner) = bus.upgrade() else {
             return;
         };
@@ -326,5 +327,9 @@ fn catch_up(bus: &Weak<Inner>) {
             inner.catching_up.store(false, Ordering::Release);
             return;
         }
+        pause = watchers.pause();
     }
 }
+
+#[cfg(test)]
+mod tests;

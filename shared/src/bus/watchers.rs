@@ -1,6 +1,7 @@
 //! Telling watchers what changed, without ever waiting for one of them.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use actix::Recipient;
 use actix::prelude::SendError;
@@ -67,8 +68,11 @@ impl Watchers {
             if !watcher.prefix.matches(event.key()) {
                 return true;
             }
-            watcher.behind.insert(event.key().clone());
-            watcher.catch_up(store)
+            // One that is behind already is left to whoever makes it catch up: trying at every change would cost a look at its mailbox,
+            // or a whole snapshot, each time.
+            let was_behind = watcher.is_behind();
+            watcher.note(event.key());
+            !was_behind && watcher.catch_up(store)
         })
     }
 
@@ -78,6 +82,12 @@ impl Watchers {
             watcher.connected_due = Some(connected);
             watcher.catch_up(store)
         })
+    }
+
+    /// How long to wait before trying again. A snapshot is costly to make, so its mailbox is given time.
+    pub(super) fn pause(&self) -> Duration {
+        let snapshot_due = self.watchers.iter().any(|watcher| watcher.snapshot_due);
+        Duration::from_millis(if snapshot_due { 100 } else { 1 })
     }
 
     /// Delivers what is due where there is room now. Returns whether nothing is due any more.
@@ -96,16 +106,26 @@ impl Watchers {
 }
 
 impl Watcher {
-    fn catch_up(&mut self, store: &Store) -> bool {
+    fn is_behind(&self) -> bool {
+        self.snapshot_due || !self.behind.is_empty() || self.connected_due.is_some()
+    }
+
+    fn note(&mut self, key: &Key) {
+        if !self.snapshot_due {
+            self.behind.insert(key.clone());
+        }
         if self.behind.len() > MAX_BEHIND {
+            self.behind.clear();
             self.snapshot_due = true;
         }
+    }
+
+    fn catch_up(&mut self, store: &Store) -> bool {
         if self.snapshot_due {
             if !self.send(Change::Snapshot(store.matching(&self.prefix))) {
                 return false;
             }
             self.snapshot_due = false;
-            self.behind.clear();
         }
         while let Some(key) = self.behind.pop_first() {
             let change = store.get(&key).map_or_else(
