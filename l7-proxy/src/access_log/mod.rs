@@ -2,14 +2,17 @@
 //! writer cannot keep up they are dropped and counted, and no request ever waits.
 
 mod entry;
+mod escape;
+mod file;
 mod format;
+mod timestamp;
 mod writer;
 
 pub use entry::Entry;
 pub use format::Format;
 pub use writer::{AccessLog, Buffer, Writer};
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// `[access_log]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,4 +30,13 @@ pub enum Destination {
     Stderr,
     /// A file, appended to and reopened when it was moved away.
     File(PathBuf),
+}
+
+impl Destination {
+    fn path(&self) -> &Path {
+        match self {
+            Destination::Stderr => Path::new("stderr"),
+            Destination::File(path) => path,
+        }
+    }
 }

@@ -1,29 +1,34 @@
 //! Buffers of workers, the bounded queue, and the thread that writes.
 
+use super::file::LogFile;
 use super::{Destination, Entry, Format, Settings};
-use std::fs::{File, OpenOptions};
+use crate::error::Error;
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
-/// A full buffer goes to the writer.
+/// A buffer this full goes to the writer, in bytes.
 const BUFFER: usize = 16 * 1024;
 /// Buffers waiting for the writer, over all workers.
 const QUEUE: usize = 64;
+/// A failing disk is complained about this often.
+const COMPLAINT_EVERY: Duration = Duration::from_secs(10);
 
 /// The open access log; clone it into every worker and take a [`Buffer`] there.
 #[derive(Clone, Debug)]
 pub struct AccessLog {
     format: Format,
-    queue: SyncSender<Batch>,
-    counts: Arc<Counts>,
+    queue: SyncSender<Item>,
+    dropped: Arc<AtomicU64>,
 }
 
 /// The thread that writes; [`Writer::finish`] waits for it.
 #[derive(Debug)]
 pub struct Writer {
+    queue: SyncSender<Item>,
     thread: JoinHandle<()>,
 }
 
@@ -40,34 +45,42 @@ struct Batch {
     count: u64,
 }
 
-#[derive(Debug, Default)]
-struct Counts {
-    dropped: AtomicU64,
+#[derive(Debug)]
+enum Item {
+    Lines(Batch),
+    Stop,
 }
 
 impl AccessLog {
     /// Opens the destination and starts the writer's thread.
     ///
     /// # Errors
-    /// The file cannot be opened for appending, or the thread cannot be started.
-    pub fn open(settings: &Settings) -> io::Result<(AccessLog, Writer)> {
+    /// [`Error::AccessLog`]: the file cannot be opened for appending, or the thread cannot be started.
+    pub fn open(settings: &Settings) -> Result<(AccessLog, Writer), Error> {
+        let failed = |source| Error::AccessLog {
+            path: settings.destination.path().into(),
+            source,
+        };
         let output: Box<dyn Write + Send> = match &settings.destination {
             Destination::Stderr => Box::new(io::stderr()),
-            Destination::File(path) => Box::new(open(path)?),
+            Destination::File(path) => Box::new(LogFile::open(path).map_err(failed)?),
         };
-        let (queue, batches) = sync_channel(QUEUE);
-        let counts = Arc::new(Counts::default());
+        AccessLog::to(output, settings.format).map_err(failed)
+    }
+
+    fn to(output: Box<dyn Write + Send>, format: Format) -> io::Result<(AccessLog, Writer)> {
+        let (queue, items) = sync_channel(QUEUE);
+        let dropped = Arc::new(AtomicU64::new(0));
+        let lost = Arc::clone(&dropped);
         let thread = std::thread::Builder::new()
             .name("access-log".into())
-            .spawn(move || write_all(output, &batches))?;
-        Ok((
-            AccessLog {
-                format: settings.format,
-                queue,
-                counts,
-            },
-            Writer { thread },
-        ))
+            .spawn(move || write_all(output, &items, &lost))?;
+        let log = AccessLog {
+            format,
+            queue: queue.clone(),
+            dropped,
+        };
+        Ok((log, Writer { queue, thread }))
     }
 
     /// A buffer for one worker.
@@ -78,15 +91,18 @@ impl AccessLog {
         }
     }
 
-    /// Lines dropped because the writer could not keep up or failed.
+    /// Lines lost so far, because the writer could not keep up or could not write.
     pub fn dropped(&self) -> u64 {
-        self.counts.dropped.load(Ordering::Relaxed)
+        self.dropped.load(Ordering::Relaxed)
     }
 }
 
 impl Buffer {
     /// Logs a request. Never blocks.
     pub fn record(&mut self, entry: &Entry<'_>) {
+        if self.lines.bytes.capacity() == 0 {
+            self.lines.bytes.reserve(BUFFER + 1024);
+        }
         self.log.format.line(entry, &mut self.lines.bytes);
         self.lines.count += 1;
         if self.lines.bytes.len() >= BUFFER {
@@ -99,14 +115,15 @@ impl Buffer {
         if self.lines.count == 0 {
             return;
         }
-        match self.log.queue.try_send(std::mem::take(&mut self.lines)) {
-            Ok(()) => {}
-            Err(TrySendError::Full(lines) | TrySendError::Disconnected(lines)) => {
-                self.log
-                    .counts
-                    .dropped
-                    .fetch_add(lines.count, Ordering::Relaxed);
-            }
+        let sent = self
+            .log
+            .queue
+            .try_send(Item::Lines(std::mem::take(&mut self.lines)));
+        if let Err(
+            TrySendError::Full(Item::Lines(lines)) | TrySendError::Disconnected(Item::Lines(lines)),
+        ) = sent
+        {
+            self.log.dropped.fetch_add(lines.count, Ordering::Relaxed);
         }
     }
 }
@@ -118,19 +135,180 @@ impl Drop for Buffer {
 }
 
 impl Writer {
-    /// Waits until everything handed over is written. Drop every [`Buffer`] and [`AccessLog`] first; the thread ends with the last.
-    pub fn finish(self) {
-        // A panic in the thread has been reported by the panic hook; there is nothing to add at exit.
-        let _ = self.thread.join();
+    /// Waits until everything handed over so far is written, or the time is up: a stuck disk must not keep the process from ending. True when
+    /// all was written. Lines handed over later are dropped and counted.
+    pub fn finish(self, within: Duration) -> bool {
+        const PAUSE: Duration = Duration::from_millis(2);
+        let deadline = Instant::now() + within;
+        let mut stop = Some(Item::Stop);
+        loop {
+            stop = stop.and_then(|item| match self.queue.try_send(item) {
+                Err(TrySendError::Full(item)) => Some(item),
+                Ok(()) | Err(TrySendError::Disconnected(_)) => None,
+            });
+            if self.thread.is_finished() {
+                return true;
+            }
+            if Instant::now() >= deadline {
+                return false;
+            }
+            std::thread::sleep(PAUSE);
+        }
     }
 }
 
-fn open(path: &std::path::Path) -> io::Result<File> {
-    OpenOptions::new().create(true).append(true).open(path)
+fn write_all(mut output: Box<dyn Write + Send>, items: &Receiver<Item>, lost: &AtomicU64) {
+    let mut complained: Option<Instant> = None;
+    for item in items {
+        let Item::Lines(lines) = item else {
+            return;
+        };
+        if let Err(error) = output.write_all(&lines.bytes) {
+            lost.fetch_add(lines.count, Ordering::Relaxed);
+            if complained.is_none_or(|last| last.elapsed() >= COMPLAINT_EVERY) {
+                tracing::warn!(%error, "the access log cannot be written; lines are lost");
+                complained = Some(Instant::now());
+            }
+        }
+    }
 }
 
-fn write_all(mut output: Box<dyn Write + Send>, batches: &Receiver<Batch>) {
-    for batch in batches {
-        let _ = output.write_all(&batch.bytes);
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::{Method, StatusCode, Version};
+    use std::sync::mpsc::{Sender, channel};
+    use std::time::SystemTime;
+
+    fn record(buffer: &mut Buffer, target: &str) {
+        buffer.record(&Entry {
+            time: SystemTime::UNIX_EPOCH,
+            client: [192, 0, 2, 7].into(),
+            listener: "web",
+            scheme: "http",
+            method: &Method::GET,
+            host: None,
+            target,
+            version: Version::HTTP_11,
+            status: StatusCode::OK,
+            bytes_received: 0,
+            bytes_sent: 0,
+            duration: Duration::ZERO,
+            upstream_duration: None,
+            route: None,
+            upstream: None,
+            backend: None,
+            tries: 0,
+            reason: None,
+            referer: None,
+            user_agent: None,
+        });
+    }
+
+    #[test]
+    fn lines_of_all_workers_reach_the_file_whole_and_survive_rotation() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("access.log");
+        let rotated = folder.path().join("access.log.1");
+        std::fs::write(&path, "kept\n").unwrap();
+        let settings = Settings {
+            destination: Destination::File(path.clone()),
+            format: Format::Combined,
+        };
+        let (log, writer) = AccessLog::open(&settings).unwrap();
+        std::thread::scope(|scope| {
+            for worker in 0..2 {
+                let mut buffer = log.buffer();
+                scope.spawn(move || {
+                    for request in 0..1_000 {
+                        record(&mut buffer, &format!("/{worker}/{request}"));
+                    }
+                });
+            }
+        });
+        let read = |path: &std::path::Path| std::fs::read_to_string(path).unwrap_or_default();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while read(&path).lines().count() < 2_001 && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        std::fs::rename(&path, &rotated).unwrap();
+        std::thread::sleep(super::super::file::CHECK_EVERY);
+        let mut buffer = log.buffer();
+        record(&mut buffer, "/after");
+        drop(buffer);
+        assert!(writer.finish(Duration::from_secs(10)));
+        assert_eq!(log.dropped(), 0);
+        let before = read(&rotated);
+        assert_eq!(before.lines().count(), 2_001);
+        assert!(before.starts_with("kept\n"));
+        assert!(
+            before
+                .lines()
+                .skip(1)
+                .all(|line| line.starts_with("192.0.2.7 - - [") && line.ends_with("\"-\" \"-\""))
+        );
+        let after = read(&path);
+        assert!(
+            after.lines().count() == 1 && after.contains("GET /after HTTP/1.1"),
+            "{after:?}"
+        );
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_opened_is_an_error_that_names_it() {
+        let settings = Settings {
+            destination: Destination::File("/nonexistent/access.log".into()),
+            format: Format::Json,
+        };
+        let error = AccessLog::open(&settings).unwrap_err().to_string();
+        assert!(
+            error.starts_with("cannot open the access log /nonexistent/access.log: "),
+            "{error}"
+        );
+    }
+
+    /// Writes only when told to.
+    struct Stuck {
+        entered: Sender<()>,
+        go: Receiver<()>,
+    }
+
+    impl Write for Stuck {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let _ = self.entered.send(());
+            self.go.recv().map_err(io::Error::other)?;
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_stuck_disk_costs_lines_and_never_time() {
+        let (entered, has_entered) = channel();
+        let (release, go) = channel();
+        let (log, writer) = AccessLog::to(Box::new(Stuck { entered, go }), Format::Json).unwrap();
+        let mut buffer = log.buffer();
+        record(&mut buffer, "/first");
+        buffer.flush();
+        has_entered.recv().unwrap();
+        // The writer holds one batch and the queue takes QUEUE more; of the rest every line is lost and counted.
+        for _ in 0..QUEUE + 10 {
+            record(&mut buffer, "/");
+            buffer.flush();
+        }
+        assert_eq!(log.dropped(), 10);
+        let started = Instant::now();
+        assert!(!writer.finish(Duration::from_millis(50)));
+        assert!(started.elapsed() < Duration::from_secs(5));
+        // Failed writes are counted too: the held batch and those in the queue.
+        drop(release);
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while log.dropped() < (QUEUE + 11) as u64 && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert_eq!(log.dropped(), (QUEUE + 11) as u64);
     }
 }

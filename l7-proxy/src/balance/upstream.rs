@@ -1,6 +1,6 @@
 //! An upstream: its settings and its backends.
 
-use super::Backend;
+use super::{Backend, State};
 use crate::config::UpstreamSettings;
 use std::sync::Arc;
 
@@ -18,6 +18,15 @@ pub struct Upstream {
 impl Upstream {
     /// Builds the upstream, taking over the backends of `previous` that are the same (address and weight), with their state and counts.
     pub fn new(settings: UpstreamSettings, previous: Option<&Upstream>) -> Upstream {
+        let initially = match settings.health.as_ref().map(|health| health.initially) {
+            Some(health::State::Down) => State::Down,
+            Some(health::State::Up) | None => State::Up,
+        };
+        let fresh = |address, weight| {
+            let backend = Backend::new(address, weight);
+            backend.set_state(initially);
+            Arc::new(backend)
+        };
         let backends = settings
             .backends
             .iter()
@@ -31,7 +40,7 @@ impl Upstream {
                         backend.set_state(old.state());
                         Arc::new(backend)
                     }
-                    None => Arc::new(Backend::new(wanted.address, wanted.weight)),
+                    None => fresh(wanted.address, wanted.weight),
                 }
             })
             .collect();

@@ -1,8 +1,15 @@
 //! `[[listeners]]` and `[[certificates]]`.
 
+use crate::route::HostPattern;
+use shared::bus::is_name;
+use shared::config::{ByteSize, FromValue, Table, Value};
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
+
+/// Waiting for a client: shorter cuts honest ones off, longer is no protection.
+const TIMES: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(24 * 3600);
 
 /// What a listener speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -50,6 +57,82 @@ pub struct Listener {
     pub max_streams: u32,
 }
 
+impl Listener {
+    fn parse(table: &mut Table<'_>) -> Option<Listener> {
+        let name = table.required::<String>("name");
+        if let Some(name) = name.as_deref().filter(|name| !is_name(name)) {
+            let message = format!("{name:?} can't be a listener's name");
+            table.mistake(
+                "name",
+                message,
+                "1 to 64 letters, digits, dots, dashes or underscores",
+            );
+        }
+        let address = table.required::<SocketAddr>("address");
+        let protocols = [("http", Protocol::Http), ("https", Protocol::Https)];
+        let protocol = table.one_of_or("protocol", &protocols, Protocol::Http);
+        let seconds = Duration::from_secs;
+        let sizes = ByteSize(4 << 10)..=ByteSize(1 << 20);
+        let listener = Listener {
+            name: String::new(),
+            address: ([0, 0, 0, 0], 0).into(),
+            protocol,
+            http2: table.or("http2", protocol == Protocol::Https),
+            header_timeout: table.within("header_timeout", TIMES, seconds(10)),
+            idle_timeout: table.within("idle_timeout", TIMES, seconds(75)),
+            body_timeout: table.within("body_timeout", TIMES, seconds(60)),
+            // At most 1 MiB, which fits every usize.
+            max_header_size: table
+                .within("max_header_size", sizes, ByteSize(32 << 10))
+                .bytes() as usize,
+            max_headers: table.within("max_headers", 8..=1000, 100),
+            max_connections: table.within("max_connections", 1..=10_000_000, 10_000),
+            max_streams: table.within("max_streams", 1..=10_000, 128),
+        };
+        Some(Listener {
+            name: name?,
+            address: address?,
+            ..listener
+        })
+    }
+}
+
+pub(super) fn parse_all(root: &mut Table<'_>) -> Vec<Listener> {
+    let tables = root.tables("listeners");
+    if tables.is_empty() {
+        root.mistake(
+            "listeners",
+            "expected at least one listener",
+            "write [[listeners]] with `name` and `address`",
+        );
+    }
+    let mut listeners = Vec::new();
+    let mut places = Vec::new();
+    for mut table in tables {
+        if let Some(listener) = Listener::parse(&mut table) {
+            places.push((
+                table.path().to_owned(),
+                listener.name.clone(),
+                listener.address.to_string(),
+            ));
+            listeners.push(listener);
+        }
+    }
+    root.unique(
+        "listener",
+        places
+            .iter()
+            .map(|(path, name, _)| (format!("{path}.name"), name.as_str())),
+    );
+    root.unique(
+        "address",
+        places
+            .iter()
+            .map(|(path, _, address)| (format!("{path}.address"), address.as_str())),
+    );
+    listeners
+}
+
 /// A certificate chain with its key and the server names it is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Certificate {
@@ -61,4 +144,88 @@ pub struct Certificate {
     pub key: PathBuf,
     /// Whether it also answers clients that name no or an unknown server.
     pub default: bool,
+}
+
+impl Certificate {
+    fn parse(table: &mut Table<'_>) -> Option<Certificate> {
+        let names: Vec<ServerName> = table.or("names", Vec::new());
+        let certificate = table.required("certificate");
+        let key = table.required("key");
+        let default = table.or("default", false);
+        let names = names.into_iter().map(|name| name.0).collect();
+        Some(Certificate {
+            names,
+            certificate: certificate?,
+            key: key?,
+            default,
+        })
+    }
+}
+
+pub(super) fn parse_certificates(root: &mut Table<'_>, listeners: &[Listener]) -> Vec<Certificate> {
+    let tables = root.tables("certificates");
+    let tls = listeners
+        .iter()
+        .find(|listener| listener.protocol == Protocol::Https);
+    if let Some(listener) = tls.filter(|_| tables.is_empty()) {
+        let message = format!(
+            "listener {:?} speaks https and there is no certificate",
+            listener.name
+        );
+        root.mistake(
+            "certificates",
+            message,
+            "write [[certificates]] with `certificate` and `key`",
+        );
+    }
+    let mut certificates: Vec<Certificate> = Vec::new();
+    let mut names = Vec::new();
+    for mut table in tables {
+        let Some(certificate) = Certificate::parse(&mut table) else {
+            continue;
+        };
+        if certificate.default && certificates.iter().any(|earlier| earlier.default) {
+            table.mistake(
+                "default",
+                "another certificate is the default already",
+                "one at most can be",
+            );
+        }
+        names.extend(
+            certificate
+                .names
+                .iter()
+                .map(|name| (format!("{}.names", table.path()), name.clone())),
+        );
+        certificates.push(certificate);
+    }
+    root.unique(
+        "a certificate for",
+        names
+            .iter()
+            .map(|(path, name)| (path.clone(), name.as_str())),
+    );
+    certificates
+}
+
+/// A name a client can ask for in SNI: a host name, or one with a star for its first label.
+struct ServerName(String);
+
+impl FromValue for ServerName {
+    const EXPECTED: &'static str = "a server name such as \"www.example.com\" or \"*.example.com\"";
+
+    fn from_value(value: &Value) -> Result<ServerName, String> {
+        let text = value.as_str().ok_or_else(String::new)?;
+        match HostPattern::parse(text) {
+            Ok(HostPattern::Any) => Err("for every other name write `default = true`".to_owned()),
+            // RFC 6066 section 3: literal addresses are not permitted in SNI.
+            Ok(HostPattern::Exact(name))
+                if name.starts_with('[') || name.parse::<std::net::IpAddr>().is_ok() =>
+            {
+                Err("clients never name an address in SNI; write `default = true`".to_owned())
+            }
+            Ok(pattern) => Ok(ServerName(pattern.to_string())),
+            Err(_) => Err(String::new()),
+        }
+    }
 }

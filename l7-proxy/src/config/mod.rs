@@ -1,20 +1,37 @@
-//! The configuration of a node, parsed into types that cannot be wrong.
+//! The configuration of a node, parsed into types that cannot be wrong. Every key is described in `deploy/reference/l7-proxy.md`.
 
 mod listener;
+mod routes;
+mod sections;
+#[cfg(test)]
+mod tests;
 mod upstream;
 
 pub use listener::{Certificate, Listener, Protocol};
+pub use sections::{Drain, Registration};
 pub use upstream::{BackendSettings, KeepAlive, UpstreamSettings};
 
 use crate::access_log::Settings as AccessLogSettings;
 use crate::normalise::Forwarding;
 use crate::route::Rule;
-use std::net::SocketAddr;
-use std::time::Duration;
+use shared::config::sections::{AdminSection, BusSection, LogSection, NodeSection};
+use shared::config::{Cidr, Document, Mistakes, Table};
+use std::path::Path;
+
+/// The admin listener's port where the configuration names none.
+pub const ADMIN_PORT: u16 = 9402;
 
 /// Everything the configuration file says.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// Who this node is.
+    pub node: NodeSection,
+    /// Where it is operated from.
+    pub admin: AdminSection,
+    /// How it shares state with the other nodes.
+    pub bus: BusSection,
+    /// What it logs of itself.
+    pub log: LogSection,
     /// Worker threads; each runs its own listeners and connections.
     pub workers: usize,
     /// Where clients connect.
@@ -35,24 +52,56 @@ pub struct Config {
     pub drain: Drain,
 }
 
-/// A service this node offers itself for as a target of the L4 tier.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Registration {
-    /// The L4 service's name.
-    pub service: String,
-    /// The address the L4 tier sends to: one of this node's listeners as others reach it.
-    pub address: SocketAddr,
-    /// Share of the service relative to other nodes.
-    pub weight: u32,
-    /// How long the offer holds without being repeated.
-    pub ttl: Duration,
-}
+impl Config {
+    /// Loads a file, laid over by `WEIR__...` variables of the environment.
+    ///
+    /// # Errors
+    /// All mistakes at once.
+    pub fn load(path: &Path) -> Result<Config, Mistakes> {
+        Document::load(path)?.parse(Config::parse)
+    }
 
-/// How a drain goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Drain {
-    /// From the start of the drain until listeners close: time for the L4 tier to stop sending new connections.
-    pub grace: Duration,
-    /// From the start of the drain until connections that are still open are cut.
-    pub deadline: Duration,
+    /// Parses text; `name` stands for the file in messages.
+    ///
+    /// # Errors
+    /// All mistakes at once.
+    pub fn from_toml(name: &str, text: &str) -> Result<Config, Mistakes> {
+        Document::from_toml(name, text)?.parse(Config::parse)
+    }
+
+    /// Reads the root table. Every table is read whatever the others hold, so that all mistakes are found.
+    pub fn parse(root: &mut Table<'_>) -> Option<Config> {
+        let node = NodeSection::parse(root);
+        let admin = AdminSection::parse(root, ADMIN_PORT);
+        let bus = BusSection::parse(root);
+        let log = LogSection::parse(root);
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let workers = root.within("workers", 1..=256, cores.min(256));
+        let listeners = listener::parse_all(root);
+        let certificates = listener::parse_certificates(root, &listeners);
+        let (names, upstreams) = upstream::parse_all(root);
+        let routes = routes::parse_all(root, &names);
+        let registrations = sections::parse_registrations(root);
+        let access_log = sections::parse_access_log(root);
+        let trusted = root
+            .table("forwarding")
+            .map(|mut table| table.or::<Vec<Cidr>>("trusted", Vec::new()));
+        let forwarding = Forwarding::trusting(trusted.unwrap_or_default());
+        let drain = Drain::parse(root);
+        Some(Config {
+            node: node?,
+            admin,
+            bus,
+            log,
+            workers,
+            listeners,
+            certificates,
+            routes,
+            upstreams,
+            registrations,
+            access_log,
+            forwarding,
+            drain,
+        })
+    }
 }

@@ -19,3 +19,48 @@ pub fn check_lengths(headers: &HeaderMap) -> Result<(), Reason> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_length_is_said_once_in_one_way() {
+        let table: &[(&[(&str, &str)], bool)] = &[
+            (&[], true),
+            (&[("content-length", "0")], true),
+            (&[("content-length", "42")], true),
+            (&[("transfer-encoding", "chunked")], true),
+            (
+                &[("content-length", "42"), ("transfer-encoding", "chunked")],
+                false,
+            ),
+            (
+                &[("content-length", "42"), ("transfer-encoding", "identity")],
+                false,
+            ),
+            (&[("content-length", "42"), ("content-length", "42")], false),
+            (&[("content-length", "42"), ("content-length", "43")], false),
+            (&[("content-length", "42, 42")], false),
+            (&[("content-length", "+42")], false),
+            (&[("content-length", "-1")], false),
+            (&[("content-length", "0x10")], false),
+            (&[("content-length", "")], false),
+        ];
+        for (fields, good) in table {
+            let mut headers = HeaderMap::new();
+            for (name, value) in *fields {
+                headers.append(
+                    http::HeaderName::from_bytes(name.as_bytes()).unwrap(),
+                    value.parse().unwrap(),
+                );
+            }
+            let expected = if *good {
+                Ok(())
+            } else {
+                Err(Reason::LengthConflict)
+            };
+            assert_eq!(check_lengths(&headers), expected, "{fields:?}");
+        }
+    }
+}

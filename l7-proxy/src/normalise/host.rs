@@ -19,7 +19,9 @@ pub struct Host {
 }
 
 impl Host {
-    /// The host of a request head: the authority of an absolute-form target or `:authority` if there is one, else the `Host` field.
+    /// The host of a request head: the authority of an absolute-form target or `:authority` if there is one, else the `Host` field, else, for
+    /// HTTP/1.0, `local`. RFC 9112 section 3.2.2 lets an authority silently win over a different `Host`; a backend that looks at the other
+    /// one is then fooled, so the request is refused instead.
     ///
     /// # Errors
     /// [`Reason::HostMissing`], [`Reason::HostRepeated`], [`Reason::HostInvalid`], [`Reason::HostConflict`].
@@ -99,8 +101,10 @@ impl Host {
         &self.sent
     }
 
+    /// Whether both name the same place. A default port says nothing.
     fn same_as(&self, other: &Host) -> bool {
-        self.name() == other.name() && self.port == other.port
+        let port = |host: &Host| host.port.filter(|port| *port != 80 && *port != 443);
+        self.name() == other.name() && port(self) == port(other)
     }
 }
 
@@ -147,4 +151,188 @@ pub(crate) fn canonical_name(name: &str) -> Option<std::borrow::Cow<'_, str>> {
     } else {
         name.into()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(version: Version, uri: &str, hosts: &[&[u8]]) -> Parts {
+        let mut request = http::Request::builder().version(version).uri(uri);
+        for host in hosts {
+            request = request.header(HOST, *host);
+        }
+        request.body(()).unwrap().into_parts().0
+    }
+
+    fn read(
+        version: Version,
+        uri: &str,
+        hosts: &[&[u8]],
+    ) -> Result<(String, Option<u16>, String), Reason> {
+        let host = Host::of(&head(version, uri, hosts), ([10, 3, 0, 21], 80).into())?;
+        Ok((
+            host.name().to_owned(),
+            host.port(),
+            host.as_sent().to_str().unwrap().to_owned(),
+        ))
+    }
+
+    #[test]
+    fn hosts_have_one_form_and_are_kept_as_sent() {
+        for (sent, name, port) in [
+            ("example.com", "example.com", None),
+            ("Example.COM:8080", "example.com", Some(8080)),
+            ("example.com.", "example.com", None),
+            ("EXAMPLE.com.:80", "example.com", Some(80)),
+            ("example.com:", "example.com", None),
+            ("a_b-c.test", "a_b-c.test", None),
+            ("192.0.2.1:80", "192.0.2.1", Some(80)),
+            ("[2001:DB8:0::1]:443", "[2001:db8::1]", Some(443)),
+            ("[::1]", "[::1]", None),
+        ] {
+            assert_eq!(
+                read(Version::HTTP_11, "/", &[sent.as_bytes()]),
+                Ok((name.into(), port, sent.into())),
+                "{sent}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_no_host_is_refused() {
+        let long_label = "a".repeat(64);
+        let long_name = "a.".repeat(127);
+        for sent in [
+            "",
+            ".",
+            "a..b",
+            ".a",
+            "a b",
+            "a/b",
+            "a?b",
+            "a#b",
+            "user@a",
+            "a:b",
+            "a:80:80",
+            "a:99999",
+            "a:+80",
+            "a,b",
+            "a%2eb",
+            "[::1",
+            "::1",
+            "[::1]x",
+            "[::1]x:80",
+            "[::1%25eth0]",
+            "[127.0.0.1]",
+            "\\a",
+            "a\tb",
+            "a\"b",
+            "*",
+            "*.a",
+            &long_label,
+            &format!("{long_name}abc"),
+        ] {
+            assert_eq!(
+                read(Version::HTTP_11, "/", &[sent.as_bytes()]),
+                Err(Reason::HostInvalid),
+                "{sent:?}"
+            );
+        }
+        assert_eq!(
+            read(Version::HTTP_11, "/", &[b"a\xff"]),
+            Err(Reason::HostInvalid)
+        );
+        assert_eq!(
+            read(Version::HTTP_11, "/", &["\u{e4}.de".as_bytes()]),
+            Err(Reason::HostInvalid)
+        );
+    }
+
+    #[test]
+    fn a_host_is_named_exactly_once() {
+        let found = |name: &str| Ok((name.to_owned(), None, name.to_owned()));
+        type Row = (
+            Version,
+            &'static str,
+            &'static [&'static [u8]],
+            Result<(), Reason>,
+        );
+        let table: &[Row] = &[
+            (Version::HTTP_11, "/", &[], Err(Reason::HostMissing)),
+            (
+                Version::HTTP_11,
+                "/",
+                &[b"a", b"a"],
+                Err(Reason::HostRepeated),
+            ),
+            (
+                Version::HTTP_11,
+                "/",
+                &[b"a", b"b"],
+                Err(Reason::HostRepeated),
+            ),
+            (
+                Version::HTTP_10,
+                "/",
+                &[b"a", b"a"],
+                Err(Reason::HostRepeated),
+            ),
+            (Version::HTTP_11, "/", &[b"a"], Ok(())),
+            (Version::HTTP_11, "http://a/", &[b"a"], Ok(())),
+            (Version::HTTP_11, "http://a/", &[b"A:80"], Ok(())),
+            (
+                Version::HTTP_11,
+                "http://a/",
+                &[b"b"],
+                Err(Reason::HostConflict),
+            ),
+            (
+                Version::HTTP_11,
+                "http://a/",
+                &[b"a:81"],
+                Err(Reason::HostConflict),
+            ),
+            (Version::HTTP_11, "http://a/", &[], Err(Reason::HostMissing)),
+            (Version::HTTP_2, "https://a/", &[], Ok(())),
+            (Version::HTTP_2, "https://a/", &[b"a"], Ok(())),
+            (
+                Version::HTTP_2,
+                "https://a/",
+                &[b"b"],
+                Err(Reason::HostConflict),
+            ),
+            (
+                Version::HTTP_2,
+                "https://user@a/",
+                &[],
+                Err(Reason::HostInvalid),
+            ),
+            (Version::HTTP_2, "/", &[], Err(Reason::HostMissing)),
+        ];
+        for (version, uri, hosts, expected) in table {
+            let expected = (*expected).and_then(|()| found("a"));
+            assert_eq!(
+                read(*version, uri, hosts),
+                expected,
+                "{version:?} {uri} {hosts:?}"
+            );
+        }
+        assert_eq!(
+            read(Version::HTTP_10, "/", &[]),
+            Ok(("10.3.0.21".into(), Some(80), "10.3.0.21:80".into())),
+            "HTTP/1.0 may leave it out: RFC 9112 section 3.3"
+        );
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_a_host_in_canonical_form_or_none(sent in proptest::collection::vec(proptest::num::u8::ANY, 0..40)) {
+            if let Some(host) = HeaderValue::from_bytes(&sent).ok().and_then(Host::parse) {
+                let again = Host::parse(HeaderValue::from_str(host.name()).unwrap()).unwrap();
+                proptest::prop_assert_eq!(again.name(), host.name());
+                proptest::prop_assert!(!host.name().bytes().any(|byte| byte.is_ascii_uppercase()));
+            }
+        }
+    }
 }

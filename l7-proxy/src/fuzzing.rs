@@ -1,0 +1,222 @@
+//! Entry points for fuzzers: any bytes in, no panic, and the promises of the module asserted.
+
+use crate::config::Config;
+use crate::normalise::{
+    ClientFacts, Forwarding, Host, Path, Peer, Target, check_lengths, strip_request, strip_response,
+};
+use crate::route::{HostPattern, PathPattern, Router, Rule, UpstreamId};
+use http::header::{HeaderName, HeaderValue};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Request, Version};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::LazyLock;
+
+/// Takes the bytes as a request head (first line the target, then `name: value` lines) and runs it through everything between parsing and
+/// the backend: host, path, lengths, routing, stripping, forwarded fields.
+///
+/// # Panics
+/// When a promise is broken: an accepted path with dot segments, a path that normalises differently the second time, a route that the
+/// forwarded path would not find, a field of the connection that survives.
+pub fn normalise(input: &[u8]) {
+    let mut lines = input.split(|byte| *byte == b'\n');
+    let target = lines.next().unwrap_or_default();
+    let (version, target) = match target.split_first() {
+        Some((b'0', rest)) => (Version::HTTP_10, rest),
+        Some((b'2', rest)) => (Version::HTTP_2, rest),
+        _ => (Version::HTTP_11, target),
+    };
+    let Ok(request) = Request::builder().version(version).uri(target).body(()) else {
+        return;
+    };
+    let (mut parts, ()) = request.into_parts();
+    parts.headers = fields(lines);
+    let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 80));
+    if let Ok(target) = Target::of(&parts, local) {
+        assert!(
+            check_lengths(&parts.headers).is_ok(),
+            "an accepted head has one length"
+        );
+        check_path(&target.path);
+        check_host(&target.host);
+        check_routing(&target);
+        check_forwarding(&mut parts.headers, &target.host);
+    }
+    strip_response(&mut parts.headers);
+    check_stripped(&parts.headers);
+}
+
+/// Parses the bytes as a configuration file.
+///
+/// # Panics
+/// When the parser does.
+pub fn config(input: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(input) {
+        match Config::from_toml("fuzz.toml", text) {
+            Ok(config) => assert!(
+                !config.listeners.is_empty()
+                    && !config.routes.is_empty()
+                    && !config.upstreams.is_empty()
+            ),
+            Err(mistakes) => assert!(!mistakes.to_string().is_empty(), "a refusal says why"),
+        }
+    }
+}
+
+fn fields<'i>(lines: impl Iterator<Item = &'i [u8]>) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for line in lines.take(64) {
+        let mut halves = line.splitn(2, |byte| *byte == b':');
+        let name = HeaderName::from_bytes(halves.next().unwrap_or_default());
+        let value = HeaderValue::from_bytes(halves.next().unwrap_or_default().trim_ascii());
+        if let (Ok(name), Ok(value)) = (name, value) {
+            headers.append(name, value);
+        }
+    }
+    headers
+}
+
+fn check_path(path: &Path) {
+    for reading in [
+        path.forwarded().path(),
+        path.routing(),
+        path.decoded().unwrap_or("/"),
+    ] {
+        let star = path.forwarded().as_str() == "*";
+        assert!(
+            reading.starts_with('/') || star,
+            "{reading:?} does not begin at the root"
+        );
+        assert!(
+            !reading
+                .split('/')
+                .any(|segment| segment == "." || segment == ".."),
+            "{reading:?} has dot segments"
+        );
+    }
+    assert!(
+        !path.routing().contains("//"),
+        "{:?} has empty segments",
+        path.routing()
+    );
+    if path.forwarded().as_str() != "*" {
+        assert_eq!(
+            Path::new(path.forwarded()).as_ref(),
+            Ok(path),
+            "normalising twice is normalising once"
+        );
+    }
+}
+
+fn check_host(host: &Host) {
+    let again = HeaderValue::from_str(host.name())
+        .ok()
+        .and_then(Host::parse);
+    assert_eq!(
+        again.as_ref().map(Host::name),
+        Some(host.name()),
+        "a canonical name is a name"
+    );
+}
+
+/// The backend, reading the forwarded path as it stands or with slashes decoded, ends up where the router did.
+fn check_routing(target: &Target) {
+    static ROUTER: LazyLock<Router> = LazyLock::new(|| {
+        let rule = |name: &str, hosts: &[&str], path| {
+            let hosts = hosts
+                .iter()
+                .filter_map(|host| HostPattern::parse(host).ok())
+                .collect();
+            Rule {
+                name: name.into(),
+                hosts,
+                path,
+                upstream: UpstreamId(0),
+            }
+        };
+        let prefixes = ["/admin", "/api", "/api/users"]
+            .into_iter()
+            .filter_map(|path| PathPattern::prefix(path).ok());
+        let mut rules: Vec<Rule> = prefixes
+            .enumerate()
+            .map(|(index, path)| rule(&index.to_string(), &["*", "a"], path))
+            .collect();
+        rules.push(rule("wildcard", &["*.a"], PathPattern::Any));
+        rules.push(rule("any", &["*"], PathPattern::Any));
+        Router::new(&rules)
+    });
+    let Ok(route) = ROUTER.find(&target.host, &target.path) else {
+        return;
+    };
+    let decoded = target
+        .path
+        .routing()
+        .replace("%2F", "/")
+        .replace("%5C", "/");
+    if let Some(decoded) = PathAndQuery::try_from(decoded)
+        .ok()
+        .and_then(|decoded| Path::new(&decoded).ok())
+    {
+        assert_eq!(
+            ROUTER.find(&target.host, &decoded),
+            Ok(route),
+            "two readings of one path have one route"
+        );
+    }
+}
+
+fn check_forwarding(headers: &mut HeaderMap, host: &Host) {
+    let peer = Peer::new(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    strip_request(headers);
+    check_stripped(headers);
+    let client = Forwarding::default().apply(
+        headers,
+        ClientFacts {
+            peer: &peer,
+            scheme: "http",
+            host,
+        },
+    );
+    assert_eq!(client, peer.address());
+    assert_eq!(headers.get_all("x-forwarded-for").iter().count(), 1);
+    assert_eq!(
+        headers.get("x-real-ip").map(HeaderValue::as_bytes),
+        Some(b"127.0.0.1".as_slice())
+    );
+}
+
+fn check_stripped(headers: &HeaderMap) {
+    for name in [
+        "keep-alive",
+        "proxy-connection",
+        "transfer-encoding",
+        "upgrade",
+    ] {
+        assert!(!headers.contains_key(name), "{name} is forwarded");
+    }
+    let connection = headers.get("connection").map(HeaderValue::as_bytes);
+    assert!(
+        matches!(connection, None | Some(b"te")),
+        "Connection is forwarded"
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    proptest::proptest! {
+        #[test]
+        fn no_head_breaks_a_promise(
+            target in "[012]?(http://[aA.:@]{0,4})?/([a.;/]|%2[eEfF5]|%5c|%0[0aA]|\\\\|\\?|api|admin|users){0,10}",
+            fields in "((host|Host|connection|te|upgrade|content-length|transfer-encoding|x-forwarded-for): ?[a0-9.:,]{0,6}\\n){0,5}",
+        ) {
+            normalise(format!("{target}\n{fields}").as_bytes());
+        }
+
+        #[test]
+        fn no_bytes_break_a_promise(input in proptest::collection::vec(proptest::num::u8::ANY, 0..200)) {
+            normalise(&input);
+            config(&input);
+        }
+    }
+}
