@@ -14,7 +14,7 @@ const NEWEST: (u32, u32) = (24, 11);
 /// The libraries whose symbols the bindings and the shim use. Drivers are plugins that EAL loads at run time.
 const LIBRARIES: [&str; 5] = ["rte_eal", "rte_ethdev", "rte_mbuf", "rte_mempool", "rte_ring"];
 
-const FUNCTIONS: [&str; 38] = [
+const FUNCTIONS: [&str; 39] = [
     "rte_eal_init",
     "rte_eal_cleanup",
     "rte_eal_remote_launch",
@@ -26,7 +26,8 @@ const FUNCTIONS: [&str; 38] = [
     "rte_openlog_stream",
     "rte_strerror",
     "rte_version",
-    "rte_eth_allmulticast_enable",
+    "rte_dev_probe",
+    "rte_eth_dev_is_valid_port",
     "rte_eth_dev_adjust_nb_rx_tx_desc",
     "rte_eth_dev_close",
     "rte_eth_dev_configure",

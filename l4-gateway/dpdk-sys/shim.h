@@ -7,6 +7,7 @@
 #include <stdio.h>
 
 #include <rte_config.h>
+#include <rte_dev.h>
 #include <rte_eal.h>
 #include <rte_errno.h>
 #include <rte_ethdev.h>

@@ -1,1 +1,28 @@
 //! Weir's L4 tier: DPDK forwarders (FULLNAT), the actors that steer them, and their command line.
+//!
+//! - [`config`]: what a node is told, parsed into types that can't be wrong.
+//! - [`control`]: what the node knows and decides, pure.
+//! - [`dpdk`]: the safe side of DPDK, and the only unsafe code here.
+//! - [`worker`]: the loop of a forwarding lcore around the pure [`dataplane`].
+//! - [`forwarder`]: ports and workers, put together.
+//! - [`actors`]: who runs on the control side, and what they tell each other.
+//! - [`run`]: the life of a node.
+
+#![deny(unsafe_code)]
+
+pub mod actors;
+mod admin;
+pub mod cli;
+pub mod config;
+pub mod control;
+#[allow(unsafe_code)]
+pub mod dpdk;
+mod error;
+pub mod forwarder;
+pub mod liveness;
+mod metrics;
+pub mod run;
+mod status;
+pub mod worker;
+
+pub use error::Error;

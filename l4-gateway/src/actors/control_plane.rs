@@ -1,0 +1,292 @@
+//! Owns [`Control`], feeds it and carries out its actions.
+
+use std::collections::VecDeque;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Actor, Addr, AsyncContext, Context, Handler, Message};
+use arc_swap::ArcSwap;
+use dataplane::{Event, Protocol, ServiceId, Tables, TargetId};
+use health::{Checker, SetChecks, Transition};
+use serde::Serialize;
+use shared::bus::{Bus, Change, Prefix, unix_ms};
+use shared::telemetry::monotonic;
+
+use crate::control::{Action, Control, Pulse, Target, target_id};
+use crate::forwarder::Forwarder;
+use crate::worker::{News, Times};
+
+/// How often time is passed on: offers expire, others hear of this node.
+const TICK: Duration = Duration::from_secs(1);
+
+/// What the control side knows, for `/status` and metrics.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct View {
+    /// Why the node is not ready; none if it is.
+    pub not_ready: Option<String>,
+    /// Whether it is being emptied.
+    pub draining: bool,
+    /// Whether frames are forwarded.
+    pub forwarding: bool,
+    /// The services, in the order of the configuration.
+    pub services: Vec<ServiceView>,
+}
+
+/// A service as the control side knows it.
+#[derive(Debug, Clone, Serialize)]
+pub struct ServiceView {
+    /// Its name.
+    pub name: String,
+    /// Its VIP.
+    pub vip: Ipv4Addr,
+    /// `tcp` or `udp`.
+    pub protocol: &'static str,
+    /// Its port.
+    pub port: u16,
+    /// Targets that take new flows.
+    pub healthy: u32,
+    /// All its targets.
+    pub targets: Vec<TargetView>,
+    /// Its number in the data plane.
+    #[serde(skip)]
+    pub id: Option<ServiceId>,
+}
+
+/// A target as the control side knows it.
+#[derive(Debug, Clone, Serialize)]
+pub struct TargetView {
+    /// Where it listens.
+    pub address: SocketAddrV4,
+    /// Its share of new flows.
+    pub weight: u16,
+    /// Whether it serves.
+    pub up: bool,
+    /// Whether it wants no new flows.
+    pub draining: bool,
+    /// The node that registered it; none for targets of the configuration.
+    pub registered_by: Option<String>,
+    /// What probes found.
+    pub reason: String,
+    /// Since when, in milliseconds of Unix time; 0 if nobody probed yet.
+    pub since_unix_ms: u64,
+    /// Its number in the data plane.
+    #[serde(skip)]
+    pub id: Option<TargetId>,
+}
+
+/// Where ControlPlane leaves its [`View`] for anybody to read.
+#[derive(Debug, Clone, Default)]
+pub struct Board(Arc<ArcSwap<View>>);
+
+impl Board {
+    /// The latest view.
+    pub fn read(&self) -> Arc<View> {
+        self.0.load_full()
+    }
+}
+
+/// Frames are forwarded, or not any more.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct PulseIs(pub Pulse);
+
+/// The process is about to end: tell others to send elsewhere.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Stop;
+
+/// Owns the node's knowledge.
+pub struct ControlPlane {
+    control: Control,
+    forwarder: Arc<Forwarder>,
+    bus: Bus,
+    checker: Addr<Checker>,
+    board: Board,
+    /// Snapshots that a worker may still read; the last holder frees one, and that should not be a worker.
+    retired: VecDeque<Arc<Tables>>,
+    /// The workers' heartbeats when the snapshot in force was published, until all have moved on.
+    published_at: Option<Vec<u64>>,
+    /// The workers' times at the last tick.
+    times: Vec<Times>,
+}
+
+impl ControlPlane {
+    /// Starts it in the current actix system. `control` must have made the snapshot that `forwarder` started with.
+    pub fn launch(mut control: Control, forwarder: Arc<Forwarder>, bus: Bus, board: Board) -> Addr<ControlPlane> {
+        control.published(forwarder.tables());
+        ControlPlane::create(|context| {
+            let checker = Checker::new(context.address().recipient()).start();
+            let times = forwarder.worker_states().iter().map(|state| state.times()).collect();
+            ControlPlane { control, forwarder, bus, checker, board, retired: VecDeque::new(), published_at: None, times }
+        })
+    }
+
+    fn carry_out(&mut self, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::Publish(tables) => self.publish(tables),
+                Action::Put(record) => self.bus.put(record),
+                Action::Delete(key) => self.bus.delete(&key),
+                Action::Check(checks) => self.checker.do_send(SetChecks(checks)),
+                Action::Warn(text) => {
+                    shared::log_at_most_every!(Duration::from_secs(1), tracing::Level::WARN, "{text}");
+                }
+            }
+        }
+        self.show();
+    }
+
+    fn publish(&mut self, tables: Tables) {
+        let tables = Arc::new(tables);
+        self.control.published(tables.clone());
+        self.retired.push_back(self.forwarder.publish(tables));
+        self.published_at = Some(self.beats());
+    }
+
+    fn beats(&self) -> Vec<u64> {
+        self.forwarder.worker_states().iter().map(|state| state.heartbeat()).collect()
+    }
+
+    fn tick(&mut self, _: &mut Context<ControlPlane>) {
+        let times: Vec<Times> = self.forwarder.worker_states().iter().map(|state| state.times()).collect();
+        let load = times.iter().zip(&self.times).map(|(now, before)| now.busy_share_since(before)).fold(0.0, f64::max);
+        self.times = times;
+        let actions = self.control.tick(monotonic(), load);
+        self.carry_out(actions);
+        self.tidy();
+    }
+
+    /// Frees old snapshots and numbers once no worker can use them.
+    fn tidy(&mut self) {
+        let Some(then) = &self.published_at else { return };
+        // A worker loads the snapshot at the start of a round; two beats later it has finished every round begun before.
+        if self.beats().iter().zip(then).all(|(now, then)| *now >= then + 2) {
+            self.published_at = None;
+            self.retired.clear();
+            self.control.reclaim(self.forwarder.counters());
+        }
+    }
+
+    fn show(&self) {
+        let tables = self.forwarder.tables();
+        let services = self.control.services().iter().map(|service| {
+            let target = |(address, target): (&SocketAddrV4, &Target)| TargetView {
+                address: *address,
+                weight: target.weight(),
+                up: target.is_up(),
+                draining: target.is_draining(),
+                registered_by: target.offer.as_ref().map(|offer| offer.node.clone()),
+                reason: target.verdict.as_ref().map_or_else(|| "not probed".into(), |verdict| verdict.reason.clone()),
+                since_unix_ms: target.verdict.as_ref().map_or(0, |verdict| verdict.since_unix_ms),
+                id: service.id.and_then(|service| target_id(&tables, service, *address)),
+            };
+            ServiceView {
+                name: service.settings.name.clone(),
+                vip: service.settings.vip,
+                protocol: match service.settings.protocol {
+                    Protocol::Tcp => "tcp",
+                    Protocol::Udp => "udp",
+                },
+                port: service.settings.port,
+                healthy: service.counts().0,
+                targets: service.targets().map(target).collect(),
+                id: service.id,
+            }
+        });
+        self.board.0.store(Arc::new(View {
+            not_ready: self.control.ready().err(),
+            draining: self.control.is_draining(),
+            forwarding: *self.control.pulse() == Pulse::Beating,
+            services: services.collect(),
+        }));
+    }
+
+    fn service_name(&self, id: ServiceId) -> &str {
+        let known = self.control.services().iter().find(|service| service.id == Some(id));
+        known.map_or("(removed)", |service| &service.settings.name)
+    }
+
+    fn target_address(&self, id: TargetId) -> String {
+        let tables = self.forwarder.tables();
+        tables.target(id).map_or_else(|| "(removed)".into(), |target| target.config.address.to_string())
+    }
+}
+
+impl Actor for ControlPlane {
+    type Context = Context<ControlPlane>;
+
+    fn started(&mut self, context: &mut Context<ControlPlane>) {
+        let actions = self.control.begin();
+        self.carry_out(actions);
+        // One watch for all: a snapshot of it is complete, so what it lacks is known to be missing.
+        self.bus.watch(Prefix::All, context.address().recipient());
+        context.run_interval(TICK, ControlPlane::tick);
+    }
+}
+
+impl Handler<Change> for ControlPlane {
+    type Result = ();
+
+    fn handle(&mut self, change: Change, _: &mut Context<ControlPlane>) {
+        let actions = self.control.bus(monotonic(), &change);
+        if !actions.is_empty() {
+            self.carry_out(actions);
+        }
+    }
+}
+
+impl Handler<Transition> for ControlPlane {
+    type Result = ();
+
+    fn handle(&mut self, transition: Transition, _: &mut Context<ControlPlane>) {
+        let actions = self.control.health(unix_ms(), &transition);
+        self.carry_out(actions);
+    }
+}
+
+impl Handler<PulseIs> for ControlPlane {
+    type Result = ();
+
+    fn handle(&mut self, PulseIs(pulse): PulseIs, _: &mut Context<ControlPlane>) {
+        let actions = self.control.pulse_is(pulse);
+        self.carry_out(actions);
+    }
+}
+
+impl Handler<Stop> for ControlPlane {
+    type Result = ();
+
+    fn handle(&mut self, _: Stop, _: &mut Context<ControlPlane>) {
+        let actions = self.control.stop();
+        self.carry_out(actions);
+    }
+}
+
+impl Message for News {
+    type Result = ();
+}
+
+impl Handler<News> for ControlPlane {
+    type Result = ();
+
+    /// The data plane repeats an event about once a second at most.
+    fn handle(&mut self, News { worker, event }: News, _: &mut Context<ControlPlane>) {
+        match event {
+            Event::PortsExhausted { service, target } => {
+                let (service, target) = (self.service_name(service), self.target_address(target));
+                tracing::warn!(worker, service, target, "no local port is free towards the target, new flows are refused: add local_ips");
+            }
+            Event::FlowTableFull => {
+                tracing::warn!(worker, "the flow table is full, new flows are refused: raise workers.flows");
+            }
+            Event::NoTarget { service } => {
+                tracing::warn!(worker, service = self.service_name(service), "no target takes new flows");
+            }
+            Event::Unresolved { port, address } => {
+                tracing::warn!(worker, port = port.0, %address, "the next hop does not answer ARP");
+            }
+            Event::Learned { .. } => {}
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! `[eal]`, `[workers]` and `[drain]`: what the process takes from the machine, and how it ends.
+
+use std::time::Duration;
+
+use dataplane::Limits;
+use shared::config::{ByteSize, Table};
+
+use crate::worker::Poll;
+
+/// `[eal]`: DPDK's memory and further arguments.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EalSection {
+    /// Hugepages of the host; otherwise ordinary pages.
+    pub huge_pages: bool,
+    /// Memory for frames and rings with ordinary pages; worked out from the ports if not given.
+    pub memory: Option<ByteSize>,
+    /// Frame buffers; worked out from the ports if not given.
+    pub frames: Option<u32>,
+    /// Keeps the runtime files of nodes on one host apart; the node's id if not given.
+    pub file_prefix: Option<String>,
+    /// Further arguments for EAL.
+    pub args: Vec<String>,
+}
+
+/// Arguments that other keys stand for, and those keys.
+const SPOKEN_FOR: [(&[&str], &str); 6] = [
+    (&["-l", "-c", "--lcores", "-s", "--main-lcore"], "workers.count and workers.cores"),
+    (&["-a", "--allow", "--vdev", "-b", "--block"], "the `device` of [[ports]]"),
+    (&["--no-huge"], "eal.huge_pages"),
+    (&["-m"], "eal.memory"),
+    (&["--file-prefix"], "eal.file_prefix"),
+    (&["-h", "--help", "-v", "--version"], "the command line of l4-gateway"),
+];
+
+impl EalSection {
+    pub(super) fn parse(root: &mut Table<'_>) -> EalSection {
+        let Some(mut eal) = root.table("eal") else {
+            return EalSection { huge_pages: true, memory: None, frames: None, file_prefix: None, args: Vec::new() };
+        };
+        let huge_pages = eal.or("huge_pages", true);
+        let memory = eal.optional::<ByteSize>("memory");
+        if let Some(memory) = memory {
+            if huge_pages {
+                eal.mistake("memory", "hugepages are taken as they are needed", "leave it out, or set huge_pages = false");
+            }
+            if !(32 << 20..=64 << 30).contains(&memory.bytes()) {
+                eal.mistake("memory", format!("expected 32MiB to 64GiB, got {memory}"), "");
+            }
+        }
+        let frames = match eal.has("frames") {
+            true => Some(eal.within("frames", 1023..=8_388_607, 16_383)),
+            false => None,
+        };
+        let file_prefix = eal.optional::<String>("file_prefix");
+        if let Some(prefix) = &file_prefix
+            && !shared::bus::is_name(prefix)
+        {
+            eal.mistake("file_prefix", format!("{prefix:?} can't be one"), "1 to 64 letters, digits, dots, dashes or underscores");
+        }
+        let args = eal.or::<Vec<String>>("args", Vec::new());
+        for argument in &args {
+            let name = argument.split('=').next().unwrap_or_default();
+            if let Some((_, key)) = SPOKEN_FOR.iter().find(|(names, _)| names.contains(&name)) {
+                eal.mistake("args", format!("{name} is set by the gateway itself"), format!("use {key}"));
+            }
+            if argument.contains('\0') {
+                eal.mistake("args", "an argument holds a zero byte", "");
+            }
+        }
+        EalSection { huge_pages, memory, frames, file_prefix, args }
+    }
+}
+
+/// `[workers]`: who forwards.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkersSection {
+    /// A worker each: the CPU it is pinned to, or none to let the kernel place it.
+    pub cpus: Vec<Option<u32>>,
+    /// How they wait for frames.
+    pub poll: Poll,
+    /// Flows each of them holds.
+    pub flows: u32,
+    /// A worker that has not turned its loop for so long is taken for dead.
+    pub stall_limit: Duration,
+}
+
+/// Most workers of a node.
+const MOST: usize = 64;
+
+impl WorkersSection {
+    /// How many workers there are; at least one.
+    pub fn count(&self) -> u16 {
+        self.cpus.len() as u16
+    }
+
+    /// What each worker may hold.
+    pub fn limits(&self) -> Limits {
+        Limits { flows: self.flows, ..Limits::default() }
+    }
+
+    pub(super) fn parse(root: &mut Table<'_>) -> WorkersSection {
+        const LONGEST_SLEEP: Duration = Duration::from_micros(200);
+        let defaults = WorkersSection {
+            cpus: vec![None],
+            poll: Poll::Busy,
+            flows: dataplane::DEFAULT_FLOWS,
+            stall_limit: Duration::from_millis(100),
+        };
+        let Some(mut workers) = root.table("workers") else { return defaults };
+        let count = workers.within("count", 1..=MOST, 1);
+        let cores = workers.optional::<Vec<u32>>("cores");
+        if let Some(cores) = &cores {
+            if cores.is_empty() || cores.len() > MOST {
+                workers.mistake("cores", format!("expected 1 to {MOST} CPUs, got {}", cores.len()), "");
+            }
+            if workers.has("count") && count != cores.len() {
+                let message = format!("{} CPUs, but count = {count}", cores.len());
+                workers.mistake("cores", message, "`cores` alone says how many workers there are");
+            }
+            let names: Vec<String> = cores.iter().map(u32::to_string).collect();
+            let path = "workers.cores".to_owned();
+            workers.unique("CPU", names.iter().map(|name| (path.clone(), name.as_str())));
+        }
+        let sleep = Duration::from_micros(10)..=Duration::from_millis(10);
+        let longest = workers.within("longest_sleep", sleep, LONGEST_SLEEP);
+        let adaptive = Poll::Adaptive { longest };
+        let poll = workers.one_of_or("poll", &[("busy", Poll::Busy), ("adaptive", adaptive)], defaults.poll);
+        if poll == Poll::Busy && workers.has("longest_sleep") {
+            workers.mistake("longest_sleep", "busy workers never sleep", "set poll = \"adaptive\", or leave it out");
+        }
+        let flows = workers.within("flows", 1024..=1 << 26, defaults.flows);
+        let stall_limit =
+            workers.within("stall_limit", Duration::from_millis(20)..=Duration::from_secs(10), defaults.stall_limit);
+        let cpus = match cores {
+            Some(cores) if !cores.is_empty() => cores.into_iter().map(Some).collect(),
+            _ => vec![None; count],
+        };
+        WorkersSection { cpus, poll, flows, stall_limit }
+    }
+}
+
+/// `[drain]`: how a node leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DrainSection {
+    /// After SIGTERM, how long flows may take to finish.
+    pub deadline: Duration,
+}
+
+impl DrainSection {
+    pub(super) fn parse(root: &mut Table<'_>) -> DrainSection {
+        const DEFAULT: Duration = Duration::from_secs(30);
+        let deadline = root
+            .table("drain")
+            .map_or(DEFAULT, |mut drain| drain.within("deadline", Duration::ZERO..=Duration::from_secs(24 * 3600), DEFAULT));
+        DrainSection { deadline }
+    }
+}

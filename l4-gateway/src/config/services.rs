@@ -1,0 +1,221 @@
+//! `[[services]]`: VIP, protocol and port, and the targets behind them.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::time::Duration;
+
+use dataplane::{Protocol, Scheduler, Timeouts, Timestamps, UnknownSegment};
+use health::CheckSettings;
+use shared::config::Table;
+
+use super::PortConfig;
+
+/// A service as written.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ServiceSettings {
+    /// The name in records, statuses and metrics.
+    pub name: String,
+    /// The address clients connect to.
+    pub vip: Ipv4Addr,
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// The port clients connect to.
+    pub port: u16,
+    /// How new flows are spread.
+    pub scheduler: Scheduler,
+    /// What a TCP segment of no known flow gets.
+    pub on_unknown_segment: UnknownSegment,
+    /// Whether TCP timestamps of clients reach the targets.
+    pub timestamps: Timestamps,
+    /// How long idle flows are kept.
+    pub timeouts: Timeouts,
+    /// Targets that need no registration.
+    pub targets: Vec<StaticTarget>,
+    /// Whether nodes that register for the service by the bus are targets too.
+    pub from_registrations: bool,
+    /// How targets are checked; without it each is taken to be up.
+    pub health: Option<CheckSettings>,
+}
+
+/// A target from the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StaticTarget {
+    /// Where it listens.
+    pub address: SocketAddrV4,
+    /// Its share of new flows.
+    pub weight: u16,
+}
+
+/// Flow timeouts that make sense.
+const TIMEOUTS: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(7 * 24 * 3600);
+
+/// Largest weight; what is registered above counts as this.
+pub(crate) const MOST_WEIGHT: u16 = 1000;
+
+pub(super) fn parse(root: &mut Table<'_>, ports: &[PortConfig]) -> Vec<ServiceSettings> {
+    let tables = root.tables("services");
+    if tables.is_empty() {
+        root.mistake("services", "no service is there", "add a [[services]] with `name`, `vip`, `protocol` and `port`");
+    }
+    let mut services = Vec::new();
+    for (index, mut table) in tables.into_iter().enumerate() {
+        services.extend(service(&mut table, ports).map(|service| (index, service)));
+    }
+    let names: Vec<_> =
+        services.iter().map(|(index, service)| (format!("services[{index}].name"), service.name.as_str())).collect();
+    root.unique("the service name", names);
+    let keys: Vec<_> = services
+        .iter()
+        .map(|(index, service)| (format!("services[{index}]"), key(service.vip, service.protocol, service.port)))
+        .collect();
+    root.unique("the service on", keys.iter().map(|(path, key)| (path.clone(), key.as_str())));
+    services.into_iter().map(|(_, service)| service).collect()
+}
+
+fn service(table: &mut Table<'_>, ports: &[PortConfig]) -> Option<ServiceSettings> {
+    let name = table.required::<String>("name");
+    if let Some(name) = &name
+        && !shared::bus::is_name(name)
+    {
+        table.mistake("name", format!("{name:?} can't be a service's name"), "1 to 64 letters, digits, dots, dashes or underscores");
+    }
+    let vip = table.required::<Ipv4Addr>("vip");
+    if let Some(vip) = vip {
+        check_vip(table, vip, ports);
+    }
+    let protocol = match table.has("protocol") {
+        true => table.one_of("protocol", &[("tcp", Protocol::Tcp), ("udp", Protocol::Udp)]),
+        false => {
+            table.mistake("protocol", "is missing", "write \"tcp\" or \"udp\"");
+            None
+        }
+    };
+    let port = table.required::<u16>("port");
+    if port == Some(0) {
+        table.mistake("port", "0 is not a port", "");
+    }
+    let schedulers = [
+        ("rr", Scheduler::RoundRobin),
+        ("wrr", Scheduler::WeightedRoundRobin),
+        ("wlc", Scheduler::WeightedLeastConnections),
+        ("maglev", Scheduler::Maglev),
+    ];
+    let scheduler = table.one_of_or("scheduler", &schedulers, Scheduler::WeightedRoundRobin);
+    let unknown = [("rst", UnknownSegment::Reset), ("drop", UnknownSegment::Drop)];
+    let on_unknown_segment = table.one_of_or("on_unknown_segment", &unknown, UnknownSegment::Reset);
+    let choices = [("strip", Timestamps::Strip), ("keep", Timestamps::Keep)];
+    let timestamps = table.one_of_or("timestamps", &choices, Timestamps::Strip);
+    let timeouts = table.table("timeouts").map(|mut table| timeouts(&mut table)).unwrap_or_default();
+    let targets = targets(table, ports);
+    let from_registrations = table.or("from_registrations", false);
+    if targets.is_empty() && !from_registrations && !table.has("targets") {
+        table.mistake("targets", "the service has none", "add [[services.targets]], or from_registrations = true");
+    }
+    let health = table.table("health").and_then(|mut table| CheckSettings::parse(&mut table));
+    Some(ServiceSettings {
+        name: name?,
+        vip: vip?,
+        protocol: protocol?,
+        port: port?,
+        scheduler,
+        on_unknown_segment,
+        timestamps,
+        timeouts,
+        targets,
+        from_registrations,
+        health,
+    })
+}
+
+fn check_vip(table: &mut Table<'_>, vip: Ipv4Addr, ports: &[PortConfig]) {
+    if vip.is_unspecified() || vip.is_multicast() || vip.is_broadcast() || vip.is_loopback() {
+        table.mistake("vip", format!("{vip} is not an address that clients can connect to"), "take a unicast address");
+    }
+    for port in ports {
+        if port.address.address == vip {
+            let hint = "take an address of its own, as the node's kernel and ARP use that one";
+            table.mistake("vip", format!("{vip} is the address of port {}", port.name), hint);
+        }
+        if port.local_ips.contains(&vip) {
+            let hint = "replies of targets come to LocalIPs, so they can't be VIPs";
+            table.mistake("vip", format!("{vip} is a LocalIP of port {}", port.name), hint);
+        }
+    }
+}
+
+fn timeouts(table: &mut Table<'_>) -> Timeouts {
+    let defaults = Timeouts::default();
+    Timeouts {
+        syn: table.within("syn", TIMEOUTS, defaults.syn),
+        established: table.within("established", TIMEOUTS, defaults.established),
+        fin_wait: table.within("fin_wait", TIMEOUTS, defaults.fin_wait),
+        time_wait: table.within("time_wait", TIMEOUTS, defaults.time_wait),
+        close: table.within("close", TIMEOUTS, defaults.close),
+        udp: table.within("udp", TIMEOUTS, defaults.udp),
+    }
+}
+
+fn targets(table: &mut Table<'_>, ports: &[PortConfig]) -> Vec<StaticTarget> {
+    let mut targets = Vec::new();
+    let mut seen = BTreeSet::new();
+    for mut table in table.tables("targets") {
+        let address = table.required::<SocketAddr>("address");
+        let weight = table.within("weight", 0..=MOST_WEIGHT, 1);
+        let Some(address) = address else { continue };
+        let IpAddr::V4(ip) = address.ip() else {
+            table.mistake("address", format!("{address}: IPv6 is not forwarded"), "name an IPv4 address");
+            continue;
+        };
+        let address = SocketAddrV4::new(ip, address.port());
+        if address.port() == 0 {
+            table.mistake("address", "0 is not a port", "");
+        }
+        if !seen.insert(address) {
+            table.mistake("address", format!("{address} is a target of this service already"), "leave one out");
+        }
+        if let Err(why) = reachable(ip, ports) {
+            table.mistake("address", why.0, why.1);
+        }
+        targets.push(StaticTarget { address, weight });
+    }
+    targets
+}
+
+/// Whether a target can be forwarded to: it needs a way and, at the end of it, a LocalIP.
+pub(crate) fn reachable(target: Ipv4Addr, ports: &[PortConfig]) -> Result<(), (String, String)> {
+    if ports.is_empty() {
+        // Reported already; complaining about every target would bury it.
+        return Ok(());
+    }
+    if let Some(port) = ports.iter().find(|port| port.address.address == target || port.local_ips.contains(&target)) {
+        return Err((format!("{target} is this node's own (port {})", port.name), "a target is another host".into()));
+    }
+    let Some(port) = egress(target, ports) else {
+        let hint = "give a port that network, a [[ports.routes]] to it, or a gateway";
+        return Err((format!("no port leads to {target}"), hint.into()));
+    };
+    if port.local_ips.is_empty() {
+        let hint = format!("give port {} local_ips of its network {}", port.name, port.address);
+        return Err((format!("{target} is behind port {}, which has no LocalIP", port.name), hint));
+    }
+    Ok(())
+}
+
+/// The port of the longest match among networks and routes, else the first with a gateway.
+fn egress(target: Ipv4Addr, ports: &[PortConfig]) -> Option<&PortConfig> {
+    let matches = ports.iter().flat_map(|port| {
+        let networks = std::iter::once(port.address).chain(port.routes.iter().map(|route| route.to));
+        networks.filter(|network| network.contains(target)).map(move |network| (network.prefix, port))
+    });
+    // Of equal lengths the first written wins, as in the data plane.
+    let longest = matches.reduce(|best, next| if next.0 > best.0 { next } else { best });
+    longest.map(|(_, port)| port).or_else(|| ports.iter().find(|port| port.gateway.is_some()))
+}
+
+fn key(vip: Ipv4Addr, protocol: Protocol, port: u16) -> String {
+    let protocol = match protocol {
+        Protocol::Tcp => "tcp",
+        Protocol::Udp => "udp",
+    };
+    format!("{protocol} {vip}:{port}")
+}

@@ -1,0 +1,478 @@
+//! What the node knows and decides, without doing any of it: targets from the configuration and the bus, their health, the
+//! node's own state; out of it the next snapshot for the workers and the records for the bus. No clock, no sockets.
+
+mod targets;
+
+use std::net::{IpAddr, SocketAddr, SocketAddrV4};
+use std::time::Duration;
+
+use dataplane::{Counters, Ids, MacAddr, Port, Route, ServiceConfig, ServiceId, Tables, TablesBuilder, TablesError, TargetConfig, TargetId};
+use health::{Check, CheckId, Transition};
+use shared::bus::{Change, Expiry, Key, NodeRecord, Record, RegistrationRecord, ServiceState, TargetRecord, Tier};
+
+use crate::config::{Config, PortConfig, ServiceSettings, reachable};
+
+pub use targets::{Offer, Target, Verdict};
+use targets::Targets;
+
+/// How long others trust this node's record after the last put, in their connected time.
+const NODE_TTL: Duration = Duration::from_secs(3);
+
+/// Targets by registration that one service takes. More are left out: a member gone mad must not fill the tables.
+const MOST_REGISTERED: usize = 1024;
+
+/// What is to be done after something was learned.
+#[derive(Debug)]
+pub enum Action {
+    /// Let the workers forward by this.
+    Publish(Tables),
+    /// Put this on the bus.
+    Put(Record),
+    /// Take this from the bus.
+    Delete(Key),
+    /// Check these targets' health, and no others.
+    Check(Vec<Check>),
+    /// Tell people.
+    Warn(String),
+}
+
+/// The node's knowledge.
+pub struct Control {
+    node: String,
+    addresses: Vec<IpAddr>,
+    ports: Vec<PortConfig>,
+    macs: Vec<MacAddr>,
+    services: Vec<Service>,
+    ids: Ids,
+    /// The last one built, for what the next can take over from it.
+    tables: Option<std::sync::Arc<Tables>>,
+    expiry: Expiry,
+    pulse: Pulse,
+    /// An operator asked for it.
+    drain: bool,
+    /// The process is about to end.
+    stopping: bool,
+    load: f64,
+    /// What others were told last.
+    told: Option<NodeRecord>,
+}
+
+/// Whether frames can be forwarded, and what is in the way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Pulse {
+    /// Workers turn and links are up.
+    Beating,
+    /// Why not.
+    Stalled(String),
+}
+
+/// One service with its targets.
+#[derive(Debug)]
+pub struct Service {
+    /// As configured.
+    pub settings: ServiceSettings,
+    /// Its number in the data plane.
+    pub id: Option<ServiceId>,
+    targets: Targets,
+}
+
+impl Service {
+    /// The targets, by address.
+    pub fn targets(&self) -> impl Iterator<Item = (&SocketAddrV4, &Target)> {
+        self.targets.iter()
+    }
+
+    /// Targets that take new flows, and all.
+    pub fn counts(&self) -> (u32, u32) {
+        let healthy = self.targets.iter().filter(|(_, target)| target.takes_flows()).count();
+        (healthy as u32, self.targets.iter().count() as u32)
+    }
+}
+
+impl Control {
+    /// Knows the configuration and nothing else; `macs` are those of the ports, in order.
+    pub fn new(config: &Config, macs: &[MacAddr]) -> Control {
+        let addresses = config.ports.iter().flat_map(|port| std::iter::once(port.address.address).chain(port.local_ips.clone()));
+        let services = config.services.iter().map(|settings| Service {
+            targets: Targets::new(settings),
+            settings: settings.clone(),
+            id: None,
+        });
+        Control {
+            node: config.node.id.clone(),
+            addresses: addresses.map(IpAddr::V4).collect(),
+            ports: config.ports.clone(),
+            macs: macs.to_vec(),
+            services: services.collect(),
+            ids: Ids::new(&config.workers.limits()),
+            tables: None,
+            expiry: Expiry::new(),
+            pulse: Pulse::Stalled("starting".into()),
+            drain: false,
+            stopping: false,
+            load: 0.0,
+            told: None,
+        }
+    }
+
+    /// The services, in the order of the configuration.
+    pub fn services(&self) -> &[Service] {
+        &self.services
+    }
+
+    /// Whether the node can take new traffic.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn ready(&self) -> Result<(), String> {
+        match &self.pulse {
+            _ if self.stopping => Err("stopping".into()),
+            _ if self.drain => Err("draining".into()),
+            Pulse::Stalled(why) => Err(why.clone()),
+            Pulse::Beating => Ok(()),
+        }
+    }
+
+    /// Whether an operator, or the end of the process, is emptying the node.
+    pub fn is_draining(&self) -> bool {
+        self.drain || self.stopping
+    }
+
+    /// Whether frames are forwarded.
+    pub fn pulse(&self) -> &Pulse {
+        &self.pulse
+    }
+
+    /// What there is to do at the very start, beside the first snapshot.
+    pub fn begin(&mut self) -> Vec<Action> {
+        vec![Action::Check(self.checks()), self.node_record()]
+    }
+
+    /// The first snapshot.
+    ///
+    /// # Errors
+    /// When the configuration does not make one.
+    pub fn first_tables(&mut self) -> Result<Tables, TablesError> {
+        self.build()
+    }
+
+    /// Takes note that `tables` are in force.
+    pub fn published(&mut self, tables: std::sync::Arc<Tables>) {
+        self.tables = Some(tables);
+    }
+
+    /// Gives numbers of targets that are gone back; to be called when every worker runs on the snapshot in force.
+    pub fn reclaim(&mut self, counters: &Counters) {
+        if let Some(tables) = &self.tables {
+            self.ids.reclaim(tables, counters);
+        }
+    }
+
+    /// Something changed on the bus.
+    pub fn bus(&mut self, now: Duration, change: &Change) -> Vec<Action> {
+        self.expiry.observe(now, change);
+        let mut actions = Vec::new();
+        match change {
+            Change::Snapshot(records) => {
+                // What a snapshot does not hold is not known to be gone: servers may have lost their memory. Own probes decide.
+                let missing = |key: &Key| records.iter().all(|record| record.key() != *key);
+                let mut changed = self.lapse(missing);
+                for record in records {
+                    changed |= self.take_in(record, &mut actions);
+                }
+                self.after(changed, &mut actions);
+            }
+            Change::Put(record) => {
+                let changed = self.take_in(record, &mut actions);
+                self.after(changed, &mut actions);
+            }
+            Change::Deleted(key) => {
+                let changed = self.forget(key);
+                self.after(changed, &mut actions);
+            }
+            Change::Connected(_) => {}
+        }
+        actions
+    }
+
+    /// A health check has news.
+    pub fn health(&mut self, unix_ms: u64, transition: &Transition) -> Vec<Action> {
+        let mut actions = Vec::new();
+        let Some((service, address)) = named(&transition.id) else { return actions };
+        let Some(service) = self.services.iter_mut().find(|known| known.settings.name == service) else { return actions };
+        let verdict = Verdict { up: transition.state.is_up(), reason: transition.reason.clone(), since_unix_ms: unix_ms };
+        if !service.targets.checked(address, verdict) {
+            return actions;
+        }
+        actions.push(Action::Put(Record::Target(TargetRecord {
+            service: service.settings.name.clone(),
+            addr: SocketAddr::V4(address),
+            up: transition.state.is_up(),
+            reason: shortened(&transition.reason),
+            since_unix_ms: unix_ms,
+            seen_by: self.node.clone(),
+        })));
+        // A lapsed offer was kept for the target's health only.
+        let changed = service.targets.sweep().max(Changed::States);
+        self.after(changed, &mut actions);
+        actions
+    }
+
+    /// Workers or links stopped or came back.
+    pub fn pulse_is(&mut self, pulse: Pulse) -> Vec<Action> {
+        self.pulse = pulse;
+        self.told_if_changed()
+    }
+
+    /// The process is about to end: others should send elsewhere.
+    pub fn stop(&mut self) -> Vec<Action> {
+        self.stopping = true;
+        self.told_if_changed()
+    }
+
+    /// Time went by: offers may have run out, and others want to hear that this node is alive. About once a second.
+    pub fn tick(&mut self, now: Duration, load: f64) -> Vec<Action> {
+        self.load = load.clamp(0.0, 1.0);
+        let expired = self.expiry.expired(now);
+        let changed = if expired.is_empty() { Changed::Nothing } else { self.lapse(|key| expired.contains(key)) };
+        let mut actions = Vec::new();
+        self.after(changed, &mut actions);
+        actions.push(self.node_record());
+        actions
+    }
+
+    fn take_in(&mut self, record: &Record, actions: &mut Vec<Action>) -> Changed {
+        match record {
+            Record::Registration(offer) => match self.offered(offer) {
+                Ok(changed) => changed,
+                Err(why) => {
+                    let RegistrationRecord { service, addr, node, .. } = offer;
+                    actions.push(Action::Warn(format!("registration of {addr} for {service} by {node} ignored: {why}")));
+                    Changed::Nothing
+                }
+            },
+            Record::Target(seen) if seen.seen_by != self.node => {
+                let verdict = Verdict { up: seen.up, reason: format!("{} (by {})", seen.reason, seen.seen_by), since_unix_ms: seen.since_unix_ms };
+                self.observed(&seen.service, seen.addr, Some(verdict))
+            }
+            Record::Drain(drain) if drain.tier == Tier::L4 && drain.id == self.node => self.drain_is(drain.drain),
+            _ => Changed::Nothing,
+        }
+    }
+
+    fn offered(&mut self, record: &RegistrationRecord) -> Result<Changed, String> {
+        let Some(service) = self.services.iter_mut().find(|service| service.settings.name == record.service) else {
+            return Ok(Changed::Nothing);
+        };
+        if !service.settings.from_registrations {
+            return Ok(Changed::Nothing);
+        }
+        let SocketAddr::V4(address) = record.addr else { return Err("IPv6 is not forwarded".into()) };
+        reachable(*address.ip(), &self.ports).map_err(|(why, _)| why)?;
+        if service.targets.registered() >= MOST_REGISTERED && service.targets.get(&address).is_none() {
+            return Err(format!("the service has {MOST_REGISTERED} registered targets already"));
+        }
+        let weight = record.weight.min(u32::from(crate::config::MOST_WEIGHT)) as u16;
+        let offer = Offer { node: record.node.clone(), weight, draining: record.draining, lapsed: false };
+        Ok(service.targets.offered(address, offer))
+    }
+
+    /// Only services without checks of their own listen to what others see.
+    fn observed(&mut self, service: &str, address: SocketAddr, verdict: Option<Verdict>) -> Changed {
+        let SocketAddr::V4(address) = address else { return Changed::Nothing };
+        let service = self.services.iter_mut().find(|known| known.settings.name == service);
+        match service {
+            Some(service) if service.settings.health.is_none() => service.targets.observed(address, verdict),
+            _ => Changed::Nothing,
+        }
+    }
+
+    fn forget(&mut self, key: &Key) -> Changed {
+        match key {
+            Key::Registration { service, addr: SocketAddr::V4(address) } => {
+                let service = self.services.iter_mut().find(|known| known.settings.name == *service);
+                service.map_or(Changed::Nothing, |service| service.targets.withdrawn(address))
+            }
+            Key::Target { service, addr } => self.observed(service, *addr, None),
+            Key::Drain { tier: Tier::L4, id } if *id == self.node => self.drain_is(false),
+            _ => Changed::Nothing,
+        }
+    }
+
+    /// Nobody stands behind these offers any more.
+    fn lapse(&mut self, gone: impl Fn(&Key) -> bool) -> Changed {
+        let mut changed = Changed::Nothing;
+        for service in &mut self.services {
+            let name = &service.settings.name;
+            let gone = |address: &SocketAddrV4| {
+                gone(&Key::Registration { service: name.clone(), addr: SocketAddr::V4(*address) })
+            };
+            changed = changed.max(service.targets.lapse(gone));
+        }
+        changed
+    }
+
+    fn drain_is(&mut self, drain: bool) -> Changed {
+        let changed = if self.drain == drain { Changed::Nothing } else { Changed::Node };
+        self.drain = drain;
+        changed
+    }
+
+    /// What follows from a change.
+    fn after(&mut self, changed: Changed, actions: &mut Vec<Action>) {
+        if changed >= Changed::States {
+            match self.build() {
+                Ok(tables) => actions.push(Action::Publish(tables)),
+                Err(error) => actions.push(Action::Warn(format!("the tables stay as they are: {error}"))),
+            }
+        }
+        if changed >= Changed::Targets {
+            actions.push(Action::Check(self.checks()));
+        }
+        if changed >= Changed::Node {
+            actions.extend(self.told_if_changed());
+        }
+    }
+
+    fn build(&mut self) -> Result<Tables, TablesError> {
+        let mut builder = base(&self.ports, &self.macs);
+        for service in &self.services {
+            let ServiceSettings { vip, protocol, port, scheduler, on_unknown_segment, timestamps, timeouts, .. } = service.settings;
+            builder.service(ServiceConfig {
+                scheduler,
+                timeouts,
+                unknown_segment: on_unknown_segment,
+                timestamps,
+                arp: self.ports.iter().any(|port| port.answer_arp_for_vips && port.address.contains(vip)),
+                targets: service.targets.iter().map(|(address, target)| TargetConfig {
+                    address: *address,
+                    weight: target.weight(),
+                    up: target.is_up(),
+                    draining: target.is_draining(),
+                }).collect(),
+                ..ServiceConfig::new(vip, protocol, port)
+            });
+        }
+        let tables = builder.build(&mut self.ids, self.tables.as_deref())?;
+        for service in &mut self.services {
+            let ServiceSettings { vip, protocol, port, .. } = service.settings;
+            service.id = tables.service_at(vip, port, protocol).map(|found| found.id);
+        }
+        Ok(tables)
+    }
+
+    fn checks(&self) -> Vec<Check> {
+        let of_service = |service: &Service| {
+            let settings = service.settings.health.clone();
+            let name = service.settings.name.clone();
+            let addresses: Vec<SocketAddrV4> = service.targets.iter().map(|(address, _)| *address).collect();
+            settings.into_iter().flat_map(move |settings| {
+                let name = name.clone();
+                addresses
+                    .clone()
+                    .into_iter()
+                    .map(move |address| settings.check(format!("{name} {address}"), SocketAddr::V4(address)))
+            })
+        };
+        self.services.iter().flat_map(of_service).collect()
+    }
+
+    fn record(&self) -> NodeRecord {
+        let services = self.services.iter().map(|service| {
+            let (healthy, total) = service.counts();
+            ServiceState { service: service.settings.name.clone(), vip: service.settings.vip.into(), healthy, total }
+        });
+        NodeRecord {
+            tier: Tier::L4,
+            id: self.node.clone(),
+            addresses: self.addresses.clone(),
+            ready: self.ready().is_ok(),
+            draining: self.is_draining(),
+            forwarding: self.pulse == Pulse::Beating,
+            load: self.load,
+            software: concat!("l4-gateway ", env!("CARGO_PKG_VERSION")).into(),
+            services: services.collect(),
+            ttl_ms: NODE_TTL.as_millis() as u64,
+        }
+    }
+
+    fn node_record(&mut self) -> Action {
+        let record = self.record();
+        self.told = Some(record.clone());
+        Action::Put(Record::Node(record))
+    }
+
+    fn told_if_changed(&mut self) -> Vec<Action> {
+        match self.told.as_ref() == Some(&self.record()) {
+            true => Vec::new(),
+            false => vec![self.node_record()],
+        }
+    }
+}
+
+/// How far a change reaches, least first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Changed {
+    /// Not at all.
+    Nothing,
+    /// The node's own state.
+    Node,
+    /// States or weights of targets.
+    States,
+    /// Which targets there are.
+    Targets,
+}
+
+impl std::ops::BitOrAssign for Changed {
+    fn bitor_assign(&mut self, other: Changed) {
+        *self = (*self).max(other);
+    }
+}
+
+/// Ports, routes and LocalIPs: what does not change while the process runs.
+pub(crate) fn base(ports: &[PortConfig], macs: &[MacAddr]) -> TablesBuilder {
+    let mut builder = Tables::builder();
+    for (config, mac) in ports.iter().zip(macs) {
+        builder.port(Port {
+            index: config.index,
+            mac: *mac,
+            address: config.address.address,
+            prefix: config.address.prefix,
+            gateway: config.gateway,
+            mtu: config.mtu,
+            answers: config.answer_for_address,
+        });
+        for route in &config.routes {
+            builder.route(Route {
+                destination: route.to.address,
+                prefix: route.to.prefix,
+                port: config.index,
+                gateway: route.via,
+            });
+        }
+        for address in &config.local_ips {
+            builder.local_ip(*address);
+        }
+    }
+    builder
+}
+
+/// A check is named `<service> <address>`; names of services have no blanks.
+fn named(id: &CheckId) -> Option<(&str, SocketAddrV4)> {
+    let (service, address) = id.as_str().split_once(' ')?;
+    Some((service, address.parse().ok()?))
+}
+
+/// Free text in records is bounded.
+fn shortened(text: &str) -> String {
+    text.chars().filter(|character| !character.is_control()).take(120).collect()
+}
+
+/// A target's number in a snapshot.
+pub fn target_id(tables: &Tables, service: ServiceId, address: SocketAddrV4) -> Option<TargetId> {
+    let targets = &tables.service(service)?.targets;
+    targets.iter().copied().find(|id| tables.target(*id).is_some_and(|target| target.config.address == address))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,174 @@
+//! The targets of one service and all that is known about each.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddrV4;
+
+use super::Changed;
+use crate::config::ServiceSettings;
+
+/// One target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// Its weight in the configuration, if it is there.
+    pub configured: Option<u16>,
+    /// How it offered itself, if it did.
+    pub offer: Option<Offer>,
+    /// What probes say, own or others'; none until somebody knows.
+    pub verdict: Option<Verdict>,
+    /// What holds until then.
+    initially_up: bool,
+    /// Whether this node checks it itself.
+    checked: bool,
+}
+
+/// A registration on the bus.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Offer {
+    /// The node that stands behind it.
+    pub node: String,
+    /// Its share of new flows.
+    pub weight: u16,
+    /// It wants no new flows.
+    pub draining: bool,
+    /// It ran out without being withdrawn. Kept for as long as own probes find the target up.
+    pub lapsed: bool,
+}
+
+/// What a probe found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// Whether the target serves.
+    pub up: bool,
+    /// Why.
+    pub reason: String,
+    /// Since when, by the prober's clock.
+    pub since_unix_ms: u64,
+}
+
+impl Target {
+    /// Its share of new flows: what it says itself goes before the configuration.
+    pub fn weight(&self) -> u16 {
+        self.offer.as_ref().map(|offer| offer.weight).or(self.configured).unwrap_or(0)
+    }
+
+    /// Whether it serves, as far as is known.
+    pub fn is_up(&self) -> bool {
+        self.verdict.as_ref().map_or(self.initially_up, |verdict| verdict.up)
+    }
+
+    /// Whether it asked for no new flows.
+    pub fn is_draining(&self) -> bool {
+        self.offer.as_ref().is_some_and(|offer| offer.draining)
+    }
+
+    /// Whether new flows go to it.
+    pub fn takes_flows(&self) -> bool {
+        self.is_up() && !self.is_draining() && self.weight() > 0
+    }
+
+    /// Whether anything still speaks for it.
+    fn has_reason_to_stay(&self) -> bool {
+        self.configured.is_some()
+            || self.offer.as_ref().is_some_and(|offer| !offer.lapsed || (self.checked && self.is_up()))
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Targets {
+    by_address: BTreeMap<SocketAddrV4, Target>,
+    initially_up: bool,
+    checked: bool,
+}
+
+impl Targets {
+    pub(super) fn new(settings: &ServiceSettings) -> Targets {
+        let initially_up = settings.health.as_ref().is_none_or(|health| health.initially.is_up());
+        let checked = settings.health.is_some();
+        let mut targets = Targets { by_address: BTreeMap::new(), initially_up, checked };
+        for target in &settings.targets {
+            let known = targets.unknown();
+            targets.by_address.insert(target.address, Target { configured: Some(target.weight), ..known });
+        }
+        targets
+    }
+
+    fn unknown(&self) -> Target {
+        Target { configured: None, offer: None, verdict: None, initially_up: self.initially_up, checked: self.checked }
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&SocketAddrV4, &Target)> {
+        self.by_address.iter()
+    }
+
+    pub(super) fn get(&self, address: &SocketAddrV4) -> Option<&Target> {
+        self.by_address.get(address)
+    }
+
+    /// Targets that came by registration.
+    pub(super) fn registered(&self) -> usize {
+        self.by_address.values().filter(|target| target.offer.is_some()).count()
+    }
+
+    pub(super) fn offered(&mut self, address: SocketAddrV4, offer: Offer) -> Changed {
+        let unknown = self.unknown();
+        let is_new = !self.by_address.contains_key(&address);
+        let target = self.by_address.entry(address).or_insert(unknown);
+        let before = target.clone();
+        target.offer = Some(offer);
+        match () {
+            () if is_new => Changed::Targets,
+            // Who stands behind it, and whether it had lapsed, makes no difference to the workers.
+            () if (before.weight(), before.is_draining()) == (target.weight(), target.is_draining()) => Changed::Nothing,
+            () => Changed::States,
+        }
+    }
+
+    /// The offer was taken back on purpose.
+    pub(super) fn withdrawn(&mut self, address: &SocketAddrV4) -> Changed {
+        match self.by_address.get_mut(address) {
+            Some(target) if target.offer.is_some() => {
+                target.offer = None;
+                self.sweep().max(Changed::States)
+            }
+            _ => Changed::Nothing,
+        }
+    }
+
+    /// The offers for which `gone` holds ran out.
+    pub(super) fn lapse(&mut self, gone: impl Fn(&SocketAddrV4) -> bool) -> Changed {
+        for (address, target) in &mut self.by_address {
+            if let Some(offer) = &mut target.offer
+                && gone(address)
+            {
+                offer.lapsed = true;
+            }
+        }
+        self.sweep()
+    }
+
+    /// An own probe's verdict; false if the target is not known.
+    pub(super) fn checked(&mut self, address: SocketAddrV4, verdict: Verdict) -> bool {
+        let Some(target) = self.by_address.get_mut(&address) else { return false };
+        target.verdict = Some(verdict);
+        true
+    }
+
+    /// What others see of a target that is not checked here.
+    pub(super) fn observed(&mut self, address: SocketAddrV4, verdict: Option<Verdict>) -> Changed {
+        match self.by_address.get_mut(&address) {
+            Some(target) => {
+                let was_up = target.is_up();
+                target.verdict = verdict;
+                if was_up == target.is_up() { Changed::Nothing } else { Changed::States }
+            }
+            None => Changed::Nothing,
+        }
+    }
+
+    /// Removes what nothing speaks for.
+    pub(super) fn sweep(&mut self) -> Changed {
+        let before = self.by_address.len();
+        self.by_address.retain(|_, target| target.has_reason_to_stay());
+        if self.by_address.len() == before { Changed::Nothing } else { Changed::Targets }
+    }
+}

@@ -1,0 +1,149 @@
+//! One frame.
+
+use std::ptr::NonNull;
+
+use dataplane::Frame;
+
+/// A frame in a DPDK buffer, in one segment. Dropping it gives the buffer back to its pool.
+#[repr(transparent)]
+pub struct Mbuf(NonNull<dpdk_sys::rte_mbuf>);
+
+// SAFETY: the holder is the only one who touches the buffer, and pools take buffers back from any thread.
+unsafe impl Send for Mbuf {}
+
+impl Mbuf {
+    /// # Safety
+    /// `raw` must be a valid mbuf with a reference count of one that nothing else uses from now on.
+    #[inline]
+    pub(super) unsafe fn from_raw(raw: NonNull<dpdk_sys::rte_mbuf>) -> Mbuf {
+        Mbuf(raw)
+    }
+
+    /// The DPDK port by which the frame came in; a number only, so a frame can carry it over a ring.
+    #[inline]
+    pub fn port(&self) -> u16 {
+        self.get(dpdk_sys::WEIR_MBUF_PORT)
+    }
+
+    /// Makes the frame one segment if it is not: the rest of this type reads only the first.
+    ///
+    /// Returns false when the first segment has no room for the others.
+    #[inline]
+    pub(super) fn linearise(&mut self) -> bool {
+        let segments: u16 = self.get(dpdk_sys::WEIR_MBUF_NB_SEGS);
+        // SAFETY: a valid mbuf that is ours alone, by the invariant of `from_raw`.
+        segments == 1 || unsafe { dpdk_sys::weir_mbuf_linearize(self.0.as_ptr()) == 0 }
+    }
+
+    /// Replaces the content, e.g. of a fresh frame. False when `content` does not fit.
+    pub fn fill(&mut self, content: &[u8]) -> bool {
+        self.trim(0);
+        let fits = self.append(content.len());
+        if fits {
+            self.bytes_mut().copy_from_slice(content);
+        }
+        fits
+    }
+
+    #[inline]
+    fn get<T: Copy>(&self, offset: dpdk_sys::weir_mbuf_offset) -> T {
+        // SAFETY: the offsets are computed by the C compiler from this release's `struct rte_mbuf`, `T` is always the field's type
+        // (private function, types beside the offsets in shim.h), and the mbuf is valid while we hold it.
+        unsafe { self.0.as_ptr().cast::<u8>().add(offset as usize).cast::<T>().read() }
+    }
+
+    #[inline]
+    fn set<T: Copy>(&mut self, offset: dpdk_sys::weir_mbuf_offset, value: T) {
+        // SAFETY: as in `get`; nobody else reads the mbuf meanwhile because we hold it mutably.
+        unsafe { self.0.as_ptr().cast::<u8>().add(offset as usize).cast::<T>().write(value) }
+    }
+
+    #[inline]
+    fn start(&self) -> *mut u8 {
+        let buffer: *mut u8 = self.get(dpdk_sys::WEIR_MBUF_BUF_ADDR);
+        let offset: u16 = self.get(dpdk_sys::WEIR_MBUF_DATA_OFF);
+        // SAFETY: `data_off` is kept within `buf_len` by DPDK and by the methods below.
+        unsafe { buffer.add(usize::from(offset)) }
+    }
+
+    #[inline]
+    fn set_length(&mut self, length: u16) {
+        self.set(dpdk_sys::WEIR_MBUF_DATA_LEN, length);
+        self.set(dpdk_sys::WEIR_MBUF_PKT_LEN, u32::from(length));
+    }
+
+    #[inline]
+    fn length(&self) -> u16 {
+        self.get(dpdk_sys::WEIR_MBUF_DATA_LEN)
+    }
+}
+
+impl Frame for Mbuf {
+    #[inline]
+    fn bytes(&self) -> &[u8] {
+        // SAFETY: `data_len` bytes from the data start lie inside the buffer and were written by the driver or by us; the borrow of self
+        // keeps the buffer from being freed or changed.
+        unsafe { std::slice::from_raw_parts(self.start(), usize::from(self.length())) }
+    }
+
+    #[inline]
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `bytes`, and mutable: the buffer is ours alone.
+        unsafe { std::slice::from_raw_parts_mut(self.start(), usize::from(self.length())) }
+    }
+
+    #[inline]
+    fn prepend(&mut self, count: usize) -> bool {
+        let offset: u16 = self.get(dpdk_sys::WEIR_MBUF_DATA_OFF);
+        let length = self.length();
+        let room = usize::from(offset).min(usize::from(u16::MAX - length));
+        if count > room {
+            return false;
+        }
+        self.set(dpdk_sys::WEIR_MBUF_DATA_OFF, offset - count as u16);
+        self.set_length(length + count as u16);
+        true
+    }
+
+    #[inline]
+    fn append(&mut self, count: usize) -> bool {
+        let offset: u16 = self.get(dpdk_sys::WEIR_MBUF_DATA_OFF);
+        let size: u16 = self.get(dpdk_sys::WEIR_MBUF_BUF_LEN);
+        let length = self.length();
+        let room = usize::from(size) - usize::from(offset) - usize::from(length);
+        if count > room {
+            return false;
+        }
+        // SAFETY: the `count` bytes behind the data are inside the buffer, as just checked; they are written before a slice shows them.
+        unsafe { self.start().add(usize::from(length)).write_bytes(0, count) };
+        self.set_length(length + count as u16);
+        true
+    }
+
+    #[inline]
+    fn trim(&mut self, length: usize) {
+        if length < usize::from(self.length()) {
+            self.set_length(length as u16);
+        }
+    }
+
+    #[inline]
+    fn trim_front(&mut self, count: usize) -> bool {
+        let length = self.length();
+        if count > usize::from(length) {
+            return false;
+        }
+        let offset: u16 = self.get(dpdk_sys::WEIR_MBUF_DATA_OFF);
+        self.set(dpdk_sys::WEIR_MBUF_DATA_OFF, offset + count as u16);
+        self.set_length(length - count as u16);
+        true
+    }
+}
+
+impl Drop for Mbuf {
+    #[inline]
+    fn drop(&mut self) {
+        // SAFETY: ours alone, and not used after this.
+        unsafe { dpdk_sys::weir_mbuf_free(self.0.as_ptr()) }
+    }
+}

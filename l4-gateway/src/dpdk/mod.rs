@@ -1,0 +1,47 @@
+//! DPDK with Rust's rules: what one thread may use has one owner, what was received is freed once, and nothing outlives
+//! the environment (EAL) it came from. The only unsafe code of this crate is in here.
+//!
+//! ```text
+//! Eal --opens--> Port --starts--> RxQueue, TxQueue   one owner each, moved to one lcore
+//!     --makes--> Pool --allocates--> Mbuf            freed when dropped, on whichever thread
+//!     --makes--> RingSender/RingReceiver             frames from lcore to lcore
+//!     --runs---> Lcore                               a closure on an EAL thread
+//! ```
+
+mod eal;
+mod lcore;
+mod mbuf;
+mod mempool;
+mod port;
+mod ring;
+mod tsc;
+
+pub use eal::{Device, Eal, EalSettings, Memory};
+pub use lcore::{Ended, Lcore};
+pub use mbuf::Mbuf;
+pub use mempool::Pool;
+pub use port::{Link, Port, PortSettings, PortStats, RxQueue, StartedPort, TxQueue};
+pub use ring::{RingReceiver, RingSender, ring};
+pub use tsc::Tsc;
+
+/// What DPDK refused to do.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{what}: {why}")]
+pub struct DpdkError {
+    /// The operation and the thing it was done to.
+    pub what: String,
+    /// DPDK's reason.
+    pub why: String,
+}
+
+impl DpdkError {
+    fn new(what: impl Into<String>, why: impl Into<String>) -> DpdkError {
+        DpdkError { what: what.into(), why: why.into() }
+    }
+
+    /// From a negative errno as most of DPDK's functions return it; -1 means "look at rte_errno".
+    fn from_status(what: impl Into<String>, status: i32) -> DpdkError {
+        let errno = if status == -1 { eal::errno() } else { -status };
+        DpdkError::new(what, eal::describe(errno))
+    }
+}

@@ -1,0 +1,367 @@
+//! Everything that forwards, put together from the configuration: EAL, ports, workers and what connects them.
+
+use std::io::Read;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::ArcSwap;
+use dataplane::{Counters, MacAddr, PortIndex, Secret, Tables};
+use tokio::sync::mpsc;
+
+use crate::config::{Config, PortConfig};
+use crate::dpdk::{
+    Device, Eal, EalSettings, Ended, Lcore, Link, Memory, Pool, Port, PortSettings, PortStats, RxQueue, StartedPort, TxQueue, ring,
+};
+use crate::error::Error;
+use crate::worker::{self, LANE_WAITING, Exception, Inquiry, Lane, Learned, News, Transmit, WorkerParts, WorkerState};
+
+/// Frames that a worker's ring of redirected frames holds.
+const REDIRECT_RING: u32 = 2048;
+/// Lessons and questions that may wait for a worker.
+const LESSONS: usize = 1024;
+const INQUIRIES: usize = 4;
+/// Descriptors of an exception port: the kernel's traffic is small.
+const EXCEPTION_DESCRIPTORS: u16 = 256;
+/// Room for an ordinary frame with a VLAN tag, and what most drivers want at least.
+const LEAST_ROOM: u16 = 2048;
+/// Ethernet header with two VLAN tags.
+const ETHERNET: u16 = 22;
+
+/// A node's data path, ready to be started.
+pub struct Forwarder {
+    /// Emptied when it stops.
+    ports: Mutex<Vec<RunningPort>>,
+    workers: Vec<RunningWorker>,
+    tables: Arc<ArcSwap<Tables>>,
+    counters: Arc<Counters>,
+    pool: Pool,
+    _eal: Eal,
+}
+
+struct RunningPort {
+    port: StartedPort,
+    exception: Option<StartedPort>,
+    /// The kernel's interface below it, where its driver does not watch the link.
+    interface: Option<String>,
+}
+
+struct RunningWorker {
+    state: Arc<WorkerState>,
+    inquiries: SyncSender<Inquiry>,
+    /// Taken when it is joined.
+    lcore: Mutex<Option<Lcore>>,
+}
+
+/// A port as its driver sees it.
+#[derive(Debug, Clone, Copy)]
+pub struct PortView {
+    /// Its hardware address.
+    pub mac: MacAddr,
+    /// Its link.
+    pub link: Link,
+    /// Its counters.
+    pub stats: PortStats,
+}
+
+impl Forwarder {
+    /// Starts EAL, the ports and the workers. `first` makes the first snapshot once the ports' MAC addresses are known; events of the
+    /// workers go to `news`.
+    ///
+    /// # Errors
+    /// What DPDK refused, or what `first` returned.
+    pub fn start(
+        config: &Config,
+        first: impl FnOnce(&[MacAddr]) -> Result<Tables, Error>,
+        news: mpsc::Sender<News>,
+    ) -> Result<Forwarder, Error> {
+        let secret = secret()?;
+        let sizes = Sizes::of(config);
+        let eal = Eal::start(&eal_settings(config, &sizes))?;
+        let pool = Pool::new(&eal, "frames", sizes.frames, sizes.room)?;
+        let mut ports = Vec::new();
+        for port in &config.ports {
+            ports.push(RunningPort::start(&eal, port, &pool)?);
+        }
+        let macs: Vec<MacAddr> = ports.iter().map(|port| MacAddr(port.port.mac())).collect();
+        let tables = Arc::new(ArcSwap::from_pointee(first(&macs)?));
+
+        let count = config.workers.count();
+        let limits = config.workers.limits();
+        let counters = Arc::new(Counters::new(count, &limits));
+        let mut lanes = lanes(config, &mut ports);
+        let mut outboxes = Vec::new();
+        let mut inboxes = Vec::new();
+        let mut teachers = Vec::new();
+        let mut classes = Vec::new();
+        for index in 0..count {
+            let (outbox, inbox) = ring(&eal, &format!("redirect{index}"), REDIRECT_RING)?;
+            outboxes.push(outbox);
+            inboxes.push(inbox);
+            let (teacher, class) = sync_channel::<Learned>(LESSONS);
+            teachers.push(teacher);
+            classes.push(class);
+        }
+        let mut workers = Vec::new();
+        for (index, (inbox, lessons)) in (0..count).zip(inboxes.into_iter().zip(classes)) {
+            let state = Arc::new(WorkerState::default());
+            let (ask, inquiries) = sync_channel(INQUIRIES);
+            let others = teachers.iter().enumerate().filter(|(other, _)| *other != usize::from(index));
+            let parts = WorkerParts {
+                index,
+                dataplane: dataplane::Worker::new(index, count, &limits, secret.clone(), counters.clone()),
+                lanes: lanes.remove(0),
+                inbox,
+                outboxes: outboxes.clone(),
+                lessons,
+                peers: others.map(|(_, teacher)| teacher.clone()).collect(),
+                news: news.clone(),
+                inquiries,
+                pool: pool.clone(),
+                tsc: eal.tsc(),
+                tables: tables.clone(),
+                state: state.clone(),
+                poll: config.workers.poll,
+            };
+            // Lcore 0 is the control side's.
+            let lcore = Lcore::launch(&eal, u32::from(index) + 1, move || worker::run(parts))?;
+            workers.push(RunningWorker { state, inquiries: ask, lcore: Mutex::new(Some(lcore)) });
+        }
+        Ok(Forwarder { ports: Mutex::new(ports), workers, tables, counters, pool, _eal: eal })
+    }
+
+    /// Puts a snapshot in force. Workers read it from their next round on. Returns the one before.
+    pub fn publish(&self, tables: Arc<Tables>) -> Arc<Tables> {
+        self.tables.swap(tables)
+    }
+
+    /// The snapshot in force.
+    pub fn tables(&self) -> Arc<Tables> {
+        self.tables.load_full()
+    }
+
+    /// The data plane's counters.
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+
+    /// The workers' pulses and counters, by number.
+    pub fn worker_states(&self) -> Vec<Arc<WorkerState>> {
+        self.workers.iter().map(|worker| worker.state.clone()).collect()
+    }
+
+    /// Where workers can be asked, by number.
+    pub fn inquiries(&self) -> Vec<SyncSender<Inquiry>> {
+        self.workers.iter().map(|worker| worker.inquiries.clone()).collect()
+    }
+
+    /// The ports now, in the order of the configuration.
+    pub fn ports(&self) -> Vec<PortView> {
+        let view = |port: &RunningPort| PortView { mac: MacAddr(port.port.mac()), link: port.link(), stats: port.port.stats() };
+        locked(&self.ports).iter().map(view).collect()
+    }
+
+    /// Whether each port's link is up, in the order of the configuration.
+    pub fn links(&self) -> Vec<bool> {
+        locked(&self.ports).iter().map(|port| port.link().up).collect()
+    }
+
+    /// Frame buffers in use.
+    pub fn frames_in_use(&self) -> u32 {
+        self.pool.in_use()
+    }
+
+    /// Workers whose loop has ended, by number.
+    pub fn ended_workers(&self) -> Vec<usize> {
+        let ended = |worker: &RunningWorker| locked(&worker.lcore).as_ref().is_none_or(Lcore::has_ended);
+        self.workers.iter().enumerate().filter(|(_, worker)| ended(worker)).map(|(index, _)| index).collect()
+    }
+
+    /// Stops the workers, then the ports.
+    ///
+    /// # Errors
+    /// The first worker that had panicked; everything is stopped all the same.
+    pub fn stop(&self) -> Result<(), Error> {
+        for worker in &self.workers {
+            worker.state.stop();
+        }
+        let mut panicked = None;
+        for (index, worker) in self.workers.iter().enumerate() {
+            let ended = locked(&worker.lcore).take().map(Lcore::join);
+            if ended == Some(Ended::Panicked) {
+                panicked.get_or_insert(index as u16);
+            }
+        }
+        locked(&self.ports).clear();
+        match panicked {
+            Some(index) => Err(Error::WorkerPanicked(index)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// None of the values behind these locks is ever left half changed.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl RunningPort {
+    fn start(eal: &Eal, config: &PortConfig, pool: &Pool) -> Result<RunningPort, Error> {
+        let settings = PortSettings { queues: config.queues, mtu: config.mtu, descriptors: config.descriptors };
+        let port = Port::open(eal, &device(config))?.start(settings, pool)?;
+        let exception = match &config.exception {
+            None => None,
+            Some(device) => {
+                let settings = PortSettings { queues: 1, mtu: config.mtu, descriptors: EXCEPTION_DESCRIPTORS };
+                let device = exception_device(device, MacAddr(port.mac()));
+                eal.probe(&device)?;
+                Some(Port::open(eal, &device)?.start(settings, pool)?)
+            }
+        };
+        let interface = match config.device.driver() {
+            Some("net_af_packet") => config.device.argument("iface").map(str::to_owned),
+            _ => None,
+        };
+        Ok(RunningPort { port, exception, interface })
+    }
+
+    /// af_packet reports a link that is always up, so the kernel is asked.
+    fn link(&self) -> Link {
+        let link = self.port.link();
+        let carrier = self.interface.as_ref().map(|name| std::fs::read_to_string(format!("/sys/class/net/{name}/carrier")));
+        match carrier {
+            Some(Ok(carrier)) => Link { up: carrier.trim() == "1", ..link },
+            // The file of an interface that is set down can't be read; without sysfs, nothing is known.
+            Some(Err(error)) if error.raw_os_error() == Some(libc::EINVAL) => Link { up: false, ..link },
+            _ => link,
+        }
+    }
+}
+
+/// Deals the queues out: queue `n` of each port to worker `n`, which alone polls it. Workers beyond a port's queues transmit by turns.
+fn lanes(config: &Config, ports: &mut [RunningPort]) -> Vec<Vec<Lane>> {
+    let count = usize::from(config.workers.count());
+    let mut lanes: Vec<Vec<Lane>> = (0..count).map(|_| Vec::new()).collect();
+    for (index, port) in ports.iter_mut().enumerate() {
+        let dpdk_port = port.port.id();
+        let mut queues = Dealer::new(port.port.take_queues(), count);
+        let mut exceptions = port.exception.as_mut().map(|exception| Dealer::new(exception.take_queues(), count));
+        for (number, lanes) in lanes.iter_mut().enumerate() {
+            let (receive, transmit) = queues.deal(number);
+            let exception = exceptions.as_mut().map(|exceptions| exceptions.deal(number));
+            let exception = exception.map(|(receive, transmit)| Exception { receive, transmit });
+            lanes.push(Lane { port: PortIndex(index as u16), dpdk_port, receive, transmit, exception });
+        }
+    }
+    lanes
+}
+
+enum Dealer {
+    Enough(std::vec::IntoIter<(RxQueue, TxQueue)>),
+    Few { receive: std::vec::IntoIter<RxQueue>, transmit: Vec<Arc<Mutex<TxQueue>>> },
+}
+
+impl Dealer {
+    fn new(queues: Vec<(RxQueue, TxQueue)>, workers: usize) -> Dealer {
+        if queues.len() >= workers {
+            return Dealer::Enough(queues.into_iter());
+        }
+        let (receive, transmit): (Vec<_>, Vec<_>) = queues.into_iter().unzip();
+        let transmit = transmit.into_iter().map(|queue| Arc::new(Mutex::new(queue))).collect();
+        Dealer::Few { receive: receive.into_iter(), transmit }
+    }
+
+    fn deal(&mut self, worker: usize) -> (Option<RxQueue>, Transmit) {
+        match self {
+            // There are as many as workers, each dealt once.
+            Dealer::Enough(queues) => match queues.next() {
+                Some((receive, transmit)) => (Some(receive), Transmit::own(transmit)),
+                None => unreachable!("a queue for each worker, as counted in `new`"),
+            },
+            Dealer::Few { receive, transmit } => {
+                (receive.next(), Transmit::shared(transmit[worker % transmit.len()].clone()))
+            }
+        }
+    }
+}
+
+fn eal_settings(config: &Config, sizes: &Sizes) -> EalSettings {
+    let section = &config.eal;
+    let memory = match section.huge_pages {
+        true => Memory::HugePages,
+        false => Memory::Ordinary(section.memory.map_or(sizes.mebibytes, |memory| (memory.bytes() >> 20) as u32)),
+    };
+    // Exception devices are added once their ports run: see `exception_device`.
+    let devices = config.ports.iter().map(device).collect();
+    EalSettings {
+        file_prefix: section.file_prefix.clone().unwrap_or_else(|| format!("weir-{}", config.node.id)),
+        memory,
+        devices,
+        workers: config.workers.cpus.clone(),
+        extra: section.args.clone(),
+    }
+}
+
+/// The device as EAL is told of it: af_packet wants its sockets and its frames' room in the device string.
+fn device(port: &PortConfig) -> Device {
+    let mut device = port.device.clone();
+    if device.driver() == Some("net_af_packet") {
+        if port.queues > 1 && device.argument("qpairs").is_none() {
+            device = device.with_argument("qpairs", port.queues);
+        }
+        // The driver's own slots are 2048 bytes, some 60 of them for its header.
+        let needed = u32::from(port.mtu + ETHERNET) + 64;
+        if needed > u32::from(LEAST_ROOM) && device.argument("framesz").is_none() && device.argument("blocksz").is_none() {
+            let size = needed.next_power_of_two().max(4096);
+            device = device.with_argument("blocksz", size).with_argument("framesz", size);
+        }
+    }
+    device
+}
+
+/// The kernel behind a port must use the port's MAC address, or the answers to what it sends would not be for the port.
+fn exception_device(device: &Device, mac: MacAddr) -> Device {
+    match device.driver() {
+        Some("net_tap" | "virtio_user" | "net_virtio_user") if device.argument("mac").is_none() => {
+            device.clone().with_argument("mac", mac)
+        }
+        _ => device.clone(),
+    }
+}
+
+/// How much memory the ports and workers need.
+struct Sizes {
+    /// Frame buffers.
+    frames: u32,
+    /// Bytes for data in each.
+    room: u16,
+    /// Memory with ordinary pages.
+    mebibytes: u32,
+}
+
+impl Sizes {
+    fn of(config: &Config) -> Sizes {
+        let workers = u32::from(config.workers.count());
+        let of_port = |port: &PortConfig| {
+            let exception = if port.exception.is_some() { 2 * u32::from(EXCEPTION_DESCRIPTORS) } else { 0 };
+            // Both rings of each queue full, what each worker collects in a round, and what the kernel's side holds.
+            2 * u32::from(port.queues) * u32::from(port.descriptors) + workers * LANE_WAITING as u32 + exception
+        };
+        let in_flight: u32 = config.ports.iter().map(of_port).sum::<u32>() + workers * (REDIRECT_RING + Pool::CACHE * 2);
+        // One less than a power of two is what the pool's ring holds best.
+        let frames = config.eal.frames.unwrap_or(in_flight.next_power_of_two().max(8192) - 1);
+        let slot = |port: &PortConfig| {
+            let slot = device(port).argument("framesz").and_then(|size| size.parse().ok()).unwrap_or(0);
+            slot.max(port.mtu + ETHERNET)
+        };
+        let room = config.ports.iter().map(slot).max().unwrap_or(0).max(LEAST_ROOM);
+        // The mbuf itself, its headroom, the pool's bookkeeping; then what EAL and the drivers take.
+        let bytes = u64::from(frames) * (u64::from(room) + 128 + 128 + 128) + (48 << 20);
+        Sizes { frames, room, mebibytes: (bytes >> 20) as u32 }
+    }
+}
+
+fn secret() -> Result<Secret, Error> {
+    let mut random = [0; 32];
+    std::fs::File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut random)).map_err(Error::Random)?;
+    Ok(Secret::new(random))
+}

@@ -1,0 +1,193 @@
+//! The life of a node: start, forward, leave.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Actor, Addr};
+use bgp_ctl::actors::route_control::Shutdown;
+use bgp_ctl::status::StatusBoard;
+use bgp_ctl::RouteControl;
+use shared::admin;
+use shared::bus::{Bus, DrainRecord, Key, Tier, unix_ms};
+use shared::config::sections::Transport;
+use shared::lifecycle::{Request, Signals};
+use shared::telemetry::MetricsHandle;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep};
+
+use crate::actors::{Board, ControlPlane, Stop, Watchdog};
+use crate::admin::{NodeAdmin, flows};
+use crate::config::Config;
+use crate::control::Control;
+use crate::error::Error;
+use crate::forwarder::Forwarder;
+use crate::worker::FlowFilter;
+
+/// Events of the workers that may wait to be logged.
+const NEWS: usize = 256;
+/// How often a leaving node looks whether flows are left.
+const LOOK: Duration = Duration::from_millis(100);
+/// How long a leaving node goes on at least when others announce its VIPs: they hear of it by the bus.
+const NOTICE: Duration = Duration::from_secs(1);
+/// How long the last records may take to reach the bus's servers.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// Runs a node until it is told to end.
+///
+/// # Errors
+/// What kept it from starting, or a worker that panicked.
+pub async fn run(config: Config, metrics: MetricsHandle) -> Result<(), Error> {
+    let config = Arc::new(config);
+    let address = config.admin.listen;
+    let admin_error = |error| Error::Admin { address, error };
+    // Signals first: one that comes while DPDK starts must not leave half a node behind.
+    let mut signals = Signals::new().map_err(Error::Signals)?;
+    let listener = TcpListener::bind(address).await.map_err(admin_error)?;
+    let node = Node::start(config.clone())?;
+    let (ended, mut worker_ended) = mpsc::channel::<usize>(1);
+    node.watch(ended);
+
+    let (close_admin, admin_closed) = tokio::sync::oneshot::channel::<()>();
+    let admin: Arc<dyn admin::Admin> = Arc::new(node.admin());
+    let server = actix_rt::spawn(admin::serve(listener, metrics, admin, async move {
+        let _ = admin_closed.await;
+    }));
+    tracing::info!(node = config.node.id, admin = %address, "running");
+
+    loop {
+        tokio::select! {
+            request = signals.next() => match request {
+                Request::Drain => node.drain(true),
+                Request::Undrain => node.drain(false),
+                Request::Terminate => break node.leave(signals).await,
+            },
+            Some(worker) = worker_ended.recv() => {
+                tracing::error!(worker, "a worker's loop ended by itself: leaving, as it can't be trusted to come back");
+                node.take_leave(&format!("worker {worker} failed")).await;
+                break;
+            }
+        }
+    }
+    let _ = close_admin.send(());
+    let _ = server.await;
+    node.forwarder.stop()
+}
+
+/// A running node.
+struct Node {
+    config: Arc<Config>,
+    forwarder: Arc<Forwarder>,
+    bus: Bus,
+    board: Board,
+    control: Addr<ControlPlane>,
+    route_control: Option<(Addr<RouteControl>, StatusBoard)>,
+}
+
+impl Node {
+    fn start(config: Arc<Config>) -> Result<Node, Error> {
+        let bus = Bus::start(&config.bus, &config.node.id);
+        let (to_control, mut news) = mpsc::channel(NEWS);
+        let mut control = None;
+        let first = |macs: &[dataplane::MacAddr]| {
+            let knowledge = control.insert(Control::new(&config, macs));
+            Ok(knowledge.first_tables()?)
+        };
+        let forwarder = Arc::new(Forwarder::start(&config, first, to_control)?);
+        let board = Board::default();
+        let knowledge = match control {
+            Some(knowledge) => knowledge,
+            None => unreachable!("the forwarder has asked for the first snapshot"),
+        };
+        let control = ControlPlane::launch(knowledge, forwarder.clone(), bus.clone(), board.clone());
+        let to = control.clone();
+        actix_rt::spawn(async move {
+            while let Some(news) = news.recv().await {
+                to.do_send(news);
+            }
+        });
+        let route_control = config.bgp.clone().map(|section| {
+            let status = StatusBoard::default();
+            (RouteControl::start_reporting(section, config.node.id.clone(), bus.clone(), status.clone()), status)
+        });
+        Ok(Node { config, forwarder, bus, board, control, route_control })
+    }
+
+    /// Starts the watchdog; `ended` hears of a worker whose loop ends by itself.
+    fn watch(&self, ended: mpsc::Sender<usize>) {
+        let names = self.config.ports.iter().map(|port| port.name.clone()).collect();
+        let to = self.control.clone().recipient();
+        let limit = self.config.workers.stall_limit;
+        // The channel holds one, and there is one.
+        let tell = move |worker| drop(ended.try_send(worker));
+        Watchdog::new(self.forwarder.clone(), names, limit, to, tell).start();
+    }
+
+    fn admin(&self) -> NodeAdmin {
+        NodeAdmin {
+            config: self.config.clone(),
+            forwarder: self.forwarder.clone(),
+            board: self.board.clone(),
+            bus: self.bus.clone(),
+            bgp: self.route_control.as_ref().map(|(_, status)| status.clone()),
+        }
+    }
+
+    fn drain(&self, drain: bool) {
+        let id = self.config.node.id.clone();
+        self.bus.put(DrainRecord { tier: Tier::L4, id, drain, by: "signal".into(), since_unix_ms: unix_ms() });
+    }
+
+    /// Has the VIPs withdrawn and forwards on until no flow is open, the deadline passes, or a second signal comes.
+    async fn leave(&self, mut signals: Signals) {
+        // Send errors here and below mean that the actor's system has ended, and with it all that could be told.
+        let _ = self.control.send(Stop).await;
+        tokio::select! {
+            () = self.flows_finished() => {}
+            () = again(&mut signals) => {}
+        }
+        self.take_leave("shutting down").await;
+    }
+
+    fn flows_finished(&self) -> impl Future<Output = ()> {
+        let began = Instant::now();
+        let deadline = began + self.config.drain.deadline;
+        // Without [bgp] another process may announce the VIPs.
+        let elsewhere = self.route_control.is_none() && self.config.bus.transport != Transport::Local;
+        let notice = if elsewhere { began + NOTICE } else { began };
+        let forwarder = self.forwarder.clone();
+        async move {
+            loop {
+                sleep(LOOK).await;
+                let open = FlowFilter { open: true, ..FlowFilter::default() };
+                let left = flows(&forwarder, open, 1).await;
+                let now = Instant::now();
+                if now >= deadline {
+                    tracing::warn!("the drain's deadline has passed with flows left");
+                    return;
+                }
+                if left.is_ok_and(|left| left.is_empty()) && now >= notice {
+                    tracing::info!(took = ?now - began, "no flow is left");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Routers first, then the bus.
+    async fn take_leave(&self, why: &str) {
+        let _ = self.control.send(Stop).await;
+        if let Some((route_control, _)) = &self.route_control {
+            let _ = route_control.send(Shutdown { text: why.into() }).await;
+        }
+        self.bus.delete(&Key::Node { tier: Tier::L4, id: self.config.node.id.clone() });
+        if !self.bus.flush(FAREWELL).await {
+            tracing::warn!("the bus did not take the last records in time");
+        }
+    }
+}
+
+async fn again(signals: &mut Signals) {
+    while signals.next().await != Request::Terminate {}
+}

@@ -1,0 +1,320 @@
+//! A worker: the loop that one lcore turns, run to completion.
+//!
+//! ```text
+//!   every round: each port's queue ──▶ burst ──┬─▶ Transmit ──▶ port           ─┐
+//!                other workers' ring ─▶ handed_over ├─▶ Redirect ──▶ other worker's ring ├─ at the end of the round
+//!                exception port ───────────────┼─▶ the port                     │
+//!                tick, events, questions       └─▶ Kernel ──▶ exception port   ─┘
+//! ```
+//!
+//! It reads one immutable [`Tables`] snapshot, swapped whole by the control side, and waits for nobody.
+
+mod inquiry;
+mod lane;
+mod poll;
+mod state;
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender};
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, Cache};
+use dataplane::{DropReason, Emitted, Event, MAX_BURST, MacAddr, Now, PortIndex, Tables, Verdict};
+use tokio::sync::mpsc;
+
+use crate::dpdk::{Mbuf, Pool, RingReceiver, RingSender, Tsc};
+
+pub use inquiry::{FlowFilter, Inquiry};
+pub(crate) use lane::WAITING as LANE_WAITING;
+pub use lane::{Exception, Lane, Transmit};
+pub use poll::Poll;
+pub use state::{LoopCount, Times, WorkerState};
+
+use poll::Pace;
+
+/// Between two ticks of the data plane, in nanoseconds.
+const TICK: u64 = 1_000_000;
+
+/// A neighbour that one worker resolved and the others can use.
+#[derive(Debug, Clone, Copy)]
+pub struct Learned {
+    port: PortIndex,
+    address: Ipv4Addr,
+    mac: MacAddr,
+}
+
+/// Something a worker tells the control side.
+#[derive(Debug, Clone, Copy)]
+pub struct News {
+    /// Whose news.
+    pub worker: u16,
+    /// What happened.
+    pub event: Event,
+}
+
+/// What a worker is made of. All of it is its own but for what is shared by design.
+pub struct WorkerParts {
+    /// The worker's number, from 0.
+    pub index: u16,
+    /// The forwarder.
+    pub dataplane: dataplane::Worker,
+    /// Its share of each port; the place is the [`PortIndex`].
+    pub lanes: Vec<Lane>,
+    /// Frames that others redirected here.
+    pub inbox: RingReceiver,
+    /// The inboxes of all workers, by number.
+    pub outboxes: Vec<RingSender>,
+    /// What others learned.
+    pub lessons: Receiver<Learned>,
+    /// The other workers' `lessons`.
+    pub peers: Vec<SyncSender<Learned>>,
+    /// Where the control side hears of events.
+    pub news: mpsc::Sender<News>,
+    /// Questions of the control side.
+    pub inquiries: Receiver<Inquiry>,
+    /// Buffers for frames made here.
+    pub pool: Pool,
+    /// The clock.
+    pub tsc: Tsc,
+    /// The snapshot in force.
+    pub tables: Arc<ArcSwap<Tables>>,
+    /// What others see of this worker.
+    pub state: Arc<WorkerState>,
+    /// How it waits for frames.
+    pub poll: Poll,
+}
+
+/// Turns the loop until [`WorkerState::stop`].
+pub fn run(parts: WorkerParts) {
+    let WorkerParts { dataplane, lanes, inbox, outboxes, lessons, peers, news, inquiries, pool, tsc, tables, state, poll, index } =
+        parts;
+    let mut tables = Cache::new(tables);
+    let mut pace = Pace::new(poll);
+    let mut round = Round {
+        redirects: outboxes.iter().map(|_| Vec::with_capacity(MAX_BURST * lanes.len())).collect(),
+        frames: Vec::with_capacity(MAX_BURST),
+        verdicts: vec![Verdict::Drop(DropReason::Truncated); MAX_BURST],
+        emitted: Emitted::new(),
+        index,
+        dataplane,
+        lanes,
+        inbox,
+        outboxes,
+        peers,
+        news,
+        pool,
+        state: state.clone(),
+    };
+    let mut started = tsc.now();
+    let mut next_tick = started.0;
+    while !state.stopping() {
+        // The kernel may move an unpinned worker to a CPU whose counter is a little behind.
+        let now = tsc.now().max(started);
+        let snapshot = tables.load();
+        let mut worked = round.receive(snapshot, now);
+        worked |= round.take_over(snapshot, now);
+        worked |= round.from_kernel();
+        if now.0 >= next_tick {
+            next_tick = now.0 + TICK;
+            round.tick(snapshot, now, &lessons);
+            if let Ok(inquiry) = inquiries.try_recv() {
+                inquiry.answer(&round.dataplane, now);
+            }
+        }
+        round.flush();
+        state.beat();
+        state.spent(worked, now.0.saturating_sub(started.0));
+        started = now;
+        if let Some(sleep) = pace.after_round(worked) {
+            started = rest(&state, &tsc, sleep);
+        }
+    }
+}
+
+/// The place of the port by which a frame came in. Ports never change, so it is there.
+fn lane_of(lanes: &[Lane], dpdk_port: u16) -> usize {
+    lanes.iter().position(|lane| lane.dpdk_port == dpdk_port).unwrap_or_default()
+}
+
+fn rest(state: &WorkerState, tsc: &Tsc, sleep: Duration) -> Now {
+    let before = tsc.now();
+    std::thread::sleep(sleep);
+    let after = tsc.now();
+    state.slept(after.0 - before.0);
+    after
+}
+
+/// The worker's things in the shape of the loop.
+struct Round {
+    index: u16,
+    dataplane: dataplane::Worker,
+    lanes: Vec<Lane>,
+    inbox: RingReceiver,
+    outboxes: Vec<RingSender>,
+    peers: Vec<SyncSender<Learned>>,
+    news: mpsc::Sender<News>,
+    pool: Pool,
+    state: Arc<WorkerState>,
+    /// Frames for other workers, by worker.
+    redirects: Vec<Vec<Mbuf>>,
+    /// The burst being worked on; empty between bursts.
+    frames: Vec<Mbuf>,
+    verdicts: Vec<Verdict>,
+    emitted: Emitted,
+}
+
+impl Round {
+    /// One burst from each port.
+    #[inline]
+    fn receive(&mut self, tables: &Tables, now: Now) -> bool {
+        let mut worked = false;
+        for lane in 0..self.lanes.len() {
+            let Lane { receive: Some(queue), port, .. } = &mut self.lanes[lane] else { continue };
+            let port = *port;
+            let refused = queue.unreadable();
+            let received = queue.receive(&mut self.frames);
+            self.state.add(LoopCount::Unreadable, queue.unreadable() - refused);
+            if received == 0 {
+                continue;
+            }
+            worked = true;
+            self.dataplane.burst(tables, now, port, &mut self.frames, &mut self.verdicts, &mut self.emitted);
+            self.carry_out();
+            self.say();
+        }
+        worked
+    }
+
+    /// What other workers redirected here, port by port.
+    #[inline]
+    fn take_over(&mut self, tables: &Tables, now: Now) -> bool {
+        if self.inbox.receive(&mut self.frames) == 0 {
+            return false;
+        }
+        let mut left = 0;
+        while left < self.frames.len() {
+            let dpdk_port = self.frames[left].port();
+            let same = self.frames[left..].iter().take_while(|frame| frame.port() == dpdk_port).count();
+            let run = left..left + same;
+            let port = self.lanes[lane_of(&self.lanes, dpdk_port)].port;
+            let verdicts = &mut self.verdicts[run.clone()];
+            self.dataplane.handed_over(tables, now, port, &mut self.frames[run], verdicts, &mut self.emitted);
+            left += same;
+        }
+        self.carry_out();
+        self.say();
+        true
+    }
+
+    /// Frames of the kernel behind a port leave by the port as they are.
+    #[inline]
+    fn from_kernel(&mut self) -> bool {
+        let mut worked = false;
+        for lane in &mut self.lanes {
+            let Some(queue) = lane.exception.as_mut().and_then(|exception| exception.receive.as_mut()) else { continue };
+            let received = queue.receive(&mut self.frames);
+            if received > 0 {
+                worked = true;
+                self.state.add(LoopCount::FromKernel, received as u64);
+                for frame in self.frames.drain(..) {
+                    let room = lane.transmit.push(frame);
+                    self.state.add(LoopCount::TransmitFull, u64::from(!room));
+                }
+            }
+        }
+        worked
+    }
+
+    /// Does what the verdicts say about the burst.
+    #[inline]
+    fn carry_out(&mut self) {
+        let (mut full, mut to_kernel, mut left) = (0, 0, 0);
+        for (frame, verdict) in self.frames.drain(..).zip(&self.verdicts) {
+            match *verdict {
+                Verdict::Transmit(port) => match self.lanes.get_mut(usize::from(port.0)) {
+                    Some(lane) => full += u64::from(!lane.transmit.push(frame)),
+                    None => debug_assert!(false, "verdict names {port:?}, which does not exist"),
+                },
+                Verdict::Redirect(worker) => match self.redirects.get_mut(usize::from(worker)) {
+                    Some(redirects) => redirects.push(frame),
+                    None => debug_assert!(false, "verdict names worker {worker}, which does not exist"),
+                },
+                Verdict::Kernel => {
+                    let lane = lane_of(&self.lanes, frame.port());
+                    match &mut self.lanes[lane].exception {
+                        Some(exception) => {
+                            to_kernel += 1;
+                            full += u64::from(!exception.transmit.push(frame));
+                        }
+                        None => left += 1,
+                    }
+                }
+                Verdict::Drop(_) | Verdict::Held | Verdict::Consumed => {}
+            }
+        }
+        self.state.add(LoopCount::TransmitFull, full);
+        self.state.add(LoopCount::ToKernel, to_kernel);
+        self.state.add(LoopCount::LeftToKernel, left);
+    }
+
+    /// Timers, and what others learned.
+    fn tick(&mut self, tables: &Tables, now: Now, lessons: &Receiver<Learned>) {
+        for Learned { port, address, mac } in lessons.try_iter().take(MAX_BURST) {
+            self.dataplane.learn(now, port, address, mac, &mut self.emitted);
+        }
+        self.dataplane.tick(tables, now, &mut self.emitted);
+        self.say();
+    }
+
+    /// Sends the data plane's own frames and passes its events on.
+    #[inline]
+    fn say(&mut self) {
+        if self.emitted.is_empty() {
+            return;
+        }
+        for (port, bytes) in self.emitted.frames() {
+            let frame = self.pool.allocate().and_then(|mut frame| frame.fill(bytes).then_some(frame));
+            let lane = self.lanes.get_mut(usize::from(port.0));
+            match (frame, lane) {
+                (Some(frame), Some(lane)) => {
+                    let room = lane.transmit.push(frame);
+                    self.state.add(LoopCount::TransmitFull, u64::from(!room));
+                }
+                _ => self.state.add(LoopCount::NoBuffer, 1),
+            }
+        }
+        for event in self.emitted.events() {
+            let told = match *event {
+                Event::Learned { port, address, mac } => {
+                    let lesson = Learned { port, address, mac };
+                    self.peers.iter().filter(|peer| peer.try_send(lesson).is_err()).count() == 0
+                }
+                event => self.news.try_send(News { worker: self.index, event }).is_ok(),
+            };
+            self.state.add(LoopCount::EventsLost, u64::from(!told));
+        }
+        self.emitted.clear();
+    }
+
+    /// Sends what the round collected.
+    #[inline]
+    fn flush(&mut self) {
+        for lane in &mut self.lanes {
+            let (sent, dropped) = lane.transmit.flush();
+            self.state.add(LoopCount::Transmitted, sent);
+            self.state.add(LoopCount::TransmitFull, dropped);
+            if let Some(exception) = &mut lane.exception {
+                let (_, dropped) = exception.transmit.flush();
+                self.state.add(LoopCount::TransmitFull, dropped);
+            }
+        }
+        for (outbox, frames) in self.outboxes.iter().zip(&mut self.redirects) {
+            if !frames.is_empty() {
+                outbox.send(frames);
+                self.state.add(LoopCount::RedirectFull, frames.len() as u64);
+                frames.clear();
+            }
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! What a worker does between two rounds: nothing, or sleep a little when there was nothing to do for a while.
+
+use std::time::Duration;
+
+/// Empty rounds before the first sleep. At well under a microsecond a round, a worker under load never gets there.
+const PATIENCE: u32 = 256;
+
+/// The first sleep; each further one is twice as long, up to the limit.
+const FIRST: Duration = Duration::from_micros(10);
+
+/// How a worker waits for frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Poll {
+    /// Never sleeps: the lowest latency, one whole core.
+    Busy,
+    /// Sleeps when idle, this long at most. The longest sleep is what an idle node adds to the first frame's latency.
+    Adaptive {
+        /// Longest sleep.
+        longest: Duration,
+    },
+}
+
+/// The state of [`Poll`] in one worker.
+#[derive(Debug)]
+pub(super) struct Pace {
+    poll: Poll,
+    empty_rounds: u32,
+    next: Duration,
+}
+
+impl Pace {
+    pub(super) fn new(poll: Poll) -> Pace {
+        Pace { poll, empty_rounds: 0, next: FIRST }
+    }
+
+    /// Says after each round how long to sleep.
+    #[inline]
+    pub(super) fn after_round(&mut self, worked: bool) -> Option<Duration> {
+        let Poll::Adaptive { longest } = self.poll else { return None };
+        if worked {
+            self.empty_rounds = 0;
+            self.next = FIRST;
+            return None;
+        }
+        self.empty_rounds = self.empty_rounds.saturating_add(1);
+        if self.empty_rounds < PATIENCE {
+            return None;
+        }
+        let sleep = self.next.min(longest);
+        self.next = (self.next * 2).min(longest);
+        Some(sleep)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn busy_workers_never_sleep() {
+        let mut pace = Pace::new(Poll::Busy);
+        assert!((0..10_000).all(|_| pace.after_round(false).is_none()));
+    }
+
+    #[test]
+    fn sleeps_grow_to_the_limit_and_end_with_the_first_frame() {
+        let longest = Duration::from_micros(200);
+        let mut pace = Pace::new(Poll::Adaptive { longest });
+        let sleeps: Vec<_> = (0..PATIENCE + 8).filter_map(|_| pace.after_round(false)).collect();
+        assert_eq!(sleeps[..2], [FIRST, FIRST * 2]);
+        assert_eq!(sleeps.last(), Some(&longest));
+        assert_eq!(pace.after_round(true), None);
+        assert_eq!(pace.after_round(false), None);
+    }
+}
