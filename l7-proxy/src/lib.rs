@@ -13,6 +13,7 @@ pub mod cli;
 pub mod config;
 pub mod drain;
 pub mod error;
+pub mod fuzzing;
 pub mod metrics;
 pub mod normalise;
 pub mod reason;
