@@ -1,6 +1,7 @@
 //! What the workers count. Each cell has one writer (its worker) and any number of readers; a write is a plain load, add
 //! and store, a reader sees each cell whole and never waits.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::frame::DropReason;
@@ -161,7 +162,7 @@ const TARGET_CELLS: usize = TargetCount::ALL.len();
 /// All counters of a process, made once and shared by its workers and readers.
 #[derive(Debug)]
 pub struct Counters {
-    workers: Vec<Cells>,
+    workers: Vec<Arc<Cells>>,
 }
 
 impl Counters {
@@ -169,7 +170,9 @@ impl Counters {
     #[must_use]
     pub fn new(workers: u16, limits: &Limits) -> Self {
         Self {
-            workers: (0..workers.max(1)).map(|_| Cells::new(limits)).collect(),
+            workers: (0..workers.max(1))
+                .map(|_| Arc::new(Cells::new(limits)))
+                .collect(),
         }
     }
 
@@ -218,8 +221,8 @@ impl Counters {
     }
 
     /// The cells one worker writes.
-    pub(crate) fn cells(&self, worker: u16) -> &Cells {
-        &self.workers[usize::from(worker)]
+    pub(crate) fn cells(&self, worker: u16) -> Arc<Cells> {
+        Arc::clone(&self.workers[usize::from(worker)])
     }
 }
 
@@ -265,8 +268,15 @@ impl Cells {
         add(&self.worker, count as usize, n);
     }
 
+    /// Sets a gauge.
+    pub(crate) fn set_worker(&self, count: WorkerCount, value: u64) {
+        if let Some(cell) = self.worker.get(count as usize) {
+            cell.store(value, Ordering::Relaxed);
+        }
+    }
+
     #[inline]
-    pub(crate) fn drop(&self, reason: DropReason) {
+    pub(crate) fn dropped(&self, reason: DropReason) {
         add(&self.drops, reason as usize, 1);
     }
 

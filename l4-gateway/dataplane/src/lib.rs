@@ -14,23 +14,31 @@
 
 pub mod counters;
 mod emitted;
+mod flow;
 mod frame;
 mod ids;
 mod limits;
 mod mac;
+mod nat;
 mod neighbour;
 mod port;
+mod ports;
+mod rate;
+mod reply;
 mod schedule;
 mod secret;
 mod service;
+mod steer;
 mod tables;
 mod time;
+mod wire;
 mod worker;
 
 pub use counters::{
     Counters, ServiceCount, ServiceCounts, TargetCount, TargetCounts, WorkerCount, WorkerCounts,
 };
 pub use emitted::{Emitted, Event};
+pub use flow::FlowState;
 pub use frame::{DropReason, Frame, Verdict};
 pub use ids::{Ids, LocalIpId, ServiceId, TargetId};
 pub use limits::{
@@ -46,4 +54,4 @@ pub use service::{
 };
 pub use tables::{LocalIp, Tables, TablesBuilder, TablesError};
 pub use time::Now;
-pub use worker::{FlowState, FlowView, Worker};
+pub use worker::{FlowView, Worker};

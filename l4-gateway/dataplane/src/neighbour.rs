@@ -1,1 +1,404 @@
-//! Next hops.
+//! Next hops: which MAC is behind an address on a port (RFC 826), asked for when first needed, refreshed before it is stale.
+//!
+//! ```text
+//!             request            reply                  30 s, in use
+//!   (unknown) ------> Incomplete ------> Reachable <---------------- Probing
+//!                        | 3 requests        |   ^        reply         |
+//!                        v                   |   +----------------------+
+//!                      Failed <--------------+------- 6 requests -------+
+//! ```
+//! A reachable neighbour that nothing was sent to is left alone until it is needed again, and forgotten after a minute.
+//! Replies and gratuitous announcements count for known entries only, so that nobody on the segment can fill the table.
+
+mod held;
+
+use std::net::Ipv4Addr;
+
+use held::Held;
+
+use crate::counters::{Cells, WorkerCount};
+use crate::emitted::{Emitted, Event};
+use crate::flow::{Index, NONE};
+use crate::limits::{
+    Limits, NEIGHBOUR_BUDGET, NEIGHBOUR_FAILED, NEIGHBOUR_IDLE, NEIGHBOUR_PROBES,
+    NEIGHBOUR_REACHABLE, NEIGHBOUR_REQUESTS, NEIGHBOUR_RETRANSMIT, NEIGHBOUR_UNICAST_PROBES,
+};
+use crate::secret::Secret;
+use crate::wire::arp::{Arp, Operation};
+use crate::{MacAddr, Now, PortIndex, Tables};
+
+/// What is known of one next hop.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Neighbour {
+    pub(crate) address: Ipv4Addr,
+    pub(crate) port: PortIndex,
+    /// Destination and source MAC of frames to it.
+    pub(crate) header: [u8; 12],
+    /// Longest IP packet the port carries.
+    pub(crate) mtu: u16,
+    pub(crate) state: State,
+    /// Something was sent to it since the timer last looked.
+    used: bool,
+    /// Requests sent in this state.
+    requests: u8,
+    /// When the timer looks next, and when something was last seen to use it; milliseconds.
+    due: u64,
+    last_used: u64,
+}
+
+/// How far the resolution is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// The slot is free.
+    Free,
+    /// Asked for; frames wait.
+    Incomplete,
+    /// The MAC was confirmed.
+    Reachable,
+    /// The MAC is used, and being confirmed again.
+    Probing,
+    /// Doesn't answer: frames are dropped until it is asked again.
+    Failed,
+}
+
+const FREE: Neighbour = Neighbour {
+    address: Ipv4Addr::UNSPECIFIED,
+    port: PortIndex(0),
+    header: [0; 12],
+    mtu: 0,
+    state: State::Free,
+    used: false,
+    requests: 0,
+    due: 0,
+    last_used: 0,
+};
+
+/// All next hops of a worker. Memory is fixed at the start.
+pub(crate) struct Neighbours {
+    entries: Box<[Neighbour]>,
+    index: Index,
+    free: Vec<u16>,
+    held: Held,
+    secret: Secret,
+    /// Where the timer goes on.
+    cursor: usize,
+    epoch: u32,
+}
+
+/// What became of a frame that waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Waiting {
+    Held,
+    NoRoom,
+}
+
+impl Neighbours {
+    pub(crate) fn new(limits: &Limits, secret: Secret) -> Self {
+        let count = limits.neighbours.min(u16::MAX - 1);
+        Self {
+            entries: vec![FREE; usize::from(count)].into_boxed_slice(),
+            index: Index::new(usize::from(count)),
+            free: (0..count).rev().collect(),
+            held: Held::new(limits, count),
+            secret,
+            cursor: 0,
+            epoch: 1,
+        }
+    }
+
+    /// Changes whenever a slot's number may stand for another neighbour than before, or routes may have changed.
+    #[inline]
+    pub(crate) fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    /// The slot of a next hop, made if it is new; none without room.
+    pub(crate) fn slot(
+        &mut self,
+        tables: &Tables,
+        now: Now,
+        port: PortIndex,
+        address: Ipv4Addr,
+    ) -> Option<u16> {
+        if let Some(slot) = self.find(port, address) {
+            return Some(slot);
+        }
+        let egress = tables.port(port)?;
+        let slot = self.free.pop().or_else(|| self.evict(now))?;
+        let mut header = [0; 12];
+        header[6..].copy_from_slice(&egress.mac.0);
+        self.entries[usize::from(slot)] = Neighbour {
+            address,
+            port,
+            header,
+            mtu: egress.mtu,
+            state: State::Incomplete,
+            due: now.millis(),
+            last_used: now.millis(),
+            ..FREE
+        };
+        let hash = self.hash(port, address);
+        self.index.insert(hash, u32::from(slot));
+        Some(slot)
+    }
+
+    /// A neighbour that `slot` named under the present epoch.
+    #[inline]
+    pub(crate) fn get(&self, slot: u16) -> &Neighbour {
+        &self.entries[usize::from(slot)]
+    }
+
+    /// Notes that something is sent to it.
+    #[inline]
+    pub(crate) fn touch(&mut self, slot: u16) {
+        let entry = &mut self.entries[usize::from(slot)];
+        if !entry.used {
+            entry.used = true;
+        }
+    }
+
+    /// Keeps a copy of a frame until the neighbour answers, and asks for it if that is due. The frame is complete but for its
+    /// MACs.
+    pub(crate) fn hold(
+        &mut self,
+        tables: &Tables,
+        now: Now,
+        slot: u16,
+        frame: &[u8],
+        out: &mut Emitted,
+        cells: &Cells,
+    ) -> Waiting {
+        self.touch(slot);
+        if self.entries[usize::from(slot)].requests == 0 {
+            self.ask(tables, now, usize::from(slot), out, cells);
+        }
+        if self.held.push(slot, frame) {
+            Waiting::Held
+        } else {
+            Waiting::NoRoom
+        }
+    }
+
+    /// Takes in what an address says its MAC is. Only neighbours already known are changed; whether it is one.
+    pub(crate) fn learn(
+        &mut self,
+        now: Now,
+        port: PortIndex,
+        address: Ipv4Addr,
+        mac: MacAddr,
+        out: &mut Emitted,
+        cells: &Cells,
+    ) -> bool {
+        let Some(slot) = self.find(port, address) else {
+            return false;
+        };
+        let entry = &mut self.entries[usize::from(slot)];
+        entry.header[..6].copy_from_slice(&mac.0);
+        entry.state = State::Reachable;
+        entry.requests = 0;
+        entry.due = now.millis() + NEIGHBOUR_REACHABLE;
+        let (header, port) = (entry.header, entry.port);
+        self.held.release(slot, |frame| {
+            if let Some(place) = frame.get_mut(..12) {
+                place.copy_from_slice(&header);
+            }
+            emit(out, cells, port, frame);
+        });
+        true
+    }
+
+    /// Runs the timers of some neighbours.
+    pub(crate) fn tick(&mut self, tables: &Tables, now: Now, out: &mut Emitted, cells: &Cells) {
+        for _ in 0..NEIGHBOUR_BUDGET.min(self.entries.len()) {
+            let at = self.cursor;
+            self.cursor = (at + 1) % self.entries.len();
+            let entry = &mut self.entries[at];
+            if entry.state == State::Free || now.millis() < entry.due {
+                continue;
+            }
+            if entry.used {
+                entry.used = false;
+                entry.last_used = now.millis();
+            }
+            let idle = now.millis() - entry.last_used >= NEIGHBOUR_IDLE;
+            match entry.state {
+                State::Free => {}
+                State::Incomplete if entry.requests >= NEIGHBOUR_REQUESTS => {
+                    self.fail(now, at, out, cells)
+                }
+                State::Probing if entry.requests >= NEIGHBOUR_PROBES => {
+                    self.fail(now, at, out, cells)
+                }
+                State::Incomplete | State::Probing => self.ask(tables, now, at, out, cells),
+                State::Reachable | State::Failed if idle => self.forget(at, cells),
+                State::Reachable if entry.last_used + NEIGHBOUR_REACHABLE > now.millis() => {
+                    entry.state = State::Probing;
+                    self.ask(tables, now, at, out, cells);
+                }
+                State::Reachable => entry.due = now.millis() + NEIGHBOUR_RETRANSMIT,
+                State::Failed => {
+                    entry.state = State::Incomplete;
+                    entry.requests = 0;
+                    entry.due = now.millis() + NEIGHBOUR_IDLE;
+                }
+            }
+        }
+        cells.set_worker(
+            WorkerCount::Neighbours,
+            (self.entries.len() - self.free.len()) as u64,
+        );
+    }
+
+    /// Takes over a new snapshot: MACs and MTUs of the ports may differ, ports may be gone.
+    pub(crate) fn follow(&mut self, tables: &Tables, cells: &Cells) {
+        self.epoch += 1;
+        for at in 0..self.entries.len() {
+            let entry = &mut self.entries[at];
+            if entry.state == State::Free {
+                continue;
+            }
+            match tables.port(entry.port) {
+                Some(port) => {
+                    entry.header[6..].copy_from_slice(&port.mac.0);
+                    entry.mtu = port.mtu;
+                }
+                None => self.forget(at, cells),
+            }
+        }
+    }
+
+    /// Asks for a neighbour's MAC: who has it already confirmed is asked directly at first.
+    fn ask(&mut self, tables: &Tables, now: Now, at: usize, out: &mut Emitted, cells: &Cells) {
+        let entry = &mut self.entries[at];
+        entry.requests += 1;
+        entry.due = now.millis() + NEIGHBOUR_RETRANSMIT;
+        let Some(port) = tables.port(entry.port) else {
+            return;
+        };
+        let directly = entry.state == State::Probing && entry.requests <= NEIGHBOUR_UNICAST_PROBES;
+        let request = Arp {
+            operation: Operation::Request,
+            sender_mac: port.mac,
+            sender: port.address,
+            target_mac: MacAddr::default(),
+            target: entry.address,
+        };
+        let [a, b, c, d, e, f, ..] = entry.header;
+        let frame = request.frame(if directly {
+            MacAddr([a, b, c, d, e, f])
+        } else {
+            MacAddr::BROADCAST
+        });
+        cells.worker(WorkerCount::ArpRequests, 1);
+        emit(out, cells, port.index, &frame);
+    }
+
+    fn fail(&mut self, now: Now, at: usize, out: &mut Emitted, cells: &Cells) {
+        let entry = &mut self.entries[at];
+        entry.state = State::Failed;
+        entry.requests = 0;
+        entry.due = now.millis() + NEIGHBOUR_FAILED;
+        let event = Event::Unresolved {
+            port: entry.port,
+            address: entry.address,
+        };
+        if !out.event(event) {
+            cells.worker(WorkerCount::EmittedOverflow, 1);
+        }
+        self.drop_held(at, cells);
+    }
+
+    fn forget(&mut self, at: usize, cells: &Cells) {
+        self.drop_held(at, cells);
+        let Neighbour { port, address, .. } = self.entries[at];
+        let hash = self.hash(port, address);
+        self.index.remove(hash, at as u32);
+        self.entries[at] = FREE;
+        self.free.push(at as u16);
+        self.epoch += 1;
+    }
+
+    fn drop_held(&mut self, at: usize, cells: &Cells) {
+        self.held
+            .release(at as u16, |_| cells.worker(WorkerCount::HeldDropped, 1));
+    }
+
+    /// Frees the slot of the neighbour used longest ago among a few, if nothing waits for it.
+    fn evict(&mut self, now: Now) -> Option<u16> {
+        const LOOKED_AT: usize = 32;
+        let count = self.entries.len();
+        let candidates = (0..LOOKED_AT.min(count)).map(|step| (self.cursor + step) % count);
+        let at = candidates
+            .filter(|at| {
+                let entry = &self.entries[*at];
+                !entry.used
+                    && entry.last_used + NEIGHBOUR_RETRANSMIT < now.millis()
+                    && self.held.count(*at as u16) == 0
+            })
+            .min_by_key(|at| self.entries[*at].last_used);
+        self.cursor = (self.cursor + LOOKED_AT) % count.max(1);
+        let at = at?;
+        let Neighbour { port, address, .. } = self.entries[at];
+        let hash = self.hash(port, address);
+        self.index.remove(hash, at as u32);
+        self.entries[at] = FREE;
+        self.epoch += 1;
+        Some(at as u16)
+    }
+
+    fn find(&self, port: PortIndex, address: Ipv4Addr) -> Option<u16> {
+        let is = |number: u32| {
+            let entry = &self.entries[number as usize];
+            entry.address == address && entry.port == port
+        };
+        self.index
+            .find(self.hash(port, address), is)
+            .filter(|number| *number != NONE)
+            .map(|number| number as u16)
+    }
+
+    fn hash(&self, port: PortIndex, address: Ipv4Addr) -> u64 {
+        self.secret
+            .hash(u64::from(address.to_bits()), u64::from(port.0))
+    }
+
+    /// Panics if the parts contradict each other.
+    pub(crate) fn check_invariants(&self) {
+        let used = self
+            .entries
+            .iter()
+            .filter(|entry| entry.state != State::Free)
+            .count();
+        assert_eq!(
+            used + self.free.len(),
+            self.entries.len(),
+            "neighbour slots"
+        );
+        assert_eq!(self.index.count(), used, "neighbours in the index");
+        for (slot, entry) in (0u16..).zip(&self.entries) {
+            match entry.state {
+                State::Free => assert_eq!(self.held.count(slot), 0, "frames wait for nobody"),
+                _ => assert_eq!(
+                    self.find(entry.port, entry.address),
+                    Some(slot),
+                    "neighbour {}",
+                    entry.address
+                ),
+            }
+        }
+        self.held.check_invariants();
+    }
+}
+
+/// Hands a frame to the caller, or counts that there was no room.
+pub(crate) fn emit(out: &mut Emitted, cells: &Cells, port: PortIndex, frame: &[u8]) {
+    let count = if out.frame(port, frame) {
+        WorkerCount::Emitted
+    } else {
+        WorkerCount::EmittedOverflow
+    };
+    cells.worker(count, 1);
+}
+
+#[cfg(test)]
+mod tests;

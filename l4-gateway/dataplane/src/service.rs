@@ -4,8 +4,10 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::flow::{FlowState, STATES};
 use crate::ids::{ServiceId, TargetId};
 use crate::port::PortIndex;
+use crate::time::ticks;
 
 /// The transport protocols that are forwarded; the value is IANA's protocol number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -153,7 +155,6 @@ pub struct Service {
     pub eligible: Vec<TargetId>,
     /// Places in `eligible`, laid out by the scheduler: the turns of wrr, the slots of maglev; empty for the others.
     pub(crate) plan: Arc<[u16]>,
-    pub(crate) timeouts: TickTimeouts,
 }
 
 /// One target in a snapshot.
@@ -169,27 +170,24 @@ pub struct Target {
     pub port: PortIndex,
 }
 
-/// [`Timeouts`] in ticks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct TickTimeouts {
-    pub(crate) syn: u32,
-    pub(crate) established: u32,
-    pub(crate) fin_wait: u32,
-    pub(crate) time_wait: u32,
-    pub(crate) close: u32,
-    pub(crate) udp: u32,
-}
+/// [`Timeouts`] in ticks, by [`FlowState`].
+pub(crate) type TickTimeouts = [u32; STATES];
 
-impl From<&Timeouts> for TickTimeouts {
-    fn from(timeouts: &Timeouts) -> Self {
-        use crate::time::ticks;
-        Self {
-            syn: ticks(timeouts.syn),
-            established: ticks(timeouts.established),
-            fin_wait: ticks(timeouts.fin_wait),
-            time_wait: ticks(timeouts.time_wait),
-            close: ticks(timeouts.close),
-            udp: ticks(timeouts.udp),
+impl Timeouts {
+    pub(crate) fn by_state(&self) -> TickTimeouts {
+        let mut by_state = [0; STATES];
+        for (state, timeout) in [
+            (FlowState::Udp, self.udp),
+            (FlowState::SynReceived, self.syn),
+            (FlowState::SynAnswered, self.syn),
+            (FlowState::Established, self.established),
+            (FlowState::FinClient, self.fin_wait),
+            (FlowState::FinTarget, self.fin_wait),
+            (FlowState::TimeWait, self.time_wait),
+            (FlowState::Closed, self.close),
+        ] {
+            by_state[state as usize] = ticks(timeout);
         }
+        by_state
     }
 }

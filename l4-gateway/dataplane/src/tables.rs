@@ -6,11 +6,14 @@ mod builder;
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
 
+pub(crate) use builder::is_host;
 pub use builder::{TablesBuilder, TablesError};
+
+use crate::flow::FlowState;
 
 use crate::ids::{LocalIpId, ServiceId, TargetId};
 use crate::port::{Port, PortIndex};
-use crate::service::{Protocol, Service, Target};
+use crate::service::{Protocol, Service, Target, TickTimeouts};
 
 /// One snapshot. It never changes; the control side builds a new one and swaps the pointer.
 #[derive(Debug)]
@@ -22,6 +25,9 @@ pub struct Tables {
     routes: Vec<Hop>,
     owned: HashMap<Ipv4Addr, Owned>,
     local_ips: Vec<LocalIp>,
+    /// By service; apart from the services, since each packet needs them.
+    timeouts: Vec<TickTimeouts>,
+    default_timeouts: TickTimeouts,
     services: Vec<Option<Service>>,
     targets: Vec<Option<Target>>,
     by_address: HashMap<(Ipv4Addr, u16, Protocol), ServiceId>,
@@ -121,6 +127,21 @@ impl Tables {
 
     pub(crate) fn is_local_ip(&self, address: Ipv4Addr) -> bool {
         self.local_ips.iter().any(|local| local.address == address)
+    }
+
+    /// Ticks a flow of this service is kept in this state; flows of a service that is gone follow the defaults.
+    #[inline]
+    pub(crate) fn timeout(&self, service: ServiceId, state: FlowState) -> u32 {
+        self.timeouts
+            .get(service.0 as usize)
+            .unwrap_or(&self.default_timeouts)[state as usize]
+    }
+
+    /// The LocalIPs used on a port.
+    pub(crate) fn local_ips_on(&self, port: PortIndex) -> impl Iterator<Item = &LocalIp> + Clone {
+        self.local_ips
+            .iter()
+            .filter(move |local| local.port == port)
     }
 
     /// The port and the next hop towards a destination; the longest prefix wins, then the earlier entry.

@@ -1,16 +1,33 @@
-//! One lcore's forwarder.
+//! One lcore's forwarder. A burst goes through in stages, so that the cache lines its packets need are loaded side by side
+//! instead of one after the other:
+//!
+//! 1. `classify` each frame: parse, hash, start loading the hash bucket;
+//! 2. read each bucket, start loading the flow it points to;
+//! 3. carry out each frame: [`forward`] a known flow, [`admit`] a new one, answer [`arp`] and [`icmp`].
+
+mod admit;
+mod arp;
+mod classify;
+mod forward;
+mod icmp;
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::counters::Counters;
-use crate::emitted::Emitted;
+use classify::{Kind, Staged};
+
+use crate::counters::{Cells, Counters, ServiceCount, TargetCount, WorkerCount};
+use crate::emitted::{Emitted, Event};
+use crate::flow::{Due, Flow, FlowState, FlowTable, NONE, Wheel};
 use crate::frame::{Frame, Verdict};
 use crate::ids::{ServiceId, TargetId};
-use crate::limits::Limits;
+use crate::limits::{EXPIRY_BUDGET, Limits, MAX_BURST, TICK_NANOSECONDS};
 use crate::mac::MacAddr;
-use crate::port::PortIndex;
+use crate::neighbour::Neighbours;
+use crate::port::{Port, PortIndex};
+use crate::ports::PortPool;
+use crate::rate::{Interval, TokenBucket};
 use crate::secret::Secret;
 use crate::service::Protocol;
 use crate::tables::Tables;
@@ -21,7 +38,39 @@ use crate::time::Now;
 pub struct Worker {
     index: u16,
     workers: u16,
-    counters: Arc<Counters>,
+    secret: Secret,
+    cells: Arc<Cells>,
+    flows: FlowTable,
+    wheel: Wheel,
+    ports: PortPool,
+    neighbours: Neighbours,
+    /// Where round robin schedulers are, by service.
+    cursors: Box<[u32]>,
+    icmp_errors: TokenBucket,
+    reports: Reports,
+    /// The snapshot seen last.
+    serial: u64,
+    /// Flows created so far; with the secret, the source of what must not be guessed.
+    created: u64,
+}
+
+/// When each kind of event was last reported.
+#[derive(Default)]
+struct Reports {
+    ports_exhausted: Interval,
+    flow_table_full: Interval,
+    no_target: Interval,
+}
+
+/// What a call works with.
+struct Context<'a> {
+    tables: &'a Tables,
+    now: Now,
+    /// The port the frames came in on.
+    port: &'a Port,
+    out: &'a mut Emitted,
+    /// Whether frames of other workers may be redirected.
+    steer: bool,
 }
 
 impl Worker {
@@ -35,18 +84,30 @@ impl Worker {
         secret: Secret,
         counters: Arc<Counters>,
     ) -> Self {
-        let _ = (limits, secret);
+        let workers = workers.max(1);
+        let cursors = vec![u32::from(index); limits.services as usize];
         Self {
             index,
             workers,
-            counters,
+            cells: counters.cells(index),
+            flows: FlowTable::new(limits.flows, secret.clone()),
+            wheel: Wheel::new(),
+            ports: PortPool::new(index, workers, limits, &secret),
+            neighbours: Neighbours::new(limits, secret.clone()),
+            secret,
+            // Workers begin at different turns, or the first targets would get each worker's first flow.
+            cursors: cursors.into_boxed_slice(),
+            icmp_errors: TokenBucket::new(limits.icmp_errors_per_second),
+            reports: Reports::default(),
+            serial: 0,
+            created: 0,
         }
     }
 
     /// Works on one burst received on `port` and writes one verdict a frame. `verdicts` must be at least as long as `frames`;
-    /// what is beyond is left alone. Frames of the worker's own go to `out`, which is added to, not cleared.
+    /// frames beyond it are left alone. Frames of the worker's own go to `out`, which is added to, not cleared.
     ///
-    /// A frame is changed only with the verdicts [`Verdict::Transmit`], [`Verdict::Held`] and [`Verdict::Drop`].
+    /// A frame's bytes are changed only with the verdicts [`Verdict::Transmit`], [`Verdict::Held`] and [`Verdict::Drop`].
     pub fn burst<F: Frame>(
         &mut self,
         tables: &Tables,
@@ -56,17 +117,9 @@ impl Worker {
         verdicts: &mut [Verdict],
         out: &mut Emitted,
     ) {
-        let _ = (
-            tables,
-            now,
-            port,
-            frames,
-            verdicts,
-            out,
-            self.index,
-            self.workers,
-            &self.counters,
-        );
+        self.cells
+            .worker(WorkerCount::FramesIn, frames.len() as u64);
+        self.run(tables, now, port, frames, verdicts, out, self.workers > 1);
     }
 
     /// Like [`Worker::burst`] for frames another worker answered [`Verdict::Redirect`] for; `port` is where they came in. They
@@ -80,10 +133,111 @@ impl Worker {
         verdicts: &mut [Verdict],
         out: &mut Emitted,
     ) {
-        let _ = (tables, now, port, frames, verdicts, out);
+        self.cells
+            .worker(WorkerCount::FramesHandedOver, frames.len() as u64);
+        self.run(tables, now, port, frames, verdicts, out, false);
     }
 
-    /// Takes over what another worker learned ([`crate::Event::Learned`]); frames that waited for it go to `out`.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the two entry points differ by one argument"
+    )]
+    fn run<F: Frame>(
+        &mut self,
+        tables: &Tables,
+        now: Now,
+        port: PortIndex,
+        frames: &mut [F],
+        verdicts: &mut [Verdict],
+        out: &mut Emitted,
+        steer: bool,
+    ) {
+        self.follow(tables);
+        let Some(port) = tables.port(port) else {
+            // A port that left the configuration: nothing on it is ours.
+            for verdict in verdicts.iter_mut().take(frames.len()) {
+                *verdict = self.count(Verdict::Kernel);
+            }
+            return;
+        };
+        let mut context = Context {
+            tables,
+            now,
+            port,
+            out,
+            steer,
+        };
+        for (frames, verdicts) in frames
+            .chunks_mut(MAX_BURST)
+            .zip(verdicts.chunks_mut(MAX_BURST))
+        {
+            self.chunk(&mut context, frames, verdicts);
+        }
+    }
+
+    /// The three stages over at most [`MAX_BURST`] frames.
+    fn chunk<F: Frame>(
+        &mut self,
+        context: &mut Context<'_>,
+        frames: &mut [F],
+        verdicts: &mut [Verdict],
+    ) {
+        let mut staged = [Staged::NOTHING; MAX_BURST];
+        for (staged, frame) in staged.iter_mut().zip(&*frames) {
+            *staged = self.classify(context, frame.bytes());
+            if let Kind::Transport = staged.kind {
+                self.flows.prefetch_bucket(staged.hash);
+            }
+        }
+        for staged in staged.iter_mut().take(frames.len()) {
+            if let Kind::Transport = staged.kind {
+                staged.candidate = self.flows.prefetch_entry(staged.hash);
+            }
+        }
+        for ((staged, frame), verdict) in staged.iter().zip(frames).zip(verdicts) {
+            *verdict = match staged.kind {
+                Kind::Transport => {
+                    match self
+                        .flows
+                        .find(staged.hash, staged.candidate, &staged.tuple)
+                    {
+                        Some((number, side)) => self.forward(context, frame, staged, number, side),
+                        None => self.admit(context, frame, staged, None),
+                    }
+                }
+                Kind::Arp => self.arp(context, frame.bytes_mut()),
+                Kind::Icmp => self.icmp(context, frame, staged),
+                Kind::Settled(verdict) => verdict,
+            };
+            self.count(*verdict);
+        }
+    }
+
+    fn count(&self, verdict: Verdict) -> Verdict {
+        let count = match verdict {
+            Verdict::Transmit(_) => WorkerCount::Transmitted,
+            Verdict::Redirect(_) => WorkerCount::Redirected,
+            Verdict::Kernel => WorkerCount::Kernel,
+            Verdict::Held => WorkerCount::Held,
+            Verdict::Consumed => WorkerCount::Consumed,
+            Verdict::Drop(reason) => {
+                self.cells.dropped(reason);
+                WorkerCount::Dropped
+            }
+        };
+        self.cells.worker(count, 1);
+        verdict
+    }
+
+    /// Notices a new snapshot.
+    fn follow(&mut self, tables: &Tables) {
+        if self.serial != tables.serial() {
+            self.serial = tables.serial();
+            self.neighbours.follow(tables, &self.cells);
+        }
+    }
+
+    /// Takes over what another worker learned ([`Event::Learned`]); frames that waited for it go to `out`.
     pub fn learn(
         &mut self,
         now: Now,
@@ -92,36 +246,135 @@ impl Worker {
         mac: MacAddr,
         out: &mut Emitted,
     ) {
-        let _ = (now, port, address, mac, out);
+        self.neighbours
+            .learn(now, port, address, mac, out, &self.cells);
     }
 
     /// Runs the timers: flows that expired go, next hops are refreshed or asked for again. Call it about every millisecond;
     /// the work of one call is bounded, what is left is done by the next.
     pub fn tick(&mut self, tables: &Tables, now: Now, out: &mut Emitted) {
-        let _ = (tables, now, out);
+        self.follow(tables);
+        let mut budget = EXPIRY_BUDGET;
+        while let Some(due) = self
+            .wheel
+            .next_due(&mut self.flows, now.tick(), &mut budget)
+        {
+            match due {
+                Due::Expired(number) => {
+                    self.cells.worker(WorkerCount::FlowsExpired, 1);
+                    self.end_flow(number);
+                    self.flows.free(number);
+                }
+                Due::Removed(number) => self.flows.free(number),
+            }
+        }
+        self.neighbours.tick(tables, now, out, &self.cells);
+    }
+
+    /// Takes a flow out of the table; its port is free, its entry is when the wheel passes.
+    fn end_flow(&mut self, number: u32) {
+        let Flow {
+            service,
+            target_id,
+            local_id,
+            ..
+        } = *self.flows.get(number);
+        self.flows.remove(number);
+        self.ports.release(target_id, local_id);
+        let less = 1u64.wrapping_neg();
+        self.cells.service(service, ServiceCount::FlowsActive, less);
+        self.cells.target(target_id, TargetCount::FlowsActive, less);
+        self.cells.worker(WorkerCount::FlowsActive, less);
+    }
+
+    /// Reports an event, or counts that there was no room.
+    fn report(&self, out: &mut Emitted, event: Event) {
+        if !out.event(event) {
+            self.cells.worker(WorkerCount::EmittedOverflow, 1);
+        }
     }
 
     /// The flows of this worker, in no order. Walks the table: for an operator, not for a loop.
     pub fn flows(&self, now: Now) -> impl Iterator<Item = FlowView> + '_ {
-        let _ = now;
-        std::iter::empty()
+        let now = now.tick();
+        self.flows
+            .iter()
+            .map(move |(_, flow)| FlowView::new(flow, now))
     }
 
     /// Flows in the table.
     #[must_use]
     pub fn flow_count(&self) -> u32 {
-        0
+        self.flows.len()
     }
 
     /// Local ports this worker could still give to new flows towards a target, over all LocalIPs it is reached by.
     #[must_use]
     pub fn free_ports(&self, tables: &Tables, target: TargetId) -> u32 {
-        let _ = (tables, target);
-        0
+        let Some(egress) = tables.target(target).map(|target| target.port) else {
+            return 0;
+        };
+        let free = |used: u16| u32::from(self.ports.capacity().saturating_sub(used));
+        tables
+            .local_ips_on(egress)
+            .map(|local| free(self.ports.used(target, local.id)))
+            .sum()
+    }
+
+    /// Bytes of the tables that grow with [`Limits::flows`].
+    #[must_use]
+    pub fn flow_memory(&self) -> usize {
+        self.flows.bytes()
     }
 
     /// Panics if the parts of the worker contradict each other. For tests: it walks everything.
-    pub fn check_invariants(&self) {}
+    #[doc(hidden)]
+    pub fn check_invariants(&self) {
+        let free = self.flows.check_invariants();
+        let mut on_wheel = 0;
+        let mut living = 0;
+        self.wheel.each(&self.flows, |number| {
+            on_wheel += 1;
+            living += u32::from(self.flows.get(number).alive);
+        });
+        assert_eq!(living, self.flows.len(), "each living flow is on the wheel");
+        assert_eq!(
+            on_wheel + free,
+            self.flows.capacity(),
+            "each entry is on the wheel or free"
+        );
+        assert_eq!(
+            self.ports.total_used(),
+            u64::from(self.flows.len()),
+            "each flow has one local port, and no port is lost"
+        );
+        let mut used = std::collections::HashMap::new();
+        for (_, flow) in self.flows.iter() {
+            assert_eq!(
+                PortPool::owner(flow.local_port, self.workers),
+                self.index,
+                "the port of another worker"
+            );
+            *used.entry((flow.target_id, flow.local_id)).or_insert(0u16) += 1;
+        }
+        for ((target, local), count) in used {
+            assert_eq!(
+                self.ports.used(target, local),
+                count,
+                "ports towards {target:?} on {local:?}"
+            );
+        }
+        self.neighbours.check_invariants();
+    }
+}
+
+impl std::fmt::Debug for Worker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Worker")
+            .field("index", &self.index)
+            .field("flows", &self.flows.len())
+            .finish_non_exhaustive()
+    }
 }
 
 /// One flow, for operators.
@@ -147,22 +400,20 @@ pub struct FlowView {
     pub expires_in: Duration,
 }
 
-/// How far a flow is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum FlowState {
-    /// UDP.
-    Udp,
-    /// TCP, the client's SYN was forwarded.
-    SynReceived,
-    /// TCP, the handshake is complete.
-    Established,
-    /// TCP, the client sent FIN.
-    FinClient,
-    /// TCP, the target sent FIN.
-    FinTarget,
-    /// TCP, both sent FIN.
-    TimeWait,
-    /// TCP, one sent RST.
-    Closed,
+impl FlowView {
+    fn new(flow: &Flow, now: u32) -> Self {
+        Self {
+            client: SocketAddrV4::new(flow.client, flow.client_port),
+            vip: SocketAddrV4::new(flow.vip, flow.vip_port),
+            local: SocketAddrV4::new(flow.local, flow.local_port),
+            target: SocketAddrV4::new(flow.target, flow.target_port),
+            protocol: flow.protocol,
+            state: flow.state,
+            service: flow.service,
+            target_id: flow.target_id,
+            expires_in: Duration::from_nanos(
+                u64::from(flow.deadline.saturating_sub(now)) * TICK_NANOSECONDS,
+            ),
+        }
+    }
 }

@@ -49,7 +49,7 @@ pub(super) fn table(targets: &[(SocketAddrV4, u16)]) -> Vec<u16> {
 pub(super) fn slot(address: Ipv4Addr, port: u16, slots: usize) -> Option<usize> {
     let hash = mix(u64::from(address.to_bits()) << 16 | u64::from(port));
     // The high half, scaled to the table: no division.
-    (slots > 0).then_some(((hash >> 32) * slots as u64 >> 32) as usize)
+    (slots > 0).then_some((((hash >> 32) * slots as u64) >> 32) as usize)
 }
 
 /// A target's permutation of the slots, walked for ever: offset + i * skip modulo the (prime) size.

@@ -9,7 +9,7 @@ use super::{Hop, LocalIp, Owned, Tables, lookup};
 use crate::ids::{Ids, TargetId};
 use crate::port::{Port, PortIndex, Route};
 use crate::schedule;
-use crate::service::{Protocol, Service, ServiceConfig, Target};
+use crate::service::{Protocol, Service, ServiceConfig, Target, Timeouts};
 
 /// Collects what a snapshot is made of.
 #[derive(Clone, Debug, Default)]
@@ -146,6 +146,8 @@ impl TablesBuilder {
             routes,
             owned,
             local_ips,
+            default_timeouts: Timeouts::default().by_state(),
+            timeouts: Vec::new(),
             services: Vec::new(),
             targets: Vec::new(),
             by_address: HashMap::new(),
@@ -370,7 +372,11 @@ fn add_service(
             eligible.iter().filter_map(|id| tables.target(*id)),
         ),
     };
-    let timeouts = (&config.timeouts).into();
+    let number = id.0 as usize;
+    if tables.timeouts.len() <= number {
+        tables.timeouts.resize(number + 1, tables.default_timeouts);
+    }
+    tables.timeouts[number] = config.timeouts.by_state();
     place(
         &mut tables.services,
         id.0,
@@ -380,7 +386,6 @@ fn add_service(
             targets,
             eligible,
             plan,
-            timeouts,
         },
     );
     Ok(())

@@ -1,0 +1,20 @@
+//! Flows: what is known of each, how they are found, how far they are, and when they go.
+
+mod entry;
+mod expiry;
+mod index;
+mod prefetch;
+mod state;
+mod table;
+mod tuple;
+
+pub(crate) use entry::{Flow, HOP_UNKNOWN, Side};
+pub(crate) use expiry::{Due, Wheel};
+pub(crate) use index::{Index, NONE};
+pub use state::FlowState;
+pub(crate) use state::{STATES, step};
+pub(crate) use table::FlowTable;
+pub(crate) use tuple::Tuple;
+
+#[cfg(test)]
+mod tests;

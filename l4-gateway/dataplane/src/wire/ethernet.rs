@@ -1,0 +1,38 @@
+//! Ethernet II headers.
+
+use crate::MacAddr;
+use crate::limits::ETHERNET_HEADER;
+
+/// EtherType of IPv4.
+pub(crate) const IPV4: u16 = 0x0800;
+/// EtherType of ARP.
+pub(crate) const ARP: u16 = 0x0806;
+
+/// The first 14 bytes of a frame.
+pub(crate) type Header = [u8; ETHERNET_HEADER];
+
+#[inline]
+pub(crate) fn destination(header: &Header) -> MacAddr {
+    let [a, b, c, d, e, f, ..] = *header;
+    MacAddr([a, b, c, d, e, f])
+}
+
+#[inline]
+pub(crate) fn source(header: &Header) -> MacAddr {
+    let [_, _, _, _, _, _, a, b, c, d, e, f, ..] = *header;
+    MacAddr([a, b, c, d, e, f])
+}
+
+#[inline]
+pub(crate) fn ether_type(header: &Header) -> u16 {
+    u16::from_be_bytes([header[12], header[13]])
+}
+
+/// The header of a frame between two stations.
+pub(crate) fn header(destination: MacAddr, source: MacAddr, ether_type: u16) -> Header {
+    let mut header = [0; ETHERNET_HEADER];
+    header[..6].copy_from_slice(&destination.0);
+    header[6..12].copy_from_slice(&source.0);
+    header[12..].copy_from_slice(&ether_type.to_be_bytes());
+    header
+}

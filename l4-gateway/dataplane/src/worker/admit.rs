@@ -1,0 +1,216 @@
+//! A packet of no known flow: a new flow, or a refusal that the sender hears of.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use super::classify::Staged;
+use super::{Context, Event, Flow, Worker};
+use crate::counters::{ServiceCount, TargetCount, WorkerCount};
+use crate::flow::Side;
+use crate::ids::ServiceId;
+use crate::service::{Protocol, Service, UnknownSegment};
+use crate::tables::{Owned, Tables, is_host};
+use crate::wire::{icmp, tcp, u32_at};
+use crate::{DropReason, Frame, Verdict, reply, schedule};
+
+impl Worker {
+    /// Decides a packet without flow. `reuse`: the entry of a flow it replaces, already removed but still on the wheel.
+    pub(super) fn admit<F: Frame>(
+        &mut self,
+        context: &mut Context<'_>,
+        frame: &mut F,
+        staged: &Staged,
+        reuse: Option<u32>,
+    ) -> Verdict {
+        let tables = context.tables;
+        let tuple = &staged.tuple;
+        let Some(service) =
+            tables.service_at(tuple.destination, tuple.destination_port, tuple.protocol)
+        else {
+            return match tables.owned(tuple.destination) {
+                Some(Owned::Vip { .. }) => {
+                    self.refuse(context, frame, staged, None, DropReason::NoService)
+                }
+                Some(Owned::LocalIp(_)) => {
+                    self.refuse(context, frame, staged, None, DropReason::NoFlow)
+                }
+                Some(Owned::Port { .. }) | None => Verdict::Kernel,
+            };
+        };
+        if !may_answer(tables, tuple.source) {
+            return Verdict::Drop(DropReason::MartianSource);
+        }
+        let opens =
+            tuple.protocol == Protocol::Udp || staged.flags & (tcp::SYN | tcp::ACK) == tcp::SYN;
+        if !opens {
+            self.cells.service(service.id, ServiceCount::NoFlow, 1);
+            return match service.config.unknown_segment {
+                UnknownSegment::Reset => {
+                    self.refuse(context, frame, staged, Some(service.id), DropReason::NoFlow)
+                }
+                UnknownSegment::Drop => Verdict::Drop(DropReason::NoFlow),
+            };
+        }
+        if staged.ip.ttl <= 1 {
+            return self.expire_ttl(context, frame.bytes(), staged);
+        }
+        match self.create(context, frame.bytes(), staged, service, reuse) {
+            Ok(number) => self.forward(context, frame, staged, number, Side::Client),
+            Err(reason) => self.refuse(context, frame, staged, Some(service.id), reason),
+        }
+    }
+
+    /// A SYN from a client whose old connection is closing: that one goes, a new one takes its place.
+    pub(super) fn reschedule<F: Frame>(
+        &mut self,
+        context: &mut Context<'_>,
+        frame: &mut F,
+        staged: &Staged,
+        number: u32,
+    ) -> Verdict {
+        self.cells.worker(WorkerCount::FlowsRescheduled, 1);
+        self.end_flow(number);
+        self.admit(context, frame, staged, Some(number))
+    }
+
+    /// Creates the flow of a packet from a client; its number, or why not.
+    fn create(
+        &mut self,
+        context: &mut Context<'_>,
+        frame: &[u8],
+        staged: &Staged,
+        service: &Service,
+        reuse: Option<u32>,
+    ) -> Result<u32, DropReason> {
+        let tables = context.tables;
+        let id = service.id;
+        if reuse.is_none() && self.flows.is_full() {
+            self.cells.service(id, ServiceCount::FlowTableFull, 1);
+            if self.reports.flow_table_full.pass(context.now) {
+                self.report(context.out, Event::FlowTableFull);
+            }
+            return Err(DropReason::FlowTableFull);
+        }
+        let client = (staged.tuple.source, staged.tuple.source_port);
+        let chosen = self.cursors.get_mut(id.0 as usize).and_then(|cursor| {
+            let weight = |target| {
+                tables
+                    .target(target)
+                    .map_or(0, |target| target.config.weight)
+            };
+            schedule::choose(
+                service,
+                cursor,
+                client,
+                |target| self.cells.target_flows(target),
+                weight,
+            )
+        });
+        let Some(target) = chosen.and_then(|target| tables.target(target)) else {
+            self.cells.service(id, ServiceCount::NoTarget, 1);
+            if self.reports.no_target.pass(context.now) {
+                self.report(context.out, Event::NoTarget { service: id });
+            }
+            return Err(DropReason::NoTarget);
+        };
+        let address = target.config.address;
+        let flows = &self.flows;
+        let claimed = self.ports.claim(
+            target.id,
+            tables.local_ips_on(target.port),
+            |local, port| {
+                let local = SocketAddrV4::new(local.address, port);
+                flows.contains(&Flow::new(&staged.tuple, address, local).target_key())
+            },
+        );
+        let Some((local, port)) = claimed else {
+            self.cells.service(id, ServiceCount::PortExhausted, 1);
+            self.cells.target(target.id, TargetCount::PortExhausted, 1);
+            if self.reports.ports_exhausted.pass(context.now) {
+                self.report(
+                    context.out,
+                    Event::PortsExhausted {
+                        service: id,
+                        target: target.id,
+                    },
+                );
+            }
+            return Err(DropReason::PortExhausted);
+        };
+        let mut flow = Flow::new(
+            &staged.tuple,
+            address,
+            SocketAddrV4::new(local.address, port),
+        );
+        flow.service = id;
+        flow.target_id = target.id;
+        flow.local_id = local.id;
+        flow.deadline = context.now.tick() + tables.timeout(id, flow.state);
+        if staged.tuple.protocol == Protocol::Tcp {
+            self.created += 1;
+            let random = self.secret.hash(self.created, staged.hash);
+            let initial = self.ports.initial_sequence(target.id, local.id, random);
+            let chosen_by_client =
+                u32_at(frame.get(staged.payload()).unwrap_or(&[]), tcp::SEQUENCE);
+            flow.shift = initial.wrapping_sub(chosen_by_client);
+        }
+        let number = self.place(flow, reuse, context.now.tick());
+        self.cells.service(id, ServiceCount::FlowsCreated, 1);
+        self.cells.service(id, ServiceCount::FlowsActive, 1);
+        self.cells.target(target.id, TargetCount::FlowsCreated, 1);
+        self.cells.target(target.id, TargetCount::FlowsActive, 1);
+        self.cells.worker(WorkerCount::FlowsCreated, 1);
+        self.cells.worker(WorkerCount::FlowsActive, 1);
+        number.ok_or(DropReason::FlowTableFull)
+    }
+
+    /// Puts a flow into the table and on the wheel.
+    fn place(&mut self, flow: Flow, reuse: Option<u32>, now: u32) -> Option<u32> {
+        if let Some(number) = reuse {
+            self.flows.replace(number, flow);
+            return Some(number);
+        }
+        let number = self.flows.insert(flow)?;
+        self.wheel.insert(&mut self.flows, number, now);
+        Some(number)
+    }
+
+    /// Refuses a packet so that its sender knows at once: TCP gets an RST, UDP a port unreachable (rate-limited).
+    fn refuse<F: Frame>(
+        &mut self,
+        context: &mut Context<'_>,
+        frame: &mut F,
+        staged: &Staged,
+        service: Option<ServiceId>,
+        reason: DropReason,
+    ) -> Verdict {
+        if !may_answer(context.tables, staged.ip.source) {
+            return Verdict::Drop(DropReason::MartianSource);
+        }
+        match staged.tuple.protocol {
+            // Never an RST for an RST (RFC 9293 3.10.7.1).
+            Protocol::Tcp if staged.flags & tcp::RST != 0 => Verdict::Drop(reason),
+            Protocol::Tcp => {
+                reply::reset(frame, &staged.ip, context.port.mac);
+                self.cells.worker(WorkerCount::ResetsSent, 1);
+                if let Some(service) = service {
+                    self.cells.service(service, ServiceCount::ResetsSent, 1);
+                }
+                Verdict::Transmit(context.port.index)
+            }
+            Protocol::Udp => {
+                let error = (icmp::UNREACHABLE, icmp::PORT_UNREACHABLE, 0);
+                let sent =
+                    self.icmp_error(context, frame.bytes(), staged, staged.ip.destination, error);
+                if let Some(service) = service.filter(|_| sent) {
+                    self.cells.service(service, ServiceCount::IcmpErrorsSent, 1);
+                }
+                Verdict::Drop(reason)
+            }
+        }
+    }
+}
+
+/// Whether packets from this source may be answered and forwarded: it can be one host, and isn't us.
+pub(super) fn may_answer(tables: &Tables, source: Ipv4Addr) -> bool {
+    is_host(source) && tables.owned(source).is_none()
+}

@@ -1,0 +1,74 @@
+//! ARP: answering for our addresses, learning from answers.
+
+use super::{Context, Event, Worker};
+use crate::Verdict;
+use crate::counters::WorkerCount;
+use crate::limits::ETHERNET_HEADER;
+use crate::tables::Owned;
+use crate::wire::arp::{Arp, Operation};
+use crate::wire::{ethernet, put};
+
+impl Worker {
+    /// The kernel sees what isn't answered here too: it resolves next hops of its own.
+    pub(super) fn arp(&mut self, context: &mut Context<'_>, frame: &mut [u8]) -> Verdict {
+        let packet = frame.get(ETHERNET_HEADER..).unwrap_or(&[]);
+        let arp = match Arp::parse(packet) {
+            Ok(arp) => arp,
+            Err(reason) => return Verdict::Drop(reason),
+        };
+        if context.tables.owned(arp.sender).is_some() {
+            // Someone else uses one of our addresses: nothing to learn, and answering would feed the quarrel.
+            return Verdict::Kernel;
+        }
+        let ours = context.port.address == arp.target;
+        if arp.operation == Operation::Reply && ours || arp.sender == arp.target {
+            self.learn_arp(context, &arp);
+        }
+        match arp.operation {
+            Operation::Request if answers(context, &arp) => {
+                // A known neighbour that asks tells where it is now.
+                self.neighbours.learn(
+                    context.now,
+                    context.port.index,
+                    arp.sender,
+                    arp.sender_mac,
+                    context.out,
+                    &self.cells,
+                );
+                let answer = Arp {
+                    operation: Operation::Reply,
+                    sender_mac: context.port.mac,
+                    sender: arp.target,
+                    target_mac: arp.sender_mac,
+                    target: arp.sender,
+                };
+                let destination = frame.first_chunk().map_or(arp.sender_mac, ethernet::source);
+                put(frame, 0, answer.frame(destination));
+                self.cells.worker(WorkerCount::ArpReplies, 1);
+                Verdict::Transmit(context.port.index)
+            }
+            Operation::Reply if ours && context.port.answers => Verdict::Consumed,
+            Operation::Request | Operation::Reply => Verdict::Kernel,
+        }
+    }
+
+    /// Takes in a reply to us or a gratuitous announcement, here and (the asker may be another worker) elsewhere.
+    fn learn_arp(&mut self, context: &mut Context<'_>, arp: &Arp) {
+        let (port, address, mac) = (context.port.index, arp.sender, arp.sender_mac);
+        self.neighbours
+            .learn(context.now, port, address, mac, context.out, &self.cells);
+        if self.workers > 1 {
+            self.report(context.out, Event::Learned { port, address, mac });
+        }
+    }
+}
+
+/// Whether a request is answered here: for an address of ours that belongs on the port it came in on.
+fn answers(context: &Context<'_>, arp: &Arp) -> bool {
+    match context.tables.owned(arp.target) {
+        Some(Owned::Port { answers }) => answers && context.port.address == arp.target,
+        Some(Owned::LocalIp(_)) => context.port.covers(arp.target),
+        Some(Owned::Vip { arp: wanted }) => wanted && context.port.covers(arp.target),
+        None => false,
+    }
+}

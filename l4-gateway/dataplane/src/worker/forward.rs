@@ -1,0 +1,261 @@
+//! A packet of a known flow: its state, its rewriting, its next hop.
+
+use super::classify::Staged;
+use super::{Context, Worker};
+use crate::counters::{TargetCount, WorkerCount};
+use crate::flow::{Flow, FlowState, HOP_UNKNOWN, Side, step};
+use crate::limits::ETHERNET_HEADER;
+use crate::nat::{self, Rewrite};
+use crate::neighbour::{State, Waiting};
+use crate::reply;
+use crate::service::{Protocol, Timestamps};
+use crate::tables::Tables;
+use crate::wire::{icmp, tcp, u32_at};
+use crate::{DropReason, Frame, Verdict};
+
+impl Worker {
+    #[inline]
+    pub(super) fn forward<F: Frame>(
+        &mut self,
+        context: &mut Context<'_>,
+        frame: &mut F,
+        staged: &Staged,
+        number: u32,
+        side: Side,
+    ) -> Verdict {
+        let state = self.flows.get(number).state;
+        let is_syn = staged.flags & (tcp::SYN | tcp::ACK) == tcp::SYN;
+        if is_syn && side == Side::Client && state.is_closing() && staged.ip.ttl > 1 {
+            return self.reschedule(context, frame, staged, number);
+        }
+        let hop = match self.hop(context, number, side) {
+            Ok(hop) => hop,
+            Err(reason) => return Verdict::Drop(reason),
+        };
+        if let Some(verdict) = self.may_pass(context, frame.bytes(), staged, hop) {
+            return verdict;
+        }
+        if staged.tuple.protocol == Protocol::Tcp {
+            self.follow_tcp(frame.bytes(), staged, number, side);
+        }
+        let flow = self.flows.get_mut(number);
+        let deadline = context.now.tick() + context.tables.timeout(flow.service, flow.state);
+        if flow.deadline != deadline {
+            flow.deadline = deadline;
+        }
+        let bytes = u64::from(staged.ip.total);
+        match side {
+            Side::Client => self.cells.forwarded_in(flow.service, flow.target_id, bytes),
+            Side::Target => self
+                .cells
+                .forwarded_out(flow.service, flow.target_id, bytes),
+        }
+        let rewrite = Rewrite::new(flow, side);
+        if is_syn && side == Side::Client && strips_timestamps(context.tables, flow) {
+            nat::strip_timestamps(frame.bytes_mut(), staged.ip.header, staged.ip.total);
+        }
+        nat::rewrite(
+            frame.bytes_mut(),
+            staged.ip.header,
+            staged.ip.total,
+            staged.tuple.protocol,
+            &rewrite,
+        );
+        self.send(context, hop, frame.bytes_mut())
+    }
+
+    /// Moves the flow's state by a segment.
+    #[inline]
+    fn follow_tcp(&mut self, frame: &[u8], staged: &Staged, number: u32, side: Side) {
+        let flow = self.flows.get_mut(number);
+        let before = flow.state;
+        flow.state = step(before, side, staged.flags);
+        let (service_shift, target, local) = (flow.shift, flow.target_id, flow.local_id);
+        if side == Side::Client && staged.flags & tcp::FIN != 0 {
+            // The target may keep the port in TIME_WAIT from here on; the next connection over it starts above.
+            let segment = frame.get(staged.payload()).unwrap_or(&[]);
+            let end = u32_at(segment, tcp::SEQUENCE)
+                .wrapping_add(tcp::occupies(segment))
+                .wrapping_add(service_shift);
+            self.ports.ended(target, local, end);
+        }
+        if side == Side::Target && staged.flags & tcp::RST != 0 && before != FlowState::Closed {
+            self.cells.target(target, TargetCount::Resets, 1);
+        }
+    }
+
+    /// The next hop of packets from `side`, looked up again if what the flow remembers may be stale.
+    #[inline]
+    pub(super) fn hop(
+        &mut self,
+        context: &Context<'_>,
+        number: u32,
+        side: Side,
+    ) -> Result<u16, DropReason> {
+        let epoch = self.neighbours.epoch();
+        let flow = self.flows.get(number);
+        let remembered = match side {
+            Side::Client => flow.hop_to_target,
+            Side::Target => flow.hop_to_client,
+        };
+        if flow.hop_epoch == epoch && remembered != HOP_UNKNOWN {
+            return Ok(remembered);
+        }
+        self.look_up_hop(context, number, side)
+    }
+
+    #[cold]
+    fn look_up_hop(
+        &mut self,
+        context: &Context<'_>,
+        number: u32,
+        side: Side,
+    ) -> Result<u16, DropReason> {
+        let flow = self.flows.get(number);
+        let destination = match side {
+            Side::Client => flow.target,
+            Side::Target => flow.client,
+        };
+        let (port, address) = context
+            .tables
+            .route(destination)
+            .ok_or(DropReason::NoRoute)?;
+        let slot = self
+            .neighbours
+            .slot(context.tables, context.now, port, address)
+            .ok_or(DropReason::Unresolved)?;
+        // After the lookup: making room for the neighbour may have begun a new epoch.
+        let epoch = self.neighbours.epoch();
+        let flow = self.flows.get_mut(number);
+        if flow.hop_epoch != epoch {
+            (flow.hop_to_client, flow.hop_to_target) = (HOP_UNKNOWN, HOP_UNKNOWN);
+            flow.hop_epoch = epoch;
+        }
+        match side {
+            Side::Client => flow.hop_to_target = slot,
+            Side::Target => flow.hop_to_client = slot,
+        }
+        Ok(slot)
+    }
+
+    /// What is to be done instead of forwarding, if its hops or the link's size run out: the verdict, the sender told.
+    #[inline]
+    pub(super) fn may_pass(
+        &mut self,
+        context: &mut Context<'_>,
+        frame: &[u8],
+        staged: &Staged,
+        hop: u16,
+    ) -> Option<Verdict> {
+        if staged.ip.ttl <= 1 {
+            return Some(self.expire_ttl(context, frame, staged));
+        }
+        let mtu = self.neighbours.get(hop).mtu;
+        if staged.ip.total > mtu {
+            if staged.ip.dont_fragment {
+                let error = (
+                    icmp::UNREACHABLE,
+                    icmp::FRAGMENTATION_NEEDED,
+                    u32::from(mtu),
+                );
+                self.icmp_error(context, frame, staged, context.port.address, error);
+            }
+            return Some(Verdict::Drop(DropReason::TooBig));
+        }
+        None
+    }
+
+    /// Tells the sender that its packet's time to live ran out here.
+    pub(super) fn expire_ttl(
+        &mut self,
+        context: &mut Context<'_>,
+        frame: &[u8],
+        staged: &Staged,
+    ) -> Verdict {
+        self.icmp_error(
+            context,
+            frame,
+            staged,
+            context.port.address,
+            (icmp::TIME_EXCEEDED, 0, 0),
+        );
+        Verdict::Drop(DropReason::TtlExpired)
+    }
+
+    /// Sends an ICMP error about a frame to its sender, unless the rate limit or RFC 1122 3.2.2 forbids; whether it went.
+    pub(super) fn icmp_error(
+        &mut self,
+        context: &mut Context<'_>,
+        frame: &[u8],
+        staged: &Staged,
+        source: std::net::Ipv4Addr,
+        error: (u8, u8, u32),
+    ) -> bool {
+        if !super::admit::may_answer(context.tables, staged.ip.source) {
+            return false;
+        }
+        if !self.icmp_errors.take(context.now) {
+            self.cells.worker(WorkerCount::IcmpErrorsSuppressed, 1);
+            return false;
+        }
+        self.cells.worker(WorkerCount::IcmpErrorsSent, 1);
+        reply::icmp_error(
+            frame,
+            &staged.ip,
+            context.port.mac,
+            source,
+            error,
+            |bytes| {
+                crate::neighbour::emit(context.out, &self.cells, context.port.index, bytes);
+            },
+        );
+        true
+    }
+
+    /// Addresses a rewritten frame to its next hop, or keeps it until that is known.
+    #[inline]
+    pub(super) fn send(
+        &mut self,
+        context: &mut Context<'_>,
+        hop: u16,
+        frame: &mut [u8],
+    ) -> Verdict {
+        let neighbour = self.neighbours.get(hop);
+        match neighbour.state {
+            State::Reachable | State::Probing => {
+                let (header, port) = (neighbour.header, neighbour.port);
+                if let Some(place) = frame.first_chunk_mut() {
+                    *place = header;
+                }
+                self.neighbours.touch(hop);
+                Verdict::Transmit(port)
+            }
+            State::Incomplete => {
+                debug_assert!(frame.len() >= ETHERNET_HEADER);
+                let waiting = self.neighbours.hold(
+                    context.tables,
+                    context.now,
+                    hop,
+                    frame,
+                    context.out,
+                    &self.cells,
+                );
+                match waiting {
+                    Waiting::Held => Verdict::Held,
+                    Waiting::NoRoom => Verdict::Drop(DropReason::Unresolved),
+                }
+            }
+            State::Failed | State::Free => {
+                self.neighbours.touch(hop);
+                Verdict::Drop(DropReason::Unresolved)
+            }
+        }
+    }
+}
+
+/// Whether the service of a flow takes the timestamp option out of its SYN.
+fn strips_timestamps(tables: &Tables, flow: &Flow) -> bool {
+    tables
+        .service(flow.service)
+        .is_none_or(|service| service.config.timestamps == Timestamps::Strip)
+}
