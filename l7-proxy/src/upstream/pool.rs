@@ -36,7 +36,8 @@ type Key = usize;
 
 #[derive(Debug)]
 struct Kept {
-    backend: Arc<Backend>,
+    /// Keeps the key from being another backend's.
+    _backend: Arc<Backend>,
     keep: KeepAlive,
     idle: Idle<Sender>,
 }
@@ -89,14 +90,9 @@ impl Pool {
         });
     }
 
-    /// Idle connections now.
-    pub(crate) fn idle(&self) -> usize {
-        self.backends.borrow().values().map(|kept| kept.idle.len()).sum()
-    }
-
     fn put(&self, backend: Arc<Backend>, keep: KeepAlive, sender: Sender, born: Instant) {
         let mut backends = self.backends.borrow_mut();
-        let kept = backends.entry(key(&backend)).or_insert_with(|| Kept { backend, keep, idle: Idle::default() });
+        let kept = backends.entry(key(&backend)).or_insert_with(|| Kept { _backend: backend, keep, idle: Idle::default() });
         debug_assert_eq!(kept.keep, keep, "one backend object has one set of settings");
         kept.idle.put(sender, born, Instant::now(), keep);
     }
@@ -129,13 +125,5 @@ impl Lease {
                 }
             });
         }
-    }
-}
-
-impl Kept {
-    /// The backend these connections lead to.
-    #[cfg(test)]
-    fn address(&self) -> std::net::SocketAddr {
-        self.backend.address()
     }
 }

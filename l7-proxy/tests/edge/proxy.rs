@@ -1,0 +1,179 @@
+//! Starts the binary with a configuration, and ends it.
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::client;
+
+/// A loopback address no other test and no other test process uses, so that ports can be fixed.
+pub fn address() -> IpAddr {
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    let [_, _, high, low] = std::process::id().to_be_bytes();
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    assert!(number < 250, "addresses for one process are used up");
+    IpAddr::V4(Ipv4Addr::new(127, 64 + high % 128, low, number as u8))
+}
+
+/// A running proxy. Killed when dropped.
+pub struct Proxy {
+    child: Child,
+    folder: TempDir,
+    address: IpAddr,
+}
+
+impl Proxy {
+    /// Starts the proxy with a plain listener on port 80 and what `config` adds, and waits until it is ready. `{address}` in it becomes
+    /// the proxy's address, `{folder}` its folder.
+    pub fn start(config: &str) -> Proxy {
+        let mut proxy = Proxy::start_unready(config);
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !proxy.ready() {
+            if let Ok(Some(status)) = proxy.child.try_wait() {
+                panic!("the proxy ended: {status}\n{}", proxy.said());
+            }
+            assert!(Instant::now() < deadline, "the proxy did not get ready:\n{}", proxy.said());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        proxy
+    }
+
+    fn start_unready(config: &str) -> Proxy {
+        let folder = tempfile::tempdir().expect("folder");
+        let address = address();
+        let config = config.replace("{address}", &address.to_string()).replace("{folder}", &folder.path().display().to_string());
+        let listener = if config.contains("[[listeners]]") { String::new() } else { format!("[[listeners]]\nname = \"web\"\naddress = \"{address}:80\"\n") };
+        let path = folder.path().display();
+        let text = format!(
+            "workers = 2\n[node]\nid = \"l7-test\"\n[admin]\nlisten = \"{address}:9402\"\n[log]\nlevel = \"info,l7_proxy=debug\"\n\
+             [access_log]\npath = \"{path}/access.log\"\nformat = \"json\"\n{listener}{config}"
+        );
+        fs::write(folder.path().join("l7.toml"), text).expect("configuration");
+        let errors = fs::File::create(folder.path().join("stderr")).expect("stderr");
+        let child = Command::new(env!("CARGO_BIN_EXE_l7-proxy"))
+            .args(["run", "--config"])
+            .arg(folder.path().join("l7.toml"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(errors)
+            .spawn()
+            .expect("the binary starts");
+        Proxy { child, folder, address }
+    }
+
+    /// Where the listener on `port` is.
+    pub fn at(&self, port: u16) -> SocketAddr {
+        SocketAddr::new(self.address, port)
+    }
+
+    /// The plain listener.
+    pub fn web(&self) -> SocketAddr {
+        self.at(80)
+    }
+
+    fn admin(&self) -> SocketAddr {
+        self.at(9402)
+    }
+
+    /// Whether /readyz says so.
+    pub fn ready(&self) -> bool {
+        client::try_get(self.admin(), "admin", "/readyz").is_some_and(|response| response.status == 200)
+    }
+
+    /// What /status says.
+    pub fn status(&self) -> Value {
+        serde_json::from_slice(&client::get(self.admin(), "admin", "/status").body).expect("JSON")
+    }
+
+    /// The value of a metric whose line begins with `prefix` and contains all of `parts`; 0 when there is none.
+    pub fn metric(&self, prefix: &str, parts: &[&str]) -> f64 {
+        let text = String::from_utf8(client::get(self.admin(), "admin", "/metrics").body).expect("text");
+        let lines = text.lines().filter(|line| line.starts_with(prefix) && parts.iter().all(|part| line.contains(part)));
+        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+
+    /// A command, as `l7-proxy drain` gives it.
+    pub fn command(&self, action: &str) {
+        let done = Command::new(env!("CARGO_BIN_EXE_l7-proxy")).args([action, "--admin", &self.admin().to_string()]).output().expect("command");
+        assert!(done.status.success(), "{action}: {}", String::from_utf8_lossy(&done.stderr));
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, name: &str) {
+        let done = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status().expect("kill");
+        assert!(done.success(), "kill -s {name}");
+    }
+
+    /// Waits for the process to end.
+    pub fn wait(&mut self, within: Duration) -> ExitStatus {
+        let deadline = Instant::now() + within;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("wait") {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "the proxy did not exit within {within:?}:\n{}", self.said());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Whether the process still runs.
+    pub fn alive(&mut self) -> bool {
+        self.child.try_wait().expect("wait").is_none()
+    }
+
+    /// Resident memory in KiB.
+    pub fn memory(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("status");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+
+    /// The process's own log.
+    pub fn said(&self) -> String {
+        fs::read_to_string(self.folder.path().join("stderr")).unwrap_or_default()
+    }
+
+    /// A file in the proxy's folder.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// The first access log entry for which `wanted` holds; waits for it.
+    pub fn logged(&self, wanted: impl Fn(&Value) -> bool) -> Value {
+        let deadline = Instant::now() + Duration::from_secs(5);
+        loop {
+            let text = fs::read_to_string(self.file("access.log")).unwrap_or_default();
+            let entries = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+            if let Some(entry) = entries.into_iter().find(&wanted) {
+                return entry;
+            }
+            assert!(Instant::now() < deadline, "no such entry in the access log:\n{text}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("the proxy said:\n{}", self.said());
+        }
+    }
+}
+
+/// Waits until something holds.
+pub fn eventually(what: &str, holds: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !holds() {
+        assert!(Instant::now() < deadline, "never happened: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
