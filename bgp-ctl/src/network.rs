@@ -1,5 +1,6 @@
 //! Sockets: connections to neighbours, the listener, and the task that carries bytes between a connection and its actor.
 
+use std::cell::Cell;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::Duration;
 
@@ -18,6 +19,8 @@ use crate::tcp_options;
 const READ: usize = 16 * 1024;
 /// How long a closed connection may take to be closed by the neighbour too, so that our last words are not lost to a reset.
 const CLOSE_WAIT: Duration = Duration::from_secs(1);
+/// What it may send meanwhile, in bytes, without being cut off.
+const LEFTOVER: usize = 256 * 1024;
 /// DSCP CS6, the class of routing protocols (RFC 4594 3.2).
 const TOS_NETWORK_CONTROL: u32 = 0xC0;
 
@@ -110,12 +113,21 @@ where
     R: Future<Output = ()>,
 {
     let (mut reader, mut writer) = stream.into_split();
+    // What may still be read, once the connection is closed by us and nobody wants it.
+    let leftover: Cell<Option<usize>> = Cell::new(None);
     let reading = async {
         let mut buffer = BytesMut::with_capacity(READ);
         loop {
             match reader.read_buf(&mut buffer).await {
                 Ok(0) => return Error::Closed,
-                Ok(_) => received(buffer.split().freeze()).await,
+                Ok(length) => match leftover.get().map(|left| left.checked_sub(length)) {
+                    None => received(buffer.split().freeze()).await,
+                    Some(None) => return Error::Closed,
+                    Some(left) => {
+                        leftover.set(left);
+                        buffer.clear();
+                    }
+                },
                 Err(error) => return Error::Lost(error),
             }
             buffer.reserve(READ);
@@ -139,6 +151,7 @@ where
         biased;
         written = &mut writing => {
             if written.is_ok() {
+                leftover.set(Some(LEFTOVER));
                 let _ = timeout(CLOSE_WAIT, reading).await;
             }
             written

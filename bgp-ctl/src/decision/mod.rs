@@ -200,3 +200,6 @@ fn well(vip: Ipv4Addr, facts: Facts<'_>, policy: VipPolicy) -> Result<(), String
     }
     short.map_or(Ok(()), Err)
 }
+
+#[cfg(test)]
+mod tests;
