@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -135,7 +135,7 @@ fn run(action: Action) -> Result<ExitCode> {
 }
 
 /// Brings the chain up; what was half up when a step failed is taken down again, its logs stay.
-fn up(lab: &Lab, binaries: &PathBuf, say: &dyn Fn(&str)) -> Result<Chain> {
+fn up(lab: &Lab, binaries: &Path, say: &dyn Fn(&str)) -> Result<Chain> {
     Chain::up(lab, binaries, say).inspect_err(|_| {
         interrupt::clear();
         if let Err(error) = Chain::down(lab) {
