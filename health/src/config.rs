@@ -4,12 +4,12 @@ use std::net::SocketAddr;
 
 use shared::bus::is_name;
 use shared::config::Table;
-use shared::config::sections::{AdminSection, BusSection, LogSection, NodeSection};
+use shared::config::sections::{AdminSection, BusSection, LogSection, NodeSection, Transport};
 
 use crate::settings::CheckSettings;
 
 /// Port of the admin listener on loopback, unless configured.
-pub const ADMIN_PORT: u16 = 9104;
+pub const ADMIN_PORT: u16 = 9403;
 
 /// Probes at a time, unless configured.
 const DEFAULT_PROBES: usize = 512;
@@ -42,7 +42,7 @@ pub struct ObservedService {
     /// Targets that are always observed.
     pub targets: Vec<SocketAddr>,
     /// Whether targets that offer themselves for the service on the bus are observed too.
-    pub registrations: bool,
+    pub from_registrations: bool,
     /// How its targets are checked.
     pub settings: CheckSettings,
 }
@@ -56,6 +56,19 @@ impl Config {
         let log = LogSection::parse(root);
         let max_probes = root.within("max_probes", 1..=MOST_PROBES, DEFAULT_PROBES);
         let services = services(root);
+        let followed = services
+            .iter()
+            .flatten()
+            .find(|service| service.from_registrations);
+        if let Some(service) = followed
+            && bus.transport == Transport::Local
+        {
+            root.mistake(
+                &format!("services.{}.from_registrations", service.name),
+                "registrations come by the bus, and the bus stays within this process",
+                "set bus.transport = \"nats\", or name the targets",
+            );
+        }
         Some(Config {
             node: node?,
             admin,
@@ -110,12 +123,12 @@ fn service(name: String, table: &mut Table<'_>) -> Option<ObservedService> {
             );
         }
     }
-    let registrations = table.or("registrations", false);
-    if targets.is_empty() && !registrations {
+    let from_registrations = table.or("from_registrations", false);
+    if targets.is_empty() && !from_registrations {
         table.mistake(
             "targets",
             "there is none",
-            "name targets, or set `registrations = true`",
+            "name targets, or set `from_registrations = true`",
         );
     }
     let settings = table
@@ -124,7 +137,7 @@ fn service(name: String, table: &mut Table<'_>) -> Option<ObservedService> {
     Some(ObservedService {
         name,
         targets,
-        registrations,
+        from_registrations,
         settings: settings?,
     })
 }
@@ -154,7 +167,7 @@ mod tests {
     fn all_mistakes_come_at_once() {
         let complaints = parse(
             "max_probes = 0\n[services.\"a b\"]\ntargets = [\"10.0.0.1:0\"]\n[services.\"a b\".health]\ntype = \"tcp\"\n\
-             [services.web]\ntargets = [\"10.0.0.1:80\", \"10.0.0.1:80\"]\nregistration = true\n[services.dns]\nhealth.type = \"icmp\"",
+             [services.web]\ntargets = [\"10.0.0.1:80\", \"10.0.0.1:80\"]\nfrom_registration = true\n[services.dns]\nhealth.type = \"icmp\"",
         )
         .unwrap_err();
         for complaint in [
@@ -163,7 +176,7 @@ mod tests {
             "\"a b\" can't be a service's name",
             "targets: 10.0.0.1:0 can't be reached",
             "services.web.targets: 10.0.0.1:80 is there twice",
-            "services.web.registration: unknown key — did you mean `registrations`?",
+            "services.web.from_registration: unknown key — did you mean `from_registrations`?",
             "services.web.health: is missing",
             "services.dns.targets: there is none",
             "services.dns.health.type: expected one of",
@@ -174,6 +187,17 @@ mod tests {
             );
         }
         assert_eq!(complaints.lines().count(), 9, "{complaints}");
+    }
+
+    #[test]
+    fn registrations_need_a_bus_they_come_by() {
+        let text =
+            "node.id = \"a\"\n[services.web]\nfrom_registrations = true\nhealth.type = \"tcp\"\n";
+        let complaints = parse(text).unwrap_err();
+        assert!(
+            complaints.contains("services.web.from_registrations: registrations come by the bus"),
+            "{complaints}"
+        );
     }
 
     #[test]

@@ -147,7 +147,7 @@ impl Observation {
         match record {
             Record::Registration(offer) => {
                 let follows = |service: &ObservedService| {
-                    service.registrations && service.name == offer.service
+                    service.from_registrations && service.name == offer.service
                 };
                 if self.services.iter().any(follows) {
                     self.offered.insert((offer.service.clone(), offer.addr));
@@ -252,7 +252,7 @@ mod tests {
         let web = ObservedService {
             name: "web".to_owned(),
             targets: vec![STATIC.parse().unwrap()],
-            registrations: true,
+            from_registrations: true,
             settings: CheckSettings {
                 port: Some(8080),
                 ..CheckSettings::default()
@@ -260,7 +260,7 @@ mod tests {
         };
         let fixed = ObservedService {
             name: "fixed".to_owned(),
-            registrations: false,
+            from_registrations: false,
             ..web.clone()
         };
         Observation::new("observer-1", vec![web, fixed], 1)
