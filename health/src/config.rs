@@ -55,20 +55,7 @@ impl Config {
         let bus = BusSection::parse(root);
         let log = LogSection::parse(root);
         let max_probes = root.within("max_probes", 1..=MOST_PROBES, DEFAULT_PROBES);
-        let services = services(root);
-        let followed = services
-            .iter()
-            .flatten()
-            .find(|service| service.from_registrations);
-        if let Some(service) = followed
-            && bus.transport == Transport::Local
-        {
-            root.mistake(
-                &format!("services.{}.from_registrations", service.name),
-                "registrations come by the bus, and the bus stays within this process",
-                "set bus.transport = \"nats\", or name the targets",
-            );
-        }
+        let services = services(root, &bus);
         Some(Config {
             node: node?,
             admin,
@@ -81,7 +68,7 @@ impl Config {
 }
 
 /// Reads `[services.<name>]`. `None` if one of them is no use.
-fn services(root: &mut Table<'_>) -> Option<Vec<ObservedService>> {
+fn services(root: &mut Table<'_>, bus: &BusSection) -> Option<Vec<ObservedService>> {
     let tables = root.map("services");
     if tables.is_empty() {
         root.mistake(
@@ -93,12 +80,12 @@ fn services(root: &mut Table<'_>) -> Option<Vec<ObservedService>> {
     // Read all of them before giving up on one, so that all mistakes are found.
     let services: Vec<Option<ObservedService>> = tables
         .into_iter()
-        .map(|(name, mut table)| service(name, &mut table))
+        .map(|(name, mut table)| service(name, &mut table, bus))
         .collect();
     services.into_iter().collect()
 }
 
-fn service(name: String, table: &mut Table<'_>) -> Option<ObservedService> {
+fn service(name: String, table: &mut Table<'_>, bus: &BusSection) -> Option<ObservedService> {
     if !is_name(&name) {
         table.mistake(
             "",
@@ -129,6 +116,13 @@ fn service(name: String, table: &mut Table<'_>) -> Option<ObservedService> {
             "targets",
             "there is none",
             "name targets, or set `from_registrations = true`",
+        );
+    }
+    if from_registrations && bus.transport == Transport::Local {
+        table.mistake(
+            "from_registrations",
+            "registrations come by the bus, and the bus stays within this process",
+            "set bus.transport = \"nats\", or name the targets",
         );
     }
     let settings = table
