@@ -5,7 +5,7 @@
 
 use super::Host;
 use http::HeaderMap;
-use http::header::{Entry, FORWARDED, HeaderName, HeaderValue};
+use http::header::{Entry, HeaderName, HeaderValue};
 use shared::config::Cidr;
 use std::net::IpAddr;
 
@@ -13,13 +13,6 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
-
-/// Fields of the same kind that the proxy does not write, and that only a trusted peer may.
-const ONLY_FROM_TRUSTED: [HeaderName; 3] = [
-    FORWARDED,
-    HeaderName::from_static("x-forwarded-port"),
-    HeaderName::from_static("x-forwarded-prefix"),
-];
 
 /// Addresses looked at in an `X-Forwarded-For` before giving up on it.
 const MAX_HOPS: usize = 64;
@@ -107,7 +100,9 @@ impl Forwarding {
     pub fn apply(&self, headers: &mut HeaderMap, facts: ClientFacts<'_>) -> IpAddr {
         let client = self.client(headers, facts.peer);
         let text = || facts.peer.text.clone();
-        if self.trusts(facts.peer.address) {
+        let trusted = self.trusts(facts.peer.address);
+        remove_claims(headers, trusted);
+        if trusted {
             let mut chain = Vec::new();
             for value in headers.get_all(X_FORWARDED_FOR) {
                 chain.extend_from_slice(value.as_bytes());
@@ -129,9 +124,6 @@ impl Forwarding {
             headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(facts.scheme));
             headers.insert(X_FORWARDED_HOST, facts.host.as_sent().clone());
             headers.insert(X_REAL_IP, text());
-            for name in ONLY_FROM_TRUSTED {
-                headers.remove(name);
-            }
         }
         client
     }
@@ -139,6 +131,32 @@ impl Forwarding {
     fn trusts(&self, address: IpAddr) -> bool {
         self.trusted.iter().any(|prefix| prefix.contains(address))
     }
+}
+
+/// Removes what only a trusted peer may say about a client, and from everyone the spellings with underscores, which backends that turn
+/// fields into variables (CGI, WSGI, Rack) take for the ones with dashes.
+fn remove_claims(headers: &mut HeaderMap, trusted: bool) {
+    let is_claim = |name: &&HeaderName| {
+        let name = name.as_str();
+        is_about_client(name) && (!trusted || name.contains('_'))
+    };
+    // Most requests have none, and an empty vector does not allocate.
+    let claims: Vec<HeaderName> = headers.keys().filter(is_claim).cloned().collect();
+    for name in claims {
+        headers.remove(name);
+    }
+}
+
+fn is_about_client(name: &str) -> bool {
+    const FAMILY: &[u8] = b"x-forwarded-";
+    let is = |wanted: &[u8]| {
+        name.len() >= wanted.len()
+            && name
+                .bytes()
+                .zip(wanted)
+                .all(|(byte, wanted)| byte == *wanted || (byte == b'_' && *wanted == b'-'))
+    };
+    is(FAMILY) || (name.len() == 9 && (is(b"x-real-ip") || is(b"forwarded")))
 }
 
 fn keep_or_set(headers: &mut HeaderMap, name: HeaderName, value: impl FnOnce() -> HeaderValue) {
@@ -198,6 +216,9 @@ mod tests {
             ("forwarded", "for=4.4.4.4"),
             ("x-forwarded-port", "1"),
             ("x-forwarded-prefix", "//evil.example"),
+            ("x-forwarded-user", "root"),
+            ("x_forwarded_for", "5.5.5.5"),
+            ("x_real-ip", "5.5.5.5"),
         ];
         let (headers, client) = applied(&[], "192.0.2.7", &sent);
         assert_eq!(client, "192.0.2.7");
@@ -216,6 +237,9 @@ mod tests {
             ("x-forwarded-proto", "http"),
             ("x-forwarded-host", "www.example"),
             ("forwarded", "for=203.0.113.9"),
+            ("x-forwarded-user", "ada"),
+            ("x_forwarded_for", "5.5.5.5"),
+            ("x-forwarder", "unrelated"),
         ];
         let (headers, client) = applied(&["10.0.0.0/8"], "10.0.0.9", &sent);
         // 6.6.6.6 is what the client claimed; 203.0.113.9 is what the first trusted hop saw.
@@ -228,6 +252,12 @@ mod tests {
         assert_eq!(all(&headers, "x-forwarded-host"), ["www.example"]);
         assert_eq!(all(&headers, "x-real-ip"), ["203.0.113.9"]);
         assert_eq!(all(&headers, "forwarded"), ["for=203.0.113.9"]);
+        assert_eq!(all(&headers, "x-forwarded-user"), ["ada"]);
+        assert_eq!(all(&headers, "x-forwarder"), ["unrelated"]);
+        assert!(
+            !headers.contains_key("x_forwarded_for"),
+            "no one spells it so honestly"
+        );
     }
 
     #[test]
