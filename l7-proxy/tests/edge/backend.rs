@@ -14,7 +14,7 @@
 //! | `/ws` | 101, then every byte back |
 //! | `/nows` | 200 to an upgrade |
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

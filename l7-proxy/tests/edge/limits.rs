@@ -1,0 +1,137 @@
+//! Too big, too slow, too many.
+
+use std::io::{Read, Write};
+use std::time::{Duration, Instant};
+
+use crate::backend::Backend;
+use crate::client::{self, Connection};
+use crate::proxy::{Proxy, eventually};
+
+fn start(listener: &str) -> (Proxy, Backend) {
+    let app = Backend::start("app");
+    let proxy = Proxy::start(&format!(
+        r#"
+        [[listeners]]
+        name = "web"
+        address = "{{address}}:80"
+        {listener}
+        [upstreams.app]
+        backends = [{{ address = "{}" }}]
+        [[routes]]
+        name = "all"
+        hosts = ["*"]
+        upstream = "app"
+        "#,
+        app.address
+    ));
+    (proxy, app)
+}
+
+#[test]
+fn a_head_that_is_too_large_gets_431() {
+    let (proxy, app) = start("max_header_size = \"8KiB\"\nmax_headers = 50");
+    let one = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "x".repeat(10_000));
+    let many = format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X: y\r\n".repeat(60));
+    let endless = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}", "x".repeat(200_000));
+    for request in [one, many, endless] {
+        let answer = client::raw(proxy.web(), request.as_bytes());
+        assert!(answer.starts_with("HTTP/1.1 431"), "{} bytes: {answer}", request.len());
+    }
+    assert_eq!(app.requests(), 0);
+}
+
+#[test]
+fn a_head_that_comes_too_slowly_gets_408() {
+    let (proxy, _app) = start("header_timeout = \"500ms\"\nidle_timeout = \"10s\"");
+    let began = Instant::now();
+    let mut connection = Connection::open(proxy.web());
+    connection.send("GET / HTTP/1.1\r\nHost: a\r\n");
+    // A byte now and then does not help.
+    let mut trickle = connection.0.try_clone().expect("clone");
+    let feeding = std::thread::spawn(move || {
+        while trickle.write_all(b"X").is_ok() && began.elapsed() < Duration::from_secs(5) {
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    });
+    let response = connection.read().expect("a response");
+    assert_eq!(response.status, 408);
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    drop(connection);
+    feeding.join().expect("joined");
+    assert_eq!(proxy.metric("weir_l7_slow_heads_total", &[]), 1.0);
+}
+
+#[test]
+fn an_idle_connection_is_closed_without_a_word() {
+    let (proxy, _app) = start("idle_timeout = \"500ms\"");
+    let mut fresh = Connection::open(proxy.web());
+    assert_eq!(client::until_closed(&mut fresh.0), "");
+    let mut used = Connection::open(proxy.web());
+    assert_eq!(used.get("a", "/echo").map(|response| response.status), Some(200));
+    assert_eq!(client::until_closed(&mut used.0), "");
+    // A connection whose request runs is not idle.
+    assert_eq!(client::get(proxy.web(), "a", "/slow/1200").status, 200);
+}
+
+#[test]
+fn a_body_that_stops_arriving_gets_408() {
+    let (proxy, _app) = start("body_timeout = \"500ms\"");
+    let mut connection = Connection::open(proxy.web());
+    connection.send("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nstart");
+    let response = connection.read().expect("a response");
+    assert_eq!((response.status, response.field("connection")), (408, "close"));
+    assert_eq!(proxy.logged(|entry| entry["status"] == 408)["reason"], "body_timeout");
+}
+
+#[test]
+fn connections_over_the_limit_are_closed_and_those_within_are_served() {
+    let (proxy, _app) = start("max_connections = 2");
+    let mut kept: Vec<Connection> = (0..2).map(|_| Connection::open(proxy.web())).collect();
+    for connection in &mut kept {
+        assert_eq!(connection.get("a", "/echo").map(|response| response.status), Some(200));
+    }
+    let mut third = Connection::open(proxy.web());
+    assert_eq!(client::until_closed(&mut third.0), "");
+    assert_eq!(proxy.metric("weir_l7_connections_over_limit_total", &[]), 1.0);
+    drop(kept);
+    eventually("the next one is served", || client::try_get(proxy.web(), "a", "/echo").is_some_and(|response| response.status == 200));
+}
+
+#[test]
+fn a_slow_reader_does_not_make_the_proxy_hold_a_whole_body() {
+    let (proxy, _app) = start("");
+    let before = proxy.memory();
+    let mut readers: Vec<Connection> = (0..4).map(|_| Connection::open(proxy.web())).collect();
+    for reader in &mut readers {
+        reader.send("GET /big/200000000 HTTP/1.1\r\nHost: a\r\n\r\n");
+    }
+    std::thread::sleep(Duration::from_secs(2));
+    let grown = proxy.memory().saturating_sub(before);
+    assert!(grown < 32 * 1024, "{grown} KiB more for 4 readers that don't read");
+    // And it still flows when it is read.
+    let mut part = vec![0; 1 << 20];
+    let mut read = 0;
+    while read < 10_000_000 {
+        read += readers[0].0.read(&mut part).expect("more of the body");
+    }
+}
+
+#[test]
+fn an_upload_flows_while_the_backend_reads_and_is_not_collected() {
+    let (proxy, app) = start("");
+    let before = proxy.memory();
+    let mut connection = Connection::open(proxy.web());
+    let total = 100_000_000_usize;
+    connection.send(&format!("POST /status/204 HTTP/1.1\r\nHost: a\r\nContent-Length: {total}\r\n\r\n"));
+    let part = vec![b'u'; 1_000_000];
+    for _ in 0..total / part.len() / 2 {
+        connection.0.write_all(&part).expect("write");
+    }
+    eventually("half of it is at the backend already", || app.received() > total / 3);
+    for _ in 0..total / part.len() / 2 {
+        connection.0.write_all(&part).expect("write");
+    }
+    assert_eq!(connection.read().map(|response| response.status), Some(204));
+    let grown = proxy.memory().saturating_sub(before);
+    assert!(grown < 16 * 1024, "{grown} KiB more");
+}
