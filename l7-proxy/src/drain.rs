@@ -10,7 +10,7 @@
 //!   now. Answers carry `Connection: close`, HTTP/2 connections get GOAWAY, so clients move over by themselves.
 //! - **Closing**: connections that lie idle are closed; the others after the answer they wait for. A node that is to exit stops
 //!   accepting here.
-//! - **Ended**: what is still open is cut.
+//! - **Ended**: what is still open is cut; of a node that stays, only what was open when the drain began.
 
 use std::time::{Duration, Instant};
 
@@ -79,10 +79,14 @@ impl Drain {
         Drain { settings, since: None, exiting: false }
     }
 
-    /// Starts draining; one that is under way goes on as it is. With `exit` the process is to end after it.
+    /// Starts draining; one that is under way goes on as it is. With `exit` the process is to end after it: if the grace is over, what
+    /// has come since still gets the whole time from there to the deadline.
     pub fn start(&mut self, now: Instant, exit: bool) {
-        self.since.get_or_insert(now);
-        self.exiting |= exit;
+        let since = self.since.get_or_insert(now);
+        if exit && !self.exiting {
+            self.exiting = true;
+            *since = (*since).max(now.checked_sub(self.settings.grace).unwrap_or(now));
+        }
     }
 
     /// Serves again, unless the process is about to exit. True when that changed something.
@@ -144,6 +148,17 @@ mod tests {
     }
 
     #[test]
+    fn a_drained_node_that_is_to_exit_still_finishes_what_late_clients_asked() {
+        let start = Instant::now();
+        let mut drain = Drain::new(SETTINGS);
+        drain.start(start, false);
+        drain.start(at(start, 100), true);
+        assert_eq!(drain.course(at(start, 100)).phase, Phase::Closing);
+        assert_eq!(drain.course(at(start, 124)).phase, Phase::Closing);
+        assert_eq!(drain.course(at(start, 125)).phase, Phase::Ended);
+    }
+
+    #[test]
     fn a_drain_can_be_cancelled_until_the_process_is_to_exit() {
         let start = Instant::now();
         let mut drain = Drain::new(SETTINGS);
@@ -161,6 +176,7 @@ mod tests {
         let mut drain = Drain::new(SETTINGS);
         drain.start(start, false);
         assert!(!drain.finished(at(start, 99), 0));
+        let mut drain = Drain::new(SETTINGS);
         drain.start(start, true);
         assert!(!drain.finished(at(start, 1), 0), "the grace is for clients that don't know yet");
         assert!(drain.finished(at(start, 5), 0));

@@ -243,7 +243,7 @@ enum Step {
 struct Watch {
     course: watch::Receiver<Course>,
     closed: bool,
-    /// A connection that came after the deadline isn't cut, it is closed after its answer.
+    /// It came during a drain: closed after its answer, but cut only with the process.
     late: bool,
 }
 
@@ -257,7 +257,7 @@ const LOOK: Duration = Duration::from_millis(100);
 
 impl Watch {
     fn new(mut course: watch::Receiver<Course>) -> Watch {
-        let late = course.borrow_and_update().phase == Phase::Ended;
+        let late = course.borrow_and_update().draining();
         Watch { course, closed: false, late }
     }
 
@@ -277,12 +277,12 @@ impl Watch {
 
     async fn wait(&mut self, from: Phase, not_yet: impl Fn(Phase) -> Option<Duration>) -> Step {
         loop {
-            let phase = self.course.borrow_and_update().phase;
+            let Course { phase, exiting } = *self.course.borrow_and_update();
             if phase == Phase::Serving {
-                // A drain that was cancelled: connections that were not closed go on.
+                // A drain that was cancelled: connections that were not closed go on, and the next drain finds them open.
                 self.late = false;
             }
-            if phase == Phase::Ended && !self.late {
+            if phase == Phase::Ended && (exiting || !self.late) {
                 return Step::Cut;
             }
             if phase >= from && !self.closed {

@@ -19,8 +19,9 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use super::framing::{Framing, Leaving, Scan, Violation};
 
-/// Invalid wherever HTTP/1 may be in a head, a chunk-size line or trailers; the empty line makes the parser look at once.
-const POISON: &[u8] = b"\0\r\n\r\n";
+/// Invalid wherever HTTP/1 may be: NUL in a head, a chunk's size or end, and trailers; LF in a chunk extension. The empty line makes the
+/// parser look at once.
+const POISON: &[u8] = b"\0\n\r\n\r\n";
 
 const TIMEOUT_ANSWER: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 

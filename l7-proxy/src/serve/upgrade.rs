@@ -75,10 +75,10 @@ fn switch(context: Context, answer: Answer, on_client: OnUpgrade) -> Response<Re
             }
         };
         let counted = metrics::Tunnel::open();
-        // A tunnel that begins after the deadline of a drain that doesn't end the process isn't cut by it.
-        let late = course.borrow().phase == Phase::Ended;
+        // Of a node that stays, the end of a drain cuts only what was open when it began.
+        let late = course.borrow().draining();
         let stop = async move {
-            if late || course.wait_for(|course| course.phase == Phase::Ended).await.is_err() {
+            if course.wait_for(|course| course.phase == Phase::Ended && (course.exiting || !late)).await.is_err() {
                 std::future::pending::<()>().await;
             }
         };

@@ -179,9 +179,9 @@ fn http2_with_prior_knowledge_where_the_listener_allows_it() {
         blue.address
     ));
     let url = format!("http://{}/echo", proxy.web());
-    let (code, text) = client::curl(&["--http2-prior-knowledge", "--write-out", "\n%{http_version} %{http_code}", &url, "--data", "hello", "--cookie", "a=1", "--header", "Cookie: b=2"]);
+    let (code, text) = client::curl(&["--http2-prior-knowledge", "--write-out", "\n%{http_version} %{http_code}", &url, "--data", "hello"]);
     assert_eq!(code, 0, "{text}");
-    assert!(text.ends_with("\n2 200") && text.contains("\nhello\n") && text.contains(&format!("host: {}\r\n", proxy.web())), "{text}");
+    assert!(text.ends_with("\n2 200") && text.contains("\nhello\n") && text.contains(&format!("host: {}\r\n", proxy.web().ip())), "{text}");
     // The same port still speaks HTTP/1.
     assert_eq!(client::get(proxy.web(), "any.test", "/echo").status, 200);
     assert_eq!(client::raw(proxy.web(), b"PRI * HTTP/1.1\r\n\r\n").split(' ').nth(1), Some("400"));
