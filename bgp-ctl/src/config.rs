@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use shared::config::sections::{AdminSection, BusSection, LogSection, NodeSection};
-use shared::config::{FromValue, Table, Value};
+use shared::config::{Cidr, FromValue, Table, Value};
 
 use crate::decision::{AnnounceWhen, VipPolicy};
 use crate::error::Error;
@@ -87,6 +87,8 @@ pub struct BgpSection {
     pub default_vip: VipSettings,
     /// VIPs with an entry of their own.
     pub vips: BTreeMap<Ipv4Addr, VipSettings>,
+    /// Networks a VIP must be in to be announced; none: anywhere.
+    pub allowed: Vec<Cidr>,
     /// Between the withdrawals and the Cease of a clean exit: time for the routers to stop sending.
     pub shutdown_wait: Duration,
 }
@@ -106,6 +108,7 @@ impl BgpSection {
             Duration::from_millis(200),
         );
 
+        let allowed = bgp.or("allowed", Vec::new());
         let default_vip = VipSettings {
             policy,
             attributes: Attributes::default(),
@@ -145,6 +148,7 @@ impl BgpSection {
             neighbours,
             default_vip,
             vips,
+            allowed,
             shutdown_wait,
         })
     }

@@ -92,11 +92,11 @@ impl RouteControl {
         let node_id = node_id.into();
         status.change(|board| board.node.clone_from(&node_id));
         Self {
+            decider: Decider::new(section.vips.keys().copied()),
             section,
             node_id,
             bus,
             speaker,
-            decider: Decider::default(),
             force: BTreeMap::new(),
             expiry: Expiry::new(),
             expired: false,
@@ -139,6 +139,7 @@ impl RouteControl {
             drain,
             stopping: self.stopping,
             force: &self.force,
+            allowed: &self.section.allowed,
         };
         let section = &self.section;
         let verdicts = self
@@ -149,6 +150,7 @@ impl RouteControl {
             board.drain = drain;
             board.stopping = self.stopping;
         });
+        self.forget(|vip| !verdicts.contains_key(vip));
         for (vip, verdict) in verdicts {
             self.carry_out(vip, verdict);
         }
@@ -199,6 +201,19 @@ impl RouteControl {
                 state,
                 why,
                 since_unix_ms,
+            });
+        }
+    }
+
+    /// VIPs that nobody serves any more are not spoken of for ever.
+    fn forget(&mut self, gone: impl Fn(&Ipv4Addr) -> bool) {
+        for (vip, _) in self.vips.extract_if(.., |vip, _| gone(vip)) {
+            self.status.change(|board| {
+                board.vips.remove(&vip);
+            });
+            self.bus.delete(&Key::Vip {
+                vip: IpAddr::V4(vip),
+                node: self.node_id.clone(),
             });
         }
     }

@@ -8,12 +8,13 @@
 //!
 //! Not knowing changes nothing (fail static): a lost bus is not an input here. A node record that is gone is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use shared::bus::NodeRecord;
+use shared::config::Cidr;
 
 /// Whether each service of a VIP must have enough healthy targets, or one is enough.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -67,6 +68,8 @@ pub struct Facts<'a> {
     pub stopping: bool,
     /// What an operator forces, by VIP.
     pub force: &'a BTreeMap<Ipv4Addr, Force>,
+    /// Networks a VIP must be in; none: anywhere. What the bus says is not trusted beyond them.
+    pub allowed: &'a [Cidr],
 }
 
 /// What to do about a VIP.
@@ -81,6 +84,8 @@ pub enum Verdict {
 /// Decides about each VIP, and remembers since when each has been well.
 #[derive(Debug, Default)]
 pub struct Decider {
+    /// VIPs that are decided about though the node doesn't serve them, so that somebody hears of it.
+    expected: BTreeSet<Ipv4Addr>,
     vips: BTreeMap<Ipv4Addr, Memory>,
 }
 
@@ -91,29 +96,43 @@ struct Memory {
 }
 
 impl Decider {
-    /// Decides about each VIP that the node serves or has served, at `now`. `policy` gives each VIP's conditions.
+    /// Decides about what the node serves, and about the VIPs of `expected` in any case.
+    pub fn new(expected: impl IntoIterator<Item = Ipv4Addr>) -> Self {
+        Self {
+            expected: expected.into_iter().collect(),
+            vips: BTreeMap::new(),
+        }
+    }
+
+    /// Decides at `now` about each VIP that is expected, that the node serves, or that it served when last decided about: what it
+    /// serves no more is withdrawn once and then forgotten, so that a node that makes up VIPs can't fill the memory. `policy` gives
+    /// each VIP's conditions.
     pub fn decide(
         &mut self,
         now: Instant,
         facts: Facts<'_>,
         policy: impl Fn(Ipv4Addr) -> VipPolicy,
     ) -> BTreeMap<Ipv4Addr, Verdict> {
-        let served = facts
-            .node
-            .into_iter()
-            .flat_map(|node| &node.services)
+        let services = facts.node.into_iter().flat_map(|node| &node.services);
+        let served: BTreeSet<Ipv4Addr> = services
             .filter_map(|service| match service.vip {
                 IpAddr::V4(vip) => Some(vip),
                 // The sessions carry IPv4 unicast only.
                 IpAddr::V6(_) => None,
-            });
-        for vip in served {
-            self.vips.entry(vip).or_default();
+            })
+            .collect();
+        for vip in served.union(&self.expected) {
+            self.vips.entry(*vip).or_default();
         }
-        self.vips
-            .iter_mut()
-            .map(|(vip, memory)| (*vip, memory.decide(now, *vip, facts, policy(*vip))))
-            .collect()
+        let decide = |(vip, memory): (&Ipv4Addr, &mut Memory)| {
+            (*vip, memory.decide(now, *vip, facts, policy(*vip)))
+        };
+        let verdicts = self.vips.iter_mut().map(decide).collect();
+        if facts.node.is_some() {
+            self.vips
+                .retain(|vip, _| served.contains(vip) || self.expected.contains(vip));
+        }
+        verdicts
     }
 
     /// When [`Decider::decide`] would next say something new of itself.
@@ -153,6 +172,14 @@ impl Memory {
 fn well(vip: Ipv4Addr, facts: Facts<'_>, policy: VipPolicy) -> Result<(), String> {
     if facts.stopping {
         return Err("shutting down".to_owned());
+    }
+    if !facts.allowed.is_empty()
+        && !facts
+            .allowed
+            .iter()
+            .any(|network| network.contains(IpAddr::V4(vip)))
+    {
+        return Err("not in a network of bgp.allowed".to_owned());
     }
     let force = facts.force.get(&vip);
     if force == Some(&Force::Withdraw) {

@@ -38,6 +38,7 @@ fn facts<'a>(node: Option<&'a NodeRecord>, force: &'a BTreeMap<Ipv4Addr, Force>)
         drain: false,
         stopping: false,
         force,
+        allowed: &[],
     }
 }
 
@@ -224,6 +225,64 @@ fn vips_are_decided_one_by_one_and_ipv6_is_left_alone() {
     assert_eq!(verdicts.len(), 2);
     assert_eq!(verdicts[&VIP], Verdict::Announced);
     assert!(matches!(verdicts[&OTHER], Verdict::Withdrawn(_)));
+}
+
+#[test]
+fn what_is_served_no_more_is_withdrawn_once_and_then_forgotten() {
+    let (both, one) = (
+        node(vec![service("web", VIP, 1), service("dns", OTHER, 1)]),
+        node(vec![service("web", VIP, 1)]),
+    );
+    let force = BTreeMap::new();
+    let now = Instant::now();
+    let mut decider = Decider::default();
+    let mut decide =
+        |node| decider.decide(now, facts(node, &force), |_| at_once(1, AnnounceWhen::All));
+    assert_eq!(decide(Some(&both)).len(), 2);
+    let verdicts = decide(Some(&one));
+    assert_eq!(
+        verdicts[&OTHER],
+        Verdict::Withdrawn("the node has no service with this VIP".to_owned())
+    );
+    assert!(!decide(Some(&one)).contains_key(&OTHER));
+    assert!(
+        matches!(decide(None)[&VIP], Verdict::Withdrawn(_)),
+        "a lost node is no reason to forget"
+    );
+    assert!(decide(None).contains_key(&VIP));
+}
+
+#[test]
+fn expected_vips_are_spoken_of_even_if_nobody_serves_them() {
+    let force = BTreeMap::new();
+    let mut decider = Decider::new([OTHER]);
+    for node in [None, Some(&node(vec![service("web", VIP, 1)]))] {
+        let verdicts = decider.decide(Instant::now(), facts(node, &force), |_| {
+            at_once(1, AnnounceWhen::All)
+        });
+        assert!(matches!(verdicts[&OTHER], Verdict::Withdrawn(_)));
+    }
+}
+
+#[test]
+fn vips_outside_the_allowed_networks_are_never_announced() {
+    let node = node(vec![
+        service("web", VIP, 1),
+        service("dns", Ipv4Addr::new(8, 8, 8, 8), 1),
+    ]);
+    let force = BTreeMap::from([(Ipv4Addr::new(8, 8, 8, 8), Force::Announce)]);
+    let allowed = ["10.0.0.0/24".parse().unwrap()];
+    let facts = Facts {
+        allowed: &allowed,
+        ..facts(Some(&node), &force)
+    };
+    let verdicts =
+        Decider::default().decide(Instant::now(), facts, |_| at_once(1, AnnounceWhen::All));
+    assert_eq!(verdicts[&VIP], Verdict::Announced);
+    assert_eq!(
+        verdicts[&Ipv4Addr::new(8, 8, 8, 8)],
+        Verdict::Withdrawn("not in a network of bgp.allowed".to_owned())
+    );
 }
 
 #[test]

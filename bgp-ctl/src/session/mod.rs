@@ -171,6 +171,7 @@ pub struct Session {
     peer_id: Option<Ipv4Addr>,
     egress: Option<Egress>,
     enhanced_refresh: bool,
+    refresh_due: bool,
     largest_message: u16,
     failures: u32,
     changed_at: Option<Instant>,
@@ -200,6 +201,7 @@ impl Session {
             peer_id: None,
             egress: None,
             enhanced_refresh: false,
+            refresh_due: false,
             largest_message: rustbgpd_wire::MAX_MESSAGE_LEN,
             failures: 0,
             changed_at: None,
@@ -360,6 +362,7 @@ impl Session {
                 Err(error) => self.broken(now, error, out),
             }
         }
+        self.answer_refresh(out);
     }
 
     fn message(&mut self, now: Instant, mut frame: Bytes, out: &mut Vec<Action>) {
@@ -455,6 +458,15 @@ impl Session {
             },
             out,
         );
+        self.refresh_due = true;
+    }
+
+    /// Answers ROUTE-REFRESH once, however often it was asked for in what has just been read: an answer may be long, a question is
+    /// 23 octets.
+    fn answer_refresh(&mut self, out: &mut Vec<Action>) {
+        if !std::mem::take(&mut self.refresh_due) || self.egress.is_none() {
+            return;
+        }
         let changes = self.rib.take_all();
         if self.enhanced_refresh {
             self.send(codec::refresh_marker(RouteRefreshSubtype::BoRR), out);
@@ -609,6 +621,7 @@ impl Session {
         self.peer_id = None;
         self.egress = None;
         self.enhanced_refresh = false;
+        self.refresh_due = false;
         self.largest_message = rustbgpd_wire::MAX_MESSAGE_LEN;
         self.inbox = BytesMut::new();
     }

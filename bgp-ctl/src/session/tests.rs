@@ -331,6 +331,40 @@ fn route_refresh_repeats_all_routes_between_its_markers() {
 }
 
 #[test]
+fn many_refreshes_read_at_once_are_answered_once() {
+    let (mut session, now, _) = established(external(), |session| {
+        session.announce(VIP, Attributes::default())
+    });
+    let refreshes = framed(5, &[0, 1, 0, 1]).repeat(500);
+    assert_eq!(
+        sent(&session.handle(now, Input::Received(&refreshes))).len(),
+        3
+    );
+}
+
+#[test]
+fn a_neighbour_without_four_octet_as_is_told_as_trans_and_as4_path() {
+    let mut session = Session::new(SessionSettings {
+        local_as: 4_200_000_001,
+        ..external()
+    });
+    let now = Instant::now();
+    session.announce(VIP, Attributes::default());
+    session.handle(now, Input::Start);
+    session.handle(now, Input::Connected(US));
+    let open = [4, 0xfd, 0xe9, 0, 90, 10, 2, 0, 1, 8, 2, 6, 1, 4, 0, 1, 0, 1];
+    session.handle(now, Input::Received(&framed(1, &open)));
+    let messages = sent(&session.handle(now, Input::Received(&unhex(KEEPALIVE))));
+    // AS_PATH of 2 octets with AS_TRANS, AS4_PATH (17) with the true number (RFC 6793 4.2.2).
+    assert!(messages[0].contains("40020402015ba0"), "{}", messages[0]);
+    assert!(
+        messages[0].contains("c011060201fa56ea01"),
+        "{}",
+        messages[0]
+    );
+}
+
+#[test]
 fn keepalives_go_out_each_third_of_the_agreed_hold_time() {
     let (mut session, mut now, _) = established(external(), |_| {});
     assert_eq!(session.hold_time(), Some(9), "the smaller proposal counts");
