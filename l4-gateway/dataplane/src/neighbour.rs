@@ -7,7 +7,8 @@
 //!                        v                   |   +----------------------+
 //!                      Failed <--------------+------- 6 requests -------+
 //! ```
-//! A reachable neighbour that nothing was sent to is left alone until it is needed again, and forgotten after a minute.
+//! What a snapshot names (gateways, targets that take flows) is asked for at once and kept refreshed, so that no packet has to
+//! wait; any other neighbour is left alone while nothing is sent to it, and forgotten after a minute.
 //! Replies and gratuitous announcements count for known entries only, so that nobody on the segment can fill the table.
 
 mod held;
@@ -39,6 +40,8 @@ pub(crate) struct Neighbour {
     pub(crate) state: State,
     /// Something was sent to it since the timer last looked.
     used: bool,
+    /// The snapshot names it: it counts as used.
+    named: bool,
     /// Requests sent in this state.
     requests: u8,
     /// When the timer looks next, and when something was last seen to use it; milliseconds.
@@ -68,6 +71,7 @@ const FREE: Neighbour = Neighbour {
     mtu: 0,
     state: State::Free,
     used: false,
+    named: false,
     requests: 0,
     due: 0,
     last_used: 0,
@@ -216,11 +220,11 @@ impl Neighbours {
             if entry.state == State::Free || now.millis() < entry.due {
                 continue;
             }
-            if entry.used {
-                entry.used = false;
+            let used = std::mem::replace(&mut entry.used, false) || entry.named;
+            if used {
                 entry.last_used = now.millis();
             }
-            let idle = now.millis() - entry.last_used >= NEIGHBOUR_IDLE;
+            let unused_for = now.millis() - entry.last_used;
             match entry.state {
                 State::Free => {}
                 State::Incomplete if entry.requests >= NEIGHBOUR_REQUESTS => {
@@ -229,17 +233,21 @@ impl Neighbours {
                 State::Probing if entry.requests >= NEIGHBOUR_PROBES => {
                     self.fail(now, at, out, cells)
                 }
-                State::Incomplete | State::Probing => self.ask(tables, now, at, out, cells),
-                State::Reachable | State::Failed if idle => self.forget(at, cells),
-                State::Reachable if entry.last_used + NEIGHBOUR_REACHABLE > now.millis() => {
+                State::Incomplete if used || entry.requests > 0 => {
+                    self.ask(tables, now, at, out, cells)
+                }
+                State::Probing => self.ask(tables, now, at, out, cells),
+                _ if unused_for >= NEIGHBOUR_IDLE => self.forget(at, cells),
+                State::Reachable if unused_for < NEIGHBOUR_REACHABLE => {
                     entry.state = State::Probing;
                     self.ask(tables, now, at, out, cells);
                 }
-                State::Reachable => entry.due = now.millis() + NEIGHBOUR_RETRANSMIT,
+                State::Incomplete | State::Reachable => {
+                    entry.due = now.millis() + NEIGHBOUR_RETRANSMIT
+                }
                 State::Failed => {
                     entry.state = State::Incomplete;
-                    entry.requests = 0;
-                    entry.due = now.millis() + NEIGHBOUR_IDLE;
+                    entry.due = now.millis();
                 }
             }
         }
@@ -249,11 +257,12 @@ impl Neighbours {
         );
     }
 
-    /// Takes over a new snapshot: MACs and MTUs of the ports may differ, ports may be gone.
-    pub(crate) fn follow(&mut self, tables: &Tables, cells: &Cells) {
+    /// Takes over a new snapshot: MACs and MTUs of the ports may differ, ports may be gone, others are named.
+    pub(crate) fn follow(&mut self, tables: &Tables, now: Now, cells: &Cells) {
         self.epoch += 1;
         for at in 0..self.entries.len() {
             let entry = &mut self.entries[at];
+            entry.named = false;
             if entry.state == State::Free {
                 continue;
             }
@@ -263,6 +272,16 @@ impl Neighbours {
                     entry.mtu = port.mtu;
                 }
                 None => self.forget(at, cells),
+            }
+        }
+        // At most half of the room: clients on our segments need some too.
+        for (port, address) in tables
+            .next_hops()
+            .iter()
+            .take(self.entries.len().div_ceil(2))
+        {
+            if let Some(slot) = self.slot(tables, now, *port, *address) {
+                self.entries[usize::from(slot)].named = true;
             }
         }
     }
@@ -332,6 +351,7 @@ impl Neighbours {
             .filter(|at| {
                 let entry = &self.entries[*at];
                 !entry.used
+                    && !entry.named
                     && entry.last_used + NEIGHBOUR_RETRANSMIT < now.millis()
                     && self.held.count(*at as u16) == 0
             })

@@ -23,6 +23,8 @@ pub struct Tables {
     ports: Vec<Port>,
     /// Longest prefix first.
     routes: Vec<Hop>,
+    /// Of everything the snapshot names: gateways first, then targets that take flows.
+    next_hops: Vec<(PortIndex, Ipv4Addr)>,
     owned: HashMap<Ipv4Addr, Owned>,
     local_ips: Vec<LocalIp>,
     /// By service; apart from the services, since each packet needs them.
@@ -127,6 +129,11 @@ impl Tables {
 
     pub(crate) fn is_local_ip(&self, address: Ipv4Addr) -> bool {
         self.local_ips.iter().any(|local| local.address == address)
+    }
+
+    /// The next hops worth knowing before the first packet, without repetition.
+    pub(crate) fn next_hops(&self) -> &[(PortIndex, Ipv4Addr)] {
+        &self.next_hops
     }
 
     /// Ticks a flow of this service is kept in this state; flows of a service that is gone follow the defaults.

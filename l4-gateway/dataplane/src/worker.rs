@@ -152,7 +152,7 @@ impl Worker {
         out: &mut Emitted,
         steer: bool,
     ) {
-        self.follow(tables);
+        self.follow(tables, now);
         let Some(port) = tables.port(port) else {
             // A port that left the configuration: nothing on it is ours.
             for verdict in verdicts.iter_mut().take(frames.len()) {
@@ -230,10 +230,10 @@ impl Worker {
     }
 
     /// Notices a new snapshot.
-    fn follow(&mut self, tables: &Tables) {
+    fn follow(&mut self, tables: &Tables, now: Now) {
         if self.serial != tables.serial() {
             self.serial = tables.serial();
-            self.neighbours.follow(tables, &self.cells);
+            self.neighbours.follow(tables, now, &self.cells);
         }
     }
 
@@ -253,7 +253,7 @@ impl Worker {
     /// Runs the timers: flows that expired go, next hops are refreshed or asked for again. Call it about every millisecond;
     /// the work of one call is bounded, what is left is done by the next.
     pub fn tick(&mut self, tables: &Tables, now: Now, out: &mut Emitted) {
-        self.follow(tables);
+        self.follow(tables, now);
         let mut budget = EXPIRY_BUDGET;
         while let Some(due) = self
             .wheel

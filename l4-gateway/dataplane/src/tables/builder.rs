@@ -144,6 +144,7 @@ impl TablesBuilder {
             serial: SERIAL.fetch_add(1, Ordering::Relaxed),
             ports: self.ports.clone(),
             routes,
+            next_hops: Vec::new(),
             owned,
             local_ips,
             default_timeouts: Timeouts::default().by_state(),
@@ -155,6 +156,7 @@ impl TablesBuilder {
         for config in &self.services {
             add_service(&mut tables, config, ids, previous)?;
         }
+        tables.next_hops = next_hops(&tables);
         Ok(tables)
     }
 
@@ -389,6 +391,23 @@ fn add_service(
         },
     );
     Ok(())
+}
+
+fn next_hops(tables: &Tables) -> Vec<(PortIndex, Ipv4Addr)> {
+    let gateways = tables
+        .routes
+        .iter()
+        .filter_map(|hop| hop.gateway.map(|gateway| (hop.port, gateway)));
+    let targets = tables
+        .services()
+        .flat_map(|service| &service.eligible)
+        .filter_map(|id| tables.target(*id));
+    let targets = targets.filter_map(|target| tables.route(*target.config.address.ip()));
+    let mut seen = HashSet::new();
+    gateways
+        .chain(targets)
+        .filter(|hop| seen.insert(*hop))
+        .collect()
 }
 
 /// Whether the scheduler of a service would come out as in the snapshot before.

@@ -1,0 +1,507 @@
+//! The way of ordinary packets, both directions, byte for byte.
+
+use dataplane::{Protocol, Verdict};
+
+use super::frame::{self, ACK, PSH, Payload, SYN};
+use super::rig::{
+    self, INSIDE, OUTSIDE, Rig, client, from_client, from_target, local, target, to_client,
+    to_target, vip,
+};
+
+#[test]
+fn tcp_is_rewritten_at_both_ends_in_both_directions() {
+    let mut rig = Rig::new();
+    let opened = rig.establish(client(10, 40_000), 1000);
+    assert_eq!(opened.target, 21);
+    let options = [1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 2];
+    struct Case {
+        description: &'static str,
+        from_client: bool,
+        flags: u8,
+        seq: u32,
+        ack: u32,
+        data: &'static [u8],
+        options: &'static [u8],
+    }
+    let cases = [
+        Case {
+            description: "a request",
+            from_client: true,
+            flags: ACK | PSH,
+            seq: 1001,
+            ack: 9001,
+            data: b"GET / HTTP/1.1\r\n\r\n",
+            options: &[],
+        },
+        Case {
+            description: "an odd number of payload bytes",
+            from_client: true,
+            flags: ACK,
+            seq: 1019,
+            ack: 9001,
+            data: b"odd",
+            options: &[],
+        },
+        Case {
+            description: "an answer",
+            from_client: false,
+            flags: ACK | PSH,
+            seq: 9001,
+            ack: 1022,
+            data: b"HTTP/1.1 200 OK\r\n\r\n",
+            options: &[],
+        },
+        Case {
+            description: "timestamps of a running connection are left alone",
+            from_client: true,
+            flags: ACK,
+            seq: 1022,
+            ack: 9020,
+            data: b"more",
+            options: &[1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 2],
+        },
+        Case {
+            description: "sequence numbers wrap",
+            from_client: true,
+            flags: ACK,
+            seq: u32::MAX,
+            ack: u32::MAX,
+            data: &[0xff; 40],
+            options: &[],
+        },
+    ];
+    assert_eq!(options.len(), 12);
+    for case in cases {
+        let Case {
+            description,
+            from_client,
+            flags,
+            seq,
+            ack,
+            data,
+            options,
+        } = case;
+        let (client_side, target_side) = (
+            (client(10, 40_000), vip(80)),
+            (local(opened.local_port), target(21)),
+        );
+        if from_client {
+            let input = frame::tcp(client_side.0, client_side.1, flags)
+                .seq(seq, ack)
+                .data(data)
+                .tcp_options(options);
+            let expected = frame::tcp(target_side.0, target_side.1, flags)
+                .seq(seq.wrapping_add(opened.shift), ack)
+                .data(data)
+                .tcp_options(options)
+                .ttl(63);
+            assert_eq!(
+                rig.outside(&input),
+                (INSIDE, to_target(&expected, 21)),
+                "{description}"
+            );
+        } else {
+            let input = frame::tcp(target_side.1, target_side.0, flags)
+                .seq(seq, ack.wrapping_add(opened.shift))
+                .data(data)
+                .tcp_options(options);
+            let expected = frame::tcp(client_side.1, client_side.0, flags)
+                .seq(seq, ack)
+                .data(data)
+                .tcp_options(options)
+                .ttl(63);
+            assert_eq!(
+                rig.inside(&input, 21),
+                (OUTSIDE, to_client(&expected)),
+                "{description}"
+            );
+        }
+    }
+    let counts = rig.service_counts(80, Protocol::Tcp);
+    assert_eq!((counts.packets_in, counts.packets_out), (2 + 4, 1 + 1));
+    assert_eq!(counts.bytes_in, 40 + 40 + 58 + 43 + 56 + 80);
+    assert_eq!(counts.bytes_out, 40 + 59);
+    assert_eq!((counts.flows_created, counts.flows_active), (1, 1));
+    let target = rig.target_counts(80, Protocol::Tcp, 21);
+    assert_eq!(
+        (target.packets_in, target.bytes_in),
+        (counts.packets_in, counts.bytes_in)
+    );
+    assert_eq!(
+        (target.packets_out, target.bytes_out),
+        (counts.packets_out, counts.bytes_out)
+    );
+    let worker = rig.worker_counts();
+    assert_eq!(worker.dropped, 0);
+    assert_eq!(worker.flows_active, 1);
+}
+
+#[test]
+fn sack_blocks_follow_the_shifted_sequence_numbers() {
+    let mut rig = Rig::new();
+    let opened = rig.establish(client(10, 40_000), 1000);
+    // Padded in front by an odd number of NOPs, so that the edges lie at odd offsets.
+    for pad in 0..4u32 {
+        let block = |shift: u32| {
+            let mut options = vec![1; pad as usize];
+            options.extend([5, 18]);
+            for edge in [5000u32, 6000, 8000, 9999] {
+                options.extend(edge.wrapping_add(shift).to_be_bytes());
+            }
+            options.resize(options.len().next_multiple_of(4), 0);
+            options
+        };
+        let input = frame::tcp(target(21), local(opened.local_port), ACK)
+            .seq(1, 1001u32.wrapping_add(opened.shift))
+            .tcp_options(&block(opened.shift));
+        let expected = frame::tcp(vip(80), client(10, 40_000), ACK)
+            .seq(1, 1001)
+            .tcp_options(&block(0))
+            .ttl(63);
+        assert_eq!(
+            rig.inside(&input, 21),
+            (OUTSIDE, to_client(&expected)),
+            "{pad} bytes in front"
+        );
+    }
+}
+
+#[test]
+fn timestamps_are_taken_out_of_a_syn_and_the_initial_sequence_is_ours() {
+    let mut rig = Rig::new();
+    // MSS, SACK permitted, timestamps, window scale: what Linux sends.
+    let options = |timestamps: &[u8]| {
+        let mut options = vec![2, 4, 5, 0xb4, 4, 2];
+        options.extend(timestamps);
+        options.extend([1, 3, 3, 7]);
+        options
+    };
+    let syn = frame::tcp(client(10, 40_000), vip(80), SYN)
+        .seq(77, 0)
+        .tcp_options(&options(&[8, 10, 0x12, 0x34, 0x56, 0x78, 0, 0, 0, 0]));
+    let (port, sent) = rig.outside(&syn);
+    let (local_port, seq) = (frame::port_word(&sent, 0), frame::tcp_word(&sent, 4));
+    let expected = frame::tcp(local(local_port), target(21), SYN)
+        .seq(seq, 0)
+        .tcp_options(&options(&[1; 10]))
+        .ttl(63);
+    assert_eq!((port, sent), (INSIDE, to_target(&expected, 21)));
+    // A repeated SYN is the same, byte for byte.
+    assert_eq!(rig.outside(&syn), (INSIDE, to_target(&expected, 21)));
+    assert_eq!(rig.worker.flow_count(), 1);
+}
+
+#[test]
+fn timestamps_at_an_odd_offset_are_taken_out_too() {
+    let mut rig = Rig::new();
+    let syn = frame::tcp(client(10, 40_000), vip(80), SYN)
+        .seq(77, 0)
+        .tcp_options(&[1, 8, 10, 0x12, 0x34, 0x56, 0x78, 0x9a, 0xbc, 0xde, 0xf0, 1]);
+    let (_, sent) = rig.outside(&syn);
+    let expected = frame::tcp(local(frame::port_word(&sent, 0)), target(21), SYN)
+        .seq(frame::tcp_word(&sent, 4), 0)
+        .tcp_options(&[1; 12])
+        .ttl(63);
+    assert_eq!(sent, to_target(&expected, 21));
+}
+
+#[test]
+fn a_service_may_keep_timestamps() {
+    let mut services = rig::services();
+    services[0].timestamps = dataplane::Timestamps::Keep;
+    let mut rig = Rig::with(&rig::small(), &services).resolved();
+    let options = [1, 1, 8, 10, 0x12, 0x34, 0x56, 0x78, 0, 0, 0, 0];
+    let (_, sent) =
+        rig.outside(&frame::tcp(client(10, 40_000), vip(80), SYN).tcp_options(&options));
+    assert_eq!(sent[54..], options);
+}
+
+#[test]
+fn udp_is_rewritten_at_both_ends() {
+    struct Case {
+        description: &'static str,
+        data: Vec<u8>,
+        unchecked: bool,
+        ttl: u8,
+        tos: u8,
+    }
+    let cases = [
+        Case {
+            description: "a query",
+            data: b"query".to_vec(),
+            unchecked: false,
+            ttl: 64,
+            tos: 0,
+        },
+        Case {
+            description: "no checksum stays none",
+            data: b"query".to_vec(),
+            unchecked: true,
+            ttl: 64,
+            tos: 0,
+        },
+        Case {
+            description: "empty",
+            data: vec![],
+            unchecked: false,
+            ttl: 2,
+            tos: 0,
+        },
+        Case {
+            description: "TOS and ECN are kept",
+            data: vec![0xff; 1472],
+            unchecked: false,
+            ttl: 255,
+            tos: 0xb9,
+        },
+    ];
+    let mut rig = Rig::new();
+    let mut local_port = None;
+    for Case {
+        description,
+        data,
+        unchecked,
+        ttl,
+        tos,
+    } in cases
+    {
+        let set = |packet: &mut frame::Packet| {
+            (packet.ttl, packet.tos, packet.id, packet.fragment) = (ttl, tos, 0x1234, 0);
+            if let Payload::Udp(udp) = &mut packet.payload {
+                udp.unchecked = unchecked;
+            }
+        };
+        let (_, sent) = rig.outside(&frame::udp(client(10, 5353), vip(53), &data).with(set));
+        let port = *local_port.get_or_insert(frame::port_word(&sent, 0));
+        let expected = frame::udp(local(port), target(21).with_port(8080), &data)
+            .with(set)
+            .ttl(ttl - 1);
+        assert_eq!(sent, to_target(&expected, 21), "{description}: in");
+        let answer = frame::udp(target(21), local(port), &data).with(set);
+        let expected = frame::udp(vip(53), client(10, 5353), &data)
+            .with(set)
+            .ttl(ttl - 1);
+        assert_eq!(
+            rig.inside(&answer, 21),
+            (OUTSIDE, to_client(&expected)),
+            "{description}: out"
+        );
+    }
+    assert_eq!(rig.worker.flow_count(), 1);
+    let counts = rig.service_counts(53, Protocol::Udp);
+    assert_eq!(
+        (counts.packets_in, counts.packets_out, counts.flows_created),
+        (4, 4, 1)
+    );
+    assert_eq!(counts.bytes_in, 33 + 33 + 28 + 1500);
+}
+
+trait WithPort {
+    fn with_port(self, port: u16) -> Self;
+}
+
+impl WithPort for std::net::SocketAddrV4 {
+    fn with_port(self, port: u16) -> Self {
+        Self::new(*self.ip(), port)
+    }
+}
+
+#[test]
+fn a_udp_checksum_that_comes_out_zero_is_sent_as_ffff() {
+    // Try payloads until the sum after the rewriting is zero.
+    let mut rig = Rig::new();
+    let (_, sent) = rig.outside(&frame::udp(client(10, 5353), vip(53), &[0, 0]));
+    let port = frame::port_word(&sent, 0);
+    let hit = (0..=u16::MAX).find(|word| {
+        let rewritten = frame::udp(local(port), target(21), &word.to_be_bytes()).frame();
+        rewritten[40..42] == [0xff, 0xff]
+    });
+    let data = hit
+        .expect("one word in 65536 makes the sum zero")
+        .to_be_bytes();
+    let (_, sent) = rig.outside(&frame::udp(client(10, 5353), vip(53), &data));
+    assert_eq!(
+        sent,
+        to_target(&frame::udp(local(port), target(21), &data).ttl(63), 21)
+    );
+    assert_eq!(sent[40..42], [0xff, 0xff]);
+}
+
+#[test]
+fn ip_options_are_carried_along() {
+    let mut rig = Rig::new();
+    // Router alert (RFC 2113), then end of options.
+    let options = vec![148, 4, 0, 0, 1, 0, 0, 0];
+    let set = |packet: &mut frame::Packet| packet.options = options.clone();
+    let (_, sent) = rig.outside(&frame::udp(client(10, 5353), vip(53), b"query").with(set));
+    let port = frame::port_word(&sent, 8);
+    assert_eq!(
+        sent,
+        to_target(
+            &frame::udp(local(port), target(21), b"query")
+                .with(set)
+                .ttl(63),
+            21
+        )
+    );
+}
+
+#[test]
+fn ethernet_padding_is_not_taken_for_payload() {
+    let mut rig = Rig::new();
+    let opened = rig.establish(client(10, 40_000), 1000);
+    let mut input = from_client(&frame::tcp(client(10, 40_000), vip(80), ACK).seq(1001, 9001));
+    input.extend([0xaa; 6]);
+    let (_, sent) = rig.transmitted(OUTSIDE, input);
+    let expected = frame::tcp(local(opened.local_port), target(21), ACK)
+        .seq(1001u32.wrapping_add(opened.shift), 9001);
+    let mut expected = to_target(&expected.ttl(63), 21);
+    expected.extend([0xaa; 6]);
+    assert_eq!(sent, expected);
+    assert_eq!(rig.service_counts(80, Protocol::Tcp).bytes_in, 3 * 40);
+}
+
+#[test]
+fn one_port_serves_both_sides_when_it_is_the_only_one() {
+    let mut port = rig::ports()[1].clone();
+    port.gateway = Some(std::net::Ipv4Addr::new(10, 3, 0, 1));
+    let builder = rig::builder(&[port], &rig::services());
+    let mut rig = Rig::from(&rig::small(), &builder, 0, 1).resolved();
+    let router = frame::mac(1);
+    let syn = frame::tcp(client(10, 40_000), vip(80), SYN)
+        .macs(router, rig::INSIDE_MAC)
+        .frame();
+    let (port, sent) = rig.transmitted(INSIDE, syn);
+    assert_eq!(port, INSIDE);
+    let (local_port, seq) = (frame::port_word(&sent, 0), frame::tcp_word(&sent, 4));
+    assert_eq!(
+        sent,
+        to_target(
+            &frame::tcp(local(local_port), target(21), SYN)
+                .seq(seq, 0)
+                .ttl(63),
+            21
+        )
+    );
+    let answer = frame::tcp(target(21), local(local_port), SYN | ACK).seq(5, seq.wrapping_add(1));
+    let expected = frame::tcp(vip(80), client(10, 40_000), SYN | ACK)
+        .seq(5, 1)
+        .ttl(63);
+    assert_eq!(
+        rig.inside(&answer, 21),
+        (INSIDE, expected.macs(rig::INSIDE_MAC, router).frame())
+    );
+}
+
+#[test]
+fn a_target_can_be_a_client_of_its_own_service() {
+    let mut rig = Rig::new();
+    // 10.3.0.21 connects to the VIP through its gateway, the node; round robin sends it to itself.
+    let from = target(21).with_port(50_000);
+    let (port, sent) = rig.inside(&frame::tcp(from, vip(80), SYN).seq(100, 0), 21);
+    let (local_port, seq) = (frame::port_word(&sent, 0), frame::tcp_word(&sent, 4));
+    assert_eq!(
+        (port, sent),
+        (
+            INSIDE,
+            to_target(
+                &frame::tcp(local(local_port), target(21), SYN)
+                    .seq(seq, 0)
+                    .ttl(63),
+                21
+            )
+        )
+    );
+    let answer = frame::tcp(target(21), local(local_port), SYN | ACK).seq(300, seq.wrapping_add(1));
+    let expected = frame::tcp(vip(80), from, SYN | ACK).seq(300, 101).ttl(63);
+    assert_eq!(rig.inside(&answer, 21), (INSIDE, to_target(&expected, 21)));
+}
+
+#[test]
+fn a_burst_is_worked_on_in_order_and_a_flow_made_in_it_serves_the_rest() {
+    let mut rig = Rig::new();
+    let mut frames: Vec<Vec<u8>> = Vec::new();
+    for _ in 0..100 {
+        frames.push(from_client(&frame::udp(
+            client(10, 5353),
+            vip(53),
+            b"query",
+        )));
+    }
+    frames.insert(50, vec![0; 3]);
+    let mut verdicts = vec![Verdict::Kernel; frames.len()];
+    rig.worker.burst(
+        &rig.tables,
+        rig.now,
+        OUTSIDE,
+        &mut frames,
+        &mut verdicts,
+        &mut rig.out,
+    );
+    for (at, verdict) in verdicts.iter().enumerate() {
+        match at {
+            50 => assert_eq!(*verdict, Verdict::Drop(dataplane::DropReason::Truncated)),
+            _ => assert_eq!(*verdict, Verdict::Transmit(INSIDE), "frame {at}"),
+        }
+    }
+    assert_eq!(rig.worker.flow_count(), 1);
+    assert!(
+        frames
+            .iter()
+            .enumerate()
+            .all(|(at, sent)| at == 50 || *sent == frames[0])
+    );
+}
+
+#[test]
+fn what_is_not_ours_is_left_to_the_kernel_untouched() {
+    let mut rig = Rig::new();
+    let own = |port| std::net::SocketAddrV4::new(rig::OUTSIDE_ADDRESS, port);
+    let elsewhere = std::net::SocketAddrV4::new(std::net::Ipv4Addr::new(10, 2, 0, 12), 80);
+    let mut ipv6 = vec![0; 60];
+    ipv6[..12].copy_from_slice(&from_client(&frame::tcp(client(10, 1), vip(80), SYN))[..12]);
+    ipv6[12..14].copy_from_slice(&[0x86, 0xdd]);
+    let mut broadcast = from_client(&frame::udp(client(10, 68), vip(53), b"dhcp"));
+    broadcast[..6].fill(0xff);
+    let cases = [
+        (
+            "BGP to the port's own address",
+            from_client(&frame::tcp(client(10, 5000), own(179), SYN)),
+        ),
+        (
+            "another host's packet",
+            from_client(&frame::tcp(client(10, 5000), elsewhere, SYN)),
+        ),
+        ("IPv6", ipv6),
+        ("broadcast", broadcast),
+        (
+            "a fragment for the kernel",
+            from_client(
+                &frame::udp(client(10, 5000), own(179), b"x")
+                    .with(|packet| packet.fragment = 0x2000),
+            ),
+        ),
+        (
+            "OSPF to the port",
+            from_client(&frame::Packet::new(
+                *client(10, 1).ip(),
+                rig::OUTSIDE_ADDRESS,
+                Payload::Raw(89, vec![0; 8]),
+            )),
+        ),
+    ];
+    for (description, input) in cases {
+        assert_eq!(
+            rig.try_send(OUTSIDE, input.clone()),
+            (Verdict::Kernel, input),
+            "{description}"
+        );
+    }
+    assert!(rig.out.is_empty());
+    assert_eq!(rig.worker_counts().kernel, 6);
+    let foreign = from_target(&frame::tcp(target(21), elsewhere, SYN), 21);
+    assert_eq!(
+        rig.try_send(INSIDE, foreign.clone()),
+        (Verdict::Kernel, foreign)
+    );
+}
