@@ -82,7 +82,7 @@ impl Backend {
         self.shared.connections.load(Ordering::SeqCst)
     }
 
-    /// Requests read so far.
+    /// Whole requests read so far.
     pub fn requests(&self) -> usize {
         self.shared.requests.load(Ordering::SeqCst)
     }
@@ -111,7 +111,6 @@ fn serve(shared: &Shared, stream: TcpStream) -> std::io::Result<()> {
     let mut out = stream;
     for _ in 0..shared.per_connection {
         let Some(head) = head(&mut reader)? else { return Ok(()) };
-        shared.requests.fetch_add(1, Ordering::SeqCst);
         let path = head.split(' ').nth(1).unwrap_or("/").to_owned();
         if path == "/early" {
             out.write_all(b"HTTP/1.1 413 Too Large\r\nContent-Length: 5\r\nConnection: close\r\n\r\nearly")?;
@@ -122,6 +121,7 @@ fn serve(shared: &Shared, stream: TcpStream) -> std::io::Result<()> {
             return Ok(());
         }
         let body = body(shared, &mut reader, &head)?;
+        shared.requests.fetch_add(1, Ordering::SeqCst);
         if !answer(shared, &mut out, &mut reader, &path, &head, &body)? {
             return Ok(());
         }
