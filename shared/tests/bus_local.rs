@@ -1,5 +1,11 @@
 //! The bus within a process: watchers hear everything in order and nobody waits for a slow one.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by panicking"
+)]
+
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
