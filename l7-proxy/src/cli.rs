@@ -32,7 +32,10 @@ impl Cli {
 
 /// Checks what is in the file, and then the certificates and keys it names.
 fn check(command: Command) -> ExitCode {
-    let load = Command { action: Some(Action::Run), ..command };
+    let load = Command {
+        action: Some(Action::Run),
+        ..command
+    };
     match load.run(ADMIN_PORT, Config::parse) {
         Next::Exit(code) => code,
         Next::Run(config) => match run::identity(&config) {

@@ -52,7 +52,10 @@ pub struct Course {
 
 impl Course {
     /// Not draining.
-    pub const SERVING: Course = Course { phase: Phase::Serving, exiting: false };
+    pub const SERVING: Course = Course {
+        phase: Phase::Serving,
+        exiting: false,
+    };
 
     /// Whether new connections are still taken.
     pub fn accepting(self) -> bool {
@@ -76,7 +79,11 @@ pub struct Drain {
 impl Drain {
     /// A node that serves.
     pub fn new(settings: Settings) -> Drain {
-        Drain { settings, since: None, exiting: false }
+        Drain {
+            settings,
+            since: None,
+            exiting: false,
+        }
     }
 
     /// Starts draining; one that is under way goes on as it is. With `exit` the process is to end after it: if the grace is over, what
@@ -102,14 +109,19 @@ impl Drain {
             Some(passed) if passed < self.settings.deadline => Phase::Closing,
             Some(_) => Phase::Ended,
         };
-        Course { phase, exiting: self.exiting }
+        Course {
+            phase,
+            exiting: self.exiting,
+        }
     }
 
     /// Whether the process may exit: it is to, the grace is over, and nothing is open any more or the deadline has passed by a second
     /// (in which what was cut writes its log lines).
     pub fn finished(&self, now: Instant, connections: usize) -> bool {
         let course = self.course(now);
-        let overdue = self.since.is_some_and(|since| now.saturating_duration_since(since) >= self.settings.deadline + Duration::from_secs(1));
+        let overdue = self.since.is_some_and(|since| {
+            now.saturating_duration_since(since) >= self.settings.deadline + Duration::from_secs(1)
+        });
         course.exiting && (overdue || course.phase >= Phase::Closing && connections == 0)
     }
 }
@@ -118,7 +130,10 @@ impl Drain {
 mod tests {
     use super::*;
 
-    const SETTINGS: Settings = Settings { grace: Duration::from_secs(5), deadline: Duration::from_secs(30) };
+    const SETTINGS: Settings = Settings {
+        grace: Duration::from_secs(5),
+        deadline: Duration::from_secs(30),
+    };
 
     fn at(start: Instant, seconds: u64) -> Instant {
         start + Duration::from_secs(seconds)
@@ -130,7 +145,13 @@ mod tests {
         let mut drain = Drain::new(SETTINGS);
         assert_eq!(drain.course(at(start, 99)), Course::SERVING);
         drain.start(start, false);
-        for (seconds, phase) in [(0, Phase::Grace), (4, Phase::Grace), (5, Phase::Closing), (29, Phase::Closing), (30, Phase::Ended)] {
+        for (seconds, phase) in [
+            (0, Phase::Grace),
+            (4, Phase::Grace),
+            (5, Phase::Closing),
+            (29, Phase::Closing),
+            (30, Phase::Ended),
+        ] {
             let course = drain.course(at(start, seconds));
             assert_eq!(course.phase, phase, "{seconds}");
             assert!(course.accepting() && course.draining(), "{seconds}");
@@ -143,7 +164,13 @@ mod tests {
         let mut drain = Drain::new(SETTINGS);
         drain.start(start, false);
         drain.start(at(start, 6), true);
-        assert_eq!(drain.course(at(start, 6)), Course { phase: Phase::Closing, exiting: true });
+        assert_eq!(
+            drain.course(at(start, 6)),
+            Course {
+                phase: Phase::Closing,
+                exiting: true
+            }
+        );
         assert!(!drain.course(at(start, 6)).accepting());
     }
 
@@ -178,7 +205,10 @@ mod tests {
         assert!(!drain.finished(at(start, 99), 0));
         let mut drain = Drain::new(SETTINGS);
         drain.start(start, true);
-        assert!(!drain.finished(at(start, 1), 0), "the grace is for clients that don't know yet");
+        assert!(
+            !drain.finished(at(start, 1), 0),
+            "the grace is for clients that don't know yet"
+        );
         assert!(drain.finished(at(start, 5), 0));
         assert!(!drain.finished(at(start, 30), 1));
         assert!(drain.finished(at(start, 31), 1));

@@ -4,7 +4,10 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
-use metrics::{Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics::{
+    Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram,
+    gauge, histogram,
+};
 
 use crate::config::Listener;
 use crate::reason::Reason;
@@ -15,24 +18,60 @@ use crate::tunnel::End;
 
 /// Tells the recorder what each metric means. Call once, after the recorder is installed.
 pub fn describe() {
-    describe_counter!("weir_l7_requests_total", "Requests answered, by status class");
-    describe_histogram!("weir_l7_request_duration_seconds", "From a complete request head to the last byte of the response");
-    describe_counter!("weir_l7_answered_by_proxy_total", "Requests the proxy answered or cut itself, by reason");
-    describe_counter!("weir_l7_upstream_errors_total", "Failed tries at backends, by reason");
-    describe_counter!("weir_l7_retries_total", "Tries after the first one of a request");
-    describe_counter!("weir_l7_upstream_connections_total", "Connections used for tries: from the pool or opened");
+    describe_counter!(
+        "weir_l7_requests_total",
+        "Requests answered, by status class"
+    );
+    describe_histogram!(
+        "weir_l7_request_duration_seconds",
+        "From a complete request head to the last byte of the response"
+    );
+    describe_counter!(
+        "weir_l7_answered_by_proxy_total",
+        "Requests the proxy answered or cut itself, by reason"
+    );
+    describe_counter!(
+        "weir_l7_upstream_errors_total",
+        "Failed tries at backends, by reason"
+    );
+    describe_counter!(
+        "weir_l7_retries_total",
+        "Tries after the first one of a request"
+    );
+    describe_counter!(
+        "weir_l7_upstream_connections_total",
+        "Connections used for tries: from the pool or opened"
+    );
     describe_gauge!("weir_l7_backend_up", "1 while a backend may get requests");
     describe_gauge!("weir_l7_backend_active", "Requests under way to a backend");
-    describe_gauge!("weir_l7_connections", "Client connections open now, tunnels included");
+    describe_gauge!(
+        "weir_l7_connections",
+        "Client connections open now, tunnels included"
+    );
     describe_counter!("weir_l7_connections_total", "Client connections accepted");
-    describe_counter!("weir_l7_connections_over_limit_total", "Client connections closed because the listener is full");
+    describe_counter!(
+        "weir_l7_connections_over_limit_total",
+        "Client connections closed because the listener is full"
+    );
     describe_counter!("weir_l7_accept_errors_total", "Failed accepts, by reason");
     describe_counter!("weir_l7_tls_handshakes_total", "TLS handshakes, by result");
-    describe_counter!("weir_l7_framing_violations_total", "Requests refused for ambiguous or invalid HTTP/1 framing, by kind");
-    describe_counter!("weir_l7_slow_heads_total", "Connections closed because a request head took too long");
-    describe_counter!("weir_l7_tunnels_total", "Tunnels (upgraded connections) that ended, by how");
+    describe_counter!(
+        "weir_l7_framing_violations_total",
+        "Requests refused for ambiguous or invalid HTTP/1 framing, by kind"
+    );
+    describe_counter!(
+        "weir_l7_slow_heads_total",
+        "Connections closed because a request head took too long"
+    );
+    describe_counter!(
+        "weir_l7_tunnels_total",
+        "Tunnels (upgraded connections) that ended, by how"
+    );
     describe_gauge!("weir_l7_tunnels", "Tunnels open now");
-    describe_gauge!("weir_l7_access_log_dropped", "Access log lines dropped because the writer could not keep up");
+    describe_gauge!(
+        "weir_l7_access_log_dropped",
+        "Access log lines dropped because the writer could not keep up"
+    );
     describe_gauge!("weir_l7_draining", "1 while the node drains");
 }
 
@@ -109,10 +148,12 @@ impl ListenerMetrics {
     /// A request is over. `route` is its number among the routes and its names, if there was one.
     pub(crate) fn request(&self, route: Option<(usize, &str, &str)>, status: u16, seconds: f64) {
         let mut routes = self.routes.borrow_mut();
-        let metrics = routes.entry(route.map(|(number, _, _)| number)).or_insert_with(|| {
-            let (_, route, upstream) = route.unwrap_or((0, "", ""));
-            RouteMetrics::new(&self.name, route, upstream)
-        });
+        let metrics = routes
+            .entry(route.map(|(number, _, _)| number))
+            .or_insert_with(|| {
+                let (_, route, upstream) = route.unwrap_or((0, "", ""));
+                RouteMetrics::new(&self.name, route, upstream)
+            });
         let class = usize::from(status / 100).clamp(1, 5) - 1;
         metrics.classes[class].increment(1);
         metrics.duration.record(seconds);
@@ -126,7 +167,13 @@ impl RouteMetrics {
                 "upstream" => upstream.to_owned(), "class" => class)
         };
         RouteMetrics {
-            classes: [class("1xx"), class("2xx"), class("3xx"), class("4xx"), class("5xx")],
+            classes: [
+                class("1xx"),
+                class("2xx"),
+                class("3xx"),
+                class("4xx"),
+                class("5xx"),
+            ],
             duration: histogram!("weir_l7_request_duration_seconds", "listener" => listener.to_owned(), "route" => route.to_owned()),
         }
     }
@@ -167,7 +214,11 @@ impl UpstreamsMetrics {
 
     pub(crate) fn connection(&self, id: UpstreamId, reused: bool) {
         if let Some(upstream) = self.0.get(id.0) {
-            if reused { upstream.pooled.increment(1) } else { upstream.opened.increment(1) }
+            if reused {
+                upstream.pooled.increment(1)
+            } else {
+                upstream.opened.increment(1)
+            }
         }
     }
 
@@ -206,8 +257,15 @@ impl Drop for Tunnel {
 pub(crate) fn refresh(snapshot: &Snapshot, draining: bool, log_lines_dropped: u64) {
     for upstream in snapshot.upstreams() {
         for backend in &upstream.backends {
-            let labels = [("upstream", upstream.name.to_string()), ("backend", backend.address().to_string())];
-            gauge!("weir_l7_backend_up", &labels).set(if backend.is_available() { 1.0 } else { 0.0 });
+            let labels = [
+                ("upstream", upstream.name.to_string()),
+                ("backend", backend.address().to_string()),
+            ];
+            gauge!("weir_l7_backend_up", &labels).set(if backend.is_available() {
+                1.0
+            } else {
+                0.0
+            });
             gauge!("weir_l7_backend_active", &labels).set(f64::from(backend.active()));
         }
     }

@@ -50,7 +50,11 @@ pub enum StartError {
 }
 
 fn lines(errors: &[CertificateError]) -> String {
-    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    errors
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 /// The certificates of a configuration; `None` when no listener wants any.
@@ -58,10 +62,17 @@ fn lines(errors: &[CertificateError]) -> String {
 /// # Errors
 /// Everything that is wrong with them.
 pub fn identity(config: &Config) -> Result<Option<Identity>, StartError> {
-    if config.listeners.iter().all(|listener| listener.protocol == Protocol::Http) && config.certificates.is_empty() {
+    if config
+        .listeners
+        .iter()
+        .all(|listener| listener.protocol == Protocol::Http)
+        && config.certificates.is_empty()
+    {
         return Ok(None);
     }
-    Identity::load(&config.certificates).map(Some).map_err(StartError::Certificates)
+    Identity::load(&config.certificates)
+        .map(Some)
+        .map_err(StartError::Certificates)
 }
 
 /// Serves until asked to terminate, and then until the drain is done. To be called within an actix system.
@@ -70,13 +81,16 @@ pub fn identity(config: &Config) -> Result<Option<Identity>, StartError> {
 /// If something it needs at the start is not to be had.
 pub async fn run(config: Config) -> Result<(), StartError> {
     telemetry::init_logs(&config.log);
-    let metrics = telemetry::init_metrics().map_err(|error| StartError::Metrics(error.to_string()))?;
+    let metrics =
+        telemetry::init_metrics().map_err(|error| StartError::Metrics(error.to_string()))?;
     crate::metrics::describe();
     let mut signals = Signals::new().map_err(StartError::Signals)?;
     let identity = identity(&config)?;
     let listeners = Listeners::bind(&config.listeners, config.workers)?;
     let admin_at = config.admin.listen;
-    let admin_listener = TcpListener::bind(admin_at).await.map_err(|error| StartError::AdminListener(admin_at, error))?;
+    let admin_listener = TcpListener::bind(admin_at)
+        .await
+        .map_err(|error| StartError::AdminListener(admin_at, error))?;
     let (log, writer) = match &config.access_log {
         Some(settings) => {
             let (log, writer) = AccessLog::open(settings)?;
@@ -90,10 +104,22 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     let snapshot = Arc::new(Snapshot::new(config, None));
     let addresses = listeners.addresses();
     let (course, course_seen) = watch::channel(Course::SERVING);
-    let workers = accept::start(listeners, &snapshot, identity.as_ref(), log.as_ref(), &course_seen)?;
+    let workers = accept::start(
+        listeners,
+        &snapshot,
+        identity.as_ref(),
+        log.as_ref(),
+        &course_seen,
+    )?;
 
     let (finished, mut done) = oneshot::channel();
-    let supervisor = Supervisor::new(snapshot.clone(), bus.clone(), workers.open(), course, finished);
+    let supervisor = Supervisor::new(
+        snapshot.clone(),
+        bus.clone(),
+        workers.open(),
+        course,
+        finished,
+    );
     let reasons = supervisor.reasons();
     let supervisor = supervisor.start();
     let (stop_admin, admin_stopped) = oneshot::channel::<()>();
@@ -107,9 +133,14 @@ pub async fn run(config: Config) -> Result<(), StartError> {
         bus: bus.clone(),
         log,
     };
-    let answering = actix_rt::spawn(admin::serve(admin_listener, metrics, Arc::new(answers), async move {
-        let _ = admin_stopped.await;
-    }));
+    let answering = actix_rt::spawn(admin::serve(
+        admin_listener,
+        metrics,
+        Arc::new(answers),
+        async move {
+            let _ = admin_stopped.await;
+        },
+    ));
     tracing::info!(node, ?addresses, admin = %admin_at, "serving");
 
     loop {

@@ -39,7 +39,13 @@ pub struct L7Admin {
 
 impl L7Admin {
     fn listeners(&self) -> Vec<Value> {
-        let listeners = self.snapshot.config.listeners.iter().zip(&self.addresses).zip(self.open.by_listener());
+        let listeners = self
+            .snapshot
+            .config
+            .listeners
+            .iter()
+            .zip(&self.addresses)
+            .zip(self.open.by_listener());
         listeners
             .map(|((listener, address), connections)| {
                 json!({
@@ -80,7 +86,11 @@ impl L7Admin {
 impl Admin for L7Admin {
     fn ready(&self) -> Result<(), String> {
         let course = *self.course.borrow();
-        if course.draining() { Err(format!("draining ({})", course.phase.name())) } else { Ok(()) }
+        if course.draining() {
+            Err(format!("draining ({})", course.phase.name()))
+        } else {
+            Ok(())
+        }
     }
 
     fn status(&self) -> Value {
@@ -117,6 +127,10 @@ impl Admin for L7Admin {
 
     fn refresh_metrics(&self) {
         let draining = self.course.borrow().draining();
-        metrics::refresh(&self.snapshot, draining, self.log.as_ref().map_or(0, AccessLog::dropped));
+        metrics::refresh(
+            &self.snapshot,
+            draining,
+            self.log.as_ref().map_or(0, AccessLog::dropped),
+        );
     }
 }

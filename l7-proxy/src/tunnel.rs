@@ -53,13 +53,25 @@ pub struct Passed {
 }
 
 /// Copies between `client` and `backend`. A side that closes its half has that passed on; the other half goes on.
-pub async fn run<C, B>(client: C, mut backend: B, idle: Duration, stop: impl Future<Output = ()>) -> Passed
+pub async fn run<C, B>(
+    client: C,
+    mut backend: B,
+    idle: Duration,
+    stop: impl Future<Output = ()>,
+) -> Passed
 where
     C: AsyncRead + AsyncWrite + Unpin,
     B: AsyncRead + AsyncWrite + Unpin,
 {
-    let moved = Moved { received: Cell::new(0), sent: Cell::new(0), last: Cell::new(Instant::now()) };
-    let mut client = Watched { inner: client, moved: &moved };
+    let moved = Moved {
+        received: Cell::new(0),
+        sent: Cell::new(0),
+        last: Cell::new(Instant::now()),
+    };
+    let mut client = Watched {
+        inner: client,
+        moved: &moved,
+    };
     let end = tokio::select! {
         result = copy_bidirectional_with_sizes(&mut client, &mut backend, BUFFER, BUFFER) => match result {
             Ok(_) => End::Closed,
@@ -68,7 +80,11 @@ where
         () = moved.stands_still(idle) => End::Idle,
         () = stop => End::Stopped,
     };
-    Passed { received: moved.received.get(), sent: moved.sent.get(), end }
+    Passed {
+        received: moved.received.get(),
+        sent: moved.sent.get(),
+        end,
+    }
 }
 
 /// Counts, and when something last moved.
@@ -104,16 +120,25 @@ struct Watched<'m, S> {
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Watched<'_, S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let poll = Pin::new(&mut self.inner).poll_read(cx, buf);
-        self.moved.add(&self.moved.received, buf.filled().len() - before);
+        self.moved
+            .add(&self.moved.received, buf.filled().len() - before);
         poll
     }
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<'_, S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let poll = Pin::new(&mut self.inner).poll_write(cx, bytes);
         if let Poll::Ready(Ok(written)) = poll {
             self.moved.add(&self.moved.sent, written);
@@ -136,7 +161,11 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
     fn block_on<T>(future: impl Future<Output = T>) -> T {
-        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime").block_on(future)
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("runtime")
+            .block_on(future)
     }
 
     #[test]
@@ -144,7 +173,12 @@ mod tests {
         block_on(async {
             let (mut user, client) = duplex(64);
             let (mut app, backend) = duplex(64);
-            let tunnel = run(client, backend, Duration::from_secs(5), std::future::pending());
+            let tunnel = run(
+                client,
+                backend,
+                Duration::from_secs(5),
+                std::future::pending(),
+            );
             let ends = async {
                 user.write_all(b"ask").await.expect("write");
                 user.shutdown().await.expect("shutdown");
@@ -158,7 +192,14 @@ mod tests {
             };
             let (passed, (asked, answered)) = tokio::join!(tunnel, ends);
             assert_eq!((asked.as_str(), answered.as_str()), ("ask", "answer"));
-            assert_eq!(passed, Passed { received: 3, sent: 6, end: End::Closed });
+            assert_eq!(
+                passed,
+                Passed {
+                    received: 3,
+                    sent: 6,
+                    end: End::Closed
+                }
+            );
         });
     }
 
@@ -167,7 +208,13 @@ mod tests {
         block_on(async {
             let (_user, client) = duplex(64);
             let (_app, backend) = duplex(64);
-            let passed = run(client, backend, Duration::from_millis(20), std::future::pending()).await;
+            let passed = run(
+                client,
+                backend,
+                Duration::from_millis(20),
+                std::future::pending(),
+            )
+            .await;
             assert_eq!(passed.end, End::Idle);
         });
     }
@@ -177,7 +224,13 @@ mod tests {
         block_on(async {
             let (_user, client) = duplex(64);
             let (_app, backend) = duplex(64);
-            let passed = run(client, backend, Duration::from_secs(60), std::future::ready(())).await;
+            let passed = run(
+                client,
+                backend,
+                Duration::from_secs(60),
+                std::future::ready(()),
+            )
+            .await;
             assert_eq!(passed.end, End::Stopped);
         });
     }

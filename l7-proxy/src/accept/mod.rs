@@ -46,7 +46,11 @@ impl Listeners {
                     address = socket.local_addr()?;
                     Ok(socket)
                 });
-                sockets.push(bound.map_err(|error| BindError { name: listener.name.clone(), address, error })?);
+                sockets.push(bound.map_err(|error| BindError {
+                    name: listener.name.clone(),
+                    address,
+                    error,
+                })?);
             }
         }
         Ok(Listeners { workers: all })
@@ -54,7 +58,12 @@ impl Listeners {
 
     /// The addresses listened on, in the order of the listeners.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.workers.first().into_iter().flatten().filter_map(|socket| socket.local_addr().ok()).collect()
+        self.workers
+            .first()
+            .into_iter()
+            .flatten()
+            .filter_map(|socket| socket.local_addr().ok())
+            .collect()
     }
 }
 
@@ -92,7 +101,9 @@ pub fn start(
         .listeners
         .iter()
         .map(|listener| match identity {
-            Some(identity) if listener.protocol == crate::config::Protocol::Https => identity.server(listener.http2).map(Some),
+            Some(identity) if listener.protocol == crate::config::Protocol::Https => {
+                identity.server(listener.http2).map(Some)
+            }
             _ => Ok(None),
         })
         .collect::<Result<Vec<_>, _>>()?;
@@ -102,9 +113,12 @@ pub fn start(
         .enumerate()
         .map(|(index, sockets)| {
             let arbiter = Arbiter::new();
-            let (snapshot, tls, open, course) = (snapshot.clone(), tls.clone(), open.clone(), course.clone());
+            let (snapshot, tls, open, course) =
+                (snapshot.clone(), tls.clone(), open.clone(), course.clone());
             let log = log.map(AccessLog::buffer);
-            let sent = arbiter.spawn_fn(move || worker::start(index, sockets, snapshot, &tls, log, &open, course));
+            let sent = arbiter.spawn_fn(move || {
+                worker::start(index, sockets, snapshot, &tls, log, &open, course)
+            });
             debug_assert!(sent, "a new arbiter takes work");
             arbiter
         })

@@ -10,11 +10,18 @@ use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 const BACKLOG: i32 = 4096;
 
 /// A dead peer is noticed after about three minutes of silence. Accepted sockets inherit this.
-const KEEPALIVE: TcpKeepalive = TcpKeepalive::new().with_time(Duration::from_secs(120)).with_interval(Duration::from_secs(15)).with_retries(4);
+const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
+    .with_time(Duration::from_secs(120))
+    .with_interval(Duration::from_secs(15))
+    .with_retries(4);
 
 /// Opens a listening socket that shares its address with those of the other workers.
 pub(super) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
     if address.is_ipv6() {

@@ -40,10 +40,22 @@ pub(super) fn start(
     let worker = Rc::new(Worker::new(index, snapshot.clone(), log, course));
     for (number, (socket, tls)) in sockets.into_iter().zip(tls).enumerate() {
         let acceptor = tls.clone().map(TlsAcceptor::from);
-        let Some(entrance) = open.0.get(number).and_then(|open| Entrance::new(snapshot.clone(), number, acceptor, open.clone())) else { continue };
+        let Some(entrance) = open
+            .0
+            .get(number)
+            .and_then(|open| Entrance::new(snapshot.clone(), number, acceptor, open.clone()))
+        else {
+            continue;
+        };
         match TcpListener::from_std(socket) {
-            Ok(socket) => drop(actix_rt::spawn(accept(worker.clone(), Rc::new(entrance), socket))),
-            Err(error) => tracing::error!(worker = index, %error, "a listener could not be started"),
+            Ok(socket) => drop(actix_rt::spawn(accept(
+                worker.clone(),
+                Rc::new(entrance),
+                socket,
+            ))),
+            Err(error) => {
+                tracing::error!(worker = index, %error, "a listener could not be started")
+            }
         }
     }
     actix_rt::spawn(async move {
@@ -86,7 +98,9 @@ async fn accept(worker: Rc<Worker>, entrance: Rc<Entrance>, socket: TcpListener)
             std::task::Poll::Ready(result) => std::task::Poll::Ready(result.ok()),
             std::task::Poll::Pending => std::task::Poll::Ready(None),
         });
-        let Some((stream, peer)) = next.await else { break };
+        let Some((stream, peer)) = next.await else {
+            break;
+        };
         admit(&worker, &entrance, stream, peer);
     }
 }
@@ -94,7 +108,13 @@ async fn accept(worker: Rc<Worker>, entrance: Rc<Entrance>, socket: TcpListener)
 fn admit(worker: &Rc<Worker>, entrance: &Rc<Entrance>, stream: TcpStream, peer: SocketAddr) {
     // Over the limit the connection is closed: waiting in the kernel's queue would hide the overload from the client and from us.
     if let Some(permit) = Permit::take(entrance) {
-        actix_rt::spawn(connection(worker.clone(), entrance.clone(), stream, peer, permit));
+        actix_rt::spawn(connection(
+            worker.clone(),
+            entrance.clone(),
+            stream,
+            peer,
+            permit,
+        ));
     }
 }
 

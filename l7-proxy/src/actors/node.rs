@@ -44,8 +44,18 @@ pub struct Node {
 impl Node {
     /// A node that serves.
     pub fn new(config: &Config) -> Node {
-        let mut addresses: Vec<IpAddr> = config.registrations.iter().map(|registration| registration.address.ip()).collect();
-        addresses.extend(config.listeners.iter().map(|listener| listener.address.ip()).filter(|address| !address.is_unspecified()));
+        let mut addresses: Vec<IpAddr> = config
+            .registrations
+            .iter()
+            .map(|registration| registration.address.ip())
+            .collect();
+        addresses.extend(
+            config
+                .listeners
+                .iter()
+                .map(|listener| listener.address.ip())
+                .filter(|address| !address.is_unspecified()),
+        );
         addresses.sort_unstable();
         addresses.dedup();
         Node {
@@ -70,7 +80,9 @@ impl Node {
         match (drain, self.exiting, self.wanted_by_bus) {
             (true, _, _) => Ok("draining"),
             (false, true, _) => Err("the process is about to exit"),
-            (false, false, true) => Err("a drain record on the bus keeps this node drained; take that back"),
+            (false, false, true) => {
+                Err("a drain record on the bus keeps this node drained; take that back")
+            }
             (false, false, false) => Ok("serving"),
         }
     }
@@ -103,15 +115,27 @@ impl Node {
     /// Looks at the clock. `connections` are those open now, `limit` the most there may be.
     pub fn tick(&mut self, now: Instant, connections: usize, limit: usize) -> Verdict {
         let course = self.course(now);
-        let shortest = self.registrations.iter().map(|registration| registration.ttl).min().unwrap_or(NODE_TTL).min(NODE_TTL);
-        let due = self.told.is_none_or(|(at, draining)| draining != course.draining() || now.saturating_duration_since(at) >= shortest / REPEATS);
+        let shortest = self
+            .registrations
+            .iter()
+            .map(|registration| registration.ttl)
+            .min()
+            .unwrap_or(NODE_TTL)
+            .min(NODE_TTL);
+        let due = self.told.is_none_or(|(at, draining)| {
+            draining != course.draining() || now.saturating_duration_since(at) >= shortest / REPEATS
+        });
         let records = if due {
             self.told = Some((now, course.draining()));
             self.records(course, connections, limit)
         } else {
             Vec::new()
         };
-        Verdict { course, records, finished: self.drain.finished(now, connections) }
+        Verdict {
+            course,
+            records,
+            finished: self.drain.finished(now, connections),
+        }
     }
 
     fn records(&self, course: Course, connections: usize, limit: usize) -> Vec<Record> {
@@ -143,9 +167,19 @@ impl Node {
 
     /// The keys of its records, to be deleted when it goes.
     pub fn keys(&self) -> Vec<Key> {
-        let registrations =
-            self.registrations.iter().map(|registration| Key::Registration { service: registration.service.clone(), addr: registration.address });
-        registrations.chain([Key::Node { tier: Tier::L7, id: self.id.clone() }]).collect()
+        let registrations = self
+            .registrations
+            .iter()
+            .map(|registration| Key::Registration {
+                service: registration.service.clone(),
+                addr: registration.address,
+            });
+        registrations
+            .chain([Key::Node {
+                tier: Tier::L7,
+                id: self.id.clone(),
+            }])
+            .collect()
     }
 }
 
@@ -208,7 +242,13 @@ mod tests {
     fn either_wish_keeps_the_node_drained() {
         let now = Instant::now();
         let mut node = node();
-        let record = DrainRecord { tier: Tier::L7, id: "l7-1".into(), drain: true, by: "test".into(), since_unix_ms: 0 };
+        let record = DrainRecord {
+            tier: Tier::L7,
+            id: "l7-1".into(),
+            drain: true,
+            by: "test".into(),
+            since_unix_ms: 0,
+        };
         node.want_by_bus(Some(&record), now);
         assert_eq!(node.course(now).phase, Phase::Grace);
         node.want_here(true, now).expect("drains");
@@ -217,7 +257,13 @@ mod tests {
         node.want_by_bus(Some(&record), now);
         assert!(node.want_here(false, now).is_err());
         assert_eq!(node.course(now).phase, Phase::Grace);
-        node.want_by_bus(Some(&DrainRecord { drain: false, ..record }), now);
+        node.want_by_bus(
+            Some(&DrainRecord {
+                drain: false,
+                ..record
+            }),
+            now,
+        );
         assert_eq!(node.course(now).phase, Phase::Serving);
     }
 

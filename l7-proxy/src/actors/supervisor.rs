@@ -25,11 +25,18 @@ pub struct Reasons(Arc<Mutex<HashMap<String, String>>>);
 impl Reasons {
     /// What the last change of a backend's state was for.
     pub fn of(&self, upstream: &str, backend: std::net::SocketAddr) -> Option<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&format!("{upstream}/{backend}")).cloned()
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&format!("{upstream}/{backend}"))
+            .cloned()
     }
 
     fn set(&self, id: &str, reason: String) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id.to_owned(), reason);
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(id.to_owned(), reason);
     }
 }
 
@@ -49,7 +56,13 @@ pub struct Supervisor {
 
 impl Supervisor {
     /// Supervises workers that listen to `course`. `finished` hears when the process may exit.
-    pub fn new(snapshot: Arc<Snapshot>, bus: Bus, open: Open, course: watch::Sender<Course>, finished: oneshot::Sender<()>) -> Supervisor {
+    pub fn new(
+        snapshot: Arc<Snapshot>,
+        bus: Bus,
+        open: Open,
+        course: watch::Sender<Course>,
+        finished: oneshot::Sender<()>,
+    ) -> Supervisor {
         let id = snapshot.config.node.id.clone();
         Supervisor {
             node: Node::new(&snapshot.config),
@@ -73,7 +86,9 @@ impl Supervisor {
     fn checks(&mut self) -> Vec<Check> {
         let mut checks = Vec::new();
         for upstream in self.snapshot.upstreams() {
-            let Some(settings) = &upstream.settings.health else { continue };
+            let Some(settings) = &upstream.settings.health else {
+                continue;
+            };
             for backend in &upstream.backends {
                 let id = CheckId::from(format!("{}/{}", upstream.name, backend.address()));
                 checks.push(settings.check(id.clone(), backend.address()));
@@ -87,11 +102,22 @@ impl Supervisor {
         if self.withdrawn {
             return;
         }
-        let limit = self.snapshot.config.listeners.iter().map(|listener| listener.max_connections).sum();
+        let limit = self
+            .snapshot
+            .config
+            .listeners
+            .iter()
+            .map(|listener| listener.max_connections)
+            .sum();
         let verdict = self.node.tick(Instant::now(), self.open.total(), limit);
         let before = *self.course.borrow();
         if before != verdict.course {
-            tracing::info!(phase = verdict.course.phase.name(), exiting = verdict.course.exiting, connections = self.open.total(), "drain");
+            tracing::info!(
+                phase = verdict.course.phase.name(),
+                exiting = verdict.course.exiting,
+                connections = self.open.total(),
+                "drain"
+            );
             self.course.send_replace(verdict.course);
         }
         for record in verdict.records {
@@ -120,9 +146,14 @@ impl Actor for Supervisor {
     fn started(&mut self, context: &mut Context<Supervisor>) {
         let checks = self.checks();
         if !checks.is_empty() {
-            Checker::new(context.address().recipient()).start().do_send(SetChecks(checks));
+            Checker::new(context.address().recipient())
+                .start()
+                .do_send(SetChecks(checks));
         }
-        self.bus.watch(Prefix::Drain(Tier::L7, self.snapshot.config.node.id.clone()), context.address().recipient());
+        self.bus.watch(
+            Prefix::Drain(Tier::L7, self.snapshot.config.node.id.clone()),
+            context.address().recipient(),
+        );
         self.tick();
         context.run_interval(TICK, |supervisor, _| supervisor.tick());
     }
@@ -133,7 +164,11 @@ impl Handler<Transition> for Supervisor {
 
     fn handle(&mut self, transition: Transition, _: &mut Context<Supervisor>) {
         if let Some(backend) = self.backends.get(&transition.id) {
-            backend.set_state(if transition.state.is_up() { State::Up } else { State::Down });
+            backend.set_state(if transition.state.is_up() {
+                State::Up
+            } else {
+                State::Down
+            });
             self.reasons.set(transition.id.as_str(), transition.reason);
         }
     }
@@ -144,7 +179,9 @@ impl Handler<Change> for Supervisor {
 
     fn handle(&mut self, change: Change, _: &mut Context<Supervisor>) {
         match change {
-            Change::Snapshot(records) => self.hear(records.iter().find(|record| record.key() == self.drain_key)),
+            Change::Snapshot(records) => {
+                self.hear(records.iter().find(|record| record.key() == self.drain_key))
+            }
             Change::Put(record) if record.key() == self.drain_key => self.hear(Some(&record)),
             Change::Deleted(key) if key == self.drain_key => self.hear(None),
             Change::Put(_) | Change::Deleted(_) | Change::Connected(_) => {}

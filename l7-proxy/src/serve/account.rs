@@ -43,7 +43,12 @@ pub(crate) struct Account {
 
 impl Account {
     /// A request whose head is complete.
-    pub(crate) fn open(client: Rc<Client>, parts: &Parts, upload: Rc<Upload>, start: Instant) -> Account {
+    pub(crate) fn open(
+        client: Rc<Client>,
+        parts: &Parts,
+        upload: Rc<Upload>,
+        start: Instant,
+    ) -> Account {
         let field = |name| parts.headers.get(name).cloned();
         Account {
             who: client.peer.address(),
@@ -52,7 +57,8 @@ impl Account {
             time: SystemTime::now(),
             start,
             method: parts.method.clone(),
-            host: field(HOST).or_else(|| HeaderValue::from_str(parts.uri.authority()?.as_str()).ok()),
+            host: field(HOST)
+                .or_else(|| HeaderValue::from_str(parts.uri.authority()?.as_str()).ok()),
             target: parts.uri.clone(),
             version: parts.version,
             referer: field(REFERER),
@@ -134,19 +140,30 @@ impl Drop for Account {
             self.reason = Some(Reason::ClientGone);
         }
         let status = self.status.unwrap_or_else(|| Reason::ClientGone.status());
-        let upstream = self.route.as_ref().and_then(|(_, id)| worker.snapshot.upstream(*id));
+        let upstream = self
+            .route
+            .as_ref()
+            .and_then(|(_, id)| worker.snapshot.upstream(*id));
         let route = self.route.as_ref().map(|(name, _)| &**name);
 
         // The name's address is the route's number: routes live as long as the snapshot.
         let number = self.route.as_ref().map(|(name, _)| name.as_ptr() as usize);
-        let labels = number.zip(route).zip(upstream).map(|((number, route), upstream)| (number, route, &*upstream.name));
-        entrance.metrics.request(labels, status.as_u16(), duration.as_secs_f64());
+        let labels = number
+            .zip(route)
+            .zip(upstream)
+            .map(|((number, route), upstream)| (number, route, &*upstream.name));
+        entrance
+            .metrics
+            .request(labels, status.as_u16(), duration.as_secs_f64());
         if let Some(reason) = self.reason {
             entrance.metrics.answered(reason);
         }
 
         if let Some(log) = &mut *worker.log.borrow_mut() {
-            let target = self.target.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+            let target = self
+                .target
+                .path_and_query()
+                .map_or("/", http::uri::PathAndQuery::as_str);
             log.record(&Entry {
                 time: self.time,
                 client: self.who,
@@ -160,7 +177,11 @@ impl Drop for Account {
                 bytes_received: self.upload.bytes.get(),
                 bytes_sent: self.bytes_sent,
                 duration,
-                upstream_duration: self.first_try.map(|first| self.head.unwrap_or_else(Instant::now).saturating_duration_since(first)),
+                upstream_duration: self.first_try.map(|first| {
+                    self.head
+                        .unwrap_or_else(Instant::now)
+                        .saturating_duration_since(first)
+                }),
                 route,
                 upstream: upstream.map(|upstream| &*upstream.name),
                 backend: self.backend,

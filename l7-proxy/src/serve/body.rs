@@ -42,7 +42,12 @@ pub(crate) struct Upload {
 
 impl Upload {
     pub(crate) fn new(now: Instant) -> Rc<Upload> {
-        Rc::new(Upload { bytes: Cell::new(0), moved: Cell::new(now), polled: Cell::new(false), failed: Cell::new(None) })
+        Rc::new(Upload {
+            bytes: Cell::new(0),
+            moved: Cell::new(now),
+            polled: Cell::new(false),
+            failed: Cell::new(None),
+        })
     }
 }
 
@@ -57,13 +62,25 @@ pub(crate) struct RequestBody {
 impl RequestBody {
     /// The client's body; `pause` is the longest it may stop arriving.
     pub(crate) fn new(source: Incoming, pause: Duration, upload: Rc<Upload>) -> RequestBody {
-        let source = if source.is_end_stream() { None } else { Some(source) };
-        RequestBody { source, upload, pause: Pause::new(pause) }
+        let source = if source.is_end_stream() {
+            None
+        } else {
+            Some(source)
+        };
+        RequestBody {
+            source,
+            upload,
+            pause: Pause::new(pause),
+        }
     }
 
     /// No body.
     pub(crate) fn empty(upload: Rc<Upload>) -> RequestBody {
-        RequestBody { source: None, upload, pause: Pause::new(Duration::MAX) }
+        RequestBody {
+            source: None,
+            upload,
+            pause: Pause::new(Duration::MAX),
+        }
     }
 
     /// True when there is no body at all, so that the request can be sent again.
@@ -76,9 +93,14 @@ impl Body for RequestBody {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
-        let Some(source) = &mut this.source else { return Poll::Ready(None) };
+        let Some(source) = &mut this.source else {
+            return Poll::Ready(None);
+        };
         this.upload.polled.set(true);
         let polled = Pin::new(source).poll_frame(cx);
         match polled {
@@ -107,7 +129,9 @@ impl Body for RequestBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.source.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+        self.source
+            .as_ref()
+            .map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
     }
 }
 
@@ -139,25 +163,55 @@ impl ResponseBody {
     /// An answer of our own.
     pub(crate) fn own(text: Bytes, account: Account, running: Running) -> ResponseBody {
         let text = if text.is_empty() { None } else { Some(text) };
-        ResponseBody { source: Source::Own(text), account: Some(account), _running: running }.begun()
+        ResponseBody {
+            source: Source::Own(text),
+            account: Some(account),
+            _running: running,
+        }
+        .begun()
     }
 
     /// A backend's response; `pause` is the longest it may stop arriving while the client would take more.
-    pub(crate) fn backend(body: Incoming, lease: Lease, under_way: InFlight, pause: Duration, account: Account, running: Running) -> ResponseBody {
-        let mut backend = Backend { body, lease: Some(lease), _under_way: under_way, pause: Pause::new(pause) };
+    pub(crate) fn backend(
+        body: Incoming,
+        lease: Lease,
+        under_way: InFlight,
+        pause: Duration,
+        account: Account,
+        running: Running,
+    ) -> ResponseBody {
+        let mut backend = Backend {
+            body,
+            lease: Some(lease),
+            _under_way: under_way,
+            pause: Pause::new(pause),
+        };
         backend.finish_if_ended();
-        ResponseBody { source: Source::Backend(backend), account: Some(account), _running: running }.begun()
+        ResponseBody {
+            source: Source::Backend(backend),
+            account: Some(account),
+            _running: running,
+        }
+        .begun()
     }
 
     /// The empty body of a 101: the tunnel accounts for the request.
     pub(crate) fn switched(running: Running) -> ResponseBody {
-        ResponseBody { source: Source::Own(None), account: None, _running: running }
+        ResponseBody {
+            source: Source::Own(None),
+            account: None,
+            _running: running,
+        }
     }
 
     /// A response without a body is complete once it is handed over: its body may never be polled.
     fn begun(mut self) -> ResponseBody {
         let ended = self.is_end_stream();
-        if let Some(account) = self.account.as_mut().filter(|account| ended || account.is_head()) {
+        if let Some(account) = self
+            .account
+            .as_mut()
+            .filter(|account| ended || account.is_head())
+        {
             account.complete();
         }
         self
@@ -203,7 +257,10 @@ impl Body for ResponseBody {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
         let frame = match &mut this.source {
             Source::Own(text) => text.take().map(|text| Ok(Frame::data(text))),
@@ -240,9 +297,12 @@ impl Body for ResponseBody {
 
 /// Whose fault it is that a request body broke off.
 fn fault(error: &hyper::Error) -> Reason {
-    let io = std::error::Error::source(error).and_then(|source| source.downcast_ref::<std::io::Error>());
+    let io =
+        std::error::Error::source(error).and_then(|source| source.downcast_ref::<std::io::Error>());
     match io.map(std::io::Error::kind) {
-        Some(std::io::ErrorKind::InvalidInput | std::io::ErrorKind::InvalidData) => Reason::LengthConflict,
+        Some(std::io::ErrorKind::InvalidInput | std::io::ErrorKind::InvalidData) => {
+            Reason::LengthConflict
+        }
         _ => Reason::ClientGone,
     }
 }
@@ -257,7 +317,11 @@ struct Pause {
 
 impl Pause {
     fn new(longest: Duration) -> Pause {
-        Pause { longest, timer: None, waiting: false }
+        Pause {
+            longest,
+            timer: None,
+            waiting: false,
+        }
     }
 
     fn moved(&mut self) {
@@ -265,8 +329,12 @@ impl Pause {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(deadline) = Instant::now().checked_add(self.longest) else { return Poll::Pending };
-        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+        let Some(deadline) = Instant::now().checked_add(self.longest) else {
+            return Poll::Pending;
+        };
+        let timer = self
+            .timer
+            .get_or_insert_with(|| Box::pin(sleep_until(deadline)));
         if !self.waiting {
             self.waiting = true;
             timer.as_mut().reset(deadline);

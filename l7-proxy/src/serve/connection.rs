@@ -69,7 +69,9 @@ impl Permit {
         }
         entrance.metrics.accepted.increment(1);
         entrance.metrics.connections.increment(1.0);
-        Some(Permit { entrance: entrance.clone() })
+        Some(Permit {
+            entrance: entrance.clone(),
+        })
     }
 }
 
@@ -81,12 +83,27 @@ impl Drop for Permit {
 }
 
 /// Serves an accepted connection until it ends.
-pub(crate) async fn serve(worker: Rc<Worker>, entrance: Rc<Entrance>, stream: TcpStream, peer: SocketAddr, permit: Permit) {
-    let Ok(local) = stream.local_addr() else { return };
+pub(crate) async fn serve(
+    worker: Rc<Worker>,
+    entrance: Rc<Entrance>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    permit: Permit,
+) {
+    let Ok(local) = stream.local_addr() else {
+        return;
+    };
     if stream.set_nodelay(true).is_err() {
         return;
     }
-    let client = Rc::new(Client { worker, entrance: entrance.clone(), peer: Peer::new(peer.ip()), local, wire: Arc::default(), _permit: permit });
+    let client = Rc::new(Client {
+        worker,
+        entrance: entrance.clone(),
+        peer: Peer::new(peer.ip()),
+        local,
+        wire: Arc::default(),
+        _permit: permit,
+    });
     let listener = entrance.listener();
     match (listener.protocol, &entrance.tls) {
         (Protocol::Http, _) => plain(client, stream).await,
@@ -101,7 +118,11 @@ pub(crate) async fn serve(worker: Rc<Worker>, entrance: Rc<Entrance>, stream: Tc
                 Ok(Ok(stream)) => {
                     let session = stream.get_ref().1;
                     let resumed = session.handshake_kind() == Some(rustls::HandshakeKind::Resumed);
-                    metrics.handshake(if resumed { Handshake::Resumed } else { Handshake::Full });
+                    metrics.handshake(if resumed {
+                        Handshake::Resumed
+                    } else {
+                        Handshake::Full
+                    });
                     if tls::chose_h2(session) {
                         http2(client, stream, BytesMut::new()).await;
                     } else {
@@ -123,7 +144,9 @@ async fn plain(client: Rc<Client>, mut stream: TcpStream) {
     let looks_like_h2 = async {
         while seen.len() < PREFACE.len() {
             let known = seen.len();
-            if stream.read_buf(&mut seen).await.unwrap_or(0) == 0 || !PREFACE.starts_with(&seen[..seen.len().min(PREFACE.len())]) {
+            if stream.read_buf(&mut seen).await.unwrap_or(0) == 0
+                || !PREFACE.starts_with(&seen[..seen.len().min(PREFACE.len())])
+            {
                 return false;
             }
             debug_assert!(seen.len() > known);
@@ -145,9 +168,20 @@ where
     let entrance = client.entrance.clone();
     let (wire, peer) = (client.wire.clone(), client.peer.address());
     let course = client.worker.course.clone();
-    let stream = StrictStream::new(stream, Framing::http1(), seen, entrance.listener().header_timeout, wire.clone());
+    let stream = StrictStream::new(
+        stream,
+        Framing::http1(),
+        seen,
+        entrance.listener().header_timeout,
+        wire.clone(),
+    );
     let service = service_fn(move |request| request::serve(client.clone(), request));
-    let mut connection = pin!(entrance.http1.serve_connection(TokioIo::new(stream), service).with_upgrades());
+    let mut connection = pin!(
+        entrance
+            .http1
+            .serve_connection(TokioIo::new(stream), service)
+            .with_upgrades()
+    );
 
     let began = Instant::now();
     let mut watch = Watch::new(course);
@@ -182,9 +216,19 @@ where
     let (wire, peer) = (client.wire.clone(), client.peer.address());
     let course = client.worker.course.clone();
     let listener = entrance.listener();
-    let stream = StrictStream::new(stream, Framing::opaque(), seen, listener.header_timeout, wire.clone());
+    let stream = StrictStream::new(
+        stream,
+        Framing::opaque(),
+        seen,
+        listener.header_timeout,
+        wire.clone(),
+    );
     let service = service_fn(move |request| request::serve(client.clone(), request));
-    let mut connection = pin!(entrance.http2.serve_connection(TokioIo::new(stream), service));
+    let mut connection = pin!(
+        entrance
+            .http2
+            .serve_connection(TokioIo::new(stream), service)
+    );
 
     let began = Instant::now();
     let mut watch = Watch::new(course);
@@ -249,7 +293,10 @@ struct Watch {
 
 /// How much longer a young connection without a request is left alone.
 fn settling(wire: &Wire, began: Instant) -> Option<Duration> {
-    SETTLING.checked_sub(began.elapsed()).filter(|_| wire.requests() == 0).map(|left| left.min(LOOK))
+    SETTLING
+        .checked_sub(began.elapsed())
+        .filter(|_| wire.requests() == 0)
+        .map(|left| left.min(LOOK))
 }
 
 /// How often a draining connection that carried no request yet is looked at again.
@@ -258,7 +305,11 @@ const LOOK: Duration = Duration::from_millis(100);
 impl Watch {
     fn new(mut course: watch::Receiver<Course>) -> Watch {
         let late = course.borrow_and_update().draining();
-        Watch { course, closed: false, late }
+        Watch {
+            course,
+            closed: false,
+            late,
+        }
     }
 
     /// HTTP/1: answers say `Connection: close` during the grace; after it, idle connections are closed.

@@ -25,11 +25,18 @@ pub(super) struct Answer {
 }
 
 /// Gets an answer to a request from one of its route's backends.
-pub(super) async fn exchange(context: &mut Context, parts: Parts, body: RequestBody, route: &Route) -> Result<Answer, Reason> {
+pub(super) async fn exchange(
+    context: &mut Context,
+    parts: Parts,
+    body: RequestBody,
+    route: &Route,
+) -> Result<Answer, Reason> {
     let client = context.client.clone();
     let worker = &client.worker;
     // Routes are checked against upstreams when the configuration is read.
-    let Some(upstream) = worker.snapshot.upstream(route.upstream).cloned() else { return Err(Reason::NoRoute) };
+    let Some(upstream) = worker.snapshot.upstream(route.upstream).cloned() else {
+        return Err(Reason::NoRoute);
+    };
     let method = parts.method.clone();
     let whole = body.is_empty();
     let mut request = Some(Request::from_parts(parts, body));
@@ -40,8 +47,15 @@ pub(super) async fn exchange(context: &mut Context, parts: Parts, body: RequestB
 
     loop {
         let fresh = again.is_some();
-        let Some(index) = again.take().or_else(|| worker.choose(route.upstream, &tried)) else { return Err(last) };
-        let Some(sending) = request.take() else { return Err(last) };
+        let Some(index) = again
+            .take()
+            .or_else(|| worker.choose(route.upstream, &tried))
+        else {
+            return Err(last);
+        };
+        let Some(sending) = request.take() else {
+            return Err(last);
+        };
         let backend = &upstream.backends[index];
         let under_way = backend.begin();
         context.account.tried(backend.address());
@@ -56,11 +70,17 @@ pub(super) async fn exchange(context: &mut Context, parts: Parts, body: RequestB
                 let reused = lease.link.reused;
                 worker.upstreams.connection(route.upstream, reused);
                 // A copy of the head is only needed where a second sending could be safe and possible.
-                let copy = (whole && method.is_idempotent() && (reused || retries_left > 0)).then(|| head(&sending));
+                let copy = (whole && method.is_idempotent() && (reused || retries_left > 0))
+                    .then(|| head(&sending));
                 match send(&mut lease, sending, &context.upload, &upstream).await {
                     Ok(response) => {
                         context.account.answered();
-                        return Ok(Answer { response, lease, under_way, upstream });
+                        return Ok(Answer {
+                            response,
+                            lease,
+                            under_way,
+                            upstream,
+                        });
                     }
                     Err((error, returned)) => {
                         tracing::debug!(upstream = %upstream.name, backend = %backend.address(), %error, reused, "try failed");
@@ -69,15 +89,28 @@ pub(super) async fn exchange(context: &mut Context, parts: Parts, body: RequestB
                             context.account.answered();
                             return Err(reason);
                         }
-                        request = returned.or_else(|| copy.map(|copy| Request::from_parts(copy, RequestBody::empty(context.upload.clone()))));
-                        let read = if request.is_some() { Body::Whole } else { Body::Consumed };
+                        request = returned.or_else(|| {
+                            copy.map(|copy| {
+                                Request::from_parts(
+                                    copy,
+                                    RequestBody::empty(context.upload.clone()),
+                                )
+                            })
+                        });
+                        let read = if request.is_some() {
+                            Body::Whole
+                        } else {
+                            Body::Consumed
+                        };
                         (error.reason(), error.failure(reused), read)
                     }
                 }
             }
         };
         context.account.answered();
-        worker.upstreams.error(route.upstream, backend.address(), reason);
+        worker
+            .upstreams
+            .error(route.upstream, backend.address(), reason);
         last = reason;
         match decide(&method, read, failure, retries_left) {
             Decision::SameBackend => again = Some(index),
@@ -92,13 +125,23 @@ pub(super) async fn exchange(context: &mut Context, parts: Parts, body: RequestB
 }
 
 /// A connection for one try: from the pool, unless a fresh one is asked for.
-async fn link(pool: &Rc<Pool>, upstream: &Upstream, backend: &Arc<Backend>, fresh: bool) -> Result<Lease, crate::upstream::ConnectError> {
+async fn link(
+    pool: &Rc<Pool>,
+    upstream: &Upstream,
+    backend: &Arc<Backend>,
+    fresh: bool,
+) -> Result<Lease, crate::upstream::ConnectError> {
     let pooled = if fresh { None } else { pool.take(backend) };
     let link = match pooled {
         Some(link) => link,
         None => Pool::connect(upstream, backend).await?,
     };
-    Ok(Lease { pool: pool.clone(), backend: backend.clone(), keep: upstream.settings.keep_alive, link })
+    Ok(Lease {
+        pool: pool.clone(),
+        backend: backend.clone(),
+        keep: upstream.settings.keep_alive,
+        link,
+    })
 }
 
 /// Sends a request and waits for the response head. The time for it counts from when something of the request body last moved. On
@@ -122,7 +165,9 @@ async fn send(
 
 async fn stands_still(upload: &Upload, longest: std::time::Duration) {
     loop {
-        let Some(until) = upload.moved.get().checked_add(longest) else { return std::future::pending().await };
+        let Some(until) = upload.moved.get().checked_add(longest) else {
+            return std::future::pending().await;
+        };
         if Instant::now() >= until {
             return;
         }

@@ -125,7 +125,12 @@ struct ChunkLine {
 }
 
 impl ChunkLine {
-    const START: ChunkLine = ChunkLine { size: 0, digits: 0, extension: 0, cr: false };
+    const START: ChunkLine = ChunkLine {
+        size: 0,
+        digits: 0,
+        extension: 0,
+        cr: false,
+    };
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -142,12 +147,19 @@ struct Head {
 impl Framing {
     /// A connection that will carry HTTP/1 requests.
     pub fn http1() -> Framing {
-        Framing { state: State::Head, head: Head::default(), partial: Vec::new() }
+        Framing {
+            state: State::Head,
+            head: Head::default(),
+            partial: Vec::new(),
+        }
     }
 
     /// A connection whose bytes are not HTTP/1 (HTTP/2): everything passes.
     pub fn opaque() -> Framing {
-        Framing { state: State::Opaque, ..Framing::http1() }
+        Framing {
+            state: State::Opaque,
+            ..Framing::http1()
+        }
     }
 
     /// True while a head has begun and not ended.
@@ -203,7 +215,11 @@ impl Framing {
                 Err(violation) => return Scan::Violated(at, violation),
             }
         }
-        if self.state == State::Undecided { Scan::Held(at) } else { Scan::Passed }
+        if self.state == State::Undecided {
+            Scan::Held(at)
+        } else {
+            Scan::Passed
+        }
     }
 
     fn line(&mut self, rest: &[u8]) -> Result<usize, Violation> {
@@ -231,7 +247,11 @@ impl Framing {
             return Err(Violation::BareLineFeed);
         };
         if let Some(bad) = memchr::memchr2(b'\r', 0, line).map(|at| line[at]) {
-            return Err(if bad == 0 { Violation::NulByte } else { Violation::BareCarriageReturn });
+            return Err(if bad == 0 {
+                Violation::NulByte
+            } else {
+                Violation::BareCarriageReturn
+            });
         }
         if self.state == State::Trailers {
             if line.is_empty() {
@@ -245,7 +265,11 @@ impl Framing {
             return self.request_line(line);
         }
         if line.is_empty() {
-            self.state = if self.head.leaves_http { State::Undecided } else { self.after_head() };
+            self.state = if self.head.leaves_http {
+                State::Undecided
+            } else {
+                self.after_head()
+            };
             return Ok(());
         }
         self.field(line)
@@ -314,7 +338,11 @@ impl Framing {
             if byte != b'\n' {
                 return Err(Violation::ChunkSize);
             }
-            self.state = if line.size == 0 { State::Trailers } else { State::ChunkData(line.size) };
+            self.state = if line.size == 0 {
+                State::Trailers
+            } else {
+                State::ChunkData(line.size)
+            };
             return Ok(());
         }
         match (byte, line.extension) {
@@ -352,7 +380,9 @@ fn decimal(value: &[u8]) -> Option<u64> {
     if value.is_empty() || value.len() > 18 || !value.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    value.iter().try_fold(0_u64, |sum, digit| sum.checked_mul(10)?.checked_add(u64::from(digit - b'0')))
+    value.iter().try_fold(0_u64, |sum, digit| {
+        sum.checked_mul(10)?.checked_add(u64::from(digit - b'0'))
+    })
 }
 
 #[cfg(test)]
@@ -371,7 +401,9 @@ mod tests {
             }
         }
         match (whole, pieces) {
-            (Scan::Violated(_, one), Scan::Violated(_, other)) => assert_eq!(one, other, "{input:?}"),
+            (Scan::Violated(_, one), Scan::Violated(_, other)) => {
+                assert_eq!(one, other, "{input:?}")
+            }
             (Scan::Held(_), Scan::Held(_)) | (Scan::Passed, Scan::Passed) => {}
             differ => panic!("{input:?}: {differ:?}"),
         }
@@ -401,25 +433,79 @@ mod tests {
             ("GET / HTTP/1.1\r\nX: a\rb\r\n\r\n", V::BareCarriageReturn),
             ("GET / HTTP/1.1\r\nX: a\0b\r\n\r\n", V::NulByte),
             ("GET / HTTP/1.1\r\nX: a\r\n b\r\n\r\n", V::FoldedLine),
-            ("POST / HTTP/1.1\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n", V::BothLengths),
-            ("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n", V::BothLengths),
-            ("POST / HTTP/1.1\r\nContent-Length: 4\r\nContent-Length: 4\r\n\r\n", V::RepeatedLength),
-            ("POST / HTTP/1.1\r\nContent-Length: +4\r\n\r\n", V::BadLength),
-            ("POST / HTTP/1.1\r\nContent-Length: 4, 4\r\n\r\n", V::BadLength),
+            (
+                "POST / HTTP/1.1\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n",
+                V::BothLengths,
+            ),
+            (
+                "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n",
+                V::BothLengths,
+            ),
+            (
+                "POST / HTTP/1.1\r\nContent-Length: 4\r\nContent-Length: 4\r\n\r\n",
+                V::RepeatedLength,
+            ),
+            (
+                "POST / HTTP/1.1\r\nContent-Length: +4\r\n\r\n",
+                V::BadLength,
+            ),
+            (
+                "POST / HTTP/1.1\r\nContent-Length: 4, 4\r\n\r\n",
+                V::BadLength,
+            ),
             ("POST / HTTP/1.1\r\nContent-Length:\r\n\r\n", V::BadLength),
-            ("POST / HTTP/1.1\r\nContent-Length: 99999999999999999999\r\n\r\n", V::BadLength),
-            ("POST / HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", V::TransferCoding),
-            ("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n", V::TransferCoding),
-            ("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5 \r\nhello\r\n0\r\n\r\n", V::ChunkSize),
-            ("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n-5\r\nhello\r\n0\r\n\r\n", V::ChunkSize),
-            ("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0x5\r\nhello\r\n0\r\n\r\n", V::ChunkSize),
-            ("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5\nhello\r\n0\r\n\r\n", V::ChunkSize),
-            ("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5;a\nhello\r\n0\r\n\r\n", V::ChunkSize),
-            ("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n\r\n", V::ChunkSize),
-            ("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nFFFFFFFFFFFFFFFF\r\n", V::ChunkSize),
-            ("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhelloX\r\n0\r\n\r\n", V::ChunkEnd),
-            ("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nT: 1\n\r\n", V::BareLineFeed),
-            ("\r\n\r\n\r\n\r\n\r\nGET / HTTP/1.1\r\n\r\n", V::LeadingLines),
+            (
+                "POST / HTTP/1.1\r\nContent-Length: 99999999999999999999\r\n\r\n",
+                V::BadLength,
+            ),
+            (
+                "POST / HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
+                V::TransferCoding,
+            ),
+            (
+                "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n",
+                V::TransferCoding,
+            ),
+            (
+                "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5 \r\nhello\r\n0\r\n\r\n",
+                V::ChunkSize,
+            ),
+            (
+                "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n-5\r\nhello\r\n0\r\n\r\n",
+                V::ChunkSize,
+            ),
+            (
+                "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0x5\r\nhello\r\n0\r\n\r\n",
+                V::ChunkSize,
+            ),
+            (
+                "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5\nhello\r\n0\r\n\r\n",
+                V::ChunkSize,
+            ),
+            (
+                "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5;a\nhello\r\n0\r\n\r\n",
+                V::ChunkSize,
+            ),
+            (
+                "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n\r\n",
+                V::ChunkSize,
+            ),
+            (
+                "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nFFFFFFFFFFFFFFFF\r\n",
+                V::ChunkSize,
+            ),
+            (
+                "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhelloX\r\n0\r\n\r\n",
+                V::ChunkEnd,
+            ),
+            (
+                "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nT: 1\n\r\n",
+                V::BareLineFeed,
+            ),
+            (
+                "\r\n\r\n\r\n\r\n\r\nGET / HTTP/1.1\r\n\r\n",
+                V::LeadingLines,
+            ),
         ] {
             match verdict(input) {
                 Scan::Violated(_, violation) => assert_eq!(violation, expected, "{input:?}"),
@@ -436,7 +522,10 @@ mod tests {
         assert_eq!(framing.scan(bytes.as_bytes()), Scan::Held(head.len()));
         assert_eq!(framing.scan(&bytes.as_bytes()[head.len()..]), Scan::Held(0));
         framing.decide(Leaving::Http);
-        assert!(matches!(framing.scan(&bytes.as_bytes()[head.len()..]), Scan::Violated(0, Violation::BareLineFeed)));
+        assert!(matches!(
+            framing.scan(&bytes.as_bytes()[head.len()..]),
+            Scan::Violated(0, Violation::BareLineFeed)
+        ));
 
         let mut framing = Framing::http1();
         assert_eq!(framing.scan(head.as_bytes()), Scan::Held(head.len()));
@@ -447,7 +536,10 @@ mod tests {
     #[test]
     fn every_violation_survives_its_code() {
         for code in 1..=11 {
-            assert_eq!(Violation::from_code(code).map(|violation| violation as u8), Some(code));
+            assert_eq!(
+                Violation::from_code(code).map(|violation| violation as u8),
+                Some(code)
+            );
         }
         assert_eq!(Violation::from_code(0), None);
         assert_eq!(Violation::from_code(12), None);

@@ -29,18 +29,33 @@ pub(super) struct Context {
 }
 
 /// Answers a request. Never an error: what goes wrong becomes an answer, or a cut body.
-pub(super) async fn serve(client: Rc<Client>, mut request: Request<Incoming>) -> Result<Response<ResponseBody>, Infallible> {
+pub(super) async fn serve(
+    client: Rc<Client>,
+    mut request: Request<Incoming>,
+) -> Result<Response<ResponseBody>, Infallible> {
     let start = Instant::now();
     let running = client.wire.request();
     let upload = Upload::new(tokio::time::Instant::from_std(start));
-    let leaves_http = request.headers().contains_key(UPGRADE) || request.method() == http::Method::CONNECT;
+    let leaves_http =
+        request.headers().contains_key(UPGRADE) || request.method() == http::Method::CONNECT;
     let on_client = leaves_http.then(|| hyper::upgrade::on(&mut request));
     let (mut parts, body) = request.into_parts();
     let account = Account::open(client.clone(), &parts, upload.clone(), start);
-    let mut context = Context { client, account, running, upload: upload.clone() };
+    let mut context = Context {
+        client,
+        account,
+        running,
+        upload: upload.clone(),
+    };
 
     let prepared = prepare(&context.client, &mut parts).and_then(|(target, upgrade)| {
-        let route = context.client.worker.snapshot.router.find(&target.host, &target.path)?.clone();
+        let route = context
+            .client
+            .worker
+            .snapshot
+            .router
+            .find(&target.host, &target.path)?
+            .clone();
         Ok((target, upgrade, route))
     });
     let (target, upgrade, route) = match prepared {
@@ -57,7 +72,9 @@ pub(super) async fn serve(client: Rc<Client>, mut request: Request<Incoming>) ->
     let pause = context.client.entrance.listener().body_timeout;
     let body = RequestBody::new(body, pause, upload);
     match (upgrade, on_client) {
-        (Some(upgrade), Some(on_client)) => Ok(upgrade::serve(context, parts, body, route, upgrade, on_client).await),
+        (Some(upgrade), Some(on_client)) => {
+            Ok(upgrade::serve(context, parts, body, route, upgrade, on_client).await)
+        }
         (_, on_client) => {
             if on_client.is_some() {
                 context.client.wire.decide(Leaving::Http);
@@ -67,10 +84,17 @@ pub(super) async fn serve(client: Rc<Client>, mut request: Request<Incoming>) ->
     }
 }
 
-async fn plain(mut context: Context, parts: Parts, body: RequestBody, route: Route) -> Response<ResponseBody> {
+async fn plain(
+    mut context: Context,
+    parts: Parts,
+    body: RequestBody,
+    route: Route,
+) -> Response<ResponseBody> {
     match forward::exchange(&mut context, parts, body, &route).await {
         // A switch of protocols nobody asked for (RFC 9110 section 15.2.2).
-        Ok(answer) if answer.response.status() == StatusCode::SWITCHING_PROTOCOLS => respond::refuse(context, Reason::UpstreamInvalid),
+        Ok(answer) if answer.response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+            respond::refuse(context, Reason::UpstreamInvalid)
+        }
         Ok(answer) => respond::pass(context, answer),
         Err(reason) => respond::refuse(context, reason),
     }
@@ -93,8 +117,17 @@ fn prepare(client: &Client, parts: &mut Parts) -> Result<(Target, Option<Upgrade
 
 /// Writes the request line and the fields that tell the backend who is asking for what; says who the client is.
 fn address(client: &Client, parts: &mut Parts, target: &Target) -> IpAddr {
-    let facts = ClientFacts { peer: &client.peer, scheme: client.entrance.listener().protocol.scheme(), host: &target.host };
-    let who = client.worker.snapshot.config.forwarding.apply(&mut parts.headers, facts);
+    let facts = ClientFacts {
+        peer: &client.peer,
+        scheme: client.entrance.listener().protocol.scheme(),
+        host: &target.host,
+    };
+    let who = client
+        .worker
+        .snapshot
+        .config
+        .forwarding
+        .apply(&mut parts.headers, facts);
     parts.headers.insert(HOST, target.host.as_sent().clone());
     parts.uri = Uri::from(target.path.forwarded().clone());
     parts.version = Version::HTTP_11;
@@ -107,7 +140,11 @@ fn join_cookies(headers: &mut HeaderMap) {
     if crumbs.next().is_none() || crumbs.next().is_none() {
         return;
     }
-    let crumbs: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    let crumbs: Vec<&[u8]> = headers
+        .get_all(COOKIE)
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .collect();
     if let Ok(joined) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
         headers.insert(COOKIE, joined);
     }
@@ -130,6 +167,9 @@ mod tests {
             headers.append(COOKIE, HeaderValue::from_static(crumb));
         }
         join_cookies(&mut headers);
-        assert_eq!(headers.get_all(COOKIE).iter().collect::<Vec<_>>(), ["a=1; b=2; c=3"]);
+        assert_eq!(
+            headers.get_all(COOKIE).iter().collect::<Vec<_>>(),
+            ["a=1; b=2; c=3"]
+        );
     }
 }

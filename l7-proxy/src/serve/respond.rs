@@ -12,27 +12,56 @@ use crate::reason::Reason;
 
 /// Passes a backend's response on: fields of its connection stripped, body streamed.
 pub(super) fn pass(context: Context, answer: Answer) -> Response<ResponseBody> {
-    let Answer { response, lease, under_way, upstream } = answer;
-    let Context { client, mut account, running, .. } = context;
+    let Answer {
+        response,
+        lease,
+        under_way,
+        upstream,
+    } = answer;
+    let Context {
+        client,
+        mut account,
+        running,
+        ..
+    } = context;
     let (mut parts, body) = response.into_parts();
     strip_response(&mut parts.headers);
     move_on(&client, &mut parts.headers);
     parts.version = Version::HTTP_11;
     account.respond(parts.status, None);
     let pause = upstream.settings.response_timeout;
-    Response::from_parts(parts, ResponseBody::backend(body, lease, under_way, pause, account, running))
+    Response::from_parts(
+        parts,
+        ResponseBody::backend(body, lease, under_way, pause, account, running),
+    )
 }
 
 /// Answers a request ourselves.
 pub(super) fn refuse(context: Context, reason: Reason) -> Response<ResponseBody> {
-    let Context { client, mut account, running, .. } = context;
+    let Context {
+        client,
+        mut account,
+        running,
+        ..
+    } = context;
     let status = reason.status();
     account.respond(status, Some(reason));
-    let text = if account.is_head() { Bytes::new() } else { Bytes::from(format!("{} {}\n", status.as_u16(), status.canonical_reason().unwrap_or("Error"))) };
+    let text = if account.is_head() {
+        Bytes::new()
+    } else {
+        Bytes::from(format!(
+            "{} {}\n",
+            status.as_u16(),
+            status.canonical_reason().unwrap_or("Error")
+        ))
+    };
     let mut response = Response::new(ResponseBody::own(text, account, running));
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
     if status == StatusCode::SERVICE_UNAVAILABLE {
         headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
     }

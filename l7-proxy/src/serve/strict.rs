@@ -23,7 +23,8 @@ use super::framing::{Framing, Leaving, Scan, Violation};
 /// parser look at once.
 const POISON: &[u8] = b"\0\n\r\n\r\n";
 
-const TIMEOUT_ANSWER: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+const TIMEOUT_ANSWER: &[u8] =
+    b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
 /// How long, and for how many bytes, a closed connection is still read so that the kernel need not reset it.
 const LINGER: Duration = Duration::from_secs(1);
@@ -64,7 +65,11 @@ impl Wire {
 
     /// Settles what follows a request that asked to leave HTTP.
     pub(crate) fn decide(&self, leaving: Leaving) {
-        let code = if leaving == Leaving::Tunnel { TUNNEL } else { HTTP };
+        let code = if leaving == Leaving::Tunnel {
+            TUNNEL
+        } else {
+            HTTP
+        };
         self.leaving.store(code, Ordering::Release);
         self.leaving_waker.wake();
     }
@@ -125,8 +130,23 @@ struct Closing {
 
 impl<S> StrictStream<S> {
     /// `seen` are bytes already read from `inner`. `head_timeout` is for a head that has begun.
-    pub(crate) fn new(inner: S, framing: Framing, seen: BytesMut, head_timeout: Duration, wire: Arc<Wire>) -> StrictStream<S> {
-        StrictStream { inner, wire, framing, held: seen, poison: Poison::None, head_timeout, head_timer: None, closing: None }
+    pub(crate) fn new(
+        inner: S,
+        framing: Framing,
+        seen: BytesMut,
+        head_timeout: Duration,
+        wire: Arc<Wire>,
+    ) -> StrictStream<S> {
+        StrictStream {
+            inner,
+            wire,
+            framing,
+            held: seen,
+            poison: Poison::None,
+            head_timeout,
+            head_timer: None,
+            closing: None,
+        }
     }
 
     /// Scans what was just filled into `buf` from `from` on, keeping back what the parser must not see yet.
@@ -141,7 +161,9 @@ impl<S> StrictStream<S> {
                 keep
             }
             Scan::Violated(keep, violation) => {
-                self.wire.violation.store(violation as u8, Ordering::Relaxed);
+                self.wire
+                    .violation
+                    .store(violation as u8, Ordering::Relaxed);
                 self.poison = Poison::Left(POISON);
                 self.held.clear();
                 keep
@@ -156,12 +178,20 @@ impl<S> StrictStream<S> {
             return false;
         }
         let timeout = self.head_timeout;
-        self.head_timer.get_or_insert_with(|| Box::pin(sleep(timeout))).as_mut().poll(cx).is_ready()
+        self.head_timer
+            .get_or_insert_with(|| Box::pin(sleep(timeout)))
+            .as_mut()
+            .poll(cx)
+            .is_ready()
     }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for StrictStream<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         loop {
             match this.poison {
@@ -169,7 +199,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for StrictStream<S> {
                 Poison::Left(rest) => {
                     let taken = rest.len().min(buf.remaining());
                     buf.put_slice(&rest[..taken]);
-                    this.poison = if taken == rest.len() { Poison::Given } else { Poison::Left(&rest[taken..]) };
+                    this.poison = if taken == rest.len() {
+                        Poison::Given
+                    } else {
+                        Poison::Left(&rest[taken..])
+                    };
                     return Poll::Ready(Ok(()));
                 }
                 // The parser has all it needs to refuse; it closes once it has answered.
@@ -216,7 +250,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for StrictStream<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for StrictStream<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.inner).poll_write(cx, bytes)
     }
 
@@ -231,7 +269,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for StrictStream<S> {
         if this.closing.is_none() {
             ready!(Pin::new(&mut this.inner).poll_shutdown(cx))?;
         }
-        let closing = this.closing.get_or_insert_with(|| Closing { timer: Box::pin(tokio::time::sleep_until(Instant::now() + LINGER)), read: 0 });
+        let closing = this.closing.get_or_insert_with(|| Closing {
+            timer: Box::pin(tokio::time::sleep_until(Instant::now() + LINGER)),
+            read: 0,
+        });
         let mut scratch = [0_u8; 4096];
         loop {
             if closing.read > LINGER_BYTES || closing.timer.as_mut().poll(cx).is_ready() {
@@ -245,7 +286,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for StrictStream<S> {
         }
     }
 
-    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, slices: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.inner).poll_write_vectored(cx, slices)
     }
 

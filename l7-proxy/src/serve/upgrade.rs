@@ -51,23 +51,43 @@ pub(super) async fn serve(
 }
 
 fn switch(context: Context, answer: Answer, on_client: OnUpgrade) -> Response<ResponseBody> {
-    let Context { client, mut account, running, .. } = context;
-    let Answer { mut response, lease, under_way, upstream } = answer;
+    let Context {
+        client,
+        mut account,
+        running,
+        ..
+    } = context;
+    let Answer {
+        mut response,
+        lease,
+        under_way,
+        upstream,
+    } = answer;
     let on_backend = hyper::upgrade::on(&mut response);
     let mut parts = response.into_parts().0;
     let chosen = parts.headers.get(http::header::UPGRADE).cloned();
     strip_response(&mut parts.headers);
-    ask_upgrade(&mut parts.headers, chosen.as_ref().unwrap_or(&HeaderValue::from_static("websocket")));
+    ask_upgrade(
+        &mut parts.headers,
+        chosen
+            .as_ref()
+            .unwrap_or(&HeaderValue::from_static("websocket")),
+    );
     parts.version = Version::HTTP_11;
     account.respond(parts.status, None);
 
-    let idle = upstream.settings.response_timeout.max(client.entrance.listener().idle_timeout);
+    let idle = upstream
+        .settings
+        .response_timeout
+        .max(client.entrance.listener().idle_timeout);
     let mut course = client.worker.course.clone();
     actix_rt::spawn(async move {
         // The pool must not have this connection back, and the backend counts as busy until the tunnel ends.
         let _held = (lease, under_way);
         let (client_side, backend_side) = match (on_client.await, on_backend.await) {
-            (Ok(client_side), Ok(backend_side)) => (TokioIo::new(client_side), TokioIo::new(backend_side)),
+            (Ok(client_side), Ok(backend_side)) => {
+                (TokioIo::new(client_side), TokioIo::new(backend_side))
+            }
             (Err(error), _) | (_, Err(error)) => {
                 tracing::debug!(%error, "upgrade failed");
                 account.cut(Reason::ClientGone);
@@ -78,7 +98,11 @@ fn switch(context: Context, answer: Answer, on_client: OnUpgrade) -> Response<Re
         // Of a node that stays, the end of a drain cuts only what was open when it began.
         let late = course.borrow().draining();
         let stop = async move {
-            if course.wait_for(|course| course.phase == Phase::Ended && (course.exiting || !late)).await.is_err() {
+            if course
+                .wait_for(|course| course.phase == Phase::Ended && (course.exiting || !late))
+                .await
+                .is_err()
+            {
                 std::future::pending::<()>().await;
             }
         };

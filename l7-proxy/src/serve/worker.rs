@@ -45,8 +45,17 @@ pub(crate) struct Worker {
 
 impl Worker {
     /// Worker number `index`.
-    pub(crate) fn new(index: usize, snapshot: Arc<Snapshot>, log: Option<Buffer>, course: watch::Receiver<Course>) -> Worker {
-        let balancers = snapshot.upstreams().iter().map(|upstream| RefCell::new(Balancer::new(upstream.clone(), index))).collect();
+    pub(crate) fn new(
+        index: usize,
+        snapshot: Arc<Snapshot>,
+        log: Option<Buffer>,
+        course: watch::Receiver<Course>,
+    ) -> Worker {
+        let balancers = snapshot
+            .upstreams()
+            .iter()
+            .map(|upstream| RefCell::new(Balancer::new(upstream.clone(), index)))
+            .collect();
         Worker {
             upstreams: UpstreamsMetrics::new(&snapshot),
             snapshot,
@@ -95,7 +104,12 @@ impl std::fmt::Debug for Tls {
 
 impl Entrance {
     /// Listener number `index` of the snapshot. `open` is shared by all workers.
-    pub(crate) fn new(snapshot: Arc<Snapshot>, index: usize, tls: Option<TlsAcceptor>, open: Arc<AtomicUsize>) -> Option<Entrance> {
+    pub(crate) fn new(
+        snapshot: Arc<Snapshot>,
+        index: usize,
+        tls: Option<TlsAcceptor>,
+        open: Arc<AtomicUsize>,
+    ) -> Option<Entrance> {
         let listener = snapshot.config.listeners.get(index)?;
         Some(Entrance {
             tls: tls.map(Tls),

@@ -44,7 +44,9 @@ pub enum CertificateError {
         error: webpki::Error,
     },
     /// Neither the configuration nor the certificate names a server.
-    #[error("{0}: the certificate names no server (no DNS names in subjectAltName); write `names = [...]` or `default = true`")]
+    #[error(
+        "{0}: the certificate names no server (no DNS names in subjectAltName); write `names = [...]` or `default = true`"
+    )]
     NoNames(PathBuf),
     /// Session tickets could not be set up.
     #[error("session tickets: {0}")]
@@ -52,7 +54,10 @@ pub enum CertificateError {
 }
 
 /// Reads all of them; everything wrong is reported.
-pub(super) fn load(certificates: &[Certificate], provider: &CryptoProvider) -> Result<Resolver, Vec<CertificateError>> {
+pub(super) fn load(
+    certificates: &[Certificate],
+    provider: &CryptoProvider,
+) -> Result<Resolver, Vec<CertificateError>> {
     let mut resolver = Resolver::default();
     let mut errors = Vec::new();
     for certificate in certificates {
@@ -60,20 +65,42 @@ pub(super) fn load(certificates: &[Certificate], provider: &CryptoProvider) -> R
             errors.push(error);
         }
     }
-    if errors.is_empty() { Ok(resolver) } else { Err(errors) }
+    if errors.is_empty() {
+        Ok(resolver)
+    } else {
+        Err(errors)
+    }
 }
 
-fn add(resolver: &mut Resolver, certificate: &Certificate, provider: &CryptoProvider) -> Result<(), CertificateError> {
+fn add(
+    resolver: &mut Resolver,
+    certificate: &Certificate,
+    provider: &CryptoProvider,
+) -> Result<(), CertificateError> {
     let file = &certificate.certificate;
     let chain = chain(file)?;
-    let leaf = chain.first().cloned().ok_or_else(|| CertificateError::Empty(file.clone()))?;
-    let key = PrivateKeyDer::from_pem_file(&certificate.key)
-        .map_err(|error| CertificateError::Read { file: certificate.key.clone(), error })?;
-    let key = CertifiedKey::from_der(chain, key, provider)
-        .map_err(|error| CertificateError::Key { certificate: file.clone(), key: certificate.key.clone(), error })?;
+    let leaf = chain
+        .first()
+        .cloned()
+        .ok_or_else(|| CertificateError::Empty(file.clone()))?;
+    let key =
+        PrivateKeyDer::from_pem_file(&certificate.key).map_err(|error| CertificateError::Read {
+            file: certificate.key.clone(),
+            error,
+        })?;
+    let key =
+        CertifiedKey::from_der(chain, key, provider).map_err(|error| CertificateError::Key {
+            certificate: file.clone(),
+            key: certificate.key.clone(),
+            error,
+        })?;
     let key = Arc::new(key);
 
-    let names = if certificate.names.is_empty() { names(file, &leaf)? } else { certificate.names.clone() };
+    let names = if certificate.names.is_empty() {
+        names(file, &leaf)?
+    } else {
+        certificate.names.clone()
+    };
     if names.is_empty() && !certificate.default {
         return Err(CertificateError::NoNames(file.clone()));
     }
@@ -89,10 +116,17 @@ fn add(resolver: &mut Resolver, certificate: &Certificate, provider: &CryptoProv
 fn chain(file: &Path) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
     CertificateDer::pem_file_iter(file)
         .and_then(Iterator::collect)
-        .map_err(|error| CertificateError::Read { file: file.to_owned(), error })
+        .map_err(|error| CertificateError::Read {
+            file: file.to_owned(),
+            error,
+        })
 }
 
 fn names(file: &Path, leaf: &CertificateDer<'_>) -> Result<Vec<String>, CertificateError> {
-    let parsed = webpki::EndEntityCert::try_from(leaf).map_err(|error| CertificateError::Parse { file: file.to_owned(), error })?;
+    let parsed =
+        webpki::EndEntityCert::try_from(leaf).map_err(|error| CertificateError::Parse {
+            file: file.to_owned(),
+            error,
+        })?;
     Ok(parsed.valid_dns_names().map(str::to_owned).collect())
 }

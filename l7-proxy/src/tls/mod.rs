@@ -31,8 +31,13 @@ impl Identity {
     pub fn load(certificates: &[Certificate]) -> Result<Identity, Vec<CertificateError>> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let resolver = Arc::new(certificates::load(certificates, &provider)?);
-        let ticketer = aws_lc_rs::Ticketer::new().map_err(|error| vec![CertificateError::Tickets(error)])?;
-        Ok(Identity { provider, resolver, ticketer })
+        let ticketer =
+            aws_lc_rs::Ticketer::new().map_err(|error| vec![CertificateError::Tickets(error)])?;
+        Ok(Identity {
+            provider,
+            resolver,
+            ticketer,
+        })
     }
 
     /// The TLS settings of a listener: TLS 1.2 and 1.3, resumption by tickets alone (a session cache would be a lock between
@@ -42,7 +47,11 @@ impl Identity {
             .with_protocol_versions(&[&version::TLS13, &version::TLS12])?
             .with_no_client_auth()
             .with_cert_resolver(self.resolver.clone());
-        server.alpn_protocols = if http2 { vec![H2.to_vec(), HTTP11.to_vec()] } else { vec![HTTP11.to_vec()] };
+        server.alpn_protocols = if http2 {
+            vec![H2.to_vec(), HTTP11.to_vec()]
+        } else {
+            vec![HTTP11.to_vec()]
+        };
         server.session_storage = Arc::new(NoServerSessionStorage {});
         server.ticketer = self.ticketer.clone();
         Ok(Arc::new(server))

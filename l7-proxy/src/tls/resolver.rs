@@ -4,9 +4,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use rustls::SignatureScheme;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls::SignatureScheme;
 
 /// Certificates by server name. One name may have several (ECDSA beside RSA): the first whose key the client can verify is used.
 #[derive(Debug, Default)]
@@ -36,7 +36,9 @@ impl Resolver {
 
     /// The certificates for a server name, best match first by kind, in the order they were added.
     pub fn candidates(&self, name: Option<&str>) -> &[Arc<CertifiedKey>] {
-        let Some(name) = name else { return &self.default };
+        let Some(name) = name else {
+            return &self.default;
+        };
         let lower;
         let name = if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
             lower = name.to_ascii_lowercase();
@@ -48,12 +50,18 @@ impl Resolver {
         if let Some(found) = self.exact.get(name) {
             return found;
         }
-        name.split_once('.').and_then(|(_, parent)| self.wildcard.get(parent)).map_or(&self.default, |found| found)
+        name.split_once('.')
+            .and_then(|(_, parent)| self.wildcard.get(parent))
+            .map_or(&self.default, |found| found)
     }
 
     fn choose(&self, name: Option<&str>, schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
         let candidates = self.candidates(name);
-        candidates.iter().find(|candidate| candidate.key.choose_scheme(schemes).is_some()).or(candidates.first()).cloned()
+        candidates
+            .iter()
+            .find(|candidate| candidate.key.choose_scheme(schemes).is_some())
+            .or(candidates.first())
+            .cloned()
     }
 }
 
@@ -71,7 +79,8 @@ mod tests {
 
     fn key(algorithm: &'static rcgen::SignatureAlgorithm) -> Arc<CertifiedKey> {
         let pair = rcgen::KeyPair::generate_for(algorithm).expect("key");
-        let signer = any_supported_type(&PrivateKeyDer::Pkcs8(pair.serialize_der().into())).expect("signer");
+        let signer =
+            any_supported_type(&PrivateKeyDer::Pkcs8(pair.serialize_der().into())).expect("signer");
         Arc::new(CertifiedKey::new(Vec::new(), signer))
     }
 
@@ -94,7 +103,10 @@ mod tests {
             (Some("example.com"), &default),
             (None, &default),
         ] {
-            assert!(Arc::ptr_eq(&resolver.candidates(name)[0], expected), "{name:?}");
+            assert!(
+                Arc::ptr_eq(&resolver.candidates(name)[0], expected),
+                "{name:?}"
+            );
         }
     }
 
@@ -102,7 +114,14 @@ mod tests {
     fn without_a_default_an_unknown_name_has_no_certificate() {
         let mut resolver = Resolver::default();
         resolver.add("example.com", ecdsa());
-        assert!(resolver.choose(Some("other.example"), &[SignatureScheme::ECDSA_NISTP256_SHA256]).is_none());
+        assert!(
+            resolver
+                .choose(
+                    Some("other.example"),
+                    &[SignatureScheme::ECDSA_NISTP256_SHA256]
+                )
+                .is_none()
+        );
     }
 
     #[test]
@@ -111,8 +130,15 @@ mod tests {
         let mut resolver = Resolver::default();
         resolver.add("example.com", p256.clone());
         resolver.add("example.com", ed25519.clone());
-        let chosen = |scheme| resolver.choose(Some("example.com"), &[scheme]).expect("a certificate");
+        let chosen = |scheme| {
+            resolver
+                .choose(Some("example.com"), &[scheme])
+                .expect("a certificate")
+        };
         assert!(Arc::ptr_eq(&chosen(SignatureScheme::ED25519), &ed25519));
-        assert!(Arc::ptr_eq(&chosen(SignatureScheme::ECDSA_NISTP256_SHA256), &p256));
+        assert!(Arc::ptr_eq(
+            &chosen(SignatureScheme::ECDSA_NISTP256_SHA256),
+            &p256
+        ));
     }
 }

@@ -46,7 +46,11 @@ pub enum ExchangeError {
 impl ExchangeError {
     /// Sorts an error of a request that was handed to the connection.
     pub(crate) fn of(error: hyper::Error) -> ExchangeError {
-        if error.is_parse() { ExchangeError::Invalid(error) } else { ExchangeError::Closed(error) }
+        if error.is_parse() {
+            ExchangeError::Invalid(error)
+        } else {
+            ExchangeError::Closed(error)
+        }
     }
 
     /// The word for logs and metrics.
@@ -61,7 +65,10 @@ impl ExchangeError {
     /// What a retry is decided by; `reused` says whether the connection came from the pool.
     pub fn failure(&self, reused: bool) -> Failure {
         match self {
-            ExchangeError::NotSent => Failure::Closed { reused, sent: false },
+            ExchangeError::NotSent => Failure::Closed {
+                reused,
+                sent: false,
+            },
             ExchangeError::Closed(_) => Failure::Closed { reused, sent: true },
             ExchangeError::Invalid(_) => Failure::Invalid,
             ExchangeError::TimedOut => Failure::Timeout,

@@ -21,7 +21,9 @@ struct Entry<C> {
 
 impl<C> Default for Idle<C> {
     fn default() -> Self {
-        Idle { entries: VecDeque::new() }
+        Idle {
+            entries: VecDeque::new(),
+        }
     }
 }
 
@@ -34,11 +36,20 @@ impl<C> Idle<C> {
         if self.entries.len() >= keep.idle {
             self.entries.pop_front();
         }
-        self.entries.push_back(Entry { connection, born, since: now });
+        self.entries.push_back(Entry {
+            connection,
+            born,
+            since: now,
+        });
     }
 
     /// The connection used last that is still `usable`, with the time it was made. What is not usable is dropped on the way.
-    pub fn take(&mut self, now: Instant, keep: KeepAlive, usable: impl Fn(&C) -> bool) -> Option<(C, Instant)> {
+    pub fn take(
+        &mut self,
+        now: Instant,
+        keep: KeepAlive,
+        usable: impl Fn(&C) -> bool,
+    ) -> Option<(C, Instant)> {
         while let Some(entry) = self.entries.pop_back() {
             if entry.fresh(now, keep) && usable(&entry.connection) {
                 return Some((entry.connection, entry.born));
@@ -49,7 +60,8 @@ impl<C> Idle<C> {
 
     /// Drops what is too old, or no longer `usable`.
     pub fn expire(&mut self, now: Instant, keep: KeepAlive, usable: impl Fn(&C) -> bool) {
-        self.entries.retain(|entry| entry.fresh(now, keep) && usable(&entry.connection));
+        self.entries
+            .retain(|entry| entry.fresh(now, keep) && usable(&entry.connection));
     }
 
     /// How many there are.
@@ -65,7 +77,8 @@ impl<C> Idle<C> {
 
 impl<C> Entry<C> {
     fn fresh(&self, now: Instant, keep: KeepAlive) -> bool {
-        now.saturating_duration_since(self.since) < keep.idle_timeout && now.saturating_duration_since(self.born) < keep.max_age
+        now.saturating_duration_since(self.since) < keep.idle_timeout
+            && now.saturating_duration_since(self.born) < keep.max_age
     }
 }
 
@@ -74,7 +87,11 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    const KEEP: KeepAlive = KeepAlive { idle: 2, idle_timeout: Duration::from_secs(10), max_age: Duration::from_secs(100) };
+    const KEEP: KeepAlive = KeepAlive {
+        idle: 2,
+        idle_timeout: Duration::from_secs(10),
+        max_age: Duration::from_secs(100),
+    };
 
     #[test]
     fn the_connection_used_last_is_taken_first() {
@@ -95,8 +112,14 @@ mod tests {
             idle.put(name, start, start, KEEP);
         }
         assert_eq!(idle.len(), 2);
-        assert_eq!(idle.take(start, KEEP, |_| true).map(|(name, _)| name), Some('c'));
-        assert_eq!(idle.take(start, KEEP, |_| true).map(|(name, _)| name), Some('b'));
+        assert_eq!(
+            idle.take(start, KEEP, |_| true).map(|(name, _)| name),
+            Some('c')
+        );
+        assert_eq!(
+            idle.take(start, KEEP, |_| true).map(|(name, _)| name),
+            Some('b')
+        );
     }
 
     #[test]

@@ -57,15 +57,27 @@ impl Pool {
         let mut backends = self.backends.borrow_mut();
         let kept = backends.get_mut(&key(backend))?;
         let keep = kept.keep;
-        let (sender, born) = kept.idle.take(Instant::now(), keep, |sender| sender.is_ready())?;
-        Some(Link { sender, born, reused: true })
+        let (sender, born) = kept
+            .idle
+            .take(Instant::now(), keep, |sender| sender.is_ready())?;
+        Some(Link {
+            sender,
+            born,
+            reused: true,
+        })
     }
 
     /// Opens a connection. Its driver runs as a task of this worker until either side closes.
-    pub(crate) async fn connect(upstream: &Upstream, backend: &Backend) -> Result<Link, ConnectError> {
-        let stream = timeout(upstream.settings.connect_timeout, TcpStream::connect(backend.address()))
-            .await
-            .map_err(|_| ConnectError::TimedOut)??;
+    pub(crate) async fn connect(
+        upstream: &Upstream,
+        backend: &Backend,
+    ) -> Result<Link, ConnectError> {
+        let stream = timeout(
+            upstream.settings.connect_timeout,
+            TcpStream::connect(backend.address()),
+        )
+        .await
+        .map_err(|_| ConnectError::TimedOut)??;
         stream.set_nodelay(true)?;
         let (sender, connection) = Builder::new()
             .max_buf_size(BUFFER)
@@ -78,22 +90,34 @@ impl Pool {
                 tracing::trace!(%error, "backend connection ended");
             }
         });
-        Ok(Link { sender, born: Instant::now(), reused: false })
+        Ok(Link {
+            sender,
+            born: Instant::now(),
+            reused: false,
+        })
     }
 
     /// Closes connections that lay idle for too long, and forgets backends without any. Call it about once a second.
     pub(crate) fn expire(&self) {
         let now = Instant::now();
         self.backends.borrow_mut().retain(|_, kept| {
-            kept.idle.expire(now, kept.keep, |sender| !sender.is_closed());
+            kept.idle
+                .expire(now, kept.keep, |sender| !sender.is_closed());
             !kept.idle.is_empty()
         });
     }
 
     fn put(&self, backend: Arc<Backend>, keep: KeepAlive, sender: Sender, born: Instant) {
         let mut backends = self.backends.borrow_mut();
-        let kept = backends.entry(key(&backend)).or_insert_with(|| Kept { _backend: backend, keep, idle: Idle::default() });
-        debug_assert_eq!(kept.keep, keep, "one backend object has one set of settings");
+        let kept = backends.entry(key(&backend)).or_insert_with(|| Kept {
+            _backend: backend,
+            keep,
+            idle: Idle::default(),
+        });
+        debug_assert_eq!(
+            kept.keep, keep,
+            "one backend object has one set of settings"
+        );
         kept.idle.put(sender, born, Instant::now(), keep);
     }
 }
@@ -115,7 +139,14 @@ pub(crate) struct Lease {
 impl Lease {
     /// The response is complete: the connection may carry another request as soon as the request body is through, too.
     pub(crate) fn finish(self) {
-        let Lease { pool, backend, keep, link: Link { mut sender, born, .. } } = self;
+        let Lease {
+            pool,
+            backend,
+            keep,
+            link: Link {
+                mut sender, born, ..
+            },
+        } = self;
         if sender.is_ready() {
             pool.put(backend, keep, sender, born);
         } else if !sender.is_closed() {

@@ -110,10 +110,14 @@ fn serve(shared: &Shared, stream: TcpStream) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream.try_clone()?);
     let mut out = stream;
     for _ in 0..shared.per_connection {
-        let Some(head) = head(&mut reader)? else { return Ok(()) };
+        let Some(head) = head(&mut reader)? else {
+            return Ok(());
+        };
         let path = head.split(' ').nth(1).unwrap_or("/").to_owned();
         if path == "/early" {
-            out.write_all(b"HTTP/1.1 413 Too Large\r\nContent-Length: 5\r\nConnection: close\r\n\r\nearly")?;
+            out.write_all(
+                b"HTTP/1.1 413 Too Large\r\nContent-Length: 5\r\nConnection: close\r\n\r\nearly",
+            )?;
             // Read on for a moment, so that closing does not reset what was sent.
             out.shutdown(std::net::Shutdown::Write)?;
             out.set_read_timeout(Some(Duration::from_millis(500)))?;
@@ -145,7 +149,10 @@ fn head(reader: &mut impl BufRead) -> std::io::Result<Option<String>> {
 
 fn field<'h>(head: &'h str, name: &str) -> Option<&'h str> {
     let lines = head.lines().filter_map(|line| line.split_once(':'));
-    lines.into_iter().find(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
+    lines
+        .into_iter()
+        .find(|(field, _)| field.eq_ignore_ascii_case(name))
+        .map(|(_, value)| value.trim())
 }
 
 fn body(shared: &Shared, reader: &mut impl BufRead, head: &str) -> std::io::Result<Vec<u8>> {
@@ -171,7 +178,9 @@ fn body(shared: &Shared, reader: &mut impl BufRead, head: &str) -> std::io::Resu
             body.extend_from_slice(&chunk[..size]);
         }
     }
-    if let Some(length) = field(head, "content-length").and_then(|length| length.parse::<usize>().ok()) {
+    if let Some(length) =
+        field(head, "content-length").and_then(|length| length.parse::<usize>().ok())
+    {
         body = vec![0; length];
         let mut at = 0;
         while at < length {
@@ -187,9 +196,19 @@ fn body(shared: &Shared, reader: &mut impl BufRead, head: &str) -> std::io::Resu
 }
 
 /// False when the connection is over.
-fn answer(shared: &Shared, out: &mut TcpStream, reader: &mut impl BufRead, path: &str, head: &str, body: &[u8]) -> std::io::Result<bool> {
+fn answer(
+    shared: &Shared,
+    out: &mut TcpStream,
+    reader: &mut impl BufRead,
+    path: &str,
+    head: &str,
+    body: &[u8],
+) -> std::io::Result<bool> {
     let mut words = path.trim_start_matches('/').splitn(2, '/');
-    let (what, argument) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let (what, argument) = (
+        words.next().unwrap_or_default(),
+        words.next().unwrap_or_default(),
+    );
     let number = argument.parse::<usize>().unwrap_or(0);
     let is_head = head.starts_with("HEAD ");
     match what {

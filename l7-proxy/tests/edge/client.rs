@@ -18,8 +18,15 @@ pub struct Response {
 impl Response {
     /// The value of a field, or "".
     pub fn field(&self, name: &str) -> &str {
-        let lines = self.head.lines().skip(1).filter_map(|line| line.split_once(':'));
-        lines.into_iter().find(|(field, _)| field.eq_ignore_ascii_case(name)).map_or("", |(_, value)| value.trim())
+        let lines = self
+            .head
+            .lines()
+            .skip(1)
+            .filter_map(|line| line.split_once(':'));
+        lines
+            .into_iter()
+            .find(|(field, _)| field.eq_ignore_ascii_case(name))
+            .map_or("", |(_, value)| value.trim())
     }
 
     pub fn text(&self) -> String {
@@ -49,7 +56,11 @@ pub fn until_closed(stream: &mut TcpStream) -> String {
             Ok(0) => break,
             Ok(read) => all.extend_from_slice(&part[..read]),
             Err(error) => {
-                assert!(error.kind() == std::io::ErrorKind::ConnectionReset, "{error} after {:?}", String::from_utf8_lossy(&all));
+                assert!(
+                    error.kind() == std::io::ErrorKind::ConnectionReset,
+                    "{error} after {:?}",
+                    String::from_utf8_lossy(&all)
+                );
                 break;
             }
         }
@@ -80,16 +91,29 @@ impl Connection {
             match self.0.read(&mut byte) {
                 Ok(1) => bytes.push(byte[0]),
                 Ok(_) | Err(_) if bytes.is_empty() => return None,
-                other => panic!("{other:?} within a head: {:?}", String::from_utf8_lossy(&bytes)),
+                other => panic!(
+                    "{other:?} within a head: {:?}",
+                    String::from_utf8_lossy(&bytes)
+                ),
             }
         };
         let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
-        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
-        let mut response = Response { status, head, body: Vec::new() };
+        let status = head
+            .split(' ')
+            .nth(1)
+            .and_then(|status| status.parse().ok())
+            .expect("a status");
+        let mut response = Response {
+            status,
+            head,
+            body: Vec::new(),
+        };
         if response.field("transfer-encoding") == "chunked" {
             loop {
                 let line = self.line();
-                let size = usize::from_str_radix(line.split(';').next().unwrap_or_default().trim(), 16).expect("a chunk size");
+                let size =
+                    usize::from_str_radix(line.split(';').next().unwrap_or_default().trim(), 16)
+                        .expect("a chunk size");
                 if size == 0 {
                     while !self.line().is_empty() {}
                     break;
@@ -123,7 +147,9 @@ impl Connection {
 
 /// One GET on a connection of its own.
 pub fn get(address: SocketAddr, host: &str, path: &str) -> Response {
-    Connection::open(address).get(host, path).expect("a response")
+    Connection::open(address)
+        .get(host, path)
+        .expect("a response")
 }
 
 pub fn try_get(address: SocketAddr, host: &str, path: &str) -> Option<Response> {
@@ -134,7 +160,15 @@ pub fn try_get(address: SocketAddr, host: &str, path: &str) -> Option<Response> 
 
 /// Runs curl quietly; returns its exit code and what it printed.
 pub fn curl(arguments: &[&str]) -> (i32, String) {
-    let done = Command::new("curl").args(["--silent", "--show-error", "--max-time", "15"]).args(arguments).output().expect("curl is installed");
-    let text = format!("{}{}", String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+    let done = Command::new("curl")
+        .args(["--silent", "--show-error", "--max-time", "15"])
+        .args(arguments)
+        .output()
+        .expect("curl is installed");
+    let text = format!(
+        "{}{}",
+        String::from_utf8_lossy(&done.stdout),
+        String::from_utf8_lossy(&done.stderr)
+    );
     (done.status.code().unwrap_or(-1), text)
 }

@@ -30,12 +30,19 @@ fn start(listener: &str) -> (Proxy, Backend) {
 #[test]
 fn a_head_that_is_too_large_gets_431() {
     let (proxy, app) = start("max_header_size = \"8KiB\"\nmax_headers = 50");
-    let one = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "x".repeat(10_000));
+    let one = format!(
+        "GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n",
+        "x".repeat(10_000)
+    );
     let many = format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X: y\r\n".repeat(60));
     let endless = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}", "x".repeat(200_000));
     for request in [one, many, endless] {
         let answer = client::raw(proxy.web(), request.as_bytes());
-        assert!(answer.starts_with("HTTP/1.1 431"), "{} bytes: {answer}", request.len());
+        assert!(
+            answer.starts_with("HTTP/1.1 431"),
+            "{} bytes: {answer}",
+            request.len()
+        );
     }
     assert_eq!(app.requests(), 0);
 }
@@ -55,7 +62,11 @@ fn a_head_that_comes_too_slowly_gets_408() {
     });
     let response = connection.read().expect("a response");
     assert_eq!(response.status, 408);
-    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        began.elapsed()
+    );
     drop(connection);
     feeding.join().expect("joined");
     assert_eq!(proxy.metric("weir_l7_slow_heads_total", &[]), 1.0);
@@ -67,7 +78,10 @@ fn an_idle_connection_is_closed_without_a_word() {
     let mut fresh = Connection::open(proxy.web());
     assert_eq!(client::until_closed(&mut fresh.0), "");
     let mut used = Connection::open(proxy.web());
-    assert_eq!(used.get("a", "/echo").map(|response| response.status), Some(200));
+    assert_eq!(
+        used.get("a", "/echo").map(|response| response.status),
+        Some(200)
+    );
     assert_eq!(client::until_closed(&mut used.0), "");
     // A connection whose request runs is not idle.
     assert_eq!(client::get(proxy.web(), "a", "/slow/1200").status, 200);
@@ -79,8 +93,14 @@ fn a_body_that_stops_arriving_gets_408() {
     let mut connection = Connection::open(proxy.web());
     connection.send("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nstart");
     let response = connection.read().expect("a response");
-    assert_eq!((response.status, response.field("connection")), (408, "close"));
-    assert_eq!(proxy.logged(|entry| entry["status"] == 408)["reason"], "body_timeout");
+    assert_eq!(
+        (response.status, response.field("connection")),
+        (408, "close")
+    );
+    assert_eq!(
+        proxy.logged(|entry| entry["status"] == 408)["reason"],
+        "body_timeout"
+    );
 }
 
 #[test]
@@ -88,13 +108,21 @@ fn connections_over_the_limit_are_closed_and_those_within_are_served() {
     let (proxy, _app) = start("max_connections = 2");
     let mut kept: Vec<Connection> = (0..2).map(|_| Connection::open(proxy.web())).collect();
     for connection in &mut kept {
-        assert_eq!(connection.get("a", "/echo").map(|response| response.status), Some(200));
+        assert_eq!(
+            connection.get("a", "/echo").map(|response| response.status),
+            Some(200)
+        );
     }
     let mut third = Connection::open(proxy.web());
     assert_eq!(client::until_closed(&mut third.0), "");
-    assert_eq!(proxy.metric("weir_l7_connections_over_limit_total", &[]), 1.0);
+    assert_eq!(
+        proxy.metric("weir_l7_connections_over_limit_total", &[]),
+        1.0
+    );
     drop(kept);
-    eventually("the next one is served", || client::try_get(proxy.web(), "a", "/echo").is_some_and(|response| response.status == 200));
+    eventually("the next one is served", || {
+        client::try_get(proxy.web(), "a", "/echo").is_some_and(|response| response.status == 200)
+    });
 }
 
 #[test]
@@ -107,7 +135,10 @@ fn a_slow_reader_does_not_make_the_proxy_hold_a_whole_body() {
     }
     std::thread::sleep(Duration::from_secs(2));
     let grown = proxy.memory().saturating_sub(before);
-    assert!(grown < 32 * 1024, "{grown} KiB more for 4 readers that don't read");
+    assert!(
+        grown < 32 * 1024,
+        "{grown} KiB more for 4 readers that don't read"
+    );
     // And it still flows when it is read.
     let mut part = vec![0; 1 << 20];
     let mut read = 0;
@@ -122,12 +153,16 @@ fn an_upload_flows_while_the_backend_reads_and_is_not_collected() {
     let before = proxy.memory();
     let mut connection = Connection::open(proxy.web());
     let total = 100_000_000_usize;
-    connection.send(&format!("POST /status/204 HTTP/1.1\r\nHost: a\r\nContent-Length: {total}\r\n\r\n"));
+    connection.send(&format!(
+        "POST /status/204 HTTP/1.1\r\nHost: a\r\nContent-Length: {total}\r\n\r\n"
+    ));
     let part = vec![b'u'; 1_000_000];
     for _ in 0..total / part.len() / 2 {
         connection.0.write_all(&part).expect("write");
     }
-    eventually("half of it is at the backend already", || app.received() > total / 3);
+    eventually("half of it is at the backend already", || {
+        app.received() > total / 3
+    });
     for _ in 0..total / part.len() / 2 {
         connection.0.write_all(&part).expect("write");
     }

@@ -38,7 +38,11 @@ impl Proxy {
             if let Ok(Some(status)) = proxy.child.try_wait() {
                 panic!("the proxy ended: {status}\n{}", proxy.said());
             }
-            assert!(Instant::now() < deadline, "the proxy did not get ready:\n{}", proxy.said());
+            assert!(
+                Instant::now() < deadline,
+                "the proxy did not get ready:\n{}",
+                proxy.said()
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
         proxy
@@ -47,8 +51,14 @@ impl Proxy {
     fn start_unready(config: &str) -> Proxy {
         let folder = tempfile::tempdir().expect("folder");
         let address = address();
-        let config = config.replace("{address}", &address.to_string()).replace("{folder}", &folder.path().display().to_string());
-        let listener = if config.contains("[[listeners]]") { String::new() } else { format!("[[listeners]]\nname = \"web\"\naddress = \"{address}:80\"\n") };
+        let config = config
+            .replace("{address}", &address.to_string())
+            .replace("{folder}", &folder.path().display().to_string());
+        let listener = if config.contains("[[listeners]]") {
+            String::new()
+        } else {
+            format!("[[listeners]]\nname = \"web\"\naddress = \"{address}:80\"\n")
+        };
         let path = folder.path().display();
         let text = format!(
             "workers = 2\n[node]\nid = \"l7-test\"\n[admin]\nlisten = \"{address}:9402\"\n[log]\nlevel = \"info,l7_proxy=debug\"\n\
@@ -64,7 +74,11 @@ impl Proxy {
             .stderr(errors)
             .spawn()
             .expect("the binary starts");
-        Proxy { child, folder, address }
+        Proxy {
+            child,
+            folder,
+            address,
+        }
     }
 
     /// Where the listener on `port` is.
@@ -83,7 +97,8 @@ impl Proxy {
 
     /// Whether /readyz says so.
     pub fn ready(&self) -> bool {
-        client::try_get(self.admin(), "admin", "/readyz").is_some_and(|response| response.status == 200)
+        client::try_get(self.admin(), "admin", "/readyz")
+            .is_some_and(|response| response.status == 200)
     }
 
     /// What /status says.
@@ -93,20 +108,35 @@ impl Proxy {
 
     /// The value of a metric whose line begins with `prefix` and contains all of `parts`; 0 when there is none.
     pub fn metric(&self, prefix: &str, parts: &[&str]) -> f64 {
-        let text = String::from_utf8(client::get(self.admin(), "admin", "/metrics").body).expect("text");
-        let lines = text.lines().filter(|line| line.starts_with(prefix) && parts.iter().all(|part| line.contains(part)));
-        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+        let text =
+            String::from_utf8(client::get(self.admin(), "admin", "/metrics").body).expect("text");
+        let lines = text.lines().filter(|line| {
+            line.starts_with(prefix) && parts.iter().all(|part| line.contains(part))
+        });
+        lines
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+            .sum()
     }
 
     /// A command, as `l7-proxy drain` gives it.
     pub fn command(&self, action: &str) {
-        let done = Command::new(env!("CARGO_BIN_EXE_l7-proxy")).args([action, "--admin", &self.admin().to_string()]).output().expect("command");
-        assert!(done.status.success(), "{action}: {}", String::from_utf8_lossy(&done.stderr));
+        let done = Command::new(env!("CARGO_BIN_EXE_l7-proxy"))
+            .args([action, "--admin", &self.admin().to_string()])
+            .output()
+            .expect("command");
+        assert!(
+            done.status.success(),
+            "{action}: {}",
+            String::from_utf8_lossy(&done.stderr)
+        );
     }
 
     /// Sends a signal.
     pub fn signal(&self, name: &str) {
-        let done = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status().expect("kill");
+        let done = Command::new("kill")
+            .args(["-s", name, &self.child.id().to_string()])
+            .status()
+            .expect("kill");
         assert!(done.success(), "kill -s {name}");
     }
 
@@ -117,7 +147,11 @@ impl Proxy {
             if let Some(status) = self.child.try_wait().expect("wait") {
                 return status;
             }
-            assert!(Instant::now() < deadline, "the proxy did not exit within {within:?}:\n{}", self.said());
+            assert!(
+                Instant::now() < deadline,
+                "the proxy did not exit within {within:?}:\n{}",
+                self.said()
+            );
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -129,9 +163,16 @@ impl Proxy {
 
     /// Resident memory in KiB.
     pub fn memory(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("status");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
-        line.trim().trim_end_matches(" kB").parse().expect("a number")
+        let status =
+            fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("status");
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .expect("VmRSS");
+        line.trim()
+            .trim_end_matches(" kB")
+            .parse()
+            .expect("a number")
     }
 
     /// The process's own log.
@@ -149,11 +190,16 @@ impl Proxy {
         let deadline = Instant::now() + Duration::from_secs(5);
         loop {
             let text = fs::read_to_string(self.file("access.log")).unwrap_or_default();
-            let entries = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+            let entries = text
+                .lines()
+                .filter_map(|line| serde_json::from_str::<Value>(line).ok());
             if let Some(entry) = entries.into_iter().find(&wanted) {
                 return entry;
             }
-            assert!(Instant::now() < deadline, "no such entry in the access log:\n{text}");
+            assert!(
+                Instant::now() < deadline,
+                "no such entry in the access log:\n{text}"
+            );
             std::thread::sleep(Duration::from_millis(50));
         }
     }

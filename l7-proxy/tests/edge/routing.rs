@@ -41,13 +41,29 @@ fn requests_go_by_host_and_path_and_unknown_hosts_get_404() {
         ("a.green.test", "/echo", "green"),
     ] {
         let response = client::get(proxy.web(), host, path);
-        assert_eq!((response.status, response.text().lines().next()), (200, Some(name)), "{host}{path}");
+        assert_eq!(
+            (response.status, response.text().lines().next()),
+            (200, Some(name)),
+            "{host}{path}"
+        );
     }
     let unknown = client::get(proxy.web(), "other.test", "/");
     assert_eq!(unknown.status, 404);
-    assert_eq!(proxy.logged(|entry| entry["status"] == 404)["reason"], "no_route");
-    assert_eq!(proxy.metric("weir_l7_requests_total", &["route=\"api\"", "class=\"2xx\"", "upstream=\"green\""]), 1.0);
-    assert_eq!(proxy.metric("weir_l7_answered_by_proxy_total", &["no_route"]), 1.0);
+    assert_eq!(
+        proxy.logged(|entry| entry["status"] == 404)["reason"],
+        "no_route"
+    );
+    assert_eq!(
+        proxy.metric(
+            "weir_l7_requests_total",
+            &["route=\"api\"", "class=\"2xx\"", "upstream=\"green\""]
+        ),
+        1.0
+    );
+    assert_eq!(
+        proxy.metric("weir_l7_answered_by_proxy_total", &["no_route"]),
+        1.0
+    );
 }
 
 #[test]
@@ -60,8 +76,21 @@ fn the_backend_learns_who_the_client_is_and_cannot_be_lied_to() {
     );
     let text = connection.read().expect("a response").text().to_lowercase();
     assert!(text.contains("get /echo?q=1 http/1.1\r\n"), "{text}");
-    for line in ["host: blue.test", "x-forwarded-for: 127.0.0.1", "x-real-ip: 127.0.0.1", "x-forwarded-proto: http", "x-forwarded-host: blue.test", "x-kept: yes"] {
-        assert_eq!(text.lines().filter(|found| found.trim_end() == line).count(), 1, "{line} in {text}");
+    for line in [
+        "host: blue.test",
+        "x-forwarded-for: 127.0.0.1",
+        "x-real-ip: 127.0.0.1",
+        "x-forwarded-proto: http",
+        "x-forwarded-host: blue.test",
+        "x-kept: yes",
+    ] {
+        assert_eq!(
+            text.lines()
+                .filter(|found| found.trim_end() == line)
+                .count(),
+            1,
+            "{line} in {text}"
+        );
     }
     for part in ["6.6.6.6", "secret", "x-hop", "keep-alive", "gzip"] {
         assert!(!text.contains(part), "{part} in {text}");
@@ -72,7 +101,10 @@ fn the_backend_learns_who_the_client_is_and_cannot_be_lied_to() {
 fn fields_of_the_backends_connection_are_not_passed_on() {
     let (proxy, _blue, _green) = two();
     let response = client::get(proxy.web(), "blue.test", "/private");
-    assert_eq!((response.field("x-kept"), response.text().as_str()), ("yes", "ok"));
+    assert_eq!(
+        (response.field("x-kept"), response.text().as_str()),
+        ("yes", "ok")
+    );
     for field in ["x-hop", "keep-alive", "proxy-authenticate", "connection"] {
         assert_eq!(response.field(field), "", "{field}");
     }
@@ -83,10 +115,18 @@ fn many_requests_share_one_client_and_one_backend_connection() {
     let (proxy, blue, _green) = two();
     let mut connection = Connection::open(proxy.web());
     for _ in 0..50 {
-        assert_eq!(connection.get("blue.test", "/echo").map(|response| response.status), Some(200));
+        assert_eq!(
+            connection
+                .get("blue.test", "/echo")
+                .map(|response| response.status),
+            Some(200)
+        );
     }
     assert_eq!((blue.requests(), blue.connections()), (50, 1));
-    assert_eq!(proxy.metric("weir_l7_upstream_connections_total", &["from=\"pool\""]), 49.0);
+    assert_eq!(
+        proxy.metric("weir_l7_upstream_connections_total", &["from=\"pool\""]),
+        49.0
+    );
 }
 
 #[test]
@@ -94,8 +134,15 @@ fn pipelined_requests_are_answered_in_order() {
     let (proxy, _blue, _green) = two();
     let mut connection = Connection::open(proxy.web());
     connection.send("GET /slow/200 HTTP/1.1\r\nHost: blue.test\r\n\r\nGET /echo HTTP/1.1\r\nHost: a.green.test\r\n\r\n");
-    assert_eq!(connection.read().map(|response| response.text()).as_deref(), Some("slow"));
-    assert!(connection.read().is_some_and(|response| response.text().starts_with("green")));
+    assert_eq!(
+        connection.read().map(|response| response.text()).as_deref(),
+        Some("slow")
+    );
+    assert!(
+        connection
+            .read()
+            .is_some_and(|response| response.text().starts_with("green"))
+    );
 }
 
 #[test]
@@ -103,10 +150,24 @@ fn bodies_go_both_ways_sized_and_chunked() {
     let (proxy, _blue, _green) = two();
     let mut connection = Connection::open(proxy.web());
     connection.send("POST /echo HTTP/1.1\r\nHost: blue.test\r\nContent-Length: 5\r\n\r\nhello");
-    assert!(connection.read().is_some_and(|response| response.text().ends_with("\nhello")));
+    assert!(
+        connection
+            .read()
+            .is_some_and(|response| response.text().ends_with("\nhello"))
+    );
     connection.send("POST /echo HTTP/1.1\r\nHost: blue.test\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhel\r\n2;x=y\r\nlo\r\n0\r\n\r\n");
-    assert!(connection.read().is_some_and(|response| response.text().ends_with("\nhello")));
-    assert_eq!(connection.get("blue.test", "/chunked").map(|response| response.text()).as_deref(), Some("hello world"));
+    assert!(
+        connection
+            .read()
+            .is_some_and(|response| response.text().ends_with("\nhello"))
+    );
+    assert_eq!(
+        connection
+            .get("blue.test", "/chunked")
+            .map(|response| response.text())
+            .as_deref(),
+        Some("hello world")
+    );
     let entry = proxy.logged(|entry| entry["method"] == "POST");
     assert_eq!(entry["bytes_received"], 5);
 }
@@ -124,8 +185,18 @@ fn responses_without_a_body_keep_the_connection() {
     let mut head = [0; 1024];
     let read = std::io::Read::read(&mut connection.0, &mut head).expect("a head");
     let head = String::from_utf8_lossy(&head[..read]).to_lowercase();
-    assert!(head.starts_with("http/1.1 200") && head.contains("content-length: ") && !head.contains("content-length: 0"), "{head}");
-    assert_eq!(connection.get("blue.test", "/status/204").map(|response| response.status), Some(204));
+    assert!(
+        head.starts_with("http/1.1 200")
+            && head.contains("content-length: ")
+            && !head.contains("content-length: 0"),
+        "{head}"
+    );
+    assert_eq!(
+        connection
+            .get("blue.test", "/status/204")
+            .map(|response| response.status),
+        Some(204)
+    );
     assert_eq!(blue.connections(), 1);
 }
 
@@ -139,8 +210,14 @@ fn trailers_reach_a_client_that_asks_for_them() {
 #[test]
 fn an_http_1_0_client_is_served_and_closed() {
     let (proxy, _blue, _green) = two();
-    let text = client::raw(proxy.web(), b"GET /chunked HTTP/1.0\r\nHost: blue.test\r\n\r\n");
-    assert!(text.starts_with("HTTP/1.0 200") && text.ends_with("\r\n\r\nhello world"), "{text}");
+    let text = client::raw(
+        proxy.web(),
+        b"GET /chunked HTTP/1.0\r\nHost: blue.test\r\n\r\n",
+    );
+    assert!(
+        text.starts_with("HTTP/1.0 200") && text.ends_with("\r\n\r\nhello world"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -155,8 +232,14 @@ fn a_client_that_expects_100_is_told_to_go_on_only_when_a_backend_is_there() {
     assert_eq!(connection.read().map(|response| response.status), Some(100));
     connection.send("hello");
     let response = connection.read().expect("a response");
-    assert!(response.status == 200 && response.text().ends_with("\nhello"), "{response:?}");
-    assert!(!response.text().to_lowercase().contains("expect"), "{response:?}");
+    assert!(
+        response.status == 200 && response.text().ends_with("\nhello"),
+        "{response:?}"
+    );
+    assert!(
+        !response.text().to_lowercase().contains("expect"),
+        "{response:?}"
+    );
     assert_eq!(blue.requests(), 1);
 }
 
@@ -179,10 +262,27 @@ fn http2_with_prior_knowledge_where_the_listener_allows_it() {
         blue.address
     ));
     let url = format!("http://{}/echo", proxy.web());
-    let (code, text) = client::curl(&["--http2-prior-knowledge", "--write-out", "\n%{http_version} %{http_code}", &url, "--data", "hello"]);
+    let (code, text) = client::curl(&[
+        "--http2-prior-knowledge",
+        "--write-out",
+        "\n%{http_version} %{http_code}",
+        &url,
+        "--data",
+        "hello",
+    ]);
     assert_eq!(code, 0, "{text}");
-    assert!(text.ends_with("\n2 200") && text.contains("\nhello\n") && text.contains(&format!("host: {}\r\n", proxy.web().ip())), "{text}");
+    assert!(
+        text.ends_with("\n2 200")
+            && text.contains("\nhello\n")
+            && text.contains(&format!("host: {}\r\n", proxy.web().ip())),
+        "{text}"
+    );
     // The same port still speaks HTTP/1.
     assert_eq!(client::get(proxy.web(), "any.test", "/echo").status, 200);
-    assert_eq!(client::raw(proxy.web(), b"PRI * HTTP/1.1\r\n\r\n").split(' ').nth(1), Some("400"));
+    assert_eq!(
+        client::raw(proxy.web(), b"PRI * HTTP/1.1\r\n\r\n")
+            .split(' ')
+            .nth(1),
+        Some("400")
+    );
 }

@@ -18,8 +18,13 @@ impl Certificates {
         for (file, names) in named {
             let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
             let made = rcgen::generate_simple_self_signed(names).expect("certificate");
-            std::fs::write(folder.path().join(format!("{file}.pem")), made.cert.pem()).expect("write");
-            std::fs::write(folder.path().join(format!("{file}.key")), made.signing_key.serialize_pem()).expect("write");
+            std::fs::write(folder.path().join(format!("{file}.pem")), made.cert.pem())
+                .expect("write");
+            std::fs::write(
+                folder.path().join(format!("{file}.key")),
+                made.signing_key.serialize_pem(),
+            )
+            .expect("write");
         }
         Certificates { folder }
     }
@@ -70,12 +75,26 @@ fn two() -> (Proxy, Backend, Certificates) {
 }
 
 /// curl to `https://name/echo`, trusting only that certificate.
-fn fetch(proxy: &Proxy, certificates: &Certificates, name: &str, file: &str, more: &[&str]) -> (i32, String) {
+fn fetch(
+    proxy: &Proxy,
+    certificates: &Certificates,
+    name: &str,
+    file: &str,
+    more: &[&str],
+) -> (i32, String) {
     let address = proxy.at(443);
     let resolve = format!("{name}:443:{}", address.ip());
     let ca = certificates.path().join(format!("{file}.pem"));
     let url = format!("https://{name}/echo");
-    let mut arguments = vec!["--resolve", &resolve, "--cacert", ca.to_str().expect("path"), "--write-out", "\n%{http_code} %{http_version}", &url];
+    let mut arguments = vec![
+        "--resolve",
+        &resolve,
+        "--cacert",
+        ca.to_str().expect("path"),
+        "--write-out",
+        "\n%{http_code} %{http_version}",
+        &url,
+    ];
     arguments.extend(more);
     client::curl(&arguments)
 }
@@ -87,8 +106,15 @@ fn each_name_gets_its_certificate_over_both_protocols() {
         for (flag, version) in [("--http2", "2"), ("--http1.1", "1.1")] {
             let (code, text) = fetch(&proxy, &certificates, name, file, &[flag]);
             assert_eq!(code, 0, "{name} {flag}: {text}");
-            assert!(text.ends_with(&format!("\n200 {version}")), "{name} {flag}: {text}");
-            assert!(text.contains("x-forwarded-proto: https") && text.contains(&format!("host: {name}\r\n")), "{text}");
+            assert!(
+                text.ends_with(&format!("\n200 {version}")),
+                "{name} {flag}: {text}"
+            );
+            assert!(
+                text.contains("x-forwarded-proto: https")
+                    && text.contains(&format!("host: {name}\r\n")),
+                "{text}"
+            );
         }
     }
     let entry = proxy.logged(|entry| entry["scheme"] == "https" && entry["version"] == "HTTP/2.0");
@@ -123,9 +149,18 @@ fn s_client(proxy: &Proxy, arguments: &[&str]) -> String {
         .stderr(Stdio::piped())
         .spawn();
     let mut child = child.expect("openssl is installed");
-    child.stdin.take().expect("stdin").write_all(b"GET /echo HTTP/1.1\r\nHost: one.test\r\nConnection: close\r\n\r\n").expect("write");
+    child
+        .stdin
+        .take()
+        .expect("stdin")
+        .write_all(b"GET /echo HTTP/1.1\r\nHost: one.test\r\nConnection: close\r\n\r\n")
+        .expect("write");
     let done = child.wait_with_output().expect("output");
-    format!("{}{}", String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr))
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(&done.stdout),
+        String::from_utf8_lossy(&done.stderr)
+    )
 }
 
 #[test]
@@ -133,9 +168,21 @@ fn versions_1_2_and_1_3_are_spoken_and_older_ones_are_not() {
     let (proxy, _app, _certificates) = two();
     for (flag, version) in [("-tls1_2", "TLSv1.2"), ("-tls1_3", "TLSv1.3")] {
         let text = s_client(&proxy, &[flag, "-servername", "one.test", "-ign_eof"]);
-        assert!(text.contains(version) && text.contains("HTTP/1.1 200 OK"), "{flag}: {text}");
+        assert!(
+            text.contains(version) && text.contains("HTTP/1.1 200 OK"),
+            "{flag}: {text}"
+        );
     }
-    let text = s_client(&proxy, &["-tls1_1", "-cipher", "ALL:@SECLEVEL=0", "-servername", "one.test"]);
+    let text = s_client(
+        &proxy,
+        &[
+            "-tls1_1",
+            "-cipher",
+            "ALL:@SECLEVEL=0",
+            "-servername",
+            "one.test",
+        ],
+    );
     assert!(!text.contains("HTTP/1.1 200"), "{text}");
 }
 
@@ -144,11 +191,34 @@ fn a_session_is_resumed_by_its_ticket_on_whichever_worker() {
     let (proxy, _app, certificates) = two();
     let session = certificates.path().join("session");
     let session = session.to_str().expect("path");
-    let first = s_client(&proxy, &["-tls1_2", "-servername", "one.test", "-sess_out", session, "-ign_eof"]);
+    let first = s_client(
+        &proxy,
+        &[
+            "-tls1_2",
+            "-servername",
+            "one.test",
+            "-sess_out",
+            session,
+            "-ign_eof",
+        ],
+    );
     assert!(first.contains("New, "), "{first}");
     for _ in 0..8 {
-        let again = s_client(&proxy, &["-tls1_2", "-servername", "one.test", "-sess_in", session, "-ign_eof"]);
-        assert!(again.contains("Reused, ") && again.contains("HTTP/1.1 200 OK"), "{again}");
+        let again = s_client(
+            &proxy,
+            &[
+                "-tls1_2",
+                "-servername",
+                "one.test",
+                "-sess_in",
+                session,
+                "-ign_eof",
+            ],
+        );
+        assert!(
+            again.contains("Reused, ") && again.contains("HTTP/1.1 200 OK"),
+            "{again}"
+        );
     }
     assert!(proxy.metric("weir_l7_tls_handshakes_total", &["resumed"]) >= 8.0);
 }
@@ -157,14 +227,23 @@ fn a_session_is_resumed_by_its_ticket_on_whichever_worker() {
 fn hostile_hellos_cost_only_their_own_connection() {
     let (mut proxy, _app, certificates) = two();
     let hello = b"\x16\x03\x01\xff\xff\x01\x00\xff\xfb\x03\x03";
-    let cases: [&[u8]; 5] = [b"GET / HTTP/1.1\r\nHost: one.test\r\n\r\n", b"\x16\x03\x01\x00\x05\x01\x00\x00\x01\x00", hello, &[0xff; 4096], b"\x15\x03\x01\x00\x02\x02\x28"];
+    let cases: [&[u8]; 5] = [
+        b"GET / HTTP/1.1\r\nHost: one.test\r\n\r\n",
+        b"\x16\x03\x01\x00\x05\x01\x00\x00\x01\x00",
+        hello,
+        &[0xff; 4096],
+        b"\x15\x03\x01\x00\x02\x02\x28",
+    ];
     for bytes in cases {
         let mut stream = client::connect(proxy.at(443));
         stream.write_all(bytes).expect("write");
         let mut answer = Vec::new();
         // An alert or a closed connection, within the handshake's time.
         let _ = stream.read_to_end(&mut answer);
-        assert!(answer.is_empty() || answer[0] == 0x15, "{bytes:?}: {answer:?}");
+        assert!(
+            answer.is_empty() || answer[0] == 0x15,
+            "{bytes:?}: {answer:?}"
+        );
     }
     // And one that says nothing.
     let mut silent = client::connect(proxy.at(443));
@@ -182,15 +261,37 @@ fn hostile_hellos_cost_only_their_own_connection() {
 fn http2_carries_many_streams_at_once_and_whole_bodies() {
     let (proxy, _app, certificates) = two();
     let done = Command::new("h2load")
-        .args(["--requests=2000", "--clients=4", "--max-concurrent-streams=16"])
+        .args([
+            "--requests=2000",
+            "--clients=4",
+            "--max-concurrent-streams=16",
+        ])
         .arg(format!("--connect-to={}", proxy.at(443)))
         .arg("https://one.test/echo")
         .output()
         .expect("h2load is installed");
     let text = String::from_utf8_lossy(&done.stdout);
-    assert!(text.contains("2000 succeeded, 0 failed, 0 errored"), "{text}");
+    assert!(
+        text.contains("2000 succeeded, 0 failed, 0 errored"),
+        "{text}"
+    );
     let url_path = "/big/5000000";
-    let (code, text) = fetch(&proxy, &certificates, "one.test", "one", &["--url", &format!("https://one.test{url_path}"), "--output", "/dev/null", "--output", "/dev/null", "--write-out", "%{size_download}"]);
+    let (code, text) = fetch(
+        &proxy,
+        &certificates,
+        "one.test",
+        "one",
+        &[
+            "--url",
+            &format!("https://one.test{url_path}"),
+            "--output",
+            "/dev/null",
+            "--output",
+            "/dev/null",
+            "--write-out",
+            "%{size_download}",
+        ],
+    );
     assert!(code == 0 && text.contains("5000000"), "{text}");
 }
 
@@ -206,8 +307,15 @@ fn a_broken_certificate_is_reported_by_check() {
     );
     let file = certificates.path().join("l7.toml");
     std::fs::write(&file, config).expect("write");
-    let done = Command::new(env!("CARGO_BIN_EXE_l7-proxy")).args(["check", "--config"]).arg(&file).output().expect("check");
+    let done = Command::new(env!("CARGO_BIN_EXE_l7-proxy"))
+        .args(["check", "--config"])
+        .arg(&file)
+        .output()
+        .expect("check");
     let text = String::from_utf8_lossy(&done.stderr);
     assert_eq!(done.status.code(), Some(1), "{text}");
-    assert!(text.contains("other.key") && text.contains("missing.pem"), "{text}");
+    assert!(
+        text.contains("other.key") && text.contains("missing.pem"),
+        "{text}"
+    );
 }

@@ -27,40 +27,121 @@ const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
 fn ambiguous_heads_get_400_and_the_connection_is_closed() {
     let (mut proxy, app) = start();
     let table: &[(&str, &str)] = &[
-        ("both lengths", "POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
-        ("both lengths, other order", "POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 6\r\n\r\n0\r\n\r\n"),
-        ("two lengths that differ", "POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab"),
-        ("two lengths that agree", "POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\na"),
-        ("a list of lengths", "POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 1, 1\r\n\r\na"),
-        ("a signed length", "POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: +1\r\n\r\na"),
-        ("a hexadecimal length", "POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 0x1\r\n\r\na"),
-        ("an empty length", "POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: \r\n\r\n"),
-        ("a length beyond reason", "POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999999999999\r\n\r\na"),
-        ("space before the colon", "POST /x HTTP/1.1\r\nHost: a\r\nContent-Length : 1\r\n\r\na"),
-        ("space before the colon of TE", "POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding : chunked\r\n\r\n0\r\n\r\n"),
-        ("unknown coding", "POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n"),
-        ("chunked not last", "POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n"),
-        ("chunked twice", "POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
-        ("misspelt coding", "POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n"),
-        ("coding hidden by a tab", "POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding:\x0bchunked\r\n\r\n0\r\n\r\n"),
-        ("chunked from HTTP/1.0", "POST /x HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
-        ("folded line", "GET /x HTTP/1.1\r\nHost: a\r\nX: a\r\n b\r\n\r\n"),
-        ("folded first line", "GET /x HTTP/1.1\r\n Host: a\r\nHost: a\r\n\r\n"),
-        ("bare LF after a field", "GET /x HTTP/1.1\r\nHost: a\nX: b\r\n\r\n"),
-        ("bare LF after the request line", "GET /x HTTP/1.1\nHost: a\r\n\r\n"),
+        (
+            "both lengths",
+            "POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        ),
+        (
+            "both lengths, other order",
+            "POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 6\r\n\r\n0\r\n\r\n",
+        ),
+        (
+            "two lengths that differ",
+            "POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+        ),
+        (
+            "two lengths that agree",
+            "POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\na",
+        ),
+        (
+            "a list of lengths",
+            "POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 1, 1\r\n\r\na",
+        ),
+        (
+            "a signed length",
+            "POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: +1\r\n\r\na",
+        ),
+        (
+            "a hexadecimal length",
+            "POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 0x1\r\n\r\na",
+        ),
+        (
+            "an empty length",
+            "POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: \r\n\r\n",
+        ),
+        (
+            "a length beyond reason",
+            "POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999999999999\r\n\r\na",
+        ),
+        (
+            "space before the colon",
+            "POST /x HTTP/1.1\r\nHost: a\r\nContent-Length : 1\r\n\r\na",
+        ),
+        (
+            "space before the colon of TE",
+            "POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding : chunked\r\n\r\n0\r\n\r\n",
+        ),
+        (
+            "unknown coding",
+            "POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+        ),
+        (
+            "chunked not last",
+            "POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",
+        ),
+        (
+            "chunked twice",
+            "POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        ),
+        (
+            "misspelt coding",
+            "POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
+        ),
+        (
+            "coding hidden by a tab",
+            "POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding:\x0bchunked\r\n\r\n0\r\n\r\n",
+        ),
+        (
+            "chunked from HTTP/1.0",
+            "POST /x HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        ),
+        (
+            "folded line",
+            "GET /x HTTP/1.1\r\nHost: a\r\nX: a\r\n b\r\n\r\n",
+        ),
+        (
+            "folded first line",
+            "GET /x HTTP/1.1\r\n Host: a\r\nHost: a\r\n\r\n",
+        ),
+        (
+            "bare LF after a field",
+            "GET /x HTTP/1.1\r\nHost: a\nX: b\r\n\r\n",
+        ),
+        (
+            "bare LF after the request line",
+            "GET /x HTTP/1.1\nHost: a\r\n\r\n",
+        ),
         ("bare LF only", "GET /x HTTP/1.1\nHost: a\n\n"),
-        ("bare LF before the body", "GET /x HTTP/1.1\r\nHost: a\r\n\n"),
-        ("bare CR in a value", "GET /x HTTP/1.1\r\nHost: a\r\nX: a\rb\r\n\r\n"),
-        ("NUL in a value", "GET /x HTTP/1.1\r\nHost: a\r\nX: a\0b\r\n\r\n"),
+        (
+            "bare LF before the body",
+            "GET /x HTTP/1.1\r\nHost: a\r\n\n",
+        ),
+        (
+            "bare CR in a value",
+            "GET /x HTTP/1.1\r\nHost: a\r\nX: a\rb\r\n\r\n",
+        ),
+        (
+            "NUL in a value",
+            "GET /x HTTP/1.1\r\nHost: a\r\nX: a\0b\r\n\r\n",
+        ),
         ("no colon", "GET /x HTTP/1.1\r\nHost: a\r\nnonsense\r\n\r\n"),
         ("empty name", "GET /x HTTP/1.1\r\nHost: a\r\n: x\r\n\r\n"),
-        ("space in a name", "GET /x HTTP/1.1\r\nHost: a\r\nA B: x\r\n\r\n"),
+        (
+            "space in a name",
+            "GET /x HTTP/1.1\r\nHost: a\r\nA B: x\r\n\r\n",
+        ),
         ("no host", "GET /x HTTP/1.1\r\n\r\n"),
         ("two hosts", "GET /x HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n"),
-        ("two equal hosts", "GET /x HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n"),
+        (
+            "two equal hosts",
+            "GET /x HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n",
+        ),
         ("bad host", "GET /x HTTP/1.1\r\nHost: a/b\r\n\r\n"),
         ("user in host", "GET /x HTTP/1.1\r\nHost: u@a\r\n\r\n"),
-        ("host and target differ", "GET http://b/x HTTP/1.1\r\nHost: a\r\n\r\n"),
+        (
+            "host and target differ",
+            "GET http://b/x HTTP/1.1\r\nHost: a\r\n\r\n",
+        ),
         ("no such version", "GET /x HTTP/3.1\r\nHost: a\r\n\r\n"),
         ("no version", "GET /x\r\nHost: a\r\n\r\n"),
         ("bad method", "G{T /x HTTP/1.1\r\nHost: a\r\n\r\n"),
@@ -68,7 +149,11 @@ fn ambiguous_heads_get_400_and_the_connection_is_closed() {
     ];
     for (what, request) in table {
         let answer = client::raw(proxy.web(), format!("{request}{SMUGGLED}").as_bytes());
-        let statuses: Vec<&str> = answer.split("HTTP/1.").skip(1).filter_map(|part| part.split(' ').nth(1)).collect();
+        let statuses: Vec<&str> = answer
+            .split("HTTP/1.")
+            .skip(1)
+            .filter_map(|part| part.split(' ').nth(1))
+            .collect();
         assert_eq!(statuses, ["400"], "{what}: {answer}");
     }
     assert_eq!(app.requests(), 0, "something came through");
@@ -92,12 +177,24 @@ fn ambiguous_chunks_end_the_request_and_the_connection() {
         ("data longer than the size", "4\r\nhello\r\n0\r\n\r\n"),
         ("data shorter than the size", "6\r\nhello\r\n0\r\n\r\n"),
         ("bare LF in trailers", "5\r\nhello\r\n0\r\nX: y\n\r\n"),
-        ("endless extension", &format!("5;{}\r\nhello\r\n0\r\n\r\n", "a".repeat(5000))),
+        (
+            "endless extension",
+            &format!("5;{}\r\nhello\r\n0\r\n\r\n", "a".repeat(5000)),
+        ),
     ] {
-        let request = format!("POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{body}{SMUGGLED}");
+        let request = format!(
+            "POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{body}{SMUGGLED}"
+        );
         let answer = client::raw(proxy.web(), request.as_bytes());
-        let statuses: Vec<&str> = answer.split("HTTP/1.").skip(1).filter_map(|part| part.split(' ').nth(1)).collect();
-        assert!(statuses == ["400"] || statuses.is_empty(), "{what}: {answer}");
+        let statuses: Vec<&str> = answer
+            .split("HTTP/1.")
+            .skip(1)
+            .filter_map(|part| part.split(' ').nth(1))
+            .collect();
+        assert!(
+            statuses == ["400"] || statuses.is_empty(),
+            "{what}: {answer}"
+        );
     }
     assert_eq!(app.requests(), 0, "the backend saw a whole request");
     assert_eq!(client::get(proxy.web(), "a", "/echo").status, 200);
@@ -106,8 +203,14 @@ fn ambiguous_chunks_end_the_request_and_the_connection() {
 #[test]
 fn a_bad_request_behind_a_good_one_does_not_harm_it() {
     let (proxy, app) = start();
-    let answer = client::raw(proxy.web(), b"GET /slow/200 HTTP/1.1\r\nHost: a\r\n\r\nGET /x HTTP/1.1\nHost: a\n\n");
-    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("slowHTTP/1.1 400"), "{answer}");
+    let answer = client::raw(
+        proxy.web(),
+        b"GET /slow/200 HTTP/1.1\r\nHost: a\r\n\r\nGET /x HTTP/1.1\nHost: a\n\n",
+    );
+    assert!(
+        answer.starts_with("HTTP/1.1 200") && answer.contains("slowHTTP/1.1 400"),
+        "{answer}"
+    );
     eventually("only the good one arrived", || app.requests() == 1);
 }
 
@@ -119,7 +222,11 @@ fn heads_in_small_pieces_are_read_the_same() {
     for byte in request.chars() {
         connection.send(byte.encode_utf8(&mut [0; 4]));
     }
-    assert!(connection.read().is_some_and(|response| response.status == 200 && response.text().ends_with("\nhello")));
+    assert!(
+        connection
+            .read()
+            .is_some_and(|response| response.status == 200 && response.text().ends_with("\nhello"))
+    );
 }
 
 #[test]
@@ -134,7 +241,10 @@ fn an_absolute_target_is_forwarded_in_origin_form() {
 #[test]
 fn connect_is_refused() {
     let (proxy, app) = start();
-    let answer = client::raw(proxy.web(), b"CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n\x16\x03\x01");
+    let answer = client::raw(
+        proxy.web(),
+        b"CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n\x16\x03\x01",
+    );
     assert!(answer.starts_with("HTTP/1.1 405"), "{answer}");
     assert_eq!(app.requests(), 0);
 }

@@ -32,7 +32,14 @@ fn open(proxy: &Proxy) -> Connection {
     let mut connection = Connection::open(proxy.web());
     connection.send(&format!("GET /ws HTTP/1.1\r\n{UPGRADE}"));
     let response = connection.read().expect("a response");
-    assert_eq!((response.status, response.field("upgrade"), response.field("connection").to_lowercase().as_str()), (101, "websocket", "upgrade"));
+    assert_eq!(
+        (
+            response.status,
+            response.field("upgrade"),
+            response.field("connection").to_lowercase().as_str()
+        ),
+        (101, "websocket", "upgrade")
+    );
     assert_eq!(response.field("sec-websocket-accept"), "x");
     connection
 }
@@ -50,15 +57,26 @@ fn a_websocket_carries_bytes_both_ways_until_it_is_closed() {
     let mut connection = open(&proxy);
     echo(&mut connection, b"\x81\x85\x00\x00\x00\x00hello");
     echo(&mut connection, &vec![7; 300_000]);
-    assert_eq!(proxy.metric("weir_l7_tunnels{", &[]) + proxy.metric("weir_l7_tunnels ", &[]), 1.0);
+    assert_eq!(
+        proxy.metric("weir_l7_tunnels{", &[]) + proxy.metric("weir_l7_tunnels ", &[]),
+        1.0
+    );
     assert_eq!(proxy.status()["upstreams"][0]["backends"][0]["active"], 1);
     connection.0.write_all(b"last").expect("write");
     connection.0.shutdown(Shutdown::Write).expect("shutdown");
     assert_eq!(client::until_closed(&mut connection.0), "last");
     let entry = proxy.logged(|entry| entry["status"] == 101);
-    assert_eq!((&entry["bytes_received"], &entry["bytes_sent"]), (&300_015.into(), &300_015.into()));
-    eventually("the backend is free again", || proxy.status()["upstreams"][0]["backends"][0]["active"] == 0);
-    assert_eq!((app.requests(), proxy.status()["connections"].as_u64()), (1, Some(0)));
+    assert_eq!(
+        (&entry["bytes_received"], &entry["bytes_sent"]),
+        (&300_015.into(), &300_015.into())
+    );
+    eventually("the backend is free again", || {
+        proxy.status()["upstreams"][0]["backends"][0]["active"] == 0
+    });
+    assert_eq!(
+        (app.requests(), proxy.status()["connections"].as_u64()),
+        (1, Some(0))
+    );
     assert_eq!(proxy.metric("weir_l7_tunnels_total", &["closed"]), 1.0);
 }
 
@@ -79,10 +97,15 @@ fn a_backend_that_does_not_switch_leaves_the_connection_in_http() {
     let mut connection = Connection::open(proxy.web());
     connection.send(&format!("GET /echo HTTP/1.1\r\n{UPGRADE}"));
     assert_eq!(connection.read().map(|response| response.status), Some(200));
-    assert_eq!(connection.get("a", "/echo").map(|response| response.status), Some(200));
+    assert_eq!(
+        connection.get("a", "/echo").map(|response| response.status),
+        Some(200)
+    );
     assert_eq!(app.requests(), 2);
     // What follows is read as strictly as ever.
-    connection.send(&format!("GET /echo HTTP/1.1\r\n{UPGRADE}GET /smuggled HTTP/1.1\nHost: a\n\n"));
+    connection.send(&format!(
+        "GET /echo HTTP/1.1\r\n{UPGRADE}GET /smuggled HTTP/1.1\nHost: a\n\n"
+    ));
     assert_eq!(connection.read().map(|response| response.status), Some(200));
     assert_eq!(connection.read().map(|response| response.status), Some(400));
     assert_eq!(app.requests(), 3);
@@ -100,8 +123,14 @@ fn an_upgrade_field_without_its_connection_option_is_not_an_upgrade() {
     let mut connection = Connection::open(proxy.web());
     connection.send("GET /echo HTTP/1.1\r\nHost: a\r\nUpgrade: h2c\r\n\r\n");
     let response = connection.read().expect("a response");
-    assert!(response.status == 200 && !response.text().to_lowercase().contains("upgrade"), "{response:?}");
-    assert_eq!(connection.get("a", "/echo").map(|response| response.status), Some(200));
+    assert!(
+        response.status == 200 && !response.text().to_lowercase().contains("upgrade"),
+        "{response:?}"
+    );
+    assert_eq!(
+        connection.get("a", "/echo").map(|response| response.status),
+        Some(200)
+    );
 }
 
 #[test]

@@ -35,27 +35,49 @@ fn what_goes_wrong_has_a_status_and_a_reason() {
     ] {
         assert_eq!(client::get(proxy.web(), "a", path).status, status, "{path}");
         let entry = proxy.logged(|entry| entry["target"] == path);
-        assert_eq!((&entry["status"], &entry["reason"]), (&status.into(), &reason.into()), "{path}");
-        assert!(proxy.metric("weir_l7_upstream_errors_total", &[reason]) >= 1.0, "{path}");
+        assert_eq!(
+            (&entry["status"], &entry["reason"]),
+            (&status.into(), &reason.into()),
+            "{path}"
+        );
+        assert!(
+            proxy.metric("weir_l7_upstream_errors_total", &[reason]) >= 1.0,
+            "{path}"
+        );
     }
 }
 
 #[test]
 fn a_backend_that_refuses_connections_is_502() {
-    let proxy = start(&format!("backends = [{{ address = \"{}\" }}]", backend::refusing()));
+    let proxy = start(&format!(
+        "backends = [{{ address = \"{}\" }}]",
+        backend::refusing()
+    ));
     assert_eq!(client::get(proxy.web(), "a", "/echo").status, 502);
-    assert_eq!(proxy.logged(|entry| entry["status"] == 502)["reason"], "connect_failed");
+    assert_eq!(
+        proxy.logged(|entry| entry["status"] == 502)["reason"],
+        "connect_failed"
+    );
 }
 
 #[test]
 fn requests_move_off_a_dead_backend_whatever_their_method() {
     let app = Backend::start("app");
-    let proxy = start(&format!("backends = [{{ address = \"{}\" }}, {{ address = \"{}\" }}]", backend::refusing(), app.address));
+    let proxy = start(&format!(
+        "backends = [{{ address = \"{}\" }}, {{ address = \"{}\" }}]",
+        backend::refusing(),
+        app.address
+    ));
     let mut connection = Connection::open(proxy.web());
     for number in 0..20 {
-        connection.send(&format!("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{number:02}"));
+        connection.send(&format!(
+            "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{number:02}"
+        ));
         let response = connection.read().expect("a response");
-        assert!(response.status == 200 && response.text().ends_with(&format!("\n{number:02}")), "{response:?}");
+        assert!(
+            response.status == 200 && response.text().ends_with(&format!("\n{number:02}")),
+            "{response:?}"
+        );
     }
     assert_eq!(app.requests(), 20);
     assert!(proxy.metric("weir_l7_retries_total", &[]) >= 10.0);
@@ -73,8 +95,14 @@ fn a_backend_found_down_by_its_check_gets_nothing_and_none_up_is_503() {
     ));
     let states = || {
         let status = proxy.status();
-        let backends = status["upstreams"][0]["backends"].as_array().expect("backends").clone();
-        backends.iter().map(|backend| backend["state"].as_str().unwrap_or_default().to_owned()).collect::<Vec<_>>()
+        let backends = status["upstreams"][0]["backends"]
+            .as_array()
+            .expect("backends")
+            .clone();
+        backends
+            .iter()
+            .map(|backend| backend["state"].as_str().unwrap_or_default().to_owned())
+            .collect::<Vec<_>>()
     };
     eventually("the dead one is seen", || states() == ["up", "down"]);
     for _ in 0..10 {
@@ -84,7 +112,10 @@ fn a_backend_found_down_by_its_check_gets_nothing_and_none_up_is_503() {
     eventually("the other one, too", || states() == ["down", "down"]);
     let response = client::get(proxy.web(), "a", "/echo");
     assert_eq!((response.status, response.field("retry-after")), (503, "1"));
-    assert_eq!(proxy.logged(|entry| entry["status"] == 503)["reason"], "no_backend");
+    assert_eq!(
+        proxy.logged(|entry| entry["status"] == 503)["reason"],
+        "no_backend"
+    );
     assert_eq!(proxy.metric("weir_l7_backend_up", &[]), 0.0);
 }
 
@@ -94,7 +125,11 @@ fn a_pooled_connection_that_went_stale_is_not_the_clients_problem() {
     let proxy = start(&one(&app));
     let mut connection = Connection::open(proxy.web());
     for number in 0..60 {
-        assert_eq!(connection.get("a", "/echo").map(|response| response.status), Some(200), "request {number}");
+        assert_eq!(
+            connection.get("a", "/echo").map(|response| response.status),
+            Some(200),
+            "request {number}"
+        );
     }
     assert_eq!(app.requests(), 60);
 }
@@ -102,7 +137,10 @@ fn a_pooled_connection_that_went_stale_is_not_the_clients_problem() {
 #[test]
 fn a_request_that_may_have_been_acted_on_is_not_repeated() {
     let app = Backend::start("app");
-    let proxy = start(&format!("backends = [{{ address = \"{}\" }}]\nretries = 3", app.address));
+    let proxy = start(&format!(
+        "backends = [{{ address = \"{}\" }}]\nretries = 3",
+        app.address
+    ));
     let mut connection = Connection::open(proxy.web());
     connection.send("POST /close HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi");
     assert_eq!(connection.read().map(|response| response.status), Some(502));
@@ -114,8 +152,14 @@ fn a_body_the_backend_cuts_is_cut_for_the_client_too() {
     let app = Backend::start("app");
     let proxy = start(&one(&app));
     let text = client::raw(proxy.web(), b"GET /cut HTTP/1.1\r\nHost: a\r\n\r\n");
-    assert!(text.to_lowercase().contains("content-length: 100") && text.ends_with("short"), "{text}");
-    assert_eq!(proxy.logged(|entry| entry["target"] == "/cut")["reason"], "response_cut");
+    assert!(
+        text.to_lowercase().contains("content-length: 100") && text.ends_with("short"),
+        "{text}"
+    );
+    assert_eq!(
+        proxy.logged(|entry| entry["target"] == "/cut")["reason"],
+        "response_cut"
+    );
     // curl tells a cut body from a whole one.
     let (code, text) = client::curl(&[&format!("http://{}/cut", proxy.web())]);
     assert_eq!(code, 18, "{text}");
@@ -138,11 +182,16 @@ fn a_client_that_leaves_takes_its_request_along() {
     let mut connection = Connection::open(proxy.web());
     connection.send("GET /hang HTTP/1.1\r\nHost: a\r\n\r\n");
     let active = || proxy.status()["upstreams"][0]["backends"][0]["active"].as_u64();
-    eventually("the request is at the backend", || app.requests() == 1 && active() == Some(1));
+    eventually("the request is at the backend", || {
+        app.requests() == 1 && active() == Some(1)
+    });
     drop(connection);
     eventually("it is counted no more", || active() == Some(0));
     let entry = proxy.logged(|entry| entry["target"] == "/hang");
-    assert_eq!((&entry["status"], &entry["reason"]), (&499.into(), &"client_gone".into()));
+    assert_eq!(
+        (&entry["status"], &entry["reason"]),
+        (&499.into(), &"client_gone".into())
+    );
 }
 
 #[test]
@@ -161,18 +210,26 @@ fn a_client_that_leaves_during_an_upload_takes_it_along() {
 #[test]
 fn least_connections_avoids_the_busy_backend() {
     let (busy, idle) = (Backend::start("busy"), Backend::start("idle"));
-    let proxy = start(&format!("balance = \"least_connections\"\nbackends = [{{ address = \"{}\" }}, {{ address = \"{}\" }}]", busy.address, idle.address));
+    let proxy = start(&format!(
+        "balance = \"least_connections\"\nbackends = [{{ address = \"{}\" }}, {{ address = \"{}\" }}]",
+        busy.address, idle.address
+    ));
     let mut slow: Vec<Connection> = (0..4).map(|_| Connection::open(proxy.web())).collect();
     for connection in &mut slow {
         connection.send("GET /slow/3000 HTTP/1.1\r\nHost: a\r\n\r\n");
     }
-    eventually("they are spread evenly", || (busy.requests(), idle.requests()) == (2, 2));
+    eventually("they are spread evenly", || {
+        (busy.requests(), idle.requests()) == (2, 2)
+    });
     assert_eq!(client::get(proxy.web(), "a", "/echo").status, 200);
     for connection in &mut slow {
         assert_eq!(connection.read().map(|response| response.status), Some(200));
     }
     let status = proxy.status();
-    for backend in status["upstreams"][0]["backends"].as_array().expect("backends") {
+    for backend in status["upstreams"][0]["backends"]
+        .as_array()
+        .expect("backends")
+    {
         assert_eq!(backend["active"], 0, "{status}");
     }
 }
@@ -180,11 +237,17 @@ fn least_connections_avoids_the_busy_backend() {
 #[test]
 fn weights_share_requests_exactly() {
     let (heavy, light) = (Backend::start("heavy"), Backend::start("light"));
-    let proxy = start(&format!("backends = [{{ address = \"{}\", weight = 3 }}, {{ address = \"{}\", weight = 1 }}]", heavy.address, light.address));
+    let proxy = start(&format!(
+        "backends = [{{ address = \"{}\", weight = 3 }}, {{ address = \"{}\", weight = 1 }}]",
+        heavy.address, light.address
+    ));
     // One connection is one worker, which turns by itself.
     let mut connection = Connection::open(proxy.web());
     for _ in 0..40 {
-        assert_eq!(connection.get("a", "/echo").map(|response| response.status), Some(200));
+        assert_eq!(
+            connection.get("a", "/echo").map(|response| response.status),
+            Some(200)
+        );
     }
     assert_eq!((heavy.requests(), light.requests()), (30, 10));
 }
@@ -193,22 +256,33 @@ fn weights_share_requests_exactly() {
 fn a_backend_that_does_not_accept_is_504_in_time() {
     // A listener whose queue is full drops further SYNs.
     let full = crate::proxy::address();
-    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("socket");
+    let socket =
+        socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("socket");
     let address = std::net::SocketAddr::new(full, 8000);
     socket.bind(&address.into()).expect("bind");
     socket.listen(0).expect("listen");
     let filling: Vec<_> = (0..8)
         .map(|_| {
-            let filler = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("socket");
+            let filler = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)
+                .expect("socket");
             filler.set_nonblocking(true).expect("nonblocking");
             let _ = filler.connect(&address.into());
             filler
         })
         .collect();
-    let proxy = start(&format!("connect_timeout = \"300ms\"\nretries = 0\nbackends = [{{ address = \"{address}\" }}]"));
+    let proxy = start(&format!(
+        "connect_timeout = \"300ms\"\nretries = 0\nbackends = [{{ address = \"{address}\" }}]"
+    ));
     let began = Instant::now();
     assert_eq!(client::get(proxy.web(), "a", "/echo").status, 504);
-    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
-    assert_eq!(proxy.logged(|entry| entry["status"] == 504)["reason"], "connect_timeout");
+    assert!(
+        began.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        began.elapsed()
+    );
+    assert_eq!(
+        proxy.logged(|entry| entry["status"] == 504)["reason"],
+        "connect_timeout"
+    );
     drop(filling);
 }
