@@ -3,6 +3,8 @@
 //! Supported releases: 22.11 to 24.11, the LTS lines from Debian 12 on. The ABI differs between them, which is why the
 //! bindings are generated on the building machine instead of being kept in the repository.
 
+#![allow(clippy::disallowed_methods, reason = "cargo speaks to a build script through the environment")]
+
 use std::env;
 use std::path::PathBuf;
 use std::process::{Command, exit};

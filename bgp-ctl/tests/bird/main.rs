@@ -1,5 +1,6 @@
 //! Routing control against a real BIRD, each test in network namespaces of its own. Needs root, iproute2 and bird2.
 
+#![allow(clippy::disallowed_methods, reason = "the test tells its own child process where it is by a variable")]
 #![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests
 
 mod lab;

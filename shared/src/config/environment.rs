@@ -18,6 +18,10 @@ pub(super) struct Merged {
 }
 
 /// The `WEIR__` variables of this process. A value that is not UTF-8 arrives with replacement characters, to be refused where it is read.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place where configuration comes out of the environment"
+)]
 pub(super) fn of_process() -> Vec<(String, String)> {
     std::env::vars_os()
         .filter_map(|(name, value)| {
