@@ -143,6 +143,4 @@ drop_reasons! {
     NoRoute = "no_route",
     /// The next hop doesn't answer ARP, or too many frames already wait for it.
     Unresolved = "unresolved",
-    /// A frame that another worker handed over isn't this one's either.
-    Misdirected = "misdirected",
 }

@@ -1,1 +1,333 @@
+//! Snapshots swapped under running flows, and what can't be a snapshot.
 
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use dataplane::{
+    Ids, PortIndex, Protocol, Route, ServiceConfig, Tables, TablesBuilder, TablesError,
+    TargetConfig, Verdict,
+};
+
+use super::frame::{self, ACK, SYN};
+use super::rig::{self, INSIDE, OUTSIDE, Rig, client, from_client, local, target, up, vip};
+
+#[test]
+fn flows_stay_where_they_are_when_targets_go() {
+    let mut rig = Rig::new();
+    let opened = rig.establish(client(10, 4000), 1000);
+    assert_eq!(opened.target, 21);
+    let mut services = rig::services();
+    type Change = fn(&mut Vec<TargetConfig>);
+    let changes: [(&str, Change); 4] = [
+        ("down", |targets| targets[0].up = false),
+        ("draining", |targets| targets[0].draining = true),
+        ("weight 0", |targets| targets[0].weight = 0),
+        ("removed", |targets| drop(targets.remove(0))),
+    ];
+    for (description, change) in changes {
+        services[0].targets = rig::services()[0].targets.clone();
+        change(&mut services[0].targets);
+        rig.swap(&services);
+        let to = rig.from_client(&opened, ACK, 1001, 9001);
+        assert_eq!(to[30..34], target(21).ip().octets(), "{description}");
+        rig.from_target(&opened, ACK, 9001, 1001);
+        for n in 0..4 {
+            assert_eq!(
+                rig.open(client(n, 5000 + u16::from(to[33])), 1).target,
+                22,
+                "{description}"
+            );
+        }
+    }
+}
+
+#[test]
+fn flows_outlive_their_service() {
+    let mut rig = Rig::new();
+    let opened = rig.establish(client(10, 4000), 1000);
+    let services = rig::services();
+    rig.swap(&services[1..]);
+    // The VIP is still there by the other service; the flow goes on, a new one doesn't.
+    rig.from_client(&opened, ACK, 1001, 9001);
+    rig.from_target(&opened, ACK, 9001, 1001);
+    let (port, answer) = rig.outside(&frame::tcp(client(11, 4000), vip(80), SYN));
+    assert_eq!((port, answer[47]), (OUTSIDE, frame::RST | ACK));
+    rig.pass(900 + 18);
+    assert_eq!(rig.worker.flow_count(), 0);
+}
+
+#[test]
+fn numbers_are_stable_and_return_only_when_no_flow_refers_to_them() {
+    let mut rig = Rig::new();
+    let number = |rig: &Rig, n: u8| {
+        let ids = rig
+            .tables
+            .targets()
+            .filter(|entry| entry.config.address == target(n))
+            .map(|entry| entry.id);
+        ids.collect::<Vec<_>>()
+    };
+    rig.establish(client(10, 4000), 1000);
+    let (first, second) = (number(&rig, 21), number(&rig, 22));
+    let mut services = rig::services();
+    services[0].targets.remove(0);
+    services[1].targets.remove(0);
+    rig.swap(&services);
+    assert_eq!(number(&rig, 22), second);
+    // Target 21 of TCP has a flow, of UDP none: the one number may be given to 23, the other not.
+    rig.ids.reclaim(&rig.tables, &rig.counters);
+    services[0].targets.push(up(target(23)));
+    services[1].targets.push(up(target(23)));
+    rig.swap(&services);
+    let third = number(&rig, 23);
+    assert!(
+        !third.contains(&first[0]) && third.contains(&first[1]),
+        "{first:?} {third:?}"
+    );
+    rig.pass(900 + 18);
+    rig.ids.reclaim(&rig.tables, &rig.counters);
+    services[0].targets.push(up(target(24)));
+    rig.swap(&services);
+    assert_eq!(number(&rig, 24), [first[0]]);
+}
+
+#[test]
+fn a_target_that_comes_back_has_its_number_and_counters_again() {
+    let mut rig = Rig::new();
+    rig.open(client(10, 4000), 1000);
+    let all = rig::services();
+    let mut without = all.clone();
+    without[0].targets.remove(0);
+    rig.swap(&without);
+    rig.swap(&all);
+    assert_eq!(rig.target_counts(80, Protocol::Tcp, 21).flows_created, 1);
+}
+
+#[test]
+fn flows_follow_a_route_that_changes() {
+    let mut rig = Rig::new();
+    let opened = rig.establish(client(10, 4000), 1000);
+    let mut builder = rig::builder(&rig::ports(), &rig::services());
+    let other = Ipv4Addr::new(10, 2, 0, 2);
+    builder.route(Route {
+        destination: Ipv4Addr::new(10, 1, 0, 0),
+        prefix: 24,
+        port: OUTSIDE,
+        gateway: Some(other),
+    });
+    rig.tables = builder.build(&mut rig.ids, Some(&rig.tables)).unwrap();
+    rig.refresh();
+    rig.answer_arp(OUTSIDE, other, frame::mac(2));
+    assert_eq!(
+        rig.from_target(&opened, ACK, 9001, 1001)[..6],
+        frame::mac(2).0
+    );
+}
+
+#[test]
+fn a_new_mac_of_a_port_is_used_at_once() {
+    let mut rig = Rig::new();
+    let opened = rig.establish(client(10, 4000), 1000);
+    let mut ports = rig::ports();
+    ports[1].mac = frame::mac(0x77);
+    rig.tables = rig::builder(&ports, &rig::services())
+        .build(&mut rig.ids, Some(&rig.tables))
+        .unwrap();
+    assert_eq!(
+        rig.from_client(&opened, ACK, 1001, 9001)[..12],
+        [frame::mac(21).0, frame::mac(0x77).0].concat()
+    );
+}
+
+#[test]
+fn a_port_that_left_the_configuration_is_the_kernels() {
+    let mut rig = Rig::new();
+    let input = from_client(&frame::tcp(client(10, 4000), vip(80), SYN));
+    assert_eq!(
+        rig.try_send(PortIndex(9), input.clone()),
+        (Verdict::Kernel, input)
+    );
+}
+
+fn build(
+    change: impl FnOnce(&mut Vec<dataplane::Port>, &mut Vec<ServiceConfig>, &mut TablesBuilder),
+) -> Result<Tables, TablesError> {
+    let (mut ports, mut services, mut extra) =
+        (rig::ports().to_vec(), rig::services(), Tables::builder());
+    change(&mut ports, &mut services, &mut extra);
+    let mut builder = extra;
+    for port in ports {
+        builder.port(port);
+    }
+    builder.local_ip(rig::LOCAL_IP);
+    for service in services {
+        builder.service(service);
+    }
+    builder.build(&mut Ids::new(&rig::small()), None)
+}
+
+#[test]
+fn what_contradicts_itself_is_no_snapshot() {
+    use TablesError::*;
+    assert!(build(|_, _, _| {}).is_ok());
+    let elsewhere = SocketAddrV4::new(Ipv4Addr::new(192, 168, 0, 1), 80);
+    type Change =
+        Box<dyn FnOnce(&mut Vec<dataplane::Port>, &mut Vec<ServiceConfig>, &mut TablesBuilder)>;
+    let route = |destination, prefix, port, gateway| Route {
+        destination,
+        prefix,
+        port,
+        gateway,
+    };
+    let cases: Vec<(TablesError, Change)> = vec![
+        (
+            DuplicatePort(0),
+            Box::new(|ports, _, _| ports[1].index = OUTSIDE),
+        ),
+        (
+            PortOutOfRange(256),
+            Box::new(|ports, _, _| ports[1].index = PortIndex(256)),
+        ),
+        (
+            BadPrefix {
+                address: rig::INSIDE_ADDRESS,
+                prefix: 33,
+            },
+            Box::new(|ports, _, _| ports[1].prefix = 33),
+        ),
+        (
+            GatewayOffLink {
+                gateway: *elsewhere.ip(),
+                port: 0,
+            },
+            Box::new(move |ports, _, _| ports[0].gateway = Some(*elsewhere.ip())),
+        ),
+        (
+            UnknownPort(7),
+            Box::new(move |_, _, builder| {
+                drop(builder.route(route(Ipv4Addr::UNSPECIFIED, 0, PortIndex(7), None)))
+            }),
+        ),
+        (
+            BadPrefix {
+                address: Ipv4Addr::UNSPECIFIED,
+                prefix: 40,
+            },
+            Box::new(move |_, _, builder| {
+                drop(builder.route(route(Ipv4Addr::UNSPECIFIED, 40, INSIDE, None)))
+            }),
+        ),
+        (
+            AddressInUse(rig::LOCAL_IP),
+            Box::new(|_, services, _| services[0].vip = rig::LOCAL_IP),
+        ),
+        (
+            AddressInUse(rig::LOCAL_IP),
+            Box::new(|_, _, builder| drop(builder.local_ip(rig::LOCAL_IP))),
+        ),
+        (
+            AddressInUse(rig::INSIDE_ADDRESS),
+            Box::new(|_, services, _| services[0].vip = rig::INSIDE_ADDRESS),
+        ),
+        (
+            NotAHost(Ipv4Addr::BROADCAST),
+            Box::new(|_, services, _| services[0].vip = Ipv4Addr::BROADCAST),
+        ),
+        (
+            LocalIpOffLink(*elsewhere.ip()),
+            Box::new(move |ports, _, builder| {
+                ports[0].gateway = None;
+                builder.local_ip(*elsewhere.ip());
+            }),
+        ),
+        (
+            DuplicateService {
+                vip: rig::VIP,
+                protocol: Protocol::Tcp,
+                port: 80,
+            },
+            Box::new(|_, services, _| services.push(services[0].clone())),
+        ),
+        (
+            DuplicateTarget {
+                vip: rig::VIP,
+                port: 80,
+                target: target(21),
+            },
+            Box::new(|_, services, _| services[0].targets.push(up(target(21)))),
+        ),
+        (
+            PortZero(vip(0)),
+            Box::new(|_, services, _| services[0].port = 0),
+        ),
+        (
+            PortZero(SocketAddrV4::new(*target(21).ip(), 0)),
+            Box::new(|_, services, _| services[0].targets[0].address.set_port(0)),
+        ),
+        (
+            NotAHost(Ipv4Addr::new(224, 0, 0, 5)),
+            Box::new(|_, services, _| {
+                services[0].targets[0]
+                    .address
+                    .set_ip(Ipv4Addr::new(224, 0, 0, 5))
+            }),
+        ),
+        (
+            NoRoute(elsewhere),
+            Box::new(move |ports, services, _| {
+                ports[0].gateway = None;
+                services[0].targets[0].address = elsewhere;
+            }),
+        ),
+        (
+            NoLocalIp {
+                target: elsewhere,
+                port: 0,
+            },
+            Box::new(move |_, services, _| services[0].targets[0].address = elsewhere),
+        ),
+        (
+            LimitReached("targets"),
+            Box::new(|_, services, _| {
+                services[0].targets = (1..20).map(|n| up(target(n))).collect()
+            }),
+        ),
+    ];
+    for (expected, change) in cases {
+        assert_eq!(build(change).map(|_| ()), Err(expected));
+    }
+}
+
+#[test]
+fn the_longest_route_wins() {
+    let mut builder = rig::builder(&rig::ports(), &rig::services());
+    let behind = |last| Ipv4Addr::new(10, 3, 0, last);
+    let route = |destination, prefix, last| Route {
+        destination,
+        prefix,
+        port: INSIDE,
+        gateway: Some(behind(last)),
+    };
+    builder.route(route(Ipv4Addr::new(10, 20, 0, 0), 16, 50));
+    builder.route(route(Ipv4Addr::new(10, 20, 30, 0), 24, 51));
+    builder.route(route(Ipv4Addr::new(10, 20, 30, 40), 32, 52));
+    let mut rig = Rig::from(&rig::small(), &builder, 0, 1).resolved();
+    for (address, last) in [
+        (Ipv4Addr::new(10, 20, 1, 1), 50),
+        (Ipv4Addr::new(10, 20, 30, 1), 51),
+        (Ipv4Addr::new(10, 20, 30, 40), 52),
+    ] {
+        let from = SocketAddrV4::new(address, 4000);
+        let (_, sent) = rig.outside(&frame::udp(from, vip(53), b"query"));
+        let answer = frame::udp(
+            target(sent[33]),
+            local(frame::port_word(&sent, 0)),
+            b"answer",
+        );
+        let (port, answer) = rig.inside(&answer, sent[33]);
+        assert_eq!(
+            (port, &answer[..6]),
+            (INSIDE, &frame::mac(last).0[..]),
+            "{address}"
+        );
+    }
+}

@@ -1,1 +1,200 @@
+//! Several workers: whatever queue a frame comes in on, it ends with the worker that owns its flow.
 
+use std::collections::HashMap;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::sync::Arc;
+
+use dataplane::{Counters, Event, Limits, PortIndex, Verdict};
+
+use super::frame::{self, ACK, SYN, mac};
+use super::rig::{
+    self, INSIDE, OUTSIDE, Rig, client, from_client, from_target, local, target, vip,
+};
+
+/// Workers with hand-over between them, and events passed on.
+struct Node {
+    rigs: Vec<Rig>,
+    /// Where the next frame arrives: any queue must do.
+    queue: usize,
+}
+
+impl Node {
+    fn new(workers: u16, limits: &Limits) -> Self {
+        let counters = Arc::new(Counters::new(workers, limits));
+        let builder = rig::builder(&rig::ports(), &rig::services());
+        let rigs = (0..workers)
+            .map(|index| Rig::sharing(limits, &builder, index, &counters))
+            .collect();
+        let mut node = Self { rigs, queue: 0 };
+        for rig in &mut node.rigs {
+            rig.worker.tick(&rig.tables, rig.now, &mut rig.out);
+            rig.out.clear();
+        }
+        // All answers arrive at the first worker; the others hear of them.
+        let answers = [
+            (OUTSIDE, rig::GATEWAY, rig::ROUTER_MAC),
+            (INSIDE, *target(21).ip(), mac(21)),
+            (INSIDE, *target(22).ip(), mac(22)),
+        ];
+        for (port, address, from) in answers {
+            node.rigs[0].answer_arp(port, address, from);
+        }
+        node.pass_events_on();
+        node
+    }
+
+    fn pass_events_on(&mut self) {
+        let events: Vec<Event> = self.rigs.iter_mut().flat_map(|rig| rig.events()).collect();
+        for rig in &mut self.rigs {
+            rig.out.clear();
+            for event in &events {
+                if let Event::Learned { port, address, mac } = event {
+                    rig.worker
+                        .learn(rig.now, *port, *address, *mac, &mut rig.out);
+                }
+            }
+        }
+    }
+
+    /// A frame in on the next queue; who worked on it, where it went and as what.
+    fn send(&mut self, port: PortIndex, frame: Vec<u8>) -> (usize, Verdict, Vec<u8>) {
+        self.queue = (self.queue + 1) % self.rigs.len();
+        let before = frame.clone();
+        let (verdict, frame) = self.rigs[self.queue].try_send(port, frame);
+        let Verdict::Redirect(owner) = verdict else {
+            return (self.queue, verdict, frame);
+        };
+        assert_eq!(frame, before, "a redirected frame is untouched");
+        assert_ne!(usize::from(owner), self.queue);
+        let rig = &mut self.rigs[usize::from(owner)];
+        let (mut frames, mut verdicts) = ([frame], [Verdict::Kernel]);
+        rig.worker.handed_over(
+            &rig.tables,
+            rig.now,
+            port,
+            &mut frames,
+            &mut verdicts,
+            &mut rig.out,
+        );
+        rig.worker.check_invariants();
+        let [frame] = frames;
+        assert!(
+            !matches!(verdicts[0], Verdict::Redirect(_)),
+            "a frame is redirected once"
+        );
+        (usize::from(owner), verdicts[0], frame)
+    }
+}
+
+#[test]
+fn both_directions_and_errors_find_the_owner_from_every_queue() {
+    for workers in 1..=5u16 {
+        let mut node = Node::new(workers, &rig::small());
+        let mut flows_of: HashMap<usize, u32> = HashMap::new();
+        for n in 0..60u8 {
+            let from = client(n, 4000 + u16::from(n));
+            let syn = from_client(&frame::tcp(from, vip(80), SYN).seq(1, 0));
+            let (owner, verdict, sent) = node.send(OUTSIDE, syn.clone());
+            assert_eq!(verdict, Verdict::Transmit(INSIDE));
+            *flows_of.entry(owner).or_default() += 1;
+            let port = frame::port_word(&sent, 0);
+            assert_eq!(
+                usize::from(port % workers),
+                owner,
+                "the local port names the owner"
+            );
+            let answer = frame::tcp(target(sent[33]), local(port), SYN | ACK)
+                .seq(9, frame::tcp_word(&sent, 4) + 1);
+            let lost_in = frame::icmp(
+                Ipv4Addr::new(10, 3, 0, 1),
+                rig::LOCAL_IP,
+                3,
+                1,
+                0,
+                &sent[14..42],
+            );
+            let lost_out = frame::icmp(
+                Ipv4Addr::new(172, 16, 0, 9),
+                rig::VIP,
+                11,
+                0,
+                0,
+                &frame::tcp(vip(80), from, SYN | ACK).ip()[..28],
+            );
+            // From every queue, whatever the NIC thinks.
+            for _ in 0..workers {
+                let by_owner = |node: &mut Node, port, frame, to| {
+                    let (worker, verdict, _) = node.send(port, frame);
+                    assert_eq!((worker, verdict), (owner, Verdict::Transmit(to)));
+                };
+                by_owner(&mut node, INSIDE, from_target(&answer, sent[33]), OUTSIDE);
+                by_owner(&mut node, OUTSIDE, syn.clone(), INSIDE);
+                by_owner(&mut node, INSIDE, from_target(&lost_in, sent[33]), OUTSIDE);
+                by_owner(&mut node, OUTSIDE, from_client(&lost_out), INSIDE);
+            }
+        }
+        for worker in 0..workers {
+            let flows = flows_of.get(&usize::from(worker)).copied().unwrap_or(0);
+            assert!(
+                flows * u32::from(workers) >= 20,
+                "worker {worker} of {workers} has {flows} of 60 flows"
+            );
+            assert_eq!(node.rigs[usize::from(worker)].worker.flow_count(), flows);
+        }
+    }
+}
+
+#[test]
+fn workers_share_the_ports_of_a_target_without_overlap() {
+    let limits = Limits {
+        first_port: 5001,
+        last_port: 5010,
+        flows: 64,
+        ..rig::small()
+    };
+    let mut node = Node::new(3, &limits);
+    let mut ports: Vec<(u8, u16)> = Vec::new();
+    for n in 0..400u32 {
+        let from = SocketAddrV4::new(Ipv4Addr::from_bits(0x0b00_0000 + n), 4000);
+        let (_, verdict, sent) = node.send(
+            OUTSIDE,
+            from_client(&frame::tcp(from, vip(80), SYN).seq(1, 0)),
+        );
+        if verdict == Verdict::Transmit(INSIDE) {
+            ports.push((sent[33], frame::port_word(&sent, 0)));
+        }
+    }
+    ports.sort_unstable();
+    let expected: Vec<(u8, u16)> = [21, 22]
+        .into_iter()
+        .flat_map(|n| (5001..=5010).map(move |port| (n, port)))
+        .collect();
+    assert_eq!(ports, expected, "every port towards every target once");
+}
+
+#[test]
+fn what_is_the_kernels_is_not_redirected() {
+    let mut node = Node::new(4, &rig::small());
+    for n in 0..40 {
+        let own = SocketAddrV4::new(rig::OUTSIDE_ADDRESS, 179);
+        let (_, verdict, _) =
+            node.send(OUTSIDE, from_client(&frame::tcp(client(n, 4000), own, SYN)));
+        assert_eq!(verdict, Verdict::Kernel);
+    }
+    assert!((0..4).all(|index| node.rigs[0].counters.worker(index).redirected == 0));
+}
+
+#[test]
+fn segments_of_no_flow_are_answered_whichever_queue_they_come_in_on() {
+    let mut node = Node::new(3, &rig::small());
+    for n in 0..12 {
+        let (_, verdict, sent) = node.send(
+            OUTSIDE,
+            from_client(&frame::tcp(client(n, 4000), vip(80), ACK).seq(1, 7)),
+        );
+        assert_eq!(
+            (verdict, sent[47]),
+            (Verdict::Transmit(OUTSIDE), frame::RST)
+        );
+    }
+}
