@@ -120,7 +120,9 @@ impl Node {
         let to = self.control.clone().recipient();
         let limit = self.config.workers.stall_limit;
         // The channel holds one, and there is one.
-        let tell = move |worker| drop(ended.try_send(worker));
+        let tell = move |worker| {
+            let _ = ended.try_send(worker);
+        };
         Watchdog::new(self.forwarder.clone(), names, limit, to, tell).start();
     }
 

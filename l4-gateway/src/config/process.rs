@@ -99,7 +99,7 @@ impl WorkersSection {
     }
 
     pub(super) fn parse(root: &mut Table<'_>) -> WorkersSection {
-        const LONGEST_SLEEP: Duration = Duration::from_micros(200);
+        const LONGEST_SLEEP: Duration = Duration::from_millis(1);
         let defaults = WorkersSection {
             cpus: vec![None],
             poll: Poll::Busy,

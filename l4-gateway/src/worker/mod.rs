@@ -114,7 +114,7 @@ pub fn run(parts: WorkerParts) {
         let snapshot = tables.load();
         let mut worked = round.receive(snapshot, now);
         worked |= round.take_over(snapshot, now);
-        worked |= round.from_kernel();
+        worked |= round.take_from_kernel();
         if now.0 >= next_tick {
             next_tick = now.0 + TICK;
             round.tick(snapshot, now, &lessons);
@@ -209,7 +209,7 @@ impl Round {
 
     /// Frames of the kernel behind a port leave by the port as they are.
     #[inline]
-    fn from_kernel(&mut self) -> bool {
+    fn take_from_kernel(&mut self) -> bool {
         let mut worked = false;
         for lane in &mut self.lanes {
             let Some(queue) = lane.exception.as_mut().and_then(|exception| exception.receive.as_mut()) else { continue };

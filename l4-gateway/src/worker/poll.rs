@@ -8,14 +8,18 @@ const PATIENCE: u32 = 256;
 /// The first sleep; each further one is twice as long, up to the limit.
 const FIRST: Duration = Duration::from_micros(10);
 
+/// Traffic that pauses for less than [`DOZE`] is waited for in sleeps of this at most, so that it hardly feels them.
+const SHORT: Duration = Duration::from_micros(200);
+const DOZE: Duration = Duration::from_millis(100);
+
 /// How a worker waits for frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Poll {
     /// Never sleeps: the lowest latency, one whole core.
     Busy,
-    /// Sleeps when idle, this long at most. The longest sleep is what an idle node adds to the first frame's latency.
+    /// Sleeps when idle, 200 us at most between frames of running traffic, longer after 100 ms without any.
     Adaptive {
-        /// Longest sleep.
+        /// Longest sleep: what an idle node adds to the latency of the first frame.
         longest: Duration,
     },
 }
@@ -26,11 +30,13 @@ pub(super) struct Pace {
     poll: Poll,
     empty_rounds: u32,
     next: Duration,
+    /// Time slept since the last frame.
+    slept: Duration,
 }
 
 impl Pace {
     pub(super) fn new(poll: Poll) -> Pace {
-        Pace { poll, empty_rounds: 0, next: FIRST }
+        Pace { poll, empty_rounds: 0, next: FIRST, slept: Duration::ZERO }
     }
 
     /// Says after each round how long to sleep.
@@ -40,14 +46,17 @@ impl Pace {
         if worked {
             self.empty_rounds = 0;
             self.next = FIRST;
+            self.slept = Duration::ZERO;
             return None;
         }
         self.empty_rounds = self.empty_rounds.saturating_add(1);
         if self.empty_rounds < PATIENCE {
             return None;
         }
-        let sleep = self.next.min(longest);
+        let limit = if self.slept < DOZE { SHORT.min(longest) } else { longest };
+        let sleep = self.next.min(limit);
         self.next = (self.next * 2).min(longest);
+        self.slept = self.slept.saturating_add(sleep);
         Some(sleep)
     }
 }
@@ -64,10 +73,12 @@ mod tests {
 
     #[test]
     fn sleeps_grow_to_the_limit_and_end_with_the_first_frame() {
-        let longest = Duration::from_micros(200);
+        let longest = Duration::from_millis(1);
         let mut pace = Pace::new(Poll::Adaptive { longest });
-        let sleeps: Vec<_> = (0..PATIENCE + 8).filter_map(|_| pace.after_round(false)).collect();
+        let sleeps: Vec<_> = (0..PATIENCE + 2000).filter_map(|_| pace.after_round(false)).collect();
         assert_eq!(sleeps[..2], [FIRST, FIRST * 2]);
+        let running: Duration = sleeps.iter().take_while(|sleep| **sleep <= SHORT).sum();
+        assert!(running >= DOZE && running < DOZE + SHORT, "{running:?}");
         assert_eq!(sleeps.last(), Some(&longest));
         assert_eq!(pace.after_round(true), None);
         assert_eq!(pace.after_round(false), None);
