@@ -26,7 +26,10 @@ struct Server {
 
 impl Server {
     fn binary() -> PathBuf {
-        #[expect(clippy::disallowed_methods, reason = "PATH is not configuration of ours")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "PATH is not configuration of ours"
+        )]
         let path = std::env::var_os("PATH").unwrap_or_default();
         let mut places: Vec<PathBuf> = std::env::split_paths(&path).collect();
         places.push("/usr/sbin".into());
