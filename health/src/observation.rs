@@ -76,28 +76,28 @@ impl Observation {
     pub fn on_bus(&mut self, change: &Change, now: Duration, unix_ms: u64) -> Consequences {
         self.expiry.observe(now, change);
         let mut consequences = Consequences::default();
-        let before = self.offered.clone();
         match change {
             Change::Snapshot(records) => {
-                self.offered.clear();
+                let before = std::mem::take(&mut self.offered);
                 for record in records {
                     self.on_record(record, &mut consequences);
                 }
+                consequences.checks_changed = self.offered != before;
             }
             Change::Put(record) => self.on_record(record, &mut consequences),
-            Change::Deleted(key) => self.withdrawn(key),
+            Change::Deleted(key) => consequences.checks_changed = self.withdrawn(key),
             Change::Connected(_) => {}
         }
-        self.settle(&before, unix_ms, consequences)
+        self.settle(unix_ms, consequences)
     }
 
     /// Drops the offers that ran out by `now`.
     pub fn on_time(&mut self, now: Duration, unix_ms: u64) -> Consequences {
-        let before = self.offered.clone();
+        let mut consequences = Consequences::default();
         for key in self.expiry.expired(now) {
-            self.withdrawn(&key);
+            consequences.checks_changed |= self.withdrawn(&key);
         }
-        self.settle(&before, unix_ms, Consequences::default())
+        self.settle(unix_ms, consequences)
     }
 
     /// Takes in what the checker says of a target; the record that tells others, unless the target is gone by now.
@@ -150,7 +150,8 @@ impl Observation {
                     service.from_registrations && service.name == offer.service
                 };
                 if self.services.iter().any(follows) {
-                    self.offered.insert((offer.service.clone(), offer.addr));
+                    consequences.checks_changed |=
+                        self.offered.insert((offer.service.clone(), offer.addr));
                 }
             }
             // Left over from an earlier life of this node, when it had other targets.
@@ -163,20 +164,16 @@ impl Observation {
         }
     }
 
-    fn withdrawn(&mut self, key: &Key) {
-        if let Key::Registration { service, addr } = key {
-            self.offered.remove(&(service.clone(), *addr));
+    /// Whether there was such an offer.
+    fn withdrawn(&mut self, key: &Key) -> bool {
+        match key {
+            Key::Registration { service, addr } => self.offered.remove(&(service.clone(), *addr)),
+            Key::Target { .. } | Key::Node { .. } | Key::Vip { .. } | Key::Drain { .. } => false,
         }
     }
 
-    fn settle(
-        &mut self,
-        before: &BTreeSet<(String, SocketAddr)>,
-        unix_ms: u64,
-        mut consequences: Consequences,
-    ) -> Consequences {
-        if self.offered != *before {
-            consequences.checks_changed = true;
+    fn settle(&mut self, unix_ms: u64, mut consequences: Consequences) -> Consequences {
+        if consequences.checks_changed {
             consequences.delete.extend(self.retarget(unix_ms));
             // A record that came before the offer it belongs to was no left-over.
             consequences

@@ -1,6 +1,9 @@
 //! The checker as its users see it: real targets that come and go, and what is heard of them.
 
-#![allow(clippy::disallowed_methods, reason = "a test that ends soon may listen without a bound")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a test that ends soon may listen without a bound"
+)]
 #![allow(clippy::unwrap_used, clippy::expect_used)] // A test may end on what it did not expect.
 
 use std::future::Future;
