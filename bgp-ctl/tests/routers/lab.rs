@@ -31,6 +31,7 @@ pub(crate) fn in_lab(name: &str, body: impl FnOnce(&str)) {
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr)
     );
+    print!("{text}");
     assert!(
         output.status.success() && text.contains("1 passed"),
         "in the lab:\n{text}"

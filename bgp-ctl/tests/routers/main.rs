@@ -1,10 +1,14 @@
-//! Routing control against a real BIRD, each test in network namespaces of its own. Needs root, iproute2 and bird2.
+//! Routing control against real routers, BIRD and FRR, each test in network namespaces of its own. Needs root, iproute2, bird2, frr.
 
-#![allow(clippy::disallowed_methods, reason = "the test tells its own child process where it is by a variable")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the test tells its own child process where it is by a variable"
+)]
 #![allow(clippy::unwrap_used, clippy::expect_used)] // helpers of tests
 
+mod bird;
+mod frr;
 mod lab;
-mod router;
 #[path = "../running/mod.rs"]
 mod running;
 
@@ -17,8 +21,9 @@ use bgp_ctl::decision::Force;
 use bgp_ctl::session::State;
 use shared::bus::{DrainRecord, Key, Tier};
 
+use bird::Bird;
+use frr::Frr;
 use lab::{ROUTER, in_lab};
-use router::Bird;
 use running::{Running, VIP, node, wait_for};
 
 const PREFIX: &str = "10.0.0.100/32";
@@ -377,6 +382,54 @@ fn the_wrong_as_is_refused_by_the_router_and_explained() {
             assert_ne!(
                 status.neighbours[&Ipv4Addr::new(10, 2, 0, 1)].state,
                 State::Established
+            );
+        },
+    );
+}
+
+#[test]
+fn frr_learns_and_forgets_the_vip_over_a_signed_session() {
+    in_lab(
+        "frr_learns_and_forgets_the_vip_over_a_signed_session",
+        |namespace| {
+            let frr = Frr::start(
+                namespace,
+                65001,
+                65010,
+                &["password s3cret", "ttl-security hops 1"],
+            );
+            let running =
+                Running::start(&toml(65001, "password = \"s3cret\"\nttl_security = true"));
+            running.bus.put(node(2));
+            let route = || frr.ask(&format!("show bgp ipv4 unicast {PREFIX} json"));
+            wait_for("FRR learns the VIP", SOON, || route().contains(PREFIX));
+            let learnt = route();
+            for part in [
+                "\"string\":\"65010\"",
+                "\"metric\":50",
+                "65010:100",
+                "65010:1:2",
+                "\"ip\":\"10.2.0.11\"",
+            ] {
+                assert!(learnt.contains(part), "{part} is missing:\n{learnt}");
+            }
+            running.bus.put(node(0));
+            wait_for("FRR forgets the VIP", SOON, || !route().contains(PREFIX));
+            running.bus.put(node(2));
+            wait_for("FRR learns the VIP again", SOON, || {
+                route().contains(PREFIX)
+            });
+            frr.ask(&format!("clear bgp ipv4 unicast {} soft in", lab::SPEAKER));
+            running.shut_down("so long");
+            wait_for("FRR has heard why", SOON, || {
+                frr.ask(&format!("show bgp neighbors {}", lab::SPEAKER))
+                    .contains("(Cease/Administrative Shutdown)")
+            });
+            assert_eq!(
+                running.status.read().neighbours[&Ipv4Addr::new(10, 2, 0, 1)]
+                    .counts
+                    .notifications_sent,
+                1
             );
         },
     );
