@@ -4,22 +4,35 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
+use tracing::Subscriber;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
 
 use crate::config::sections::{LogFormat, LogSection};
 
 /// Starts logging to standard error, once per process; later calls change nothing (tests start several nodes in one process).
 pub fn init_logs(section: &LogSection) {
+    let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let _already_started =
+        tracing::subscriber::set_global_default(subscriber(section, std::io::stderr, colours));
+}
+
+fn subscriber<W>(
+    section: &LogSection,
+    writer: W,
+    colours: bool,
+) -> Box<dyn Subscriber + Send + Sync>
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
     let filter = EnvFilter::try_new(&section.level).unwrap_or_else(|_| EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr);
-    let _already_started = match section.format {
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
-        LogFormat::Text => builder
-            .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-            .try_init(),
-    };
+        .with_writer(writer);
+    match section.format {
+        LogFormat::Json => Box::new(builder.json().flatten_event(true).finish()),
+        LogFormat::Text => Box::new(builder.with_ansi(colours).finish()),
+    }
 }
 
 /// Upper bounds of histogram buckets for `_seconds` metrics: 0.5 ms to 60 s, about three to a decade.
@@ -138,7 +151,77 @@ pub use __event;
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Result, Write};
+    use std::sync::{Arc, Mutex};
+
     use super::*;
+
+    /// Keeps what is written.
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    fn logged(format: LogFormat, level: &str, log: impl FnOnce()) -> String {
+        let written = Written::default();
+        let section = LogSection {
+            format,
+            level: level.to_owned(),
+        };
+        let writer = written.clone();
+        tracing::subscriber::with_default(subscriber(&section, move || writer.clone(), false), log);
+        let bytes = written.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn json_logs_are_one_object_a_line_even_with_hostile_text() {
+        let lines = logged(LogFormat::Json, "info", || {
+            tracing::info!(peer = "10.0.0.1\n{\"level\":\"ERROR\"}", "hello\nthere");
+            tracing::debug!("not shown");
+        });
+        assert_eq!(lines.lines().count(), 1);
+        let line: serde_json::Value = serde_json::from_str(&lines).unwrap();
+        assert_eq!(
+            (&line["level"], &line["message"]),
+            (&"INFO".into(), &"hello\nthere".into())
+        );
+        assert_eq!(line["peer"], "10.0.0.1\n{\"level\":\"ERROR\"}");
+    }
+
+    #[test]
+    fn text_logs_are_filtered_by_module_and_can_not_be_forged_by_fields() {
+        let lines = logged(LogFormat::Text, "warn,shared=debug", || {
+            tracing::debug!(key = "x\n2026 ERROR forged", "shown");
+            tracing::info!(target: "other", "not shown");
+        });
+        assert_eq!(lines.lines().count(), 1, "{lines}");
+        assert!(lines.contains("DEBUG") && lines.contains("shown") && !lines.contains("not shown"));
+    }
+
+    #[test]
+    fn a_flood_of_lines_is_one_line_with_a_count() {
+        let flood = || {
+            for number in 0..1000 {
+                crate::log_at_most_every!(
+                    Duration::from_secs(3600),
+                    tracing::Level::WARN,
+                    number,
+                    "garbage"
+                );
+            }
+        };
+        assert_eq!(logged(LogFormat::Text, "info", flood).lines().count(), 1);
+    }
 
     #[test]
     fn one_line_passes_per_interval_and_the_rest_are_counted() {
