@@ -103,6 +103,8 @@ pub(crate) const NEIGHBOUR_REACHABLE: u64 = 30_000;
 pub(crate) const NEIGHBOUR_RETRANSMIT: u64 = 1000;
 /// Requests sent before a new next hop counts as not answering.
 pub(crate) const NEIGHBOUR_REQUESTS: u8 = 3;
+/// A frame that waited longer for its next hop is dropped, milliseconds.
+pub(crate) const NEIGHBOUR_HOLD: u64 = NEIGHBOUR_REQUESTS as u64 * NEIGHBOUR_RETRANSMIT;
 /// Unicast, then broadcast requests sent before a known next hop is given up.
 pub(crate) const NEIGHBOUR_PROBES: u8 = 6;
 /// How many of [`NEIGHBOUR_PROBES`] go to the address known so far.

@@ -21,7 +21,7 @@ use crate::counters::{Cells, WorkerCount};
 use crate::emitted::{Emitted, Event};
 use crate::flow::{Index, NONE};
 use crate::limits::{
-    Limits, NEIGHBOUR_BUDGET, NEIGHBOUR_FAILED, NEIGHBOUR_IDLE, NEIGHBOUR_PROBES,
+    Limits, NEIGHBOUR_BUDGET, NEIGHBOUR_FAILED, NEIGHBOUR_HOLD, NEIGHBOUR_IDLE, NEIGHBOUR_PROBES,
     NEIGHBOUR_REACHABLE, NEIGHBOUR_REQUESTS, NEIGHBOUR_RETRANSMIT, NEIGHBOUR_UNICAST_PROBES,
 };
 use crate::secret::Secret;
@@ -176,7 +176,7 @@ impl Neighbours {
         if self.entries[usize::from(slot)].requests == 0 {
             self.ask(tables, now, usize::from(slot), out, cells);
         }
-        if self.held.push(slot, frame) {
+        if self.held.push(slot, frame, now.millis()) {
             Waiting::Held
         } else {
             Waiting::NoRoom
@@ -202,7 +202,12 @@ impl Neighbours {
         entry.requests = 0;
         entry.due = now.millis() + NEIGHBOUR_REACHABLE;
         let (header, port) = (entry.header, entry.port);
-        self.held.release(slot, |frame| {
+        self.held.release(slot, |frame, since| {
+            // Its flow may be gone and its port another's by now (the clock leapt, or nobody ran the timers).
+            if now.millis() - since > NEIGHBOUR_HOLD {
+                cells.worker(WorkerCount::HeldDropped, 1);
+                return;
+            }
             if let Some(place) = frame.get_mut(..12) {
                 place.copy_from_slice(&header);
             }
@@ -339,7 +344,7 @@ impl Neighbours {
 
     fn drop_held(&mut self, at: usize, cells: &Cells) {
         self.held
-            .release(at as u16, |_| cells.worker(WorkerCount::HeldDropped, 1));
+            .release(at as u16, |_, _| cells.worker(WorkerCount::HeldDropped, 1));
     }
 
     /// Frees the slot of the neighbour used longest ago among a few, if nothing waits for it.

@@ -7,13 +7,22 @@ const END: u16 = u16::MAX;
 /// The buffers.
 pub(super) struct Held {
     bytes: Box<[u8]>,
-    /// By buffer: length of the frame, and the next buffer of its queue or of the free ones.
-    buffers: Box<[(usize, u16)]>,
+    buffers: Box<[Buffer]>,
     free: u16,
     /// By neighbour.
     queues: Box<[Queue]>,
     size: usize,
     per_neighbour: u16,
+}
+
+#[derive(Clone, Copy)]
+struct Buffer {
+    /// Bytes of the frame.
+    length: usize,
+    /// The next of its queue, or of the free ones.
+    next: u16,
+    /// When it was filled, milliseconds.
+    since: u64,
 }
 
 #[derive(Clone, Copy)]
@@ -35,7 +44,13 @@ impl Held {
         let next = |at: u16| if at + 1 == count { END } else { at + 1 };
         Self {
             bytes: vec![0; usize::from(count) * limits.held_bytes].into_boxed_slice(),
-            buffers: (0..count).map(|at| (0, next(at))).collect(),
+            buffers: (0..count)
+                .map(|at| Buffer {
+                    length: 0,
+                    next: next(at),
+                    since: 0,
+                })
+                .collect(),
             free: if count == 0 { END } else { 0 },
             queues: vec![EMPTY; usize::from(neighbours)].into_boxed_slice(),
             size: limits.held_bytes,
@@ -44,7 +59,7 @@ impl Held {
     }
 
     /// Copies a frame to the end of a neighbour's queue; false without room.
-    pub(super) fn push(&mut self, neighbour: u16, frame: &[u8]) -> bool {
+    pub(super) fn push(&mut self, neighbour: u16, frame: &[u8], now: u64) -> bool {
         let queue = &mut self.queues[usize::from(neighbour)];
         let at = self.free;
         if at == END || queue.count >= self.per_neighbour || frame.len() > self.size {
@@ -52,26 +67,34 @@ impl Held {
         }
         let start = usize::from(at) * self.size;
         self.bytes[start..start + frame.len()].copy_from_slice(frame);
-        self.free = self.buffers[usize::from(at)].1;
-        self.buffers[usize::from(at)] = (frame.len(), END);
+        self.free = self.buffers[usize::from(at)].next;
+        self.buffers[usize::from(at)] = Buffer {
+            length: frame.len(),
+            next: END,
+            since: now,
+        };
         match queue.last {
             END => queue.first = at,
-            last => self.buffers[usize::from(last)].1 = at,
+            last => self.buffers[usize::from(last)].next = at,
         }
         queue.last = at;
         queue.count += 1;
         true
     }
 
-    /// Takes all frames of a neighbour out, in order.
-    pub(super) fn release(&mut self, neighbour: u16, mut take: impl FnMut(&mut [u8])) {
+    /// Takes all frames of a neighbour out, in order, each with the millisecond it came.
+    pub(super) fn release(&mut self, neighbour: u16, mut take: impl FnMut(&mut [u8], u64)) {
         let queue = std::mem::replace(&mut self.queues[usize::from(neighbour)], EMPTY);
         let mut at = queue.first;
         while at != END {
-            let (length, next) = self.buffers[usize::from(at)];
+            let Buffer {
+                length,
+                next,
+                since,
+            } = self.buffers[usize::from(at)];
             let start = usize::from(at) * self.size;
-            take(&mut self.bytes[start..start + length]);
-            self.buffers[usize::from(at)] = (0, self.free);
+            take(&mut self.bytes[start..start + length], since);
+            self.buffers[usize::from(at)].next = self.free;
             self.free = at;
             at = next;
         }
@@ -87,7 +110,7 @@ impl Held {
         while free != END {
             seen += 1;
             assert!(seen <= self.buffers.len(), "the free buffers are a ring");
-            free = self.buffers[usize::from(free)].1;
+            free = self.buffers[usize::from(free)].next;
         }
         let waiting: usize = self
             .queues

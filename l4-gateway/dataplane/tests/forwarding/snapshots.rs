@@ -21,7 +21,7 @@ fn flows_stay_where_they_are_when_targets_go() {
         ("down", |targets| targets[0].up = false),
         ("draining", |targets| targets[0].draining = true),
         ("weight 0", |targets| targets[0].weight = 0),
-        ("removed", |targets| drop(targets.remove(0))),
+        ("removed", |targets| _ = targets.remove(0)),
     ];
     for (description, change) in changes {
         services[0].targets = rig::services()[0].targets.clone();
@@ -204,7 +204,7 @@ fn what_contradicts_itself_is_no_snapshot() {
         (
             UnknownPort(7),
             Box::new(move |_, _, builder| {
-                drop(builder.route(route(Ipv4Addr::UNSPECIFIED, 0, PortIndex(7), None)))
+                _ = builder.route(route(Ipv4Addr::UNSPECIFIED, 0, PortIndex(7), None))
             }),
         ),
         (
@@ -213,7 +213,7 @@ fn what_contradicts_itself_is_no_snapshot() {
                 prefix: 40,
             },
             Box::new(move |_, _, builder| {
-                drop(builder.route(route(Ipv4Addr::UNSPECIFIED, 40, INSIDE, None)))
+                _ = builder.route(route(Ipv4Addr::UNSPECIFIED, 40, INSIDE, None))
             }),
         ),
         (
@@ -222,7 +222,7 @@ fn what_contradicts_itself_is_no_snapshot() {
         ),
         (
             AddressInUse(rig::LOCAL_IP),
-            Box::new(|_, _, builder| drop(builder.local_ip(rig::LOCAL_IP))),
+            Box::new(|_, _, builder| _ = builder.local_ip(rig::LOCAL_IP)),
         ),
         (
             AddressInUse(rig::INSIDE_ADDRESS),
