@@ -46,6 +46,7 @@ enum Own {
     #[command(flatten)]
     Shared(Action),
     /// Print the sessions of the running process as a table
+    #[command(alias = "neighbors")]
     Neighbours,
     /// Force a VIP of the running process, or leave it to the facts again
     Force {

@@ -434,3 +434,15 @@ fn frr_learns_and_forgets_the_vip_over_a_signed_session() {
         },
     );
 }
+
+#[test]
+fn frr_as_internal_router_is_told_local_pref() {
+    in_lab("frr_as_internal_router_is_told_local_pref", |namespace| {
+        let frr = Frr::start(namespace, 65010, 65010, &[]);
+        let running = Running::start(&toml(65010, "local_pref = 250"));
+        running.bus.put(node(2));
+        let route = || frr.ask(&format!("show bgp ipv4 unicast {PREFIX} json"));
+        wait_for("FRR learns the VIP", SOON, || route().contains(PREFIX));
+        assert!(route().contains("\"locPrf\":250"), "{}", route());
+    });
+}
