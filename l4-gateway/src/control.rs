@@ -55,6 +55,8 @@ pub struct Control {
     load: f64,
     /// What others were told last.
     told: Option<NodeRecord>,
+    /// What has changed since the last snapshot was built.
+    unsettled: Changed,
 }
 
 /// Whether frames can be forwarded, and what is in the way.
@@ -112,6 +114,7 @@ impl Control {
             stopping: false,
             load: 0.0,
             told: None,
+            unsettled: Changed::Nothing,
         }
     }
 
@@ -318,20 +321,35 @@ impl Control {
         changed
     }
 
-    /// What follows from a change.
+    /// Notes a change; what concerns the node alone is told at once.
     fn after(&mut self, changed: Changed, actions: &mut Vec<Action>) {
+        self.unsettled |= changed;
+        if changed == Changed::Node {
+            actions.extend(self.told_if_changed());
+        }
+    }
+
+    /// Whether [`Control::settle`] has something to do.
+    pub fn is_unsettled(&self) -> bool {
+        self.unsettled >= Changed::States
+    }
+
+    /// Makes one snapshot of all that changed since the last. It costs time in proportion to all targets, so whoever calls it sees to it
+    /// that a stream of changes does not become a stream of snapshots.
+    pub fn settle(&mut self) -> Vec<Action> {
+        let changed = std::mem::replace(&mut self.unsettled, Changed::Nothing);
+        let mut actions = Vec::new();
         if changed >= Changed::States {
             match self.build() {
                 Ok(tables) => actions.push(Action::Publish(tables)),
                 Err(error) => actions.push(Action::Warn(format!("the tables stay as they are: {error}"))),
             }
+            actions.extend(self.told_if_changed());
         }
         if changed >= Changed::Targets {
             actions.push(Action::Check(self.checks()));
         }
-        if changed >= Changed::Node {
-            actions.extend(self.told_if_changed());
-        }
+        actions
     }
 
     fn build(&mut self) -> Result<Tables, TablesError> {

@@ -20,6 +20,11 @@ use crate::worker::{News, Times};
 /// How often time is passed on: offers expire, others hear of this node.
 const TICK: Duration = Duration::from_secs(1);
 
+/// Between two snapshots at least; and as many times as long as the last one took to build, so that building takes a fifth of the
+/// control side's time at most.
+const PAUSE: Duration = Duration::from_millis(5);
+const PAUSE_FACTOR: u32 = 4;
+
 /// What the control side knows, for `/status` and metrics.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct View {
@@ -109,6 +114,9 @@ pub struct ControlPlane {
     published_at: Option<Vec<u64>>,
     /// The workers' times at the last tick.
     times: Vec<Times>,
+    /// When the next snapshot may be built, and whether it is set to be.
+    next_snapshot: Duration,
+    snapshot_due: bool,
 }
 
 impl ControlPlane {
@@ -118,8 +126,46 @@ impl ControlPlane {
         ControlPlane::create(|context| {
             let checker = Checker::new(context.address().recipient()).start();
             let times = forwarder.worker_states().iter().map(|state| state.times()).collect();
-            ControlPlane { control, forwarder, bus, checker, board, retired: VecDeque::new(), published_at: None, times }
+            ControlPlane {
+                control,
+                forwarder,
+                bus,
+                checker,
+                board,
+                retired: VecDeque::new(),
+                published_at: None,
+                times,
+                next_snapshot: Duration::ZERO,
+                snapshot_due: false,
+            }
         })
+    }
+
+    /// Carries out what follows from an input, and has a snapshot built soon if one is needed.
+    fn follow(&mut self, actions: Vec<Action>, context: &mut Context<ControlPlane>) {
+        self.carry_out(actions);
+        if self.control.is_unsettled() && !self.snapshot_due {
+            match self.next_snapshot.checked_sub(monotonic()) {
+                None | Some(Duration::ZERO) => self.settle(),
+                Some(wait) => {
+                    self.snapshot_due = true;
+                    context.run_later(wait, |control, _| {
+                        control.snapshot_due = false;
+                        control.settle();
+                    });
+                }
+            }
+        }
+        self.show();
+    }
+
+    fn settle(&mut self) {
+        let began = monotonic();
+        let actions = self.control.settle();
+        self.carry_out(actions);
+        self.show();
+        let now = monotonic();
+        self.next_snapshot = now + PAUSE.max((now - began) * PAUSE_FACTOR);
     }
 
     fn carry_out(&mut self, actions: Vec<Action>) {
@@ -134,7 +180,6 @@ impl ControlPlane {
                 }
             }
         }
-        self.show();
     }
 
     fn publish(&mut self, tables: Tables) {
@@ -148,12 +193,12 @@ impl ControlPlane {
         self.forwarder.worker_states().iter().map(|state| state.heartbeat()).collect()
     }
 
-    fn tick(&mut self, _: &mut Context<ControlPlane>) {
+    fn tick(&mut self, context: &mut Context<ControlPlane>) {
         let times: Vec<Times> = self.forwarder.worker_states().iter().map(|state| state.times()).collect();
         let load = times.iter().zip(&self.times).map(|(now, before)| now.busy_share_since(before)).fold(0.0, f64::max);
         self.times = times;
         let actions = self.control.tick(monotonic(), load);
-        self.carry_out(actions);
+        self.follow(actions, context);
         self.tidy();
     }
 
@@ -218,7 +263,7 @@ impl Actor for ControlPlane {
 
     fn started(&mut self, context: &mut Context<ControlPlane>) {
         let actions = self.control.begin();
-        self.carry_out(actions);
+        self.follow(actions, context);
         // One watch for all: a snapshot of it is complete, so what it lacks is known to be missing.
         self.bus.watch(Prefix::All, context.address().recipient());
         context.run_interval(TICK, ControlPlane::tick);
@@ -228,10 +273,10 @@ impl Actor for ControlPlane {
 impl Handler<Change> for ControlPlane {
     type Result = ();
 
-    fn handle(&mut self, change: Change, _: &mut Context<ControlPlane>) {
+    fn handle(&mut self, change: Change, context: &mut Context<ControlPlane>) {
         let actions = self.control.bus(monotonic(), &change);
-        if !actions.is_empty() {
-            self.carry_out(actions);
+        if !actions.is_empty() || self.control.is_unsettled() {
+            self.follow(actions, context);
         }
     }
 }
@@ -239,27 +284,27 @@ impl Handler<Change> for ControlPlane {
 impl Handler<Transition> for ControlPlane {
     type Result = ();
 
-    fn handle(&mut self, transition: Transition, _: &mut Context<ControlPlane>) {
+    fn handle(&mut self, transition: Transition, context: &mut Context<ControlPlane>) {
         let actions = self.control.health(unix_ms(), &transition);
-        self.carry_out(actions);
+        self.follow(actions, context);
     }
 }
 
 impl Handler<PulseIs> for ControlPlane {
     type Result = ();
 
-    fn handle(&mut self, PulseIs(pulse): PulseIs, _: &mut Context<ControlPlane>) {
+    fn handle(&mut self, PulseIs(pulse): PulseIs, context: &mut Context<ControlPlane>) {
         let actions = self.control.pulse_is(pulse);
-        self.carry_out(actions);
+        self.follow(actions, context);
     }
 }
 
 impl Handler<Stop> for ControlPlane {
     type Result = ();
 
-    fn handle(&mut self, _: Stop, _: &mut Context<ControlPlane>) {
+    fn handle(&mut self, _: Stop, context: &mut Context<ControlPlane>) {
         let actions = self.control.stop();
-        self.carry_out(actions);
+        self.follow(actions, context);
     }
 }
 
