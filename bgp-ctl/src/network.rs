@@ -197,3 +197,89 @@ fn set_ttl(socket: &Socket, ttl: Ttl) -> Result<(), Error> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let ours = TcpStream::connect(listener.local_addr().unwrap())
+            .await
+            .unwrap();
+        (ours, listener.accept().await.unwrap().0)
+    }
+
+    fn nothing(_: Bytes) -> std::future::Ready<()> {
+        std::future::ready(())
+    }
+
+    #[tokio::test]
+    async fn the_end_of_the_queue_closes_after_everything_is_written() {
+        let (ours, mut theirs) = pair().await;
+        let (queue, receiver) = mpsc::channel(4);
+        queue.try_send(Bytes::from_static(b"last ")).unwrap();
+        queue.try_send(Bytes::from_static(b"words")).unwrap();
+        drop(queue);
+        // Unread bytes of theirs would turn our close into a reset, and the last words would be lost.
+        theirs.write_all(&[1; 1000]).await.unwrap();
+        let mut heard = Vec::new();
+        let listening = async {
+            let read = theirs.read_to_end(&mut heard).await;
+            drop(theirs);
+            read
+        };
+        let (carried, read) = tokio::join!(carry(ours, receiver, CLOSE_WAIT, nothing), listening);
+        assert!(carried.is_ok() && read.is_ok(), "{carried:?} {read:?}");
+        assert_eq!(heard, b"last words");
+    }
+
+    #[tokio::test]
+    async fn a_neighbour_that_takes_nothing_is_given_up() {
+        let (ours, _theirs) = pair().await;
+        let (queue, receiver) = mpsc::channel(4);
+        queue.try_send(Bytes::from(vec![0; 64 << 20])).unwrap();
+        let ended = carry(ours, receiver, Duration::from_millis(200), nothing).await;
+        assert!(matches!(ended, Err(Error::SendHold(_))), "{ended:?}");
+    }
+
+    #[tokio::test]
+    async fn a_closed_connection_is_not_read_for_ever() {
+        let (ours, mut theirs) = pair().await;
+        let (queue, receiver) = mpsc::channel::<Bytes>(1);
+        drop(queue);
+        let flood =
+            tokio::spawn(async move { while theirs.write_all(&[0; 65536]).await.is_ok() {} });
+        let start = Instant::now();
+        assert!(carry(ours, receiver, CLOSE_WAIT, nothing).await.is_ok());
+        assert!(
+            start.elapsed() < CLOSE_WAIT,
+            "cut off by amount, not only by time"
+        );
+        flood.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn reading_waits_for_what_was_read_to_be_handled() {
+        let (ours, mut theirs) = pair().await;
+        let (_queue, receiver) = mpsc::channel::<Bytes>(1);
+        let handled = Cell::new(0usize);
+        let never = |bytes: Bytes| {
+            handled.set(handled.get() + bytes.len());
+            std::future::pending()
+        };
+        theirs.write_all(&[0; 10 * READ]).await.unwrap();
+        let _ = timeout(
+            Duration::from_millis(200),
+            carry(ours, receiver, CLOSE_WAIT, never),
+        )
+        .await;
+        assert!(
+            (1..=2 * READ).contains(&handled.get()),
+            "{} bytes taken",
+            handled.get()
+        );
+    }
+}

@@ -49,7 +49,7 @@ pub struct NeighbourStatus {
     pub remote_as: u32,
     /// Where the session stands.
     pub state: State,
-    /// How long it has stood there when last reported, in seconds of `since_unix_ms` to now.
+    /// Since when, in milliseconds of Unix time.
     pub since_unix_ms: u64,
     /// The neighbour's BGP identifier, while connected.
     pub router_id: Option<Ipv4Addr>,

@@ -9,6 +9,9 @@
 //! learns nothing.
 
 mod codec;
+mod collision;
+mod events;
+mod inbound;
 mod rib_out;
 mod timers;
 
@@ -21,15 +24,11 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use rustbgpd_fsm::{Action as Do, Event, PeerConfig, SessionState, TimerType};
 use rustbgpd_wire::notification::{NotificationCode, encode_shutdown_communication};
-use rustbgpd_wire::{
-    Afi, DecodeError, ErrorDisposition, Message, NotificationMessage, OpenMessage,
-    RouteRefreshMessage, RouteRefreshSubtype, Safi, UpdateMessage, decode_message,
-    peek_message_length,
-};
-use serde::Serialize;
+use rustbgpd_wire::{Afi, Message, NotificationMessage, Safi};
 
 use crate::route::{Attributes, Community};
 use codec::Egress;
+pub use events::{Action, Counts, Input, State};
 pub use rib_out::{Changes, RibOut};
 use timers::{Expired, Jitter, Timers, backoff};
 
@@ -65,88 +64,6 @@ pub struct SessionSettings {
     pub communities: Vec<Community>,
     /// Seed of the timer jitter.
     pub seed: u64,
-}
-
-/// What can happen to a session.
-#[derive(Debug, Clone, Copy)]
-pub enum Input<'a> {
-    /// Bring the session up, and again whenever it fails.
-    Start,
-    /// Take it down for good: withdrawals, Cease/Administrative Shutdown with this text (RFC 9003), close.
-    Stop(&'a str),
-    /// The connection asked for by [`Action::Connect`] is there; our address of it.
-    Connected(Ipv4Addr),
-    /// The neighbour has opened a connection; our address of it. It waits until accepted or refused, and takes the place of one
-    /// that waits already.
-    Incoming(Ipv4Addr),
-    /// Connecting failed, or the session's connection is gone; why.
-    Lost(&'a str),
-    /// Bytes from the session's connection.
-    Received(&'a [u8]),
-    /// Announcements and withdrawals have been made: tell the neighbour, all in as few messages as they fit.
-    Routes,
-    /// A deadline may have passed.
-    Tick,
-}
-
-/// What the owner of a session has to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Action {
-    /// Open a connection to the neighbour, giving up an earlier attempt.
-    Connect,
-    /// The waiting connection becomes the session's; an attempt of our own is given up.
-    AcceptIncoming,
-    /// Write this to the waiting connection and close it.
-    RefuseIncoming(Bytes),
-    /// Write one message to the session's connection.
-    Send(Bytes),
-    /// Close the session's connection once everything sent is written; give up an attempt.
-    Close,
-    /// The session is established.
-    Up,
-    /// The established session has ended; why.
-    Down(String),
-}
-
-/// Where a session stands (RFC 4271 8.2.2).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum State {
-    /// Not running, or waiting before the next attempt after an error.
-    Idle,
-    /// Connecting.
-    Connect,
-    /// Waiting to connect again, or for the neighbour to connect.
-    Active,
-    /// Connected, OPEN sent.
-    OpenSent,
-    /// OPENs exchanged, waiting for the first KEEPALIVE.
-    OpenConfirm,
-    /// Routes flow.
-    Established,
-}
-
-/// Counts since the process started.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct Counts {
-    /// Messages from the neighbour that were framed correctly.
-    pub messages_received: u64,
-    /// Messages written to the neighbour.
-    pub messages_sent: u64,
-    /// UPDATEs among the messages sent.
-    pub updates_sent: u64,
-    /// UPDATEs with an error that RFC 7606 lets the session survive.
-    pub malformed_updates: u64,
-    /// NOTIFICATIONs sent because of what the neighbour sent: bad header, bad OPEN, UPDATE beyond repair, wrong order.
-    pub protocol_errors: u64,
-    /// NOTIFICATIONs received.
-    pub notifications_received: u64,
-    /// NOTIFICATIONs sent.
-    pub notifications_sent: u64,
-    /// Times the session was established.
-    pub established: u64,
-    /// Times the hold timer ran out.
-    pub hold_timer_expired: u64,
 }
 
 /// One BGP session and what its neighbour has been told.
@@ -345,144 +262,6 @@ impl Session {
         }
     }
 
-    fn received(&mut self, now: Instant, bytes: &[u8], out: &mut Vec<Action>) {
-        if self.local.is_none() {
-            return;
-        }
-        self.inbox.extend_from_slice(bytes);
-        // An event may end the connection; what else had arrived on it is void then.
-        while self.local.is_some() {
-            match peek_message_length(&self.inbox, self.largest_message) {
-                Ok(Some(length)) if self.inbox.len() >= usize::from(length) => {
-                    let frame = self.inbox.split_to(usize::from(length)).freeze();
-                    self.counts.messages_received += 1;
-                    self.message(now, frame, out);
-                }
-                Ok(_) => break,
-                Err(error) => self.broken(now, error, out),
-            }
-        }
-        self.answer_refresh(out);
-    }
-
-    fn message(&mut self, now: Instant, mut frame: Bytes, out: &mut Vec<Action>) {
-        match decode_message(&mut frame, self.largest_message) {
-            Ok(Message::Open(open)) => self.open(now, open, out),
-            Ok(Message::Keepalive) => self.event(now, Event::KeepaliveReceived, out),
-            Ok(Message::Notification(notification)) => {
-                self.counts.notifications_received += 1;
-                self.last_error =
-                    Some(format!("neighbour sent {}", codec::describe(&notification)));
-                self.event(now, Event::NotificationReceived(notification), out);
-            }
-            Ok(Message::Update(update)) => self.update(now, &update, out),
-            Ok(Message::RouteRefresh(refresh)) => self.route_refresh(now, &refresh, out),
-            // The enum is open: a kind of message that isn't known here is one the neighbour may not send.
-            Ok(_) => self.broken(now, DecodeError::UnknownMessageType(0), out),
-            Err(error) => self.broken(now, error, out),
-        }
-    }
-
-    fn open(&mut self, now: Instant, open: OpenMessage, out: &mut Vec<Action>) {
-        let identifier = open.bgp_identifier;
-        self.event(now, Event::OpenReceived(open), out);
-        if self.state() == State::OpenConfirm {
-            self.peer_id = Some(identifier);
-            if let Some(negotiated) = self.fsm.negotiated() {
-                self.enhanced_refresh = negotiated.peer_enhanced_route_refresh;
-                if negotiated.peer_extended_message {
-                    // RFC 8654 4: we offered it, so from here on we have to take it.
-                    self.largest_message = rustbgpd_wire::EXTENDED_MAX_MESSAGE_LEN;
-                }
-            }
-        }
-    }
-
-    fn update(&mut self, now: Instant, update: &UpdateMessage, out: &mut Vec<Action>) {
-        let Some(four_octet_as) = self.egress.as_ref().map(|egress| egress.four_octet_as) else {
-            // Not established: a finite state machine error (RFC 4271 6.6).
-            return self.event(now, Event::UpdateReceived, out);
-        };
-        let parsed = match update.parse_revised(four_octet_as, self.internal(), false, &[]) {
-            Ok(parsed) => parsed,
-            Err(error) => return self.broken(now, error, out),
-        };
-        // RFC 7606 3 (h): the strongest of several errors decides. Routes are dropped in any case, so treat-as-withdraw and
-        // attribute discard both come down to counting.
-        match parsed
-            .malformed
-            .iter()
-            .max_by_key(|malformed| malformed.disposition)
-        {
-            Some(worst) if worst.disposition == ErrorDisposition::SessionReset => {
-                let error = worst.error.clone();
-                self.broken(now, error, out);
-            }
-            worst => {
-                if let Some(worst) = worst {
-                    self.counts.malformed_updates += 1;
-                    tracing::debug!(attribute = worst.type_code, error = %worst.error, "malformed UPDATE survived (RFC 7606)");
-                }
-                self.event(now, Event::UpdateReceived, out);
-            }
-        }
-    }
-
-    fn route_refresh(
-        &mut self,
-        now: Instant,
-        refresh: &RouteRefreshMessage,
-        out: &mut Vec<Action>,
-    ) {
-        if self.state() != State::Established {
-            return self.event(
-                now,
-                Event::RouteRefreshReceived {
-                    afi: Afi::Ipv4,
-                    safi: Safi::Unicast,
-                },
-                out,
-            );
-        }
-        // RFC 2918 4: a family that wasn't negotiated is ignored; so are the neighbour's own markers (RFC 7313 4).
-        if (refresh.afi(), refresh.safi()) != (Some(Afi::Ipv4), Some(Safi::Unicast))
-            || refresh.subtype() != RouteRefreshSubtype::Normal
-        {
-            return;
-        }
-        self.event(
-            now,
-            Event::RouteRefreshReceived {
-                afi: Afi::Ipv4,
-                safi: Safi::Unicast,
-            },
-            out,
-        );
-        self.refresh_due = true;
-    }
-
-    /// Answers ROUTE-REFRESH once, however often it was asked for in what has just been read: an answer may be long, a question is
-    /// 23 octets.
-    fn answer_refresh(&mut self, out: &mut Vec<Action>) {
-        if !std::mem::take(&mut self.refresh_due) || self.egress.is_none() {
-            return;
-        }
-        let changes = self.rib.take_all();
-        if self.enhanced_refresh {
-            self.send(codec::refresh_marker(RouteRefreshSubtype::BoRR), out);
-        }
-        self.send_changes(&changes, out);
-        if self.enhanced_refresh {
-            self.send(codec::refresh_marker(RouteRefreshSubtype::EoRR), out);
-        }
-    }
-
-    /// The neighbour broke the protocol: NOTIFICATION, close, try again later.
-    fn broken(&mut self, now: Instant, error: DecodeError, out: &mut Vec<Action>) {
-        self.last_error = Some(format!("neighbour broke the protocol: {error}"));
-        self.event(now, Event::DecodeError(error), out);
-    }
-
     fn event(&mut self, now: Instant, event: Event, out: &mut Vec<Action>) {
         let tcp_failed = matches!(event, Event::TcpConnectionFails);
         let todo = self.fsm.handle_event(event);
@@ -647,78 +426,6 @@ impl Session {
         if let Some(message) = message {
             self.counts.messages_sent += 1;
             out.push(Action::Send(message));
-        }
-    }
-
-    /// Decides about a second connection, as soon as it can be decided.
-    fn settle_waiting(&mut self, now: Instant, out: &mut Vec<Action>) {
-        let Some(local) = self.waiting else { return };
-        let refuse = |subcode| codec::cease(subcode).map(Action::RefuseIncoming);
-        match self.state() {
-            State::Connect | State::Active => self.take_waiting(now, local, out),
-            // Both connections come from the neighbour: it has given up the older one.
-            State::OpenSent | State::OpenConfirm if self.accepted => {
-                self.switch_to_waiting(now, local, out)
-            }
-            // Ours waits for the neighbour's identifier, which its OPEN will bring.
-            State::OpenSent => {}
-            State::OpenConfirm if self.neighbours_connection_wins() => {
-                self.switch_to_waiting(now, local, out)
-            }
-            State::OpenConfirm | State::Established => {
-                self.waiting = None;
-                out.extend(refuse(codec::COLLISION));
-            }
-            State::Idle => {
-                self.waiting = None;
-                out.extend(refuse(codec::REJECTED));
-            }
-        }
-    }
-
-    /// RFC 4271 6.8: the connection opened by the speaker with the higher identifier lives; RFC 6286 2.3: equal identifiers
-    /// are told apart by the AS number.
-    fn neighbours_connection_wins(&self) -> bool {
-        let theirs = (self.peer_id.map(u32::from), self.settings.remote_as);
-        let ours = (
-            Some(u32::from(self.settings.router_id)),
-            self.settings.local_as,
-        );
-        theirs > ours
-    }
-
-    fn take_waiting(&mut self, now: Instant, local: Ipv4Addr, out: &mut Vec<Action>) {
-        self.waiting = None;
-        self.local = Some(local);
-        self.accepted = true;
-        out.push(Action::AcceptIncoming);
-        self.event(now, Event::TcpConnectionAcknowledged, out);
-    }
-
-    fn switch_to_waiting(&mut self, now: Instant, local: Ipv4Addr, out: &mut Vec<Action>) {
-        self.counts.notifications_sent += 1;
-        self.send(codec::cease(codec::COLLISION), out);
-        out.push(Action::Close);
-        // The machine knows one connection only: it is led back to Active, and what it wants done on the way is void.
-        let _ = self.fsm.handle_event(Event::TcpConnectionFails);
-        if self.fsm.state() == SessionState::Idle {
-            let _ = self.fsm.handle_event(Event::ManualStart);
-        }
-        self.timers.stop_connection();
-        self.disconnected();
-        self.take_waiting(now, local, out);
-    }
-}
-
-impl From<SessionState> for State {
-    fn from(state: SessionState) -> Self {
-        match state {
-            SessionState::Idle => Self::Idle,
-            SessionState::Connect => Self::Connect,
-            SessionState::Active => Self::Active,
-            SessionState::OpenSent => Self::OpenSent,
-            SessionState::OpenConfirm => Self::OpenConfirm,
-            SessionState::Established => Self::Established,
         }
     }
 }
