@@ -33,6 +33,9 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// under way, and clients don't repeat a request lost on a new connection.
 const SETTLING: Duration = Duration::from_secs(2);
 
+/// Clients' faults are logged at most this often.
+const COMPLAIN: Duration = Duration::from_secs(1);
+
 /// The client of a connection, as its requests see it. Lives until the connection and any tunnel out of it are over.
 #[derive(Debug)]
 pub(crate) struct Client {
@@ -198,7 +201,14 @@ where
     };
     if let Some(violation) = wire.violation() {
         entrance.metrics.violation(violation);
-        tracing::debug!(listener = entrance.listener().name, %peer, violation = violation.name(), "request refused");
+        shared::log_at_most_every!(
+            COMPLAIN,
+            tracing::Level::INFO,
+            listener = entrance.listener().name,
+            %peer,
+            violation = violation.name(),
+            "request refused: its framing is ambiguous"
+        );
     }
     if wire.slow_head() {
         entrance.metrics.slow_heads.increment(1);

@@ -61,7 +61,9 @@ pub(super) async fn serve(
     let (target, upgrade, route) = match prepared {
         Ok(prepared) => prepared,
         Err(reason) => {
-            context.client.wire.decide(Leaving::Http);
+            if leaves_http {
+                context.client.wire.decide(Leaving::Http);
+            }
             return Ok(respond::refuse(context, reason));
         }
     };

@@ -63,7 +63,8 @@ impl Wire {
         self.requests.load(Ordering::Relaxed)
     }
 
-    /// Settles what follows a request that asked to leave HTTP.
+    /// Settles what follows a request that asked to leave HTTP. For that request only: on another's behalf it would settle one that
+    /// waits behind it.
     pub(crate) fn decide(&self, leaving: Leaving) {
         let code = if leaving == Leaving::Tunnel {
             TUNNEL

@@ -8,6 +8,7 @@ mod client;
 mod drain;
 mod limits;
 mod proxy;
+mod registration;
 mod routing;
 mod secure;
 mod strictness;

@@ -112,6 +112,29 @@ fn a_backend_that_does_not_switch_leaves_the_connection_in_http() {
 }
 
 #[test]
+fn an_upgrade_behind_other_requests_is_not_settled_by_them() {
+    let (proxy, _app) = start();
+    let mut connection = Connection::open(proxy.web());
+    connection.send(&format!(
+        "GET /slow/300 HTTP/1.1\r\nHost: a\r\n\r\nBREW /\\ HTTP/1.1\r\nHost: a..b\r\n\r\nGET /ws HTTP/1.1\r\n{UPGRADE}"
+    ));
+    assert_eq!(connection.read().map(|response| response.status), Some(200));
+    assert_eq!(connection.read().map(|response| response.status), Some(400));
+    assert!(
+        connection.read().is_none(),
+        "a refused request ends the connection"
+    );
+
+    let mut connection = Connection::open(proxy.web());
+    connection.send(&format!(
+        "GET /slow/300 HTTP/1.1\r\nHost: a\r\n\r\nGET /ws HTTP/1.1\r\n{UPGRADE}"
+    ));
+    assert_eq!(connection.read().map(|response| response.status), Some(200));
+    assert_eq!(connection.read().map(|response| response.status), Some(101));
+    echo(&mut connection, b"\0not\nHTTP\n\n");
+}
+
+#[test]
 fn a_switch_nobody_asked_for_is_502() {
     let (proxy, _app) = start();
     assert_eq!(client::get(proxy.web(), "a", "/ws").status, 502);
