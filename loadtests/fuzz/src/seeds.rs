@@ -1,0 +1,31 @@
+//! Where fuzzing starts from: for each target a few inputs that get far, written down field by field.
+//!
+//! Configuration targets start from the files in `deploy/examples` besides, which `run.sh` passes on.
+
+mod bgp;
+mod bus;
+mod frames;
+mod http;
+mod toml;
+
+/// The seeds of a target.
+pub fn of(target: &str) -> Vec<Vec<u8>> {
+    match target {
+        "frames" => frames::seeds(),
+        "bgp_input" => bgp::seeds(),
+        "bus_record" => bus::seeds(),
+        "http_normalise" => http::seeds(),
+        config if config.starts_with("config_") => toml::seeds(),
+        _ => Vec::new(),
+    }
+}
+
+/// Words that occur in a target's inputs, for libFuzzer to put together.
+pub fn words(target: &str) -> Vec<String> {
+    match target {
+        "http_normalise" => http::words(),
+        "bus_record" => bus::words(),
+        config if config.starts_with("config_") => toml::words(config),
+        _ => Vec::new(),
+    }
+}
