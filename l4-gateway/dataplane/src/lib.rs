@@ -27,6 +27,7 @@ mod rate;
 mod reply;
 mod schedule;
 mod secret;
+mod sequence;
 mod service;
 mod steer;
 mod tables;

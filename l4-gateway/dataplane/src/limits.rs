@@ -16,6 +16,9 @@ pub(crate) const EXPIRY_BUDGET: usize = 1024;
 /// Local ports tried for one new flow before the pool counts as exhausted for it. The next flow goes on where this stopped.
 pub(crate) const PORT_PROBES: u32 = 512;
 
+/// Slots that remember where connections ended (256 KiB a worker). A power of two.
+pub(crate) const SEQUENCE_SLOTS: usize = 1 << 16;
+
 /// Entries of a Maglev table: prime, and at least 100 times the targets one expects (Maglev, NSDI 2016, section 5.3).
 pub(crate) const MAGLEV_SLOTS: usize = 65_537;
 

@@ -3,7 +3,7 @@
 //!
 //! What is in use is known by the flow table alone: a port is taken if a flow has the key (target, LocalIP:port), which is
 //! the uniqueness that matters. The pool keeps, for each pair of LocalIP and target, a cursor that goes round (the port that has
-//! rested longest is tried first), how many are out, and the sequence number the next connection starts above.
+//! rested longest is tried first) and how many are out.
 
 use crate::ids::{LocalIpId, TargetId};
 use crate::limits::{Limits, PORT_PROBES};
@@ -30,8 +30,6 @@ struct Pair {
     cursor: u16,
     /// Ports out.
     used: u16,
-    /// Above all sequence numbers that connections over this pair ended with.
-    sequence: u32,
 }
 
 impl PortPool {
@@ -55,7 +53,6 @@ impl PortPool {
             Pair {
                 cursor: (start % u64::from(capacity.max(1))) as u16,
                 used: 0,
-                sequence: (start >> 32) as u32,
             }
         };
         Self {
@@ -121,31 +118,6 @@ impl PortPool {
         if let Some(pair) = self.pair(target, local) {
             debug_assert!(pair.used > 0, "a port is given back twice");
             pair.used = pair.used.saturating_sub(1);
-        }
-    }
-
-    /// The initial sequence number of a new connection over a pair: above those of the pair's past, so that a target that
-    /// still has the port in TIME_WAIT takes the SYN (RFC 9293 3.6.1, RFC 6191), by a step nobody outside can guess.
-    pub(crate) fn initial_sequence(
-        &mut self,
-        target: TargetId,
-        local: LocalIpId,
-        random: u64,
-    ) -> u32 {
-        let step = (random & 0xffff) as u32 + 1;
-        self.pair(target, local).map_or(step, |pair| {
-            pair.sequence = pair.sequence.wrapping_add(step);
-            pair.sequence
-        })
-    }
-
-    /// A connection over a pair ended with this sequence number.
-    pub(crate) fn ended(&mut self, target: TargetId, local: LocalIpId, sequence: u32) {
-        if let Some(pair) = self.pair(target, local) {
-            // Greater in sequence space (RFC 9293 3.4).
-            if (sequence.wrapping_sub(pair.sequence) as i32) > 0 {
-                pair.sequence = sequence;
-            }
         }
     }
 

@@ -29,6 +29,7 @@ use crate::port::{Port, PortIndex};
 use crate::ports::PortPool;
 use crate::rate::{Interval, TokenBucket};
 use crate::secret::Secret;
+use crate::sequence::Sequences;
 use crate::service::Protocol;
 use crate::tables::Tables;
 use crate::time::Now;
@@ -43,6 +44,7 @@ pub struct Worker {
     flows: FlowTable,
     wheel: Wheel,
     ports: PortPool,
+    sequences: Sequences,
     neighbours: Neighbours,
     /// Where round robin schedulers are, by service.
     cursors: Box<[u32]>,
@@ -93,6 +95,7 @@ impl Worker {
             flows: FlowTable::new(limits.flows, secret.clone()),
             wheel: Wheel::new(),
             ports: PortPool::new(index, workers, limits, &secret),
+            sequences: Sequences::new(&secret),
             neighbours: Neighbours::new(limits, secret.clone()),
             secret,
             // Workers begin at different turns, or the first targets would get each worker's first flow.

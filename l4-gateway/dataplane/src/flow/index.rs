@@ -101,7 +101,8 @@ impl Index {
         false
     }
 
-    /// Removes a number that was inserted under this hash; false if it isn't there.
+    /// Removes a number that was inserted under this hash; false if it isn't there. Under several hashes with one tag a number's
+    /// entries are alike: whichever goes, those left are found by the others, and the counts of passed-by entries agree.
     pub(crate) fn remove(&mut self, hash: u64, number: u32) -> bool {
         let home = self.home(hash);
         let mut at = home;

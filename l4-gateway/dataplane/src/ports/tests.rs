@@ -1,1 +1,127 @@
+use std::cell::RefCell;
+use std::collections::HashSet;
+use std::net::Ipv4Addr;
 
+use super::*;
+use crate::port::PortIndex;
+
+const TARGET: TargetId = TargetId(2);
+
+fn limits(first_port: u16, last_port: u16) -> Limits {
+    Limits {
+        first_port,
+        last_port,
+        targets: 4,
+        local_ips: 2,
+        ..Limits::default()
+    }
+}
+
+fn local(id: u8) -> LocalIp {
+    LocalIp {
+        id: LocalIpId(id),
+        address: Ipv4Addr::new(10, 3, 0, 100 + id),
+        port: PortIndex(1),
+    }
+}
+
+fn pool(index: u16, workers: u16, limits: &Limits) -> PortPool {
+    PortPool::new(index, workers, limits, &Secret::new([5; 32]))
+}
+
+#[test]
+fn workers_split_any_range_completely() {
+    for workers in 1..=7 {
+        for (first, last) in [
+            (1024, 65_535),
+            (1, 65_535),
+            (65_530, 65_535),
+            (5001, 5010),
+            (5001, 5001),
+            (2, 1),
+        ] {
+            let limits = limits(first, last);
+            let mut all = Vec::new();
+            for index in 0..workers {
+                let mut pool = pool(index, workers, &limits);
+                let taken = RefCell::new(HashSet::new());
+                for _ in 0..pool.capacity() {
+                    let is_taken = |_: &LocalIp, port| taken.borrow().contains(&port);
+                    let (_, port) = pool
+                        .claim(TARGET, [local(0)].iter(), is_taken)
+                        .expect("a port");
+                    assert_eq!(PortPool::owner(port, workers), index);
+                    taken.borrow_mut().insert(port);
+                    all.push(port);
+                }
+                assert_eq!(
+                    pool.claim(TARGET, [local(0)].iter(), |_, _| false),
+                    None,
+                    "all are out"
+                );
+            }
+            all.sort_unstable();
+            assert_eq!(
+                all,
+                (first..=last).collect::<Vec<u16>>(),
+                "{workers} workers, {first} to {last}"
+            );
+        }
+    }
+}
+
+#[test]
+fn pairs_have_ports_of_their_own() {
+    let mut pool = pool(0, 1, &limits(5000, 5001));
+    for target in [TargetId(0), TargetId(1)] {
+        for _ in 0..4 {
+            assert!(
+                pool.claim(target, [local(0), local(1)].iter(), |_, _| false)
+                    .is_some()
+            );
+        }
+        assert!(
+            pool.claim(target, [local(0), local(1)].iter(), |_, _| false)
+                .is_none()
+        );
+    }
+    assert_eq!(pool.total_used(), 8);
+    pool.release(TargetId(0), LocalIpId(1));
+    assert_eq!(
+        (
+            pool.used(TargetId(0), LocalIpId(0)),
+            pool.used(TargetId(0), LocalIpId(1))
+        ),
+        (2, 1)
+    );
+    let both = [local(0), local(1)];
+    let (local, _) = pool
+        .claim(TargetId(0), both.iter(), |_, _| false)
+        .expect("the one given back");
+    assert_eq!(local.id, LocalIpId(1));
+}
+
+#[test]
+fn a_port_taken_otherwise_is_passed_over() {
+    let mut pool = pool(0, 1, &limits(5000, 5009));
+    for _ in 0..3 {
+        let (_, port) = pool
+            .claim(TARGET, [local(0)].iter(), |_, port| port != 5007)
+            .expect("one is free");
+        assert_eq!(port, 5007);
+        pool.release(TARGET, LocalIpId(0));
+    }
+    assert_eq!(pool.claim(TARGET, [local(0)].iter(), |_, _| true), None);
+    assert_eq!(pool.total_used(), 0);
+}
+
+#[test]
+fn no_local_ip_and_no_such_target_are_no_port() {
+    let mut pool = pool(0, 1, &limits(5000, 5009));
+    assert_eq!(pool.claim(TARGET, [].iter(), |_, _| false), None);
+    assert_eq!(
+        pool.claim(TargetId(99), [local(0)].iter(), |_, _| false),
+        None
+    );
+    pool.release(TargetId(99), LocalIpId(0));
+}

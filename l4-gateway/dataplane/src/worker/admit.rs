@@ -148,7 +148,9 @@ impl Worker {
         if staged.tuple.protocol == Protocol::Tcp {
             self.created += 1;
             let random = self.secret.hash(self.created, staged.hash);
-            let initial = self.ports.initial_sequence(target.id, local.id, random);
+            let initial = self
+                .sequences
+                .initial(self.flows.hash(&flow.target_key()), random);
             let chosen_by_client =
                 u32_at(frame.get(staged.payload()).unwrap_or(&[]), tcp::SEQUENCE);
             flow.shift = initial.wrapping_sub(chosen_by_client);

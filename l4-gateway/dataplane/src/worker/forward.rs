@@ -70,14 +70,14 @@ impl Worker {
         let flow = self.flows.get_mut(number);
         let before = flow.state;
         flow.state = step(before, side, staged.flags);
-        let (service_shift, target, local) = (flow.shift, flow.target_id, flow.local_id);
+        let (shift, target, key) = (flow.shift, flow.target_id, flow.target_key());
         if side == Side::Client && staged.flags & tcp::FIN != 0 {
             // The target may keep the port in TIME_WAIT from here on; the next connection over it starts above.
             let segment = frame.get(staged.payload()).unwrap_or(&[]);
             let end = u32_at(segment, tcp::SEQUENCE)
                 .wrapping_add(tcp::occupies(segment))
-                .wrapping_add(service_shift);
-            self.ports.ended(target, local, end);
+                .wrapping_add(shift);
+            self.sequences.ended(self.flows.hash(&key), end);
         }
         if side == Side::Target && staged.flags & tcp::RST != 0 && before != FlowState::Closed {
             self.cells.target(target, TargetCount::Resets, 1);
