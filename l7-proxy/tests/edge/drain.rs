@@ -229,7 +229,7 @@ fn a_second_termination_ends_it_at_once() {
 fn http2_clients_are_sent_away_gracefully() {
     let app = Backend::start("app");
     let mut proxy = Proxy::start(&format!(
-        "[[listeners]]\nname = \"web\"\naddress = \"{{address}}:80\"\nhttp2 = true\n[upstreams.app]\nbackends = [{{ address = \"{}\" }}]\n\
+        "[[listeners]]\nname = \"web\"\naddress = \"{{address}}:8080\"\nhttp2 = true\n[upstreams.app]\nbackends = [{{ address = \"{}\" }}]\n\
          [[routes]]\nname = \"all\"\nhosts = [\"*\"]\nupstream = \"app\"\n[drain]\ngrace = \"2s\"\ndeadline = \"10s\"\n",
         app.address
     ));

@@ -13,7 +13,7 @@ fn start(listener: &str) -> (Proxy, Backend) {
         r#"
         [[listeners]]
         name = "web"
-        address = "{{address}}:80"
+        address = "{{address}}:8080"
         {listener}
         [upstreams.app]
         backends = [{{ address = "{}" }}]
@@ -169,4 +169,25 @@ fn an_upload_flows_while_the_backend_reads_and_is_not_collected() {
     assert_eq!(connection.read().map(|response| response.status), Some(204));
     let grown = proxy.memory().saturating_sub(before);
     assert!(grown < 16 * 1024, "{grown} KiB more");
+}
+
+#[test]
+fn running_out_of_descriptors_pauses_accepting_and_passes() {
+    let app = Backend::start("app");
+    let mut proxy = Proxy::start_with_files(
+        48,
+        &format!(
+            "[upstreams.app]\nbackends = [{{ address = \"{}\" }}]\n[[routes]]\nupstream = \"app\"\n",
+            app.address
+        ),
+    );
+    assert_eq!(client::get(proxy.web(), "a", "/echo").status, 200);
+    let crowd: Vec<Connection> = (0..100).map(|_| Connection::open(proxy.web())).collect();
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(proxy.alive());
+    drop(crowd);
+    eventually("it serves again", || {
+        client::try_get(proxy.web(), "a", "/echo").is_some_and(|response| response.status == 200)
+    });
+    assert!(proxy.metric("weir_l7_accept_errors_total", &["too_many_files"]) >= 1.0);
 }

@@ -6,6 +6,7 @@
 mod backend;
 mod client;
 mod drain;
+mod floods;
 mod limits;
 mod proxy;
 mod registration;

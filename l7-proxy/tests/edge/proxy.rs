@@ -29,10 +29,19 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Starts the proxy with a plain listener on port 80 and what `config` adds, and waits until it is ready. `{address}` in it becomes
+    /// Starts the proxy with a plain listener on port 8080 and what `config` adds, and waits until it is ready. `{address}` in it becomes
     /// the proxy's address, `{folder}` its folder.
     pub fn start(config: &str) -> Proxy {
-        let mut proxy = Proxy::start_unready(config);
+        Proxy::spawn(config, None)
+    }
+
+    /// The same with at most that many open files.
+    pub fn start_with_files(files: u32, config: &str) -> Proxy {
+        Proxy::spawn(config, Some(files))
+    }
+
+    fn spawn(config: &str, files: Option<u32>) -> Proxy {
+        let mut proxy = Proxy::start_unready(config, files);
         let deadline = Instant::now() + Duration::from_secs(20);
         while !proxy.ready() {
             if let Ok(Some(status)) = proxy.child.try_wait() {
@@ -48,7 +57,7 @@ impl Proxy {
         proxy
     }
 
-    fn start_unready(config: &str) -> Proxy {
+    fn start_unready(config: &str, files: Option<u32>) -> Proxy {
         let folder = tempfile::tempdir().expect("folder");
         let address = address();
         let config = config
@@ -57,7 +66,7 @@ impl Proxy {
         let listener = if config.contains("[[listeners]]") {
             String::new()
         } else {
-            format!("[[listeners]]\nname = \"web\"\naddress = \"{address}:80\"\n")
+            format!("[[listeners]]\nname = \"web\"\naddress = \"{address}:8080\"\n")
         };
         let path = folder.path().display();
         let text = format!(
@@ -66,7 +75,16 @@ impl Proxy {
         );
         fs::write(folder.path().join("l7.toml"), text).expect("configuration");
         let errors = fs::File::create(folder.path().join("stderr")).expect("stderr");
-        let child = Command::new(env!("CARGO_BIN_EXE_l7-proxy"))
+        let binary = env!("CARGO_BIN_EXE_l7-proxy");
+        let mut command = match files {
+            None => Command::new(binary),
+            Some(files) => {
+                let mut command = Command::new("prlimit");
+                command.arg(format!("--nofile={files}")).arg(binary);
+                command
+            }
+        };
+        let child = command
             .args(["run", "--config"])
             .arg(folder.path().join("l7.toml"))
             .stdin(Stdio::null())
@@ -88,7 +106,7 @@ impl Proxy {
 
     /// The plain listener.
     pub fn web(&self) -> SocketAddr {
-        self.at(80)
+        self.at(8080)
     }
 
     fn admin(&self) -> SocketAddr {

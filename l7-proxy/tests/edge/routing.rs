@@ -250,7 +250,7 @@ fn http2_with_prior_knowledge_where_the_listener_allows_it() {
         r#"
         [[listeners]]
         name = "web"
-        address = "{{address}}:80"
+        address = "{{address}}:8080"
         http2 = true
         [upstreams.blue]
         backends = [{{ address = "{}" }}]
@@ -274,7 +274,7 @@ fn http2_with_prior_knowledge_where_the_listener_allows_it() {
     assert!(
         text.ends_with("\n2 200")
             && text.contains("\nhello\n")
-            && text.contains(&format!("host: {}\r\n", proxy.web().ip())),
+            && text.contains(&format!("host: {}\r\n", proxy.web())),
         "{text}"
     );
     // The same port still speaks HTTP/1.

@@ -39,12 +39,12 @@ fn start(certificates: &Certificates, tables: &str, app: &Backend) -> Proxy {
         r#"
         [[listeners]]
         name = "secure"
-        address = "{{address}}:443"
+        address = "{{address}}:8443"
         protocol = "https"
         header_timeout = "1s"
         [[listeners]]
         name = "plain"
-        address = "{{address}}:80"
+        address = "{{address}}:8080"
         {}
         [upstreams.app]
         backends = [{{ address = "{}" }}]
@@ -82,10 +82,10 @@ fn fetch(
     file: &str,
     more: &[&str],
 ) -> (i32, String) {
-    let address = proxy.at(443);
-    let resolve = format!("{name}:443:{}", address.ip());
+    let address = proxy.at(8443);
+    let resolve = format!("{name}:8443:{}", address.ip());
     let ca = certificates.path().join(format!("{file}.pem"));
-    let url = format!("https://{name}/echo");
+    let url = format!("https://{name}:8443/echo");
     let mut arguments = vec![
         "--resolve",
         &resolve,
@@ -112,7 +112,7 @@ fn each_name_gets_its_certificate_over_both_protocols() {
             );
             assert!(
                 text.contains("x-forwarded-proto: https")
-                    && text.contains(&format!("host: {name}\r\n")),
+                    && text.contains(&format!("host: {name}:8443\r\n")),
                 "{text}"
             );
         }
@@ -142,7 +142,7 @@ fn the_default_certificate_serves_unknown_names() {
 
 fn s_client(proxy: &Proxy, arguments: &[&str]) -> String {
     let child = Command::new("openssl")
-        .args(["s_client", "-connect", &proxy.at(443).to_string()])
+        .args(["s_client", "-connect", &proxy.at(8443).to_string()])
         .args(arguments)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -235,7 +235,7 @@ fn hostile_hellos_cost_only_their_own_connection() {
         b"\x15\x03\x01\x00\x02\x02\x28",
     ];
     for bytes in cases {
-        let mut stream = client::connect(proxy.at(443));
+        let mut stream = client::connect(proxy.at(8443));
         stream.write_all(bytes).expect("write");
         let mut answer = Vec::new();
         // An alert or a closed connection, within the handshake's time.
@@ -246,7 +246,7 @@ fn hostile_hellos_cost_only_their_own_connection() {
         );
     }
     // And one that says nothing.
-    let mut silent = client::connect(proxy.at(443));
+    let mut silent = client::connect(proxy.at(8443));
     let mut nothing = Vec::new();
     let _ = silent.read_to_end(&mut nothing);
     assert!(nothing.is_empty());
@@ -266,7 +266,7 @@ fn http2_carries_many_streams_at_once_and_whole_bodies() {
             "--clients=4",
             "--max-concurrent-streams=16",
         ])
-        .arg(format!("--connect-to={}", proxy.at(443)))
+        .arg(format!("--connect-to={}", proxy.at(8443)))
         .arg("https://one.test/echo")
         .output()
         .expect("h2load is installed");
@@ -283,7 +283,7 @@ fn http2_carries_many_streams_at_once_and_whole_bodies() {
         "one",
         &[
             "--url",
-            &format!("https://one.test{url_path}"),
+            &format!("https://one.test:8443{url_path}"),
             "--output",
             "/dev/null",
             "--output",

@@ -1,0 +1,157 @@
+//! HTTP/2 clients that cost more than they pay, frame by frame.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use crate::backend::Backend;
+use crate::client;
+use crate::proxy::{Proxy, eventually};
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const GOAWAY: u8 = 7;
+const CONTINUATION: u8 = 9;
+
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+
+/// `GET / ` to `a`, by HPACK's static table and one literal.
+const GET: &[u8] = &[0x82, 0x86, 0x84, 0x41, 0x01, b'a'];
+
+fn start() -> (Proxy, Backend) {
+    let app = Backend::start("app");
+    let proxy = Proxy::start(&format!(
+        "[[listeners]]\nname = \"web\"\naddress = \"{{address}}:8080\"\nhttp2 = true\nmax_streams = 16\n\
+         [upstreams.app]\nbackends = [{{ address = \"{}\" }}]\n[[routes]]\nupstream = \"app\"\n",
+        app.address
+    ));
+    (proxy, app)
+}
+
+fn open(proxy: &Proxy) -> TcpStream {
+    let mut stream = client::connect(proxy.web());
+    stream
+        .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+        .expect("preface");
+    stream
+        .write_all(&frame(SETTINGS, 0, 0, &[]))
+        .expect("settings");
+    stream
+}
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len())
+        .expect("a small payload")
+        .to_be_bytes();
+    let mut frame = vec![length[1], length[2], length[3], kind, flags];
+    frame.extend_from_slice(&stream.to_be_bytes());
+    frame.extend_from_slice(payload);
+    frame
+}
+
+/// Reads frames until the connection ends; the kinds that came.
+fn kinds(stream: &mut TcpStream) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    // A reset is an end, too.
+    let _ = stream.read_to_end(&mut bytes);
+    let mut kinds = Vec::new();
+    let mut rest = bytes.as_slice();
+    while rest.len() >= 9 {
+        let length = u32::from_be_bytes([0, rest[0], rest[1], rest[2]]) as usize;
+        kinds.push(rest[3]);
+        rest = rest.get(9 + length..).unwrap_or_default();
+    }
+    kinds
+}
+
+#[test]
+fn streams_opened_and_reset_in_a_flood_end_their_connection_only() {
+    let (mut proxy, app) = start();
+    let mut stream = open(&proxy);
+    let mut flood = Vec::new();
+    for number in 0..20_000 {
+        flood.extend(frame(
+            HEADERS,
+            END_HEADERS | END_STREAM,
+            number * 2 + 1,
+            GET,
+        ));
+        flood.extend(frame(RST_STREAM, 0, number * 2 + 1, &8_u32.to_be_bytes()));
+    }
+    // It may end while the flood is still being written.
+    let _ = stream.write_all(&flood);
+    let seen = kinds(&mut stream);
+    assert!(
+        seen.contains(&GOAWAY) || seen.len() < 1000,
+        "{} frames, no GOAWAY",
+        seen.len()
+    );
+    assert!(proxy.alive());
+    assert!(
+        app.requests() < 2000,
+        "{} of 20000 reached the backend",
+        app.requests()
+    );
+    assert_eq!(client::get(proxy.web(), "a", "/echo").status, 200);
+    eventually("nothing is left of it", || {
+        proxy.status()["connections"] == 0
+    });
+}
+
+#[test]
+fn a_head_that_never_ends_is_refused() {
+    let (mut proxy, app) = start();
+    let before = proxy.memory();
+    let mut stream = open(&proxy);
+    let mut endless = frame(HEADERS, END_STREAM, 1, GET);
+    // A literal field that is indexed nowhere, again and again.
+    let mut field = vec![0x00, 0x01, b'x', 0x7f, 0x81, 0x01];
+    field.extend(vec![b'y'; 256]);
+    let part = field.repeat(60);
+    for _ in 0..2000 {
+        endless.extend(frame(CONTINUATION, 0, 1, &part));
+    }
+    let _ = stream.write_all(&endless);
+    let _ = kinds(&mut stream);
+    assert!(proxy.alive());
+    assert!(
+        proxy.memory().saturating_sub(before) < 16 * 1024,
+        "{} KiB before, {} after",
+        before,
+        proxy.memory()
+    );
+    assert_eq!(app.requests(), 0);
+    assert_eq!(client::get(proxy.web(), "a", "/echo").status, 200);
+}
+
+#[test]
+fn small_frames_for_nothing_do_not_pile_up() {
+    let (mut proxy, _app) = start();
+    let before = proxy.memory();
+    let mut stream = open(&proxy);
+    stream
+        .set_write_timeout(Some(std::time::Duration::from_secs(2)))
+        .expect("timeout");
+    // Pings whose answers are never read; empty DATA on no stream.
+    for _ in 0..200 {
+        let mut part = Vec::new();
+        for _ in 0..1000 {
+            part.extend(frame(PING, 0, 0, &[7; 8]));
+        }
+        if stream.write_all(&part).is_err() {
+            break;
+        }
+    }
+    let _ = stream.write_all(&frame(DATA, 0, 1, &[]));
+    assert!(proxy.alive());
+    assert!(
+        proxy.memory().saturating_sub(before) < 16 * 1024,
+        "{} KiB before, {} after",
+        before,
+        proxy.memory()
+    );
+    assert_eq!(client::get(proxy.web(), "a", "/echo").status, 200);
+}
