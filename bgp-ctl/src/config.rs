@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use shared::config::sections::{AdminSection, BusSection, LogSection, NodeSection};
+use shared::config::sections::{AdminSection, BusSection, LogSection, NodeSection, Transport};
 use shared::config::{Cidr, FromValue, Table, Value};
 
 use crate::decision::{AnnounceWhen, VipPolicy};
@@ -45,6 +45,13 @@ impl Config {
         let admin = AdminSection::parse(root, ADMIN_PORT);
         let bus = BusSection::parse(root);
         let log = LogSection::parse(root);
+        if bus.transport == Transport::Local {
+            root.mistake(
+                "bus",
+                "expected transport = \"nats\": the node is followed over the bus, and a local one ends with this process",
+                "or give l4-gateway the [bgp] section",
+            );
+        }
         let follow = root
             .table("follow")
             .map(|mut follow| follow.required::<String>("node"));

@@ -166,6 +166,10 @@ fn a_section_without_neighbours_and_a_file_without_a_section_are_mistakes() {
     };
     assert!(parse("[node]\nid = \"b\"\n").contains("bgp: is missing"));
     assert!(
+        parse(&format!("[node]\nid = \"b\"\n{LEAST}"))
+            .contains("bus: expected transport = \"nats\"")
+    );
+    assert!(
         parse("[node]\nid = \"b\"\n[bgp]\nlocal_as = 1\nrouter_id = \"1.1.1.1\"\n")
             .contains("at least one neighbour")
     );

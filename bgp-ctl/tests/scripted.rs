@@ -20,7 +20,7 @@ const OPEN: u8 = 1;
 fn toml(neighbours: &[(&str, u16)], extra: &str) -> String {
     let mut toml = format!(
         "[bgp]\nlocal_as = 65010\nrouter_id = \"10.2.0.11\"\nhold_time = \"3s\"\nconnect_retry = \"100ms\"\n\
-         connect_retry_max = \"400ms\"\nannounce_after = \"0ms\"\nshutdown_wait = \"50ms\"\n{extra}\n"
+         connect_retry_max = \"400ms\"\nannounce_after = \"0ms\"\nshutdown_wait = \"500ms\"\n{extra}\n"
     );
     for (address, port) in neighbours {
         toml += &format!(
@@ -134,7 +134,7 @@ fn the_clean_exit_is_withdrawal_then_cease_then_close() {
         let cease = [&[6, 2, 7][..], b"so long"].concat();
         assert_eq!(peer.read_other(), Some((NOTIFICATION, cease)));
         assert!(
-            withdrawn.elapsed() >= Duration::from_millis(40),
+            withdrawn.elapsed() >= Duration::from_millis(200),
             "shutdown_wait lies between"
         );
         assert_eq!(peer.read_other(), None, "closed");
@@ -167,7 +167,7 @@ fn a_withdrawal_is_on_the_wire_within_milliseconds() {
         "from bus to wire: median {:?}, worst {:?}",
         times[10], times[19]
     );
-    assert!(times[10] <= Duration::from_millis(10), "{times:?}");
+    assert!(times[10] <= Duration::from_millis(25), "{times:?}");
 }
 
 #[test]
@@ -261,7 +261,7 @@ fn a_neighbour_that_stops_talking_is_given_up_after_the_hold_time() {
     let start = Instant::now();
     assert_eq!(peer.read_other(), Some((NOTIFICATION, vec![4, 0])));
     assert!(
-        start.elapsed() >= Duration::from_millis(2500) && start.elapsed() <= Duration::from_secs(4)
+        start.elapsed() >= Duration::from_millis(2500) && start.elapsed() <= Duration::from_secs(6)
     );
     drop(peer);
     assert!(!running.established());
@@ -381,7 +381,7 @@ fn a_record_that_is_not_renewed_expires_and_withdraws() {
         "nothing to announce yet"
     );
     let mortal = || shared::bus::NodeRecord {
-        ttl_ms: 600,
+        ttl_ms: 1500,
         ..node(1)
     };
     for _ in 0..3 {
