@@ -5,8 +5,8 @@ use std::time::Duration;
 use crate::check::Check;
 use crate::threshold::Outcome;
 
-/// A probe ended.
-pub(crate) fn probed(check: &Check, outcome: Outcome) {
+/// A probe ended, having taken `took`.
+pub(crate) fn probed(check: &Check, outcome: Outcome, took: Duration) {
     let outcome = match outcome {
         Outcome::Success => "success",
         Outcome::Failure => "failure",
@@ -14,6 +14,8 @@ pub(crate) fn probed(check: &Check, outcome: Outcome) {
         Outcome::Unknown => "unknown",
     };
     metrics::counter!("weir_health_probes_total", "type" => check.probe.kind(), "outcome" => outcome).increment(1);
+    metrics::histogram!("weir_health_probe_duration_seconds", "type" => check.probe.kind())
+        .record(took.as_secs_f64());
 }
 
 /// A target's state became known (`first`) or changed.

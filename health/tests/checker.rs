@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 
 use actix::{Actor, Addr, Context, Handler};
 use health::{Check, CheckSettings, Checker, SetChecks, State, Statuses, Transition};
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::time::timeout;
 
-struct Listener(UnboundedSender<Transition>);
+struct Listener(Sender<Transition>);
 
 impl Actor for Listener {
     type Context = Context<Listener>;
@@ -25,12 +25,12 @@ impl Handler<Transition> for Listener {
     type Result = ();
 
     fn handle(&mut self, transition: Transition, _: &mut Context<Listener>) {
-        let _ = self.0.send(transition);
+        self.0.try_send(transition).unwrap();
     }
 }
 
-fn checker(limit: usize) -> (Addr<Checker>, UnboundedReceiver<Transition>) {
-    let (told, heard) = unbounded_channel();
+fn checker(limit: usize) -> (Addr<Checker>, Receiver<Transition>) {
+    let (told, heard) = channel(4096);
     let listener = Listener(told).start();
     (
         Checker::with_limit(listener.recipient(), limit).start(),
@@ -53,7 +53,7 @@ fn check(id: &str, address: SocketAddr) -> Check {
     settings.check(id, address)
 }
 
-async fn next(heard: &mut UnboundedReceiver<Transition>) -> Transition {
+async fn next(heard: &mut Receiver<Transition>) -> Transition {
     timeout(Duration::from_secs(5), heard.recv())
         .await
         .expect("a transition comes")

@@ -72,7 +72,9 @@ impl Checker {
 fn start(launch: Launch, context: &Context<Checker>) {
     let checker = context.address();
     actix_rt::spawn(async move {
+        let started = Instant::now();
         let finding = probe(&launch.check).await;
+        metrics::probed(&launch.check, finding.outcome, started.elapsed());
         checker.do_send(Finished { launch, finding });
     });
 }
@@ -121,7 +123,6 @@ impl Handler<Finished> for Checker {
     fn handle(&mut self, Finished { launch, finding }: Finished, context: &mut Context<Checker>) {
         let now = Instant::now();
         let token: Token = launch.token;
-        metrics::probed(&launch.check, finding.outcome);
         tracing::trace!(check = %launch.check.id, address = %launch.check.address, ?finding, "probed");
         if let Some(transition) = self.checks.finished(token, finding, now) {
             let Transition {
