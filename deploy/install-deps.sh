@@ -14,6 +14,7 @@ readonly K6_VERSION=1.1.0
 # package          why
 readonly PACKAGES=(
     gcc              # C shim of dpdk-sys, aws-lc
+    g++              # libFuzzer of the fuzz targets
     make             # the Makefile
     pkg-config       # finds libdpdk
     libdpdk-dev      # l4-gateway/dpdk-sys
@@ -21,6 +22,7 @@ readonly PACKAGES=(
     clang            # bindgen
     libclang-dev     # bindgen
     bird2            # the demo's router, BGP interop tests
+    frr              # BGP interop tests
     nats-server      # the bus across nodes
     iproute2         # network namespaces
     ethtool          # switches checksum offload off on veth

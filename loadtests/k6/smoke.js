@@ -2,7 +2,7 @@
 //
 //   k6 run -e BASE_URL=http://192.0.2.10,https://192.0.2.10 -e HOSTS=shop.example.net -e PATHS=/,/cart smoke.js
 
-import { combinations, load, next, options as base } from './lib/target.js';
+import { combinations, load, options as base, sweep } from './lib/target.js';
 
 export const options = base({
     name: 'smoke',
@@ -14,4 +14,4 @@ export const options = base({
     },
 });
 
-export default next;
+export default sweep;

@@ -17,7 +17,7 @@ pub struct Lab {
 impl Lab {
     /// A lab whose namespaces begin with `prefix` and whose files live under `directory`.
     pub fn new(prefix: &str, directory: &Path) -> Result<Lab> {
-        for sub in ["logs", "config", "certs"] {
+        for sub in ["logs", "config", "tls"] {
             let path = directory.join(sub);
             fs::create_dir_all(&path).with_context(|| format!("creating {}", path.display()))?;
         }
@@ -57,7 +57,7 @@ impl Lab {
 
     /// The directory of certificates and keys.
     pub fn certs(&self) -> PathBuf {
-        self.directory.join("certs")
+        self.directory.join("tls")
     }
 
     /// Takes the lab's lock, so that two commands never build and tear down the same namespaces at once.

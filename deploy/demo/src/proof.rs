@@ -18,8 +18,11 @@ use crate::verdict::{Event, Promise, Row, judge};
 
 /// Requests a second.
 const RATE: u32 = 150;
-/// Virtual users: enough for every request of the timeout to be stuck at once.
-const VIRTUAL_USERS: u32 = 320;
+/// Virtual users, each with a connection it keeps: with [`RATE`] every connection is used four times a second, so
+/// that a dead one is found well within the second that is promised.
+const VIRTUAL_USERS: u32 = 36;
+/// Virtual users at most: enough for every request of the timeout to be stuck at once.
+const MOST_VIRTUAL_USERS: u32 = 400;
 /// A request that takes longer has failed.
 const TIMEOUT: Duration = Duration::from_secs(2);
 /// Traffic before a fault, and between a fault and the return of what was killed.
@@ -273,9 +276,10 @@ pub fn environment(seconds: u32) -> Vec<(&'static str, String)> {
         ("TAGS", "l7=peer,local_ip=headers.x-real-ip".into()),
         ("RATE", RATE.to_string()),
         ("VUS", VIRTUAL_USERS.to_string()),
+        ("MAX_VUS", MOST_VIRTUAL_USERS.to_string()),
         ("DURATION", format!("{seconds}s")),
         ("TIMEOUT", format!("{}ms", TIMEOUT.as_millis())),
-        // Every fourth request ends its connection: new ones are opened all the time, old ones are used again.
+        // Every fourth request of a client ends its connection: new ones are opened all the time, old ones used again.
         ("FRESH", "4".into()),
         ("THRESHOLDS", "off".into()),
     ]

@@ -9,9 +9,9 @@ use anyhow::{Context, Result, bail};
 use crate::lab::Lab;
 use crate::namespace::output;
 
-/// BIRD's control socket.
+/// BIRD's control socket. Not among the lab's files: a socket's path may have 107 bytes at most, a checkout's more.
 pub fn socket(lab: &Lab) -> PathBuf {
-    lab.directory().join("bird.ctl")
+    PathBuf::from(format!("/run/{}bird.ctl", lab.namespace_prefix()))
 }
 
 /// What BIRD answers to a command of its control language.

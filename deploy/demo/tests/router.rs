@@ -26,7 +26,7 @@ fn bird(lab: &Lab, name: &str, node: &str, config: &str) -> Result<Program> {
     std::fs::write(&path, config)?;
     let socket = match name {
         "router" => router::socket(lab),
-        _ => lab.directory().join(format!("{name}.ctl")),
+        _ => PathBuf::from(format!("/run/{}{name}.ctl", lab.namespace_prefix())),
     };
     let arguments = [
         "-f",

@@ -73,7 +73,7 @@ const nodeField = text('NODE_FIELD', 'app');
 // "via=peer,l4=headers.x-real-ip": more fields of the JSON body to record as tags.
 const extraTags = list('TAGS', []).map((pair) => pair.split('='));
 const timeout = text('TIMEOUT', '5s');
-// Every FRESH-th request closes its connection, so that the next one of that virtual user opens a new one.
+// Every FRESH-th request of a virtual user closes its connection, so that the next one opens a new one.
 const fresh = number('FRESH', 0);
 
 // Connections go to the address in BASE_URL whatever the host: Host header, SNI and certificate check stay right.
@@ -120,7 +120,7 @@ export function options(scenario) {
 }
 
 // Settings of an arrival rate that does not slow down when the target does; all virtual users are there from
-// the start, so that opening one never delays a request.
+// the start, so that creating one never delays a request.
 export const load = {
     rate: number('RATE', 50),
     duration: text('DURATION', '30s'),
@@ -132,6 +132,10 @@ export const load = {
 
 // How many different requests there are: every route over every base URL.
 export const combinations = bases.length * routes.length;
+
+// What one client asks: the routes of one host over one base URL, with connections of its own.
+const clients = [...new Set(routes.map((route) => route.host))].flatMap((host) =>
+    bases.map((base) => ({ base, routes: routes.filter((route) => route.host === host) })));
 
 function parse(body) {
     try {
@@ -169,13 +173,11 @@ function fault(route, response, seen) {
     return '';
 }
 
-// Sends request number `n`: every combination of base URL and route has its turn.
-export function send(n) {
-    const base = bases[n % bases.length];
-    const route = routes[Math.floor(n / bases.length) % routes.length];
+// Sends one request; with `close`, its connection ends with it.
+function send(base, route, close) {
     const url = `${base.scheme}://${route.host}${base.port}${route.path}`;
     const headers = Object.assign({}, route.headers);
-    if (fresh > 0 && Math.floor(n / combinations) % fresh === 0) {
+    if (close) {
         headers.Connection = 'close';
     }
     const begin = Date.now();
@@ -208,7 +210,16 @@ export function send(n) {
     return ok;
 }
 
-// The request whose turn it is in the whole test, over all virtual users.
+// Every combination in turn, for one virtual user.
+export function sweep() {
+    const n = exec.scenario.iterationInTest;
+    send(bases[n % bases.length], routes[Math.floor(n / bases.length) % routes.length], false);
+}
+
+// The next request of a client: each virtual user is one client of one host, and keeps its connection between
+// requests as browsers and pools do.
 export function next() {
-    return send(exec.scenario.iterationInTest);
+    const client = clients[(exec.vu.idInTest - 1) % clients.length];
+    const n = exec.vu.iterationInInstance;
+    send(client.base, client.routes[n % client.routes.length], fresh > 0 && n % fresh === fresh - 1);
 }
