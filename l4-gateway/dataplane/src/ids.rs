@@ -31,7 +31,7 @@ pub struct Ids {
 }
 
 impl Ids {
-    /// An allocator for as many names as the workers were made for.
+    /// An allocator for as many names as the workers have room for: give it their limits.
     #[must_use]
     pub fn new(limits: &Limits) -> Self {
         Self {

@@ -16,6 +16,7 @@ pub mod counters;
 mod emitted;
 mod flow;
 mod frame;
+pub mod fuzzing;
 mod ids;
 mod limits;
 mod mac;

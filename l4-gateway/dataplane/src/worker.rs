@@ -52,6 +52,8 @@ pub struct Worker {
     reports: Reports,
     /// The snapshot seen last.
     serial: u64,
+    /// A hash of the LocalIPs and MACs announced last.
+    announced: u64,
     /// Flows created so far; with the secret, the source of what must not be guessed.
     created: u64,
 }
@@ -103,6 +105,7 @@ impl Worker {
             icmp_errors: TokenBucket::new(limits.icmp_errors_per_second),
             reports: Reports::default(),
             serial: 0,
+            announced: 0,
             created: 0,
         }
     }
@@ -271,6 +274,7 @@ impl Worker {
                 Due::Removed(number) => self.flows.free(number),
             }
         }
+        self.announce(tables, out);
         self.neighbours.tick(tables, now, out, &self.cells);
     }
 

@@ -1,12 +1,13 @@
 //! ARP: answering for our addresses, learning from answers.
 
 use super::{Context, Event, Worker};
-use crate::Verdict;
 use crate::counters::WorkerCount;
 use crate::limits::ETHERNET_HEADER;
-use crate::tables::Owned;
+use crate::neighbour::emit;
+use crate::tables::{LocalIp, Owned};
 use crate::wire::arp::{Arp, Operation};
 use crate::wire::{ethernet, put};
+use crate::{Emitted, MacAddr, Tables, Verdict};
 
 impl Worker {
     /// The kernel sees what isn't answered here too: it resolves next hops of its own.
@@ -49,6 +50,40 @@ impl Worker {
             }
             Operation::Reply if ours && context.port.answers => Verdict::Consumed,
             Operation::Request | Operation::Reply => Verdict::Kernel,
+        }
+    }
+
+    /// Announces LocalIPs that are new or moved to another port or MAC, so that no target goes on with what it knew before
+    /// (RFC 5227 3). One worker does it for all.
+    pub(super) fn announce(&mut self, tables: &Tables, out: &mut Emitted) {
+        let places = || {
+            let place = |local: &LocalIp| tables.port(local.port).map(|port| (local.address, port));
+            tables.local_ips().iter().filter_map(place)
+        };
+        let hash = places().fold(1, |hash, (address, port)| {
+            let [a, b, c, d, e, f] = port.mac.0;
+            let mac = u64::from_be_bytes([0, port.index.0 as u8, a, b, c, d, e, f]);
+            self.secret.hash(hash ^ u64::from(address.to_bits()), mac)
+        });
+        if self.index != 0 || hash == self.announced {
+            return;
+        }
+        self.announced = hash;
+        for (address, port) in places().filter(|(address, port)| port.covers(*address)) {
+            let announcement = Arp {
+                operation: Operation::Request,
+                sender_mac: port.mac,
+                sender: address,
+                target_mac: MacAddr::default(),
+                target: address,
+            };
+            self.cells.worker(WorkerCount::ArpRequests, 1);
+            emit(
+                out,
+                &self.cells,
+                port.index,
+                &announcement.frame(MacAddr::BROADCAST),
+            );
         }
     }
 

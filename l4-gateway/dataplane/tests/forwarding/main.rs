@@ -4,6 +4,11 @@
     clippy::expect_used,
     reason = "a test that can't go on has failed"
 )]
+#![allow(
+    clippy::wrong_self_convention,
+    reason = "from and to name the ends of a connection here"
+)]
+#![allow(clippy::type_complexity, reason = "tables of cases")]
 #![allow(unreachable_pub, reason = "a test binary has no outside")]
 
 mod arp;

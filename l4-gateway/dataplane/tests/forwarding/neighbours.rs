@@ -48,7 +48,14 @@ fn gateways_and_targets_are_resolved_before_the_first_packet() {
         (OUTSIDE_MAC, OUTSIDE_ADDRESS),
         (MacAddr::default(), GATEWAY),
     );
+    let announcement = frame::arp(
+        1,
+        MacAddr::BROADCAST,
+        (INSIDE_MAC, rig::LOCAL_IP),
+        (MacAddr::default(), rig::LOCAL_IP),
+    );
     let expected = [
+        (INSIDE, announcement),
         (OUTSIDE, gateway),
         request(21, MacAddr::BROADCAST),
         request(22, MacAddr::BROADCAST),

@@ -173,7 +173,9 @@ impl Rig {
         let asked: Vec<(PortIndex, Ipv4Addr)> = self
             .out
             .frames()
-            .filter(|(_, frame)| frame[12..14] == [8, 6] && frame[21] == 1)
+            .filter(|(_, frame)| {
+                frame[12..14] == [8, 6] && frame[21] == 1 && frame[28..32] != frame[38..42]
+            })
             .map(|(port, frame)| {
                 (
                     port,

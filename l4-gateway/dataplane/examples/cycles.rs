@@ -1,0 +1,281 @@
+//! Nanoseconds a packet of the pure dataplane: no NIC, no memory but its own.
+//!
+//! `cargo run --release -p dataplane --example cycles`
+//!
+//! Each row forwards 64-byte frames of flows in random order, in bursts of 32; what making the frames costs is measured alone and
+//! taken off. Machines are noisy: the median of several rounds is printed with the least and the most.
+
+#![allow(clippy::expect_used, reason = "a bench that can't begin says so")]
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::sync::Arc;
+use std::time::Instant;
+
+use dataplane::{
+    Counters, Emitted, Frame, Ids, Limits, MacAddr, Now, Port, PortIndex, Protocol, Secret,
+    ServiceConfig, Tables, TargetConfig, Verdict, Worker,
+};
+
+const BURST: usize = 32;
+const BURSTS: usize = 20_000;
+const ROUNDS: usize = 7;
+
+/// A frame in a buffer of its own, as an mbuf is.
+#[derive(Clone, Copy)]
+struct Buffer {
+    bytes: [u8; 128],
+    length: usize,
+}
+
+impl Frame for Buffer {
+    fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes[..self.length]
+    }
+    fn prepend(&mut self, _: usize) -> bool {
+        false
+    }
+    fn append(&mut self, _: usize) -> bool {
+        false
+    }
+    fn trim(&mut self, length: usize) {
+        self.length = self.length.min(length);
+    }
+    fn trim_front(&mut self, _: usize) -> bool {
+        false
+    }
+}
+
+struct Bench {
+    tables: Tables,
+    worker: Worker,
+    out: Emitted,
+    now: Now,
+    random: u64,
+    /// The source of answers, by flow: LocalIP port and target.
+    local: Vec<(u16, [u8; 4])>,
+    protocol: Protocol,
+}
+
+fn main() {
+    println!(
+        "{:<8} {:>9} {:<9} {:>8} {:>8} {:>8}",
+        "protocol", "flows", "way", "median", "least", "most"
+    );
+    for protocol in [Protocol::Udp, Protocol::Tcp] {
+        for flows in [1000u32, 100_000, 1_000_000] {
+            let mut bench = Bench::new(protocol, flows);
+            for (way, returning) in [("in", 0), ("both", 2)] {
+                let mut rounds: Vec<f64> =
+                    (0..ROUNDS).map(|_| bench.round(flows, returning)).collect();
+                rounds.sort_by(f64::total_cmp);
+                let (median, least, most) = (rounds[ROUNDS / 2], rounds[0], rounds[ROUNDS - 1]);
+                println!(
+                    "{protocol:<8?} {flows:>9} {way:<9} {median:>8.1} {least:>8.1} {most:>8.1}"
+                );
+            }
+        }
+    }
+}
+
+impl Bench {
+    fn new(protocol: Protocol, flows: u32) -> Self {
+        let limits = Limits {
+            flows: flows.max(1 << 20),
+            ..Limits::default()
+        };
+        let mut builder = Tables::builder();
+        for index in 0..2u8 {
+            builder.port(Port {
+                index: PortIndex(u16::from(index)),
+                mac: MacAddr([2, 0, 0, 0, 0, index]),
+                address: Ipv4Addr::new(10, 2 + index, 0, 11),
+                prefix: 24,
+                gateway: (index == 0).then_some(Ipv4Addr::new(10, 2, 0, 1)),
+                mtu: 1500,
+                answers: true,
+            });
+        }
+        for last in 0..4 {
+            builder.local_ip(Ipv4Addr::new(10, 3, 0, 100 + last));
+        }
+        let mut service = ServiceConfig::new(Ipv4Addr::new(10, 0, 0, 100), protocol, 80);
+        for last in 0..16 {
+            let address = SocketAddrV4::new(Ipv4Addr::new(10, 3, 0, 20 + last), 80);
+            service.targets.push(TargetConfig {
+                address,
+                weight: 1,
+                up: true,
+                draining: false,
+            });
+        }
+        builder.service(service);
+        let tables = builder
+            .build(&mut Ids::new(&limits), None)
+            .expect("the bench's own configuration");
+        let counters = Arc::new(Counters::new(1, &limits));
+        let worker = Worker::new(0, 1, &limits, Secret::new([1; 32]), counters);
+        let mut bench = Self {
+            tables,
+            worker,
+            out: Emitted::new(),
+            now: Now(1),
+            random: 1,
+            local: Vec::new(),
+            protocol,
+        };
+        bench.worker.tick(&bench.tables, bench.now, &mut bench.out);
+        let gateway = (0, Ipv4Addr::new(10, 2, 0, 1));
+        for (port, address) in (0..16)
+            .map(|last| (1, Ipv4Addr::new(10, 3, 0, 20 + last)))
+            .chain([gateway])
+        {
+            bench.worker.learn(
+                bench.now,
+                PortIndex(port),
+                address,
+                MacAddr([2, 0, 0, 0, 1, 0]),
+                &mut bench.out,
+            );
+        }
+        for flow in 0..flows {
+            let mut frames = [bench.client_frame(flow, 2)];
+            bench.send(0, &mut frames);
+            let sent = frames[0].bytes();
+            bench.local.push((
+                u16::from_be_bytes([sent[34], sent[35]]),
+                [sent[26 + 3], sent[33], 0, 0],
+            ));
+            if protocol == Protocol::Tcp {
+                let mut frames = [bench.target_frame(flow, 0x12)];
+                bench.send(1, &mut frames);
+                let mut frames = [bench.client_frame(flow, 0x10)];
+                bench.send(0, &mut frames);
+            }
+        }
+        assert_eq!(bench.worker.flow_count(), flows);
+        bench
+    }
+
+    fn send<const N: usize>(&mut self, port: u16, frames: &mut [Buffer; N]) {
+        let mut verdicts = [Verdict::Kernel; N];
+        self.worker.burst(
+            &self.tables,
+            self.now,
+            PortIndex(port),
+            frames,
+            &mut verdicts,
+            &mut self.out,
+        );
+        assert!(
+            matches!(verdicts[0], Verdict::Transmit(_)),
+            "{:?}",
+            verdicts[0]
+        );
+        self.out.clear();
+    }
+
+    /// Nanoseconds a packet of one round; of each three bursts, `returning` are answers.
+    fn round(&mut self, flows: u32, returning: usize) -> f64 {
+        let seed = self.random;
+        let made = self.time(flows, returning, false);
+        self.random = seed;
+        (self.time(flows, returning, true) - made) / (BURST * BURSTS) as f64
+    }
+
+    fn time(&mut self, flows: u32, returning: usize, forward: bool) -> f64 {
+        let mut frames = [self.client_frame(0, 0x10); BURST];
+        let mut verdicts = [Verdict::Kernel; BURST];
+        let start = Instant::now();
+        for burst in 0..BURSTS {
+            let back = burst % 4 < returning;
+            for frame in &mut frames {
+                self.random = self
+                    .random
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1);
+                let flow = (((self.random >> 32) * u64::from(flows)) >> 32) as u32;
+                *frame = if back {
+                    self.target_frame(flow, 0x10)
+                } else {
+                    self.client_frame(flow, 0x10)
+                };
+            }
+            if forward {
+                self.now.0 += 1000;
+                let port = PortIndex(u16::from(back));
+                self.worker.burst(
+                    &self.tables,
+                    self.now,
+                    port,
+                    &mut frames,
+                    &mut verdicts,
+                    &mut self.out,
+                );
+                if burst % 64 == 0 {
+                    self.worker.tick(&self.tables, self.now, &mut self.out);
+                }
+                self.out.clear();
+            }
+            std::hint::black_box((&frames, &verdicts));
+        }
+        start.elapsed().as_nanos() as f64
+    }
+
+    fn client_frame(&self, flow: u32, flags: u8) -> Buffer {
+        let source = Ipv4Addr::from_bits(0x0b00_0000 + flow / 16);
+        self.frame(
+            0,
+            source,
+            1024 + (flow % 16) as u16,
+            Ipv4Addr::new(10, 0, 0, 100),
+            80,
+            flags,
+        )
+    }
+
+    fn target_frame(&self, flow: u32, flags: u8) -> Buffer {
+        let (port, [local, target, ..]) = self.local[flow as usize];
+        self.frame(
+            1,
+            Ipv4Addr::new(10, 3, 0, target),
+            80,
+            Ipv4Addr::new(10, 3, 0, local),
+            port,
+            flags,
+        )
+    }
+
+    #[inline]
+    fn frame(
+        &self,
+        port: u8,
+        source: Ipv4Addr,
+        sport: u16,
+        destination: Ipv4Addr,
+        dport: u16,
+        flags: u8,
+    ) -> Buffer {
+        let mut bytes = [0; 128];
+        bytes[..14].copy_from_slice(&[2, 0, 0, 0, 0, port, 2, 0, 0, 0, 1, 0, 8, 0]);
+        bytes[14..24].copy_from_slice(&[0x45, 0, 0, 46, 0, 0, 0, 0, 64, self.protocol as u8]);
+        bytes[26..30].copy_from_slice(&source.octets());
+        bytes[30..34].copy_from_slice(&destination.octets());
+        let mut sum = 0x4500 + 46 + 0x4000 + self.protocol as u32;
+        for address in [source.to_bits(), destination.to_bits()] {
+            sum += (address >> 16) + (address & 0xffff);
+        }
+        sum = (sum & 0xffff) + (sum >> 16);
+        sum = (sum & 0xffff) + (sum >> 16);
+        bytes[24..26].copy_from_slice(&(!(sum as u16)).to_be_bytes());
+        bytes[34..36].copy_from_slice(&sport.to_be_bytes());
+        bytes[36..38].copy_from_slice(&dport.to_be_bytes());
+        bytes[38..40].copy_from_slice(&[0, 26]);
+        if self.protocol == Protocol::Tcp {
+            bytes[46..48].copy_from_slice(&[0x50, flags]);
+        }
+        Buffer { bytes, length: 60 }
+    }
+}
