@@ -81,6 +81,8 @@ pub(crate) enum Handshake {
     Full,
     Resumed,
     Failed,
+    /// The client closed before it was done: port scans and TCP health checks do.
+    Abandoned,
     TimedOut,
 }
 
@@ -94,6 +96,7 @@ pub(crate) struct ListenerMetrics {
     full: Counter,
     resumed: Counter,
     failed: Counter,
+    abandoned: Counter,
     timed_out: Counter,
     name: String,
     routes: RefCell<HashMap<Option<usize>, RouteMetrics>>,
@@ -117,6 +120,7 @@ impl ListenerMetrics {
             full: handshake("full"),
             resumed: handshake("resumed"),
             failed: handshake("failed"),
+            abandoned: handshake("abandoned"),
             timed_out: handshake("timeout"),
             routes: RefCell::new(HashMap::new()),
             name,
@@ -128,6 +132,7 @@ impl ListenerMetrics {
             Handshake::Full => self.full.increment(1),
             Handshake::Resumed => self.resumed.increment(1),
             Handshake::Failed => self.failed.increment(1),
+            Handshake::Abandoned => self.abandoned.increment(1),
             Handshake::TimedOut => self.timed_out.increment(1),
         }
     }

@@ -114,6 +114,9 @@ pub(crate) async fn serve(
             let metrics = &entrance.metrics;
             match timeout(listener.header_timeout, acceptor.0.accept(stream)).await {
                 Err(_) => metrics.handshake(Handshake::TimedOut),
+                Ok(Err(error)) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
+                    metrics.handshake(Handshake::Abandoned);
+                }
                 Ok(Err(error)) => {
                     metrics.handshake(Handshake::Failed);
                     tracing::debug!(listener = listener.name, %peer, %error, "TLS handshake failed");

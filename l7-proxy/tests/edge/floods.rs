@@ -24,7 +24,7 @@ const GET: &[u8] = &[0x82, 0x86, 0x84, 0x41, 0x01, b'a'];
 fn start() -> (Proxy, Backend) {
     let app = Backend::start("app");
     let proxy = Proxy::start(&format!(
-        "[[listeners]]\nname = \"web\"\naddress = \"{{address}}:8080\"\nhttp2 = true\nmax_streams = 16\n\
+        "[[listeners]]\nname = \"web\"\naddress = \"{{address}}:8080\"\nhttp2 = true\nmax_streams = 16\nidle_timeout = \"500ms\"\nheader_timeout = \"500ms\"\n\
          [upstreams.app]\nbackends = [{{ address = \"{}\" }}]\n[[routes]]\nupstream = \"app\"\n",
         app.address
     ));
@@ -154,4 +154,25 @@ fn small_frames_for_nothing_do_not_pile_up() {
         proxy.memory()
     );
     assert_eq!(client::get(proxy.web(), "a", "/echo").status, 200);
+}
+
+#[test]
+fn an_idle_http2_connection_is_told_and_closed() {
+    let (proxy, _app) = start();
+    let began = std::time::Instant::now();
+    let mut silent = open(&proxy);
+    assert!(kinds(&mut silent).contains(&GOAWAY));
+    let took = began.elapsed();
+    assert!(took < std::time::Duration::from_secs(4), "{took:?}");
+
+    // One that asked something is idle only after that.
+    let mut asking = open(&proxy);
+    asking
+        .write_all(&frame(HEADERS, END_HEADERS | END_STREAM, 1, GET))
+        .expect("a request");
+    let seen = kinds(&mut asking);
+    assert!(
+        seen.contains(&HEADERS) && seen.contains(&DATA) && seen.contains(&GOAWAY),
+        "{seen:?}"
+    );
 }

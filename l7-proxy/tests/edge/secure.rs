@@ -251,6 +251,10 @@ fn hostile_hellos_cost_only_their_own_connection() {
     let _ = silent.read_to_end(&mut nothing);
     assert!(nothing.is_empty());
     assert!(proxy.alive());
+    drop(client::connect(proxy.at(8443)));
+    crate::proxy::eventually("a client that left is counted as such", || {
+        proxy.metric("weir_l7_tls_handshakes_total", &["abandoned"]) >= 1.0
+    });
     assert!(proxy.metric("weir_l7_tls_handshakes_total", &["timeout"]) >= 1.0);
     assert!(proxy.metric("weir_l7_tls_handshakes_total", &["failed"]) >= 3.0);
     let (code, text) = fetch(&proxy, &certificates, "one.test", "one", &[]);
