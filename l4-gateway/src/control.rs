@@ -19,7 +19,7 @@ use targets::Targets;
 const NODE_TTL: Duration = Duration::from_secs(3);
 
 /// Targets by registration that one service takes. More are left out: a member gone mad must not fill the tables.
-const MOST_REGISTERED: usize = 1024;
+pub(crate) const MOST_REGISTERED: usize = 1024;
 
 /// What is to be done after something was learned.
 #[derive(Debug)]
@@ -52,6 +52,8 @@ pub struct Control {
     drain: bool,
     /// The process is about to end.
     stopping: bool,
+    /// It has taken its leave: nothing more is told.
+    gone: bool,
     load: f64,
     /// What others were told last.
     told: Option<NodeRecord>,
@@ -106,12 +108,13 @@ impl Control {
             ports: config.ports.clone(),
             macs: macs.to_vec(),
             services: services.collect(),
-            ids: Ids::new(&config.workers.limits()),
+            ids: Ids::new(&config.limits()),
             tables: None,
             expiry: Expiry::new(),
             pulse: Pulse::Stalled("starting".into()),
             drain: false,
             stopping: false,
+            gone: false,
             load: 0.0,
             told: None,
             unsettled: Changed::Nothing,
@@ -148,7 +151,9 @@ impl Control {
 
     /// What there is to do at the very start, beside the first snapshot.
     pub fn begin(&mut self) -> Vec<Action> {
-        vec![Action::Check(self.checks()), self.node_record()]
+        let mut actions = vec![Action::Check(self.checks())];
+        actions.extend(self.tell());
+        actions
     }
 
     /// The first snapshot.
@@ -215,9 +220,7 @@ impl Control {
             since_unix_ms: unix_ms,
             seen_by: self.node.clone(),
         })));
-        // A lapsed offer was kept for the target's health only.
-        let changed = service.targets.sweep().max(Changed::States);
-        self.after(changed, &mut actions);
+        self.after(Changed::States, &mut actions);
         actions
     }
 
@@ -233,6 +236,12 @@ impl Control {
         self.told_if_changed()
     }
 
+    /// The process ends now: the node's record goes, and none follows it.
+    pub fn leave(&mut self) -> Vec<Action> {
+        self.gone = true;
+        vec![Action::Delete(Key::Node { tier: Tier::L4, id: self.node.clone() })]
+    }
+
     /// Time went by: offers may have run out, and others want to hear that this node is alive. About once a second.
     pub fn tick(&mut self, now: Duration, load: f64) -> Vec<Action> {
         self.load = load.clamp(0.0, 1.0);
@@ -240,7 +249,7 @@ impl Control {
         let changed = if expired.is_empty() { Changed::Nothing } else { self.lapse(|key| expired.contains(key)) };
         let mut actions = Vec::new();
         self.after(changed, &mut actions);
-        actions.push(self.node_record());
+        actions.extend(self.tell());
         actions
     }
 
@@ -337,7 +346,10 @@ impl Control {
     /// Makes one snapshot of all that changed since the last. It costs time in proportion to all targets, so whoever calls it sees to it
     /// that a stream of changes does not become a stream of snapshots.
     pub fn settle(&mut self) -> Vec<Action> {
-        let changed = std::mem::replace(&mut self.unsettled, Changed::Nothing);
+        let mut changed = std::mem::replace(&mut self.unsettled, Changed::Nothing);
+        for service in &mut self.services {
+            changed |= service.targets.sweep();
+        }
         let mut actions = Vec::new();
         if changed >= Changed::States {
             match self.build() {
@@ -414,16 +426,19 @@ impl Control {
         }
     }
 
-    fn node_record(&mut self) -> Action {
+    fn tell(&mut self) -> Option<Action> {
+        if self.gone {
+            return None;
+        }
         let record = self.record();
         self.told = Some(record.clone());
-        Action::Put(Record::Node(record))
+        Some(Action::Put(Record::Node(record)))
     }
 
     fn told_if_changed(&mut self) -> Vec<Action> {
         match self.told.as_ref() == Some(&self.record()) {
             true => Vec::new(),
-            false => vec![self.node_record()],
+            false => self.tell().into_iter().collect(),
         }
     }
 }

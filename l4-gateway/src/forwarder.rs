@@ -86,7 +86,7 @@ impl Forwarder {
         let tables = Arc::new(ArcSwap::from_pointee(first(&macs)?));
 
         let count = config.workers.count();
-        let limits = config.workers.limits();
+        let limits = config.limits();
         let counters = Arc::new(Counters::new(count, &limits));
         let mut lanes = lanes(config, &mut ports);
         let mut outboxes = Vec::new();

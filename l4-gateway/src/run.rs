@@ -9,7 +9,7 @@ use bgp_ctl::actors::route_control::Shutdown;
 use bgp_ctl::status::StatusBoard;
 use bgp_ctl::RouteControl;
 use shared::admin;
-use shared::bus::{Bus, DrainRecord, Key, Tier, unix_ms};
+use shared::bus::{Bus, DrainRecord, Tier, unix_ms};
 use shared::config::sections::Transport;
 use shared::lifecycle::{Request, Signals};
 use shared::telemetry::MetricsHandle;
@@ -17,7 +17,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
-use crate::actors::{Board, ControlPlane, Stop, Watchdog};
+use crate::actors::{Board, ControlPlane, Leave, Stop, Watchdog};
 use crate::admin::{NodeAdmin, flows};
 use crate::config::Config;
 use crate::control::Control;
@@ -183,7 +183,7 @@ impl Node {
         if let Some((route_control, _)) = &self.route_control {
             let _ = route_control.send(Shutdown { text: why.into() }).await;
         }
-        self.bus.delete(&Key::Node { tier: Tier::L4, id: self.config.node.id.clone() });
+        let _ = self.control.send(Leave).await;
         if !self.bus.flush(FAREWELL).await {
             tracing::warn!("the bus did not take the last records in time");
         }

@@ -101,6 +101,11 @@ pub struct PulseIs(pub Pulse);
 #[rtype(result = "()")]
 pub struct Stop;
 
+/// The process ends now: take the node's record from the bus.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Leave;
+
 /// Owns the node's knowledge.
 pub struct ControlPlane {
     control: Control,
@@ -143,6 +148,7 @@ impl ControlPlane {
 
     /// Carries out what follows from an input, and has a snapshot built soon if one is needed.
     fn follow(&mut self, actions: Vec<Action>, context: &mut Context<ControlPlane>) {
+        let acted = !actions.is_empty();
         self.carry_out(actions);
         if self.control.is_unsettled() && !self.snapshot_due {
             match self.next_snapshot.checked_sub(monotonic()) {
@@ -156,7 +162,9 @@ impl ControlPlane {
                 }
             }
         }
-        self.show();
+        if acted {
+            self.show();
+        }
     }
 
     fn settle(&mut self) {
@@ -304,6 +312,15 @@ impl Handler<Stop> for ControlPlane {
 
     fn handle(&mut self, _: Stop, context: &mut Context<ControlPlane>) {
         let actions = self.control.stop();
+        self.follow(actions, context);
+    }
+}
+
+impl Handler<Leave> for ControlPlane {
+    type Result = ();
+
+    fn handle(&mut self, _: Leave, context: &mut Context<ControlPlane>) {
+        let actions = self.control.leave();
         self.follow(actions, context);
     }
 }

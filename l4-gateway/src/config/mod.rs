@@ -8,8 +8,11 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use bgp_ctl::config::BgpSection;
+use dataplane::{Limits, MacAddr};
 use shared::config::sections::{AdminSection, BusSection, LogSection, NodeSection, Transport};
 use shared::config::{Document, Mistakes, Table};
+
+use crate::control::{Control, MOST_REGISTERED};
 
 pub use ports::{Network, PortConfig, RouteConfig};
 pub use process::{DrainSection, EalSection, WorkersSection};
@@ -62,12 +65,12 @@ impl Config {
         let workers = WorkersSection::parse(root);
         let eal = EalSection::parse(root);
         let drain = DrainSection::parse(root);
-        let ports = ports::parse(root, workers.count());
-        let services = services::parse(root, &ports);
+        let (ports, ports_sound) = ports::parse(root, workers.count());
+        let services = services::parse(root, &ports, ports_sound);
         let bgp = BgpSection::parse(root);
 
         if bus.transport == Transport::Local
-            && let Some(index) = services.iter().position(|service| service.from_registrations)
+            && let Some(index) = services.iter().flatten().position(|service| service.from_registrations)
         {
             let hint = "set bus.transport = \"nats\", or list the targets in [[services.targets]]";
             root.mistake(
@@ -76,12 +79,37 @@ impl Config {
                 hint,
             );
         }
-        if let Some(bgp) = &bgp {
+        if let (Some(bgp), Some(services)) = (&bgp, &services) {
             for vip in bgp.vips.keys().filter(|vip| services.iter().all(|service| service.vip != **vip)) {
                 root.mistake("bgp.vips", format!("{vip} is the VIP of no service here"), "leave it out, or add the service");
             }
         }
-        Some(Config { node: node?, admin, bus, log, eal, workers, drain, ports, services, bgp })
+        if !ports_sound {
+            return None;
+        }
+        let config = Config { node: node?, admin, bus, log, eal, workers, drain, ports, services: services?, bgp };
+        // What the data plane itself would refuse, should a check above have missed it.
+        let macs = vec![MacAddr::default(); config.ports.len()];
+        if let Err(error) = Control::new(&config, &macs).first_tables() {
+            root.mistake("", format!("can't be forwarded by: {error}"), "");
+        }
+        Some(config)
+    }
+
+    /// What each worker may hold: enough for all that is configured, and for registrations besides.
+    pub fn limits(&self) -> Limits {
+        let defaults = Limits::default();
+        let targets: usize = self.services.iter().map(|service| service.targets.len()).sum();
+        let registering = self.services.iter().filter(|service| service.from_registrations).count();
+        // Twice, as numbers of targets that are gone come back only when their last flow has ended.
+        let targets = 2 * (targets + registering * MOST_REGISTERED) as u32;
+        let local_ips: usize = self.ports.iter().map(|port| port.local_ips.len()).sum();
+        Limits {
+            flows: self.workers.flows,
+            targets: targets.max(defaults.targets),
+            local_ips: (local_ips as u16).max(defaults.local_ips),
+            ..defaults
+        }
     }
 
     /// The VIPs of all services, each once.

@@ -1,8 +1,10 @@
 //! `[[ports]]`: the interfaces of the forwarder, their addresses, LocalIPs and routes.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
 use dataplane::PortIndex;
+use shared::bus::MAX_ITEMS;
 use shared::config::{Cidr, FromValue, Table, Value};
 
 use crate::dpdk::Device;
@@ -92,18 +94,32 @@ impl FromValue for Device {
 /// Most ports of a node: what the data plane's numbers allow.
 const MOST: usize = 16;
 
-/// Reads all ports; `workers` is how many there are to receive.
-pub(super) fn parse(root: &mut Table<'_>, workers: u16) -> Vec<PortConfig> {
+/// Most LocalIPs of a node: with the ports' own addresses they fit a node record.
+const MOST_LOCAL_IPS: usize = MAX_ITEMS - MOST;
+
+/// Reads all ports; `workers` is how many there are to receive. The flag is false after mistakes that make
+/// forwarding impossible; what could be read comes all the same, so that services can be held against it.
+pub(super) fn parse(root: &mut Table<'_>, workers: u16) -> (Vec<PortConfig>, bool) {
     let tables = root.tables("ports");
     if tables.is_empty() {
         root.mistake("ports", "no port is there", "add a [[ports]] with `name`, `device` and `address`");
+        return (Vec::new(), false);
     }
     if tables.len() > MOST {
         root.mistake("ports", format!("{} ports are too many", tables.len()), format!("{MOST} at most"));
+        return (Vec::new(), false);
     }
+    let mut sound = true;
     let mut ports = Vec::new();
-    for (index, mut table) in tables.into_iter().enumerate().take(MOST) {
-        ports.extend(port(&mut table, PortIndex(index as u16), workers));
+    for (index, mut table) in tables.into_iter().enumerate() {
+        match port(&mut table, PortIndex(index as u16), workers, &mut sound) {
+            Some(port) => ports.push(port),
+            None => sound = false,
+        }
+    }
+    let local_ips: usize = ports.iter().map(|port| port.local_ips.len()).sum();
+    if local_ips > MOST_LOCAL_IPS {
+        root.mistake("ports", format!("{local_ips} LocalIPs are too many"), format!("{MOST_LOCAL_IPS} at most, over all ports"));
     }
     let names: Vec<_> = ports.iter().map(|port| (format!("{}.name", path(port)), port.name.as_str())).collect();
     root.unique("the port name", names);
@@ -111,10 +127,12 @@ pub(super) fn parse(root: &mut Table<'_>, workers: u16) -> Vec<PortConfig> {
     root.unique("the device", devices);
     let owned: Vec<_> = ports.iter().flat_map(own_addresses).map(|(path, address)| (path, address.to_string())).collect();
     root.unique("the address", owned.iter().map(|(path, address)| (path.clone(), address.as_str())));
-    ports
+    let distinct: BTreeSet<&str> = owned.iter().map(|(_, address)| address.as_str()).collect();
+    sound &= local_ips <= MOST_LOCAL_IPS && distinct.len() == owned.len();
+    (ports, sound)
 }
 
-fn port(table: &mut Table<'_>, index: PortIndex, workers: u16) -> Option<PortConfig> {
+fn port(table: &mut Table<'_>, index: PortIndex, workers: u16, sound: &mut bool) -> Option<PortConfig> {
     let name = table.required::<String>("name");
     if let Some(name) = &name
         && (name.is_empty() || name.len() > 32)
@@ -123,7 +141,7 @@ fn port(table: &mut Table<'_>, index: PortIndex, workers: u16) -> Option<PortCon
     }
     let device = table.required::<Device>("device");
     let address = table.required::<Network>("address");
-    let gateway = on_segment(table, "gateway", address);
+    let gateway = next_hop(table, "gateway", address);
     let queues = table.within("queues", 1..=workers, workers);
     if let Some(device) = &device
         && matches!(device.driver(), Some("net_pcap" | "net_tap"))
@@ -137,8 +155,8 @@ fn port(table: &mut Table<'_>, index: PortIndex, workers: u16) -> Option<PortCon
     let mut routes = Vec::new();
     for mut route in table.tables("routes") {
         let to = route.required::<Network>("to");
-        let via = on_segment(&mut route, "via", address);
-        routes.extend(to.map(|to| RouteConfig { to, via }));
+        let via = next_hop(&mut route, "via", address);
+        routes.push(to.zip(via.ok()).map(|(to, via)| RouteConfig { to, via }));
     }
     let mtu = table.within("mtu", 576..=9600, 1500);
     let descriptors = table.within("descriptors", 64..=8192, 512);
@@ -151,15 +169,16 @@ fn port(table: &mut Table<'_>, index: PortIndex, workers: u16) -> Option<PortCon
     let shared_with_kernel = device.as_ref().is_some_and(|device| matches!(device.driver(), Some("net_af_packet")));
     let answer_arp_for_vips = table.or("answer_arp_for_vips", false);
     let answer_for_address = table.or("answer_for_address", !shared_with_kernel && exception.is_none());
+    *sound &= gateway.is_ok() && routes.iter().all(Option::is_some) && local_ips.1;
     let (name, address) = (name?, address?);
     Some(PortConfig {
         index,
         name,
         device: device?,
         address,
-        gateway,
-        routes,
-        local_ips,
+        gateway: gateway.unwrap_or(None),
+        routes: routes.into_iter().flatten().collect(),
+        local_ips: local_ips.0,
         queues,
         descriptors,
         mtu,
@@ -169,34 +188,49 @@ fn port(table: &mut Table<'_>, index: PortIndex, workers: u16) -> Option<PortCon
     })
 }
 
-/// An address that must lie in the port's network and not be the port's own.
-fn on_segment(table: &mut Table<'_>, key: &'static str, port: Option<Network>) -> Option<Ipv4Addr> {
-    let address = table.optional::<Ipv4Addr>(key)?;
-    let port = port?;
+/// A mistake was recorded.
+struct Recorded;
+
+/// A router's address, if one is named: it must lie in the port's network and not be the port's own.
+fn next_hop(table: &mut Table<'_>, key: &'static str, port: Option<Network>) -> Result<Option<Ipv4Addr>, Recorded> {
+    if !table.has(key) {
+        return Ok(None);
+    }
+    let address = table.optional::<Ipv4Addr>(key).ok_or(Recorded)?;
+    let port = port.ok_or(Recorded)?;
     if address == port.address {
         table.mistake(key, format!("{address} is the port's own address"), "name the router's");
-    } else if !port.contains(address) {
-        table.mistake(key, format!("{address} is not in the port's network {port}"), "a next hop is on the port's segment");
+        return Err(Recorded);
     }
-    Some(address)
+    if !port.contains(address) {
+        table.mistake(key, format!("{address} is not in the port's network {port}"), "a next hop is on the port's segment");
+        return Err(Recorded);
+    }
+    Ok(Some(address))
 }
 
-fn local_ips(table: &mut Table<'_>, port: Option<Network>) -> Vec<Ipv4Addr> {
-    let local_ips = table.or::<Vec<Ipv4Addr>>("local_ips", Vec::new());
-    for address in &local_ips {
-        match port {
-            Some(port) if !port.contains(*address) => {
-                let hint = "targets answer to LocalIPs, so they belong to the segment of the port";
-                table.mistake("local_ips", format!("{address} is not in the port's network {port}"), hint);
-            }
-            Some(port) if *address == port.address => {
-                let hint = "the kernel or ARP of the port uses that one; take another free address of the network";
-                table.mistake("local_ips", format!("{address} is the port's own address"), hint);
-            }
-            _ => {}
+/// The LocalIPs that are sound, and whether all are.
+fn local_ips(table: &mut Table<'_>, port: Option<Network>) -> (Vec<Ipv4Addr>, bool) {
+    if !table.has("local_ips") {
+        return (Vec::new(), true);
+    }
+    let (Some(written), Some(port)) = (table.optional::<Vec<Ipv4Addr>>("local_ips"), port) else {
+        return (Vec::new(), false);
+    };
+    let mut local_ips = Vec::new();
+    for address in &written {
+        if !port.contains(*address) {
+            let hint = "targets answer to LocalIPs, so they belong to the segment of the port";
+            table.mistake("local_ips", format!("{address} is not in the port's network {port}"), hint);
+        } else if *address == port.address {
+            let hint = "the kernel or ARP of the port uses that one; take another free address of the network";
+            table.mistake("local_ips", format!("{address} is the port's own address"), hint);
+        } else {
+            local_ips.push(*address);
         }
     }
-    local_ips
+    let sound = local_ips.len() == written.len();
+    (local_ips, sound)
 }
 
 /// Every address the node answers for, with where it was written.

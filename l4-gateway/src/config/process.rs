@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use dataplane::Limits;
 use shared::config::{ByteSize, Table};
 
 use crate::worker::Poll;
@@ -91,11 +90,6 @@ impl WorkersSection {
     /// How many workers there are; at least one.
     pub fn count(&self) -> u16 {
         self.cpus.len() as u16
-    }
-
-    /// What each worker may hold.
-    pub fn limits(&self) -> Limits {
-        Limits { flows: self.flows, ..Limits::default() }
     }
 
     pub(super) fn parse(root: &mut Table<'_>) -> WorkersSection {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use dataplane::{Protocol, Scheduler, Timeouts, Timestamps, UnknownSegment};
 use health::CheckSettings;
+use shared::bus::MAX_ITEMS;
 use shared::config::Table;
 
 use super::PortConfig;
@@ -52,14 +53,23 @@ const TIMEOUTS: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Du
 /// Largest weight; what is registered above counts as this.
 pub(crate) const MOST_WEIGHT: u16 = 1000;
 
-pub(super) fn parse(root: &mut Table<'_>, ports: &[PortConfig]) -> Vec<ServiceSettings> {
+/// Reads all services. Whether targets can be reached is asked only where the ports are sound, or one mistake there would be reported
+/// for every target. `None` after recording mistakes that make forwarding impossible.
+pub(super) fn parse(root: &mut Table<'_>, ports: &[PortConfig], sound: bool) -> Option<Vec<ServiceSettings>> {
     let tables = root.tables("services");
     if tables.is_empty() {
         root.mistake("services", "no service is there", "add a [[services]] with `name`, `vip`, `protocol` and `port`");
+        return None;
     }
+    if tables.len() > MAX_ITEMS {
+        let message = format!("{} services are more than a node can tell others of", tables.len());
+        root.mistake("services", message, format!("{MAX_ITEMS} at most"));
+        return None;
+    }
+    let count = tables.len();
     let mut services = Vec::new();
     for (index, mut table) in tables.into_iter().enumerate() {
-        services.extend(service(&mut table, ports).map(|service| (index, service)));
+        services.extend(service(&mut table, ports, sound).map(|service| (index, service)));
     }
     let names: Vec<_> =
         services.iter().map(|(index, service)| (format!("services[{index}].name"), service.name.as_str())).collect();
@@ -69,20 +79,19 @@ pub(super) fn parse(root: &mut Table<'_>, ports: &[PortConfig]) -> Vec<ServiceSe
         .map(|(index, service)| (format!("services[{index}]"), key(service.vip, service.protocol, service.port)))
         .collect();
     root.unique("the service on", keys.iter().map(|(path, key)| (path.clone(), key.as_str())));
-    services.into_iter().map(|(_, service)| service).collect()
+    let distinct: BTreeSet<&str> = keys.iter().map(|(_, key)| key.as_str()).collect();
+    let sound = services.len() == count && distinct.len() == keys.len();
+    sound.then(|| services.into_iter().map(|(_, service)| service).collect())
 }
 
-fn service(table: &mut Table<'_>, ports: &[PortConfig]) -> Option<ServiceSettings> {
+fn service(table: &mut Table<'_>, ports: &[PortConfig], ports_sound: bool) -> Option<ServiceSettings> {
     let name = table.required::<String>("name");
     if let Some(name) = &name
         && !shared::bus::is_name(name)
     {
         table.mistake("name", format!("{name:?} can't be a service's name"), "1 to 64 letters, digits, dots, dashes or underscores");
     }
-    let vip = table.required::<Ipv4Addr>("vip");
-    if let Some(vip) = vip {
-        check_vip(table, vip, ports);
-    }
+    let vip = vip(table, ports);
     let protocol = match table.has("protocol") {
         true => table.one_of("protocol", &[("tcp", Protocol::Tcp), ("udp", Protocol::Udp)]),
         false => {
@@ -90,9 +99,9 @@ fn service(table: &mut Table<'_>, ports: &[PortConfig]) -> Option<ServiceSetting
             None
         }
     };
-    let port = table.required::<u16>("port");
-    if port == Some(0) {
-        table.mistake("port", "0 is not a port", "");
+    let port = table.required::<u16>("port").filter(|port| *port != 0);
+    if port.is_none() && table.has("port") {
+        table.mistake("port", "expected a port from 1 to 65535", "");
     }
     let schedulers = [
         ("rr", Scheduler::RoundRobin),
@@ -106,9 +115,9 @@ fn service(table: &mut Table<'_>, ports: &[PortConfig]) -> Option<ServiceSetting
     let choices = [("strip", Timestamps::Strip), ("keep", Timestamps::Keep)];
     let timestamps = table.one_of_or("timestamps", &choices, Timestamps::Strip);
     let timeouts = table.table("timeouts").map(|mut table| timeouts(&mut table)).unwrap_or_default();
-    let targets = targets(table, ports);
+    let targets = targets(table, ports_sound.then_some(ports));
     let from_registrations = table.or("from_registrations", false);
-    if targets.is_empty() && !from_registrations && !table.has("targets") {
+    if !from_registrations && !table.has("targets") {
         table.mistake("targets", "the service has none", "add [[services.targets]], or from_registrations = true");
     }
     let health = table.table("health").and_then(|mut table| CheckSettings::parse(&mut table));
@@ -121,26 +130,34 @@ fn service(table: &mut Table<'_>, ports: &[PortConfig]) -> Option<ServiceSetting
         on_unknown_segment,
         timestamps,
         timeouts,
-        targets,
+        targets: targets?,
         from_registrations,
         health,
     })
 }
 
-fn check_vip(table: &mut Table<'_>, vip: Ipv4Addr, ports: &[PortConfig]) {
-    if vip.is_unspecified() || vip.is_multicast() || vip.is_broadcast() || vip.is_loopback() {
+fn vip(table: &mut Table<'_>, ports: &[PortConfig]) -> Option<Ipv4Addr> {
+    let vip = table.required::<Ipv4Addr>("vip")?;
+    if !is_host(vip) {
         table.mistake("vip", format!("{vip} is not an address that clients can connect to"), "take a unicast address");
+        return None;
     }
-    for port in ports {
-        if port.address.address == vip {
-            let hint = "take an address of its own, as the node's kernel and ARP use that one";
-            table.mistake("vip", format!("{vip} is the address of port {}", port.name), hint);
-        }
-        if port.local_ips.contains(&vip) {
-            let hint = "replies of targets come to LocalIPs, so they can't be VIPs";
-            table.mistake("vip", format!("{vip} is a LocalIP of port {}", port.name), hint);
-        }
+    if let Some(port) = ports.iter().find(|port| port.address.address == vip) {
+        let hint = "take an address of its own, as the node's kernel and ARP use that one";
+        table.mistake("vip", format!("{vip} is the address of port {}", port.name), hint);
+        return None;
     }
+    if let Some(port) = ports.iter().find(|port| port.local_ips.contains(&vip)) {
+        let hint = "replies of targets come to LocalIPs, so they can't be VIPs";
+        table.mistake("vip", format!("{vip} is a LocalIP of port {}", port.name), hint);
+        return None;
+    }
+    Some(vip)
+}
+
+/// Whether one host can have the address.
+fn is_host(address: Ipv4Addr) -> bool {
+    (1..224).contains(&address.octets()[0]) && !address.is_loopback()
 }
 
 fn timeouts(table: &mut Table<'_>) -> Timeouts {
@@ -155,37 +172,46 @@ fn timeouts(table: &mut Table<'_>) -> Timeouts {
     }
 }
 
-fn targets(table: &mut Table<'_>, ports: &[PortConfig]) -> Vec<StaticTarget> {
+/// `None` after recording a mistake.
+fn targets(table: &mut Table<'_>, ports: Option<&[PortConfig]>) -> Option<Vec<StaticTarget>> {
+    let tables = table.tables("targets");
+    let count = tables.len();
     let mut targets = Vec::new();
     let mut seen = BTreeSet::new();
-    for mut table in table.tables("targets") {
-        let address = table.required::<SocketAddr>("address");
+    for mut table in tables {
+        let address = target_address(&mut table, ports);
         let weight = table.within("weight", 0..=MOST_WEIGHT, 1);
         let Some(address) = address else { continue };
-        let IpAddr::V4(ip) = address.ip() else {
-            table.mistake("address", format!("{address}: IPv6 is not forwarded"), "name an IPv4 address");
-            continue;
-        };
-        let address = SocketAddrV4::new(ip, address.port());
-        if address.port() == 0 {
-            table.mistake("address", "0 is not a port", "");
-        }
-        if !seen.insert(address) {
+        if seen.insert(address) {
+            targets.push(StaticTarget { address, weight });
+        } else {
             table.mistake("address", format!("{address} is a target of this service already"), "leave one out");
         }
-        if let Err(why) = reachable(ip, ports) {
-            table.mistake("address", why.0, why.1);
-        }
-        targets.push(StaticTarget { address, weight });
     }
-    targets
+    (targets.len() == count).then_some(targets)
+}
+
+fn target_address(table: &mut Table<'_>, ports: Option<&[PortConfig]>) -> Option<SocketAddrV4> {
+    let address = table.required::<SocketAddr>("address")?;
+    let IpAddr::V4(ip) = address.ip() else {
+        table.mistake("address", format!("{address}: IPv6 is not forwarded"), "name an IPv4 address");
+        return None;
+    };
+    if address.port() == 0 {
+        table.mistake("address", "0 is not a port", "");
+        return None;
+    }
+    if let Some(Err((why, hint))) = ports.map(|ports| reachable(ip, ports)) {
+        table.mistake("address", why, hint);
+        return None;
+    }
+    Some(SocketAddrV4::new(ip, address.port()))
 }
 
 /// Whether a target can be forwarded to: it needs a way and, at the end of it, a LocalIP.
 pub(crate) fn reachable(target: Ipv4Addr, ports: &[PortConfig]) -> Result<(), (String, String)> {
-    if ports.is_empty() {
-        // Reported already; complaining about every target would bury it.
-        return Ok(());
+    if !is_host(target) {
+        return Err((format!("{target} is not an address of one host"), "take a unicast address".into()));
     }
     if let Some(port) = ports.iter().find(|port| port.address.address == target || port.local_ips.contains(&target)) {
         return Err((format!("{target} is this node's own (port {})", port.name), "a target is another host".into()));

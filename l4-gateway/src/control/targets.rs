@@ -128,7 +128,7 @@ impl Targets {
         match self.by_address.get_mut(address) {
             Some(target) if target.offer.is_some() => {
                 target.offer = None;
-                self.sweep().max(Changed::States)
+                Changed::States
             }
             _ => Changed::Nothing,
         }
@@ -136,14 +136,16 @@ impl Targets {
 
     /// The offers for which `gone` holds ran out.
     pub(super) fn lapse(&mut self, gone: impl Fn(&SocketAddrV4) -> bool) -> Changed {
+        let mut changed = Changed::Nothing;
         for (address, target) in &mut self.by_address {
             if let Some(offer) = &mut target.offer
                 && gone(address)
             {
                 offer.lapsed = true;
+                changed = Changed::States;
             }
         }
-        self.sweep()
+        changed
     }
 
     /// An own probe's verdict; false if the target is not known.
@@ -165,7 +167,8 @@ impl Targets {
         }
     }
 
-    /// Removes what nothing speaks for.
+    /// Removes what nothing speaks for. Not before a snapshot is due: a target that is withdrawn and offered again meanwhile keeps what
+    /// its probes found, as their verdict would not be repeated.
     pub(super) fn sweep(&mut self) -> Changed {
         let before = self.by_address.len();
         self.by_address.retain(|_, target| target.has_reason_to_stay());

@@ -40,6 +40,7 @@ struct Node {
     checks: Vec<Check>,
     puts: Vec<Record>,
     warnings: Vec<String>,
+    deleted: Vec<Key>,
 }
 
 impl Node {
@@ -48,7 +49,7 @@ impl Node {
         let mut control = Control::new(&config, &[MacAddr([2, 0, 0, 0, 0, 1])]);
         let tables = control.first_tables().unwrap();
         control.published(tables.into());
-        let mut node = Node { control, checks: Vec::new(), puts: Vec::new(), warnings: Vec::new() };
+        let mut node = Node { control, checks: Vec::new(), puts: Vec::new(), warnings: Vec::new(), deleted: Vec::new() };
         let actions = node.control.begin();
         node.carry_out(actions);
         node.bus(&Change::Connected(true));
@@ -67,7 +68,7 @@ impl Node {
                 }
                 Action::Check(checks) => self.checks = checks,
                 Action::Warn(text) => self.warnings.push(text),
-                Action::Delete(key) => panic!("{key} deleted"),
+                Action::Delete(key) => self.deleted.push(key),
             }
         }
     }
@@ -323,4 +324,31 @@ fn others_hear_from_the_node_at_every_tick() {
     assert_eq!(node.puts.len(), before + 1);
     assert!((node.record().load - 0.25).abs() < 1e-9);
     assert!(node.record().ttl_ms > 2000);
+}
+
+#[test]
+fn a_target_that_is_withdrawn_and_offered_again_keeps_its_health() {
+    let mut node = Node::start();
+    node.bus(&put(offer("checked", "10.3.0.31:80")));
+    node.health("checked", "10.3.0.31:80", State::Up);
+    // Both before the next snapshot: the checker sees no difference and has nothing to say.
+    for change in [Change::Deleted(key("checked", "10.3.0.31:80")), put(offer("checked", "10.3.0.31:80"))] {
+        let actions = node.control.bus(Duration::ZERO, &change);
+        node.carry_out(actions);
+    }
+    node.settle();
+    assert_eq!(node.eligible(0), ["10.3.0.31:80"]);
+}
+
+#[test]
+fn a_node_that_left_is_not_heard_of_again() {
+    let mut node = Node::start();
+    let actions = node.control.leave();
+    node.carry_out(actions);
+    assert_eq!(node.deleted, [Key::Node { tier: Tier::L4, id: "l4-1".into() }]);
+    let before = node.puts.len();
+    node.tick_at(1);
+    let actions = node.control.pulse_is(Pulse::Stalled("stopped".into()));
+    node.carry_out(actions);
+    assert_eq!(node.puts.len(), before);
 }

@@ -105,8 +105,11 @@ fn is_pci_address(name: &str) -> bool {
 impl EalSettings {
     /// EAL's command line, the program's name first.
     pub fn arguments(&self) -> Vec<String> {
-        let floating = allowed_cpus().iter().map(u32::to_string).collect::<Vec<_>>().join(",");
-        // The control threads are on lcore 0 and may run anywhere: EAL pins the thread that starts it.
+        let allowed = allowed_cpus();
+        let free: Vec<u32> = allowed.iter().copied().filter(|cpu| !self.workers.contains(&Some(*cpu))).collect();
+        let floating = if free.is_empty() { &allowed } else { &free };
+        let floating = floating.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
+        // The control threads are on lcore 0, as EAL places the thread that starts it: anywhere but on a worker's own CPU.
         let mut lcores = format!("0@({floating})");
         for (index, cpu) in self.workers.iter().enumerate() {
             let place = cpu.map_or_else(|| format!("({floating})"), |cpu| cpu.to_string());

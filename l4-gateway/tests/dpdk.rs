@@ -1,0 +1,122 @@
+//! The safe side of DPDK, with DPDK below it. One test, as EAL can be started once in a process.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)] // A test may end on what it did not expect.
+
+use std::sync::mpsc::channel;
+
+use dataplane::Frame;
+use l4_gateway::dpdk::{Device, Eal, EalSettings, Ended, Lcore, Memory, Pool, Port, PortSettings, ring};
+
+const FRAMES: u32 = 511;
+
+#[test]
+fn frames_have_one_owner_and_come_back_to_their_pool() {
+    let device: Device = "net_ring0".parse().unwrap();
+    let settings = EalSettings {
+        file_prefix: format!("weir-test-{}", std::process::id()),
+        memory: Memory::Ordinary(64),
+        devices: vec![device.clone()],
+        workers: vec![None],
+        extra: Vec::new(),
+    };
+    let eal = Eal::start(&settings).unwrap();
+    let again = Eal::start(&settings).err().expect("a second EAL");
+    assert!(again.to_string().contains("once in a process"), "{again}");
+    let pool = Pool::new(&eal, "frames", FRAMES, 2048).unwrap();
+    assert!(Pool::new(&eal, "frames", FRAMES, 2048).is_err(), "names of pools are unique");
+
+    bounds_of_a_frame(&pool);
+    an_empty_pool(&pool);
+    lcores_and_rings(&eal, &pool);
+    ports(&eal, &pool, &device);
+    assert_eq!(pool.in_use(), 0);
+
+    // Everything is gone, so EAL cleans up; a pool kept alive until now must not be what it cleans.
+    drop(pool);
+    drop(eal);
+}
+
+fn bounds_of_a_frame(pool: &Pool) {
+    let mut frame = pool.allocate().unwrap();
+    assert!(frame.bytes().is_empty());
+    assert!(frame.fill(b"0123456789"));
+    assert!(frame.prepend(4) && frame.append(2));
+    assert_eq!(frame.bytes().len(), 16);
+    assert_eq!(&frame.bytes()[4..14], b"0123456789");
+    assert_eq!(&frame.bytes()[14..], [0, 0]);
+    assert!(frame.trim_front(4));
+    frame.trim(3);
+    assert_eq!(frame.bytes(), b"012");
+    frame.trim(9000);
+    assert!(!frame.trim_front(4) && frame.trim_front(3));
+    assert!(frame.bytes().is_empty());
+    // The headroom is 128 bytes, of which nothing is used but what was trimmed off in front.
+    assert!(!frame.prepend(usize::MAX) && !frame.prepend(200) && frame.prepend(100));
+    assert!(!frame.append(usize::MAX / 2) && !frame.append(4000) && !frame.fill(&[0; 4000]));
+    frame.trim(0);
+    let mut grown = 0;
+    while frame.append(100) {
+        grown += 100;
+    }
+    assert!((2000..2300).contains(&grown), "{grown}");
+}
+
+fn an_empty_pool(pool: &Pool) {
+    let all: Vec<_> = std::iter::from_fn(|| pool.allocate()).collect();
+    assert_eq!(all.len() as u32, FRAMES);
+    assert_eq!(pool.in_use(), FRAMES);
+    drop(all);
+    assert_eq!(pool.in_use(), 0);
+}
+
+fn lcores_and_rings(eal: &Eal, pool: &Pool) {
+    let (sender, mut receiver) = ring(eal, "ring", 100).unwrap();
+    let mut frames: Vec<_> = (0..120u8)
+        .map(|number| {
+            let mut frame = pool.allocate().unwrap();
+            assert!(frame.fill(&[number]));
+            frame
+        })
+        .collect();
+    assert_eq!(sender.send(&mut frames), 100);
+    assert_eq!(frames.iter().map(|frame| frame.bytes()[0]).collect::<Vec<_>>(), (100..120).collect::<Vec<_>>());
+    let (report, reports) = channel();
+    let lcore = Lcore::launch(eal, 1, move || {
+        let mut taken = Vec::with_capacity(64);
+        receiver.receive(&mut taken);
+        report.send(taken.iter().map(|frame| frame.bytes()[0]).collect::<Vec<_>>()).unwrap();
+        // What was taken and what is left in the ring is freed here, on another thread.
+    })
+    .unwrap();
+    assert_eq!(reports.recv().unwrap(), (0..64).collect::<Vec<_>>());
+    assert_eq!(lcore.join(), Ended::Returned);
+    drop((frames, sender));
+    assert_eq!(pool.in_use(), 0);
+
+    let lcore = Lcore::launch(eal, 1, || panic!("as the test wants")).unwrap();
+    assert_eq!(lcore.join(), Ended::Panicked);
+    assert!(Lcore::launch(eal, 77, || {}).is_err(), "there is no such lcore");
+}
+
+fn ports(eal: &Eal, pool: &Pool, device: &Device) {
+    let none: Device = "net_ring7".parse().unwrap();
+    assert!(Port::open(eal, &none).is_err());
+    let settings = PortSettings { queues: 1, mtu: 1500, descriptors: 128 };
+    let too_many = Port::open(eal, device).unwrap().start(PortSettings { queues: 1000, ..settings }, pool);
+    assert!(too_many.err().unwrap().to_string().contains("queues"));
+    // net_ring sends to itself.
+    let mut port = Port::open(eal, device).unwrap().start(settings, pool).unwrap();
+    assert!(port.link().up);
+    let (mut receive, mut transmit) = port.take_queues().pop().unwrap();
+    assert!(port.take_queues().is_empty());
+    let mut frames: Vec<_> = (0..3).map(|_| pool.allocate().unwrap()).collect();
+    assert!(frames.iter_mut().all(|frame| frame.fill(&[7; 60])));
+    assert_eq!(transmit.transmit(&mut frames), 3);
+    assert!(frames.is_empty());
+    let mut received = Vec::with_capacity(2);
+    assert_eq!(receive.receive(&mut received), 2, "no more than there is room for");
+    assert_eq!(received[0].bytes(), [7; 60]);
+    received.clear();
+    assert_eq!(receive.receive(&mut received), 1);
+    assert_eq!((port.stats().transmitted, port.stats().received), (3, 3));
+}
