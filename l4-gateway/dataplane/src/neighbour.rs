@@ -204,7 +204,7 @@ impl Neighbours {
         let (header, port) = (entry.header, entry.port);
         self.held.release(slot, |frame, since| {
             // Its flow may be gone and its port another's by now (the clock leapt, or nobody ran the timers).
-            if now.millis() - since > NEIGHBOUR_HOLD {
+            if now.millis().saturating_sub(since) > NEIGHBOUR_HOLD {
                 cells.worker(WorkerCount::HeldDropped, 1);
                 return;
             }
@@ -229,7 +229,7 @@ impl Neighbours {
             if used {
                 entry.last_used = now.millis();
             }
-            let unused_for = now.millis() - entry.last_used;
+            let unused_for = now.millis().saturating_sub(entry.last_used);
             match entry.state {
                 State::Free => {}
                 State::Incomplete if entry.requests >= NEIGHBOUR_REQUESTS => {

@@ -80,6 +80,9 @@ struct Context<'a> {
 impl Worker {
     /// Makes worker `index` of `workers` and allocates all it will ever hold. All workers of a process get the same limits,
     /// secret and counters.
+    ///
+    /// # Panics
+    /// If the counters were made for fewer workers.
     #[must_use]
     pub fn new(
         index: u16,

@@ -327,6 +327,9 @@ fn add_service(
             target: pair[0].address,
         });
     }
+    if config.targets.len() >= usize::from(u16::MAX) {
+        return Err(TablesError::LimitReached("targets of one service"));
+    }
     let mut targets = Vec::with_capacity(config.targets.len());
     for target in &config.targets {
         let target_id = ids
