@@ -93,6 +93,9 @@ pub enum TablesError {
         /// The port that leads to it.
         port: u16,
     },
+    /// More targets than a scheduler's layout can name.
+    #[error("a service has {0} targets; 65534 is the most")]
+    TooManyTargets(usize),
     /// More names than the workers were made for.
     #[error("more {0} than the limit given at start; raise it and restart")]
     LimitReached(&'static str),
@@ -328,7 +331,7 @@ fn add_service(
         });
     }
     if config.targets.len() >= usize::from(u16::MAX) {
-        return Err(TablesError::LimitReached("targets of one service"));
+        return Err(TablesError::TooManyTargets(config.targets.len()));
     }
     let mut targets = Vec::with_capacity(config.targets.len());
     for target in &config.targets {
