@@ -193,3 +193,40 @@ impl Drop for Account {
         }
     }
 }
+
+/// Logs and counts a request whose head was refused before it was one. What it was is unknown: method and target are `-`.
+pub(super) fn refused(client: &Client, reason: Reason) {
+    let Client {
+        worker, entrance, ..
+    } = client;
+    entrance
+        .metrics
+        .request(None, reason.status().as_u16(), 0.0);
+    entrance.metrics.answered(reason);
+    // `-` is a token, so this is a method (RFC 9110 section 5.6.2).
+    let (Some(log), Ok(method)) = (&mut *worker.log.borrow_mut(), Method::from_bytes(b"-")) else {
+        return;
+    };
+    log.record(&Entry {
+        time: SystemTime::now(),
+        client: client.peer.address(),
+        listener: &entrance.listener().name,
+        scheme: entrance.listener().protocol.scheme(),
+        method: &method,
+        host: None,
+        target: "-",
+        version: Version::HTTP_11,
+        status: reason.status(),
+        bytes_received: 0,
+        bytes_sent: 0,
+        duration: std::time::Duration::ZERO,
+        upstream_duration: None,
+        route: None,
+        upstream: None,
+        backend: None,
+        tries: 0,
+        reason: Some(reason),
+        referer: None,
+        user_agent: None,
+    });
+}

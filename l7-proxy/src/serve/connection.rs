@@ -16,7 +16,8 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
-use super::framing::Framing;
+use super::account;
+use super::framing::{Framing, Violation};
 use super::request;
 use super::strict::{StrictStream, Wire};
 use super::worker::{Entrance, Worker};
@@ -24,6 +25,7 @@ use crate::config::Protocol;
 use crate::drain::{Course, Phase};
 use crate::metrics::Handshake;
 use crate::normalise::Peer;
+use crate::reason::Reason;
 use crate::tls;
 
 /// What an HTTP/2 client with prior knowledge sends first (RFC 9113 section 3.4).
@@ -181,7 +183,8 @@ where
         entrance.listener().header_timeout,
         wire.clone(),
     );
-    let service = service_fn(move |request| request::serve(client.clone(), request));
+    let serving = client.clone();
+    let service = service_fn(move |request| request::serve(serving.clone(), request));
     let mut connection = pin!(
         entrance
             .http1
@@ -215,8 +218,18 @@ where
     }
     if wire.slow_head() {
         entrance.metrics.slow_heads.increment(1);
+        account::refused(&client, Reason::HeaderTimeout);
     }
     if let Err(error) = result {
+        // Only what never became a request; the rest has accounts of its own.
+        if error.is_parse_too_large() {
+            account::refused(&client, Reason::HeadersTooLarge);
+        } else if error.is_parse() {
+            let reason = wire
+                .violation()
+                .map_or(Reason::HeaderInvalid, Violation::reason);
+            account::refused(&client, reason);
+        }
         tracing::debug!(listener = entrance.listener().name, %peer, %error, "connection ended");
     }
 }

@@ -5,6 +5,8 @@
 //! of, so this scanner reads the same bytes first and refuses what is ambiguous. It is pure: bytes in, a verdict out; it copies
 //! nothing except a header line that is split between two reads.
 
+use crate::reason::Reason;
+
 /// Longest chunk extension tolerated on one chunk-size line, in bytes (RFC 9112 section 7.1.1 asks for a limit).
 const MAX_CHUNK_EXTENSION: usize = 256;
 
@@ -54,6 +56,23 @@ impl Violation {
             Violation::ChunkSize => "chunk_size",
             Violation::ChunkEnd => "chunk_end",
             Violation::LeadingLines => "leading_lines",
+        }
+    }
+
+    /// The word in the access log.
+    pub fn reason(self) -> Reason {
+        match self {
+            Violation::BothLengths
+            | Violation::RepeatedLength
+            | Violation::BadLength
+            | Violation::TransferCoding
+            | Violation::ChunkSize
+            | Violation::ChunkEnd => Reason::LengthConflict,
+            Violation::BareLineFeed
+            | Violation::BareCarriageReturn
+            | Violation::FoldedLine
+            | Violation::NulByte
+            | Violation::LeadingLines => Reason::HeaderInvalid,
         }
     }
 

@@ -70,6 +70,10 @@ fn a_head_that_comes_too_slowly_gets_408() {
     drop(connection);
     feeding.join().expect("joined");
     assert_eq!(proxy.metric("weir_l7_slow_heads_total", &[]), 1.0);
+    assert_eq!(
+        proxy.logged(|entry| entry["status"] == 408)["reason"],
+        "header_timeout"
+    );
 }
 
 #[test]

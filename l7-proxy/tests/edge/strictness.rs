@@ -157,6 +157,20 @@ fn ambiguous_heads_get_400_and_the_connection_is_closed() {
         assert_eq!(statuses, ["400"], "{what}: {answer}");
     }
     assert_eq!(app.requests(), 0, "something came through");
+    // Each is in the log and in the metrics, once, whoever refused it.
+    let refused = proxy.metric("weir_l7_requests_total", &["class=\"4xx\""]);
+    assert_eq!(refused, table.len() as f64);
+    for reason in [
+        "length_conflict",
+        "header_invalid",
+        "host_missing",
+        "host_repeated",
+    ] {
+        assert_eq!(
+            proxy.logged(|entry| entry["reason"] == reason)["status"],
+            400
+        );
+    }
     assert!(proxy.alive());
     assert!(proxy.metric("weir_l7_framing_violations_total", &["both_lengths"]) >= 2.0);
     assert_eq!(client::get(proxy.web(), "a", "/echo").status, 200);
