@@ -16,7 +16,6 @@ pub mod counters;
 mod emitted;
 mod flow;
 mod frame;
-pub mod fuzzing;
 mod ids;
 mod limits;
 mod mac;

@@ -14,6 +14,7 @@
 mod arp;
 mod frame;
 mod fullnat;
+mod garbage;
 mod icmp;
 mod malformed;
 mod neighbours;
