@@ -3,7 +3,10 @@
 //! Supported releases: 22.11 to 24.11, the LTS lines from Debian 12 on. The ABI differs between them, which is why the
 //! bindings are generated on the building machine instead of being kept in the repository.
 
-#![allow(clippy::disallowed_methods, reason = "cargo speaks to a build script through the environment")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "cargo speaks to a build script through the environment"
+)]
 
 use std::env;
 use std::path::PathBuf;
@@ -14,7 +17,13 @@ const OLDEST: (u32, u32) = (22, 11);
 const NEWEST: (u32, u32) = (24, 11);
 
 /// The libraries whose symbols the bindings and the shim use. Drivers are plugins that EAL loads at run time.
-const LIBRARIES: [&str; 5] = ["rte_eal", "rte_ethdev", "rte_mbuf", "rte_mempool", "rte_ring"];
+const LIBRARIES: [&str; 5] = [
+    "rte_eal",
+    "rte_ethdev",
+    "rte_mbuf",
+    "rte_mempool",
+    "rte_ring",
+];
 
 const FUNCTIONS: [&str; 39] = [
     "rte_eal_init",
@@ -66,7 +75,10 @@ fn main() {
     for input in ["build.rs", "shim.c", "shim.h"] {
         println!("cargo:rerun-if-changed={input}");
     }
-    let library = match pkg_config::Config::new().cargo_metadata(false).probe("libdpdk") {
+    let library = match pkg_config::Config::new()
+        .cargo_metadata(false)
+        .probe("libdpdk")
+    {
         Ok(library) => library,
         Err(error) => fail(&format!(
             "libdpdk was not found by pkg-config: install the Debian package `libdpdk-dev` \
@@ -108,12 +120,21 @@ fn release(version: &str) -> Option<(u32, u32)> {
 /// `-include rte_config.h` and the instruction set that the library was built for.
 fn compiler_flags() -> Vec<String> {
     let program = env::var("PKG_CONFIG").unwrap_or_else(|_| "pkg-config".into());
-    let output = match Command::new(&program).args(["--cflags", "libdpdk"]).output() {
+    let output = match Command::new(&program)
+        .args(["--cflags", "libdpdk"])
+        .output()
+    {
         Ok(output) if output.status.success() => output,
-        Ok(output) => fail(&format!("{program} --cflags libdpdk: {}", String::from_utf8_lossy(&output.stderr))),
+        Ok(output) => fail(&format!(
+            "{program} --cflags libdpdk: {}",
+            String::from_utf8_lossy(&output.stderr)
+        )),
         Err(error) => fail(&format!("{program} --cflags libdpdk: {error}")),
     };
-    String::from_utf8_lossy(&output.stdout).split_whitespace().map(str::to_owned).collect()
+    String::from_utf8_lossy(&output.stdout)
+        .split_whitespace()
+        .map(str::to_owned)
+        .collect()
 }
 
 fn generate(flags: &[String]) {
@@ -122,7 +143,9 @@ fn generate(flags: &[String]) {
         .clang_args(flags)
         .rust_edition(bindgen::RustEdition::Edition2024)
         .rust_target(bindgen::RustTarget::stable(85, 0).unwrap_or_default())
-        .allowlist_var("RTE_MAX_LCORE|RTE_PKTMBUF_HEADROOM|RTE_LOG_(ERR|WARNING|NOTICE|INFO|DEBUG)|WEIR_.*")
+        .allowlist_var(
+            "RTE_MAX_LCORE|RTE_PKTMBUF_HEADROOM|RTE_LOG_(ERR|WARNING|NOTICE|INFO|DEBUG)|WEIR_.*",
+        )
         .allowlist_var("RTE_ETH_MQ_RX_.*|RING_F_.*")
         .allowlist_type("weir_.*")
         .prepend_enum_name(false)
@@ -138,9 +161,13 @@ fn generate(flags: &[String]) {
     }
     let bindings = match builder.generate() {
         Ok(bindings) => bindings,
-        Err(error) => fail(&format!("bindgen could not read DPDK's headers (Debian package `libclang-dev`?): {error}")),
+        Err(error) => fail(&format!(
+            "bindgen could not read DPDK's headers (Debian package `libclang-dev`?): {error}"
+        )),
     };
-    let Some(out) = env::var_os("OUT_DIR") else { fail("OUT_DIR is not set: run through cargo") };
+    let Some(out) = env::var_os("OUT_DIR") else {
+        fail("OUT_DIR is not set: run through cargo")
+    };
     if let Err(error) = bindings.write_to_file(PathBuf::from(out).join("bindings.rs")) {
         fail(&format!("the bindings could not be written: {error}"));
     }

@@ -56,10 +56,21 @@ struct Which {
 impl NodeAdmin {
     fn drain(&self, drain: bool, args: Value) -> Result<Value, CommandError> {
         let Who { by } = arguments(args)?;
-        let by: String = by.unwrap_or_else(|| "admin listener".into()).chars().filter(|c| !c.is_control()).take(120).collect();
+        let by: String = by
+            .unwrap_or_else(|| "admin listener".into())
+            .chars()
+            .filter(|c| !c.is_control())
+            .take(120)
+            .collect();
         tracing::info!(drain, by, "drain asked for");
         let id = self.config.node.id.clone();
-        self.bus.put(DrainRecord { tier: Tier::L4, id, drain, by, since_unix_ms: unix_ms() });
+        self.bus.put(DrainRecord {
+            tier: Tier::L4,
+            id,
+            drain,
+            by,
+            since_unix_ms: unix_ms(),
+        });
         Ok(json!({ "draining": drain }))
     }
 }
@@ -82,7 +93,11 @@ impl Admin for NodeAdmin {
         })
     }
 
-    fn command(&self, name: &str, args: Value) -> futures_util::future::BoxFuture<'static, Result<Value, CommandError>> {
+    fn command(
+        &self,
+        name: &str,
+        args: Value,
+    ) -> futures_util::future::BoxFuture<'static, Result<Value, CommandError>> {
         match name {
             "drain" | "undrain" => {
                 let answer = self.drain(name == "drain", args);
@@ -91,9 +106,20 @@ impl Admin for NodeAdmin {
             "flows" => {
                 let forwarder = self.forwarder.clone();
                 Box::pin(async move {
-                    let Which { client, target, local, limit } = arguments(args)?;
-                    let filter = FlowFilter { client, target, local, open: false };
-                    let flows = flows(&forwarder, filter, limit.unwrap_or(FLOWS).min(MOST_FLOWS)).await;
+                    let Which {
+                        client,
+                        target,
+                        local,
+                        limit,
+                    } = arguments(args)?;
+                    let filter = FlowFilter {
+                        client,
+                        target,
+                        local,
+                        open: false,
+                    };
+                    let flows =
+                        flows(&forwarder, filter, limit.unwrap_or(FLOWS).min(MOST_FLOWS)).await;
                     let flows = flows.map_err(CommandError::Failed)?;
                     Ok(json!(flows.iter().map(ShownFlow::from).collect::<Vec<_>>()))
                 })
@@ -111,7 +137,9 @@ impl Admin for NodeAdmin {
 fn arguments<T: Default + for<'a> Deserialize<'a>>(args: Value) -> Result<T, CommandError> {
     match args {
         Value::Null => Ok(T::default()),
-        args => serde_json::from_value(args).map_err(|error| CommandError::Invalid(error.to_string())),
+        args => {
+            serde_json::from_value(args).map_err(|error| CommandError::Invalid(error.to_string()))
+        }
     }
 }
 
@@ -119,12 +147,22 @@ fn arguments<T: Default + for<'a> Deserialize<'a>>(args: Value) -> Result<T, Com
 ///
 /// # Errors
 /// When a worker does not answer.
-pub(crate) async fn flows(forwarder: &Forwarder, filter: FlowFilter, limit: usize) -> Result<Vec<FlowView>, String> {
+pub(crate) async fn flows(
+    forwarder: &Forwarder,
+    filter: FlowFilter,
+    limit: usize,
+) -> Result<Vec<FlowView>, String> {
     let mut flows = Vec::new();
     for (worker, inquiries) in forwarder.inquiries().iter().enumerate() {
         let (reply, answer) = oneshot::channel();
-        let inquiry = Inquiry { filter, limit: limit - flows.len(), reply };
-        inquiries.try_send(inquiry).map_err(|_| format!("worker {worker} has too many questions waiting"))?;
+        let inquiry = Inquiry {
+            filter,
+            limit: limit - flows.len(),
+            reply,
+        };
+        inquiries
+            .try_send(inquiry)
+            .map_err(|_| format!("worker {worker} has too many questions waiting"))?;
         match timeout(PATIENCE, answer).await {
             Ok(Ok(more)) => flows.extend(more),
             _ => return Err(format!("worker {worker} does not answer")),

@@ -59,7 +59,11 @@ struct Flows {
 impl Cli {
     /// Carries out everything but `run`, for which the configuration is handed back.
     pub fn next(self) -> Next<Config> {
-        let Cli { config, admin, action } = self;
+        let Cli {
+            config,
+            admin,
+            action,
+        } = self;
         let action = match action {
             None => Action::Run,
             Some(Own::Shared(action)) => action,
@@ -67,7 +71,11 @@ impl Cli {
                 return match listing(own, config, admin) {
                     Ok(text) => {
                         let written = std::io::stdout().write_all(text.as_bytes());
-                        Next::Exit(if written.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+                        Next::Exit(if written.is_ok() {
+                            ExitCode::SUCCESS
+                        } else {
+                            ExitCode::FAILURE
+                        })
                     }
                     Err(why) => {
                         let _closed = writeln!(std::io::stderr(), "{why}");
@@ -76,7 +84,12 @@ impl Cli {
                 };
             }
         };
-        Command { config, admin, action: Some(action) }.run(ADMIN_PORT, Config::parse)
+        Command {
+            config,
+            admin,
+            action: Some(action),
+        }
+        .run(ADMIN_PORT, Config::parse)
     }
 }
 
@@ -89,28 +102,61 @@ fn listing(own: Own, config: Option<PathBuf>, admin: Option<SocketAddr>) -> Resu
         }
         (None, None) => SocketAddr::from(([127, 0, 0, 1], ADMIN_PORT)),
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| error.to_string())?;
     runtime.block_on(async {
         let status = async || -> Result<Value, String> {
-            let text = client::get(admin, "/status").await.map_err(|error| error.to_string())?;
+            let text = client::get(admin, "/status")
+                .await
+                .map_err(|error| error.to_string())?;
             serde_json::from_str(&text).map_err(|error| error.to_string())
         };
         match own {
             Own::Shared(_) => Err("is not a listing".into()),
             Own::Services => Ok(table(&SERVICES, &services(&status().await?))),
             Own::Targets => Ok(table(&TARGETS, &targets(&status().await?))),
-            Own::Flows(Flows { client, target, local, limit }) => {
-                let args = json!({ "client": client, "target": target, "local": local, "limit": limit });
-                let flows = client::command(admin, "flows", &args).await.map_err(|error| error.to_string())?;
+            Own::Flows(Flows {
+                client,
+                target,
+                local,
+                limit,
+            }) => {
+                let args =
+                    json!({ "client": client, "target": target, "local": local, "limit": limit });
+                let flows = client::command(admin, "flows", &args)
+                    .await
+                    .map_err(|error| error.to_string())?;
                 Ok(table(&FLOWS, &rows(&flows, &FLOWS)))
             }
         }
     })
 }
 
-const SERVICES: [&str; 10] =
-    ["name", "vip", "port", "protocol", "healthy", "flows", "flows_created", "packets_in", "packets_out", "resets_sent"];
-const TARGETS: [&str; 9] = ["service", "address", "weight", "up", "draining", "flows", "packets_in", "packets_out", "reason"];
+const SERVICES: [&str; 10] = [
+    "name",
+    "vip",
+    "port",
+    "protocol",
+    "healthy",
+    "flows",
+    "flows_created",
+    "packets_in",
+    "packets_out",
+    "resets_sent",
+];
+const TARGETS: [&str; 9] = [
+    "service",
+    "address",
+    "weight",
+    "up",
+    "draining",
+    "flows",
+    "packets_in",
+    "packets_out",
+    "reason",
+];
 const FLOWS: [&str; 6] = ["protocol", "client", "vip", "local", "target", "state"];
 
 fn services(status: &Value) -> Vec<Vec<String>> {
@@ -118,7 +164,10 @@ fn services(status: &Value) -> Vec<Vec<String>> {
 }
 
 fn targets(status: &Value) -> Vec<Vec<String>> {
-    let services = status["services"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let services = status["services"]
+        .as_array()
+        .map(Vec::as_slice)
+        .unwrap_or_default();
     let of_service = |service: &Value| {
         let name = cell(&service["name"]);
         let mut rows = rows(&service["targets"], &TARGETS);
@@ -132,7 +181,10 @@ fn targets(status: &Value) -> Vec<Vec<String>> {
 
 fn rows(list: &Value, columns: &[&str]) -> Vec<Vec<String>> {
     let items = list.as_array().map(Vec::as_slice).unwrap_or_default();
-    items.iter().map(|item| columns.iter().map(|column| cell(&item[*column])).collect()).collect()
+    items
+        .iter()
+        .map(|item| columns.iter().map(|column| cell(&item[*column])).collect())
+        .collect()
 }
 
 fn cell(value: &Value) -> String {
@@ -146,11 +198,21 @@ fn cell(value: &Value) -> String {
 /// Columns as wide as what is in them.
 fn table(columns: &[&str], rows: &[Vec<String>]) -> String {
     let header: Vec<String> = columns.iter().map(|column| column.to_uppercase()).collect();
-    let width = |at: usize| rows.iter().chain([&header]).map(|row| row[at].chars().count()).max().unwrap_or(0);
+    let width = |at: usize| {
+        rows.iter()
+            .chain([&header])
+            .map(|row| row[at].chars().count())
+            .max()
+            .unwrap_or(0)
+    };
     let widths: Vec<usize> = (0..columns.len()).map(width).collect();
     let mut text = String::new();
     for row in std::iter::once(&header).chain(rows) {
-        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        let cells: Vec<String> = row
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:width$}"))
+            .collect();
         text.push_str(cells.join("  ").trim_end());
         text.push('\n');
     }
@@ -177,6 +239,9 @@ mod tests {
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), 2);
         assert!(lines[0].starts_with("SERVICE  ADDRESS"), "{text}");
-        assert!(lines[1].starts_with("web      10.0.0.1:80  2       true"), "{text}");
+        assert!(
+            lines[1].starts_with("web      10.0.0.1:80  2       true"),
+            "{text}"
+        );
     }
 }

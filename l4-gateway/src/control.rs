@@ -1,19 +1,23 @@
 //! What the node knows and decides, without doing any of it: targets from the configuration and the bus, their health, the
 //! node's own state; out of it the next snapshot for the workers and the records for the bus. No clock, no sockets.
 
+mod snapshot;
 mod targets;
 
 use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 use std::time::Duration;
 
-use dataplane::{Counters, Ids, MacAddr, Port, Route, ServiceConfig, ServiceId, Tables, TablesBuilder, TablesError, TargetConfig, TargetId};
+use dataplane::{Counters, Ids, MacAddr, ServiceId, Tables, TablesError};
 use health::{Check, CheckId, Transition};
-use shared::bus::{Change, Expiry, Key, NodeRecord, Record, RegistrationRecord, ServiceState, TargetRecord, Tier};
+use shared::bus::{
+    Change, Expiry, Key, NodeRecord, Record, RegistrationRecord, ServiceState, TargetRecord, Tier,
+};
 
 use crate::config::{Config, PortConfig, ServiceSettings, reachable};
 
-pub use targets::{Offer, Target, Verdict};
+pub use snapshot::target_id;
 use targets::Targets;
+pub use targets::{Offer, Target, Verdict};
 
 /// How long others trust this node's record after the last put, in their connected time.
 const NODE_TTL: Duration = Duration::from_secs(3);
@@ -88,7 +92,11 @@ impl Service {
 
     /// Targets that take new flows, and all.
     pub fn counts(&self) -> (u32, u32) {
-        let healthy = self.targets.iter().filter(|(_, target)| target.takes_flows()).count();
+        let healthy = self
+            .targets
+            .iter()
+            .filter(|(_, target)| target.takes_flows())
+            .count();
         (healthy as u32, self.targets.iter().count() as u32)
     }
 }
@@ -96,7 +104,10 @@ impl Service {
 impl Control {
     /// Knows the configuration and nothing else; `macs` are those of the ports, in order.
     pub fn new(config: &Config, macs: &[MacAddr]) -> Control {
-        let addresses = config.ports.iter().flat_map(|port| std::iter::once(port.address.address).chain(port.local_ips.clone()));
+        let addresses = config
+            .ports
+            .iter()
+            .flat_map(|port| std::iter::once(port.address.address).chain(port.local_ips.clone()));
         let services = config.services.iter().map(|settings| Service {
             targets: Targets::new(settings),
             settings: settings.clone(),
@@ -206,9 +217,21 @@ impl Control {
     /// A health check has news.
     pub fn health(&mut self, unix_ms: u64, transition: &Transition) -> Vec<Action> {
         let mut actions = Vec::new();
-        let Some((service, address)) = named(&transition.id) else { return actions };
-        let Some(service) = self.services.iter_mut().find(|known| known.settings.name == service) else { return actions };
-        let verdict = Verdict { up: transition.state.is_up(), reason: transition.reason.clone(), since_unix_ms: unix_ms };
+        let Some((service, address)) = named(&transition.id) else {
+            return actions;
+        };
+        let Some(service) = self
+            .services
+            .iter_mut()
+            .find(|known| known.settings.name == service)
+        else {
+            return actions;
+        };
+        let verdict = Verdict {
+            up: transition.state.is_up(),
+            reason: transition.reason.clone(),
+            since_unix_ms: unix_ms,
+        };
         if !service.targets.checked(address, verdict) {
             return actions;
         }
@@ -239,14 +262,21 @@ impl Control {
     /// The process ends now: the node's record goes, and none follows it.
     pub fn leave(&mut self) -> Vec<Action> {
         self.gone = true;
-        vec![Action::Delete(Key::Node { tier: Tier::L4, id: self.node.clone() })]
+        vec![Action::Delete(Key::Node {
+            tier: Tier::L4,
+            id: self.node.clone(),
+        })]
     }
 
     /// Time went by: offers may have run out, and others want to hear that this node is alive. About once a second.
     pub fn tick(&mut self, now: Duration, load: f64) -> Vec<Action> {
         self.load = load.clamp(0.0, 1.0);
         let expired = self.expiry.expired(now);
-        let changed = if expired.is_empty() { Changed::Nothing } else { self.lapse(|key| expired.contains(key)) };
+        let changed = if expired.is_empty() {
+            Changed::Nothing
+        } else {
+            self.lapse(|key| expired.contains(key))
+        };
         let mut actions = Vec::new();
         self.after(changed, &mut actions);
         actions.extend(self.tell());
@@ -258,52 +288,100 @@ impl Control {
             Record::Registration(offer) => match self.offered(offer) {
                 Ok(changed) => changed,
                 Err(why) => {
-                    let RegistrationRecord { service, addr, node, .. } = offer;
-                    actions.push(Action::Warn(format!("registration of {addr} for {service} by {node} ignored: {why}")));
+                    let RegistrationRecord {
+                        service,
+                        addr,
+                        node,
+                        ..
+                    } = offer;
+                    actions.push(Action::Warn(format!(
+                        "registration of {addr} for {service} by {node} ignored: {why}"
+                    )));
                     Changed::Nothing
                 }
             },
             Record::Target(seen) if seen.seen_by != self.node => {
-                let verdict = Verdict { up: seen.up, reason: format!("{} (by {})", seen.reason, seen.seen_by), since_unix_ms: seen.since_unix_ms };
+                let verdict = Verdict {
+                    up: seen.up,
+                    reason: format!("{} (by {})", seen.reason, seen.seen_by),
+                    since_unix_ms: seen.since_unix_ms,
+                };
                 self.observed(&seen.service, seen.addr, Some(verdict))
             }
-            Record::Drain(drain) if drain.tier == Tier::L4 && drain.id == self.node => self.drain_is(drain.drain),
+            Record::Drain(drain) if drain.tier == Tier::L4 && drain.id == self.node => {
+                self.drain_is(drain.drain)
+            }
             _ => Changed::Nothing,
         }
     }
 
     fn offered(&mut self, record: &RegistrationRecord) -> Result<Changed, String> {
-        let Some(service) = self.services.iter_mut().find(|service| service.settings.name == record.service) else {
+        let Some(service) = self
+            .services
+            .iter_mut()
+            .find(|service| service.settings.name == record.service)
+        else {
             return Ok(Changed::Nothing);
         };
         if !service.settings.from_registrations {
             return Ok(Changed::Nothing);
         }
-        let SocketAddr::V4(address) = record.addr else { return Err("IPv6 is not forwarded".into()) };
+        let SocketAddr::V4(address) = record.addr else {
+            return Err("IPv6 is not forwarded".into());
+        };
         reachable(*address.ip(), &self.ports).map_err(|(why, _)| why)?;
-        if service.targets.registered() >= MOST_REGISTERED && service.targets.get(&address).is_none() {
-            return Err(format!("the service has {MOST_REGISTERED} registered targets already"));
+        if service.targets.registered() >= MOST_REGISTERED
+            && service.targets.get(&address).is_none()
+        {
+            return Err(format!(
+                "the service has {MOST_REGISTERED} registered targets already"
+            ));
         }
         let weight = record.weight.min(u32::from(crate::config::MOST_WEIGHT)) as u16;
-        let offer = Offer { node: record.node.clone(), weight, draining: record.draining, lapsed: false };
+        let offer = Offer {
+            node: record.node.clone(),
+            weight,
+            draining: record.draining,
+            lapsed: false,
+        };
         Ok(service.targets.offered(address, offer))
     }
 
     /// Only services without checks of their own listen to what others see.
-    fn observed(&mut self, service: &str, address: SocketAddr, verdict: Option<Verdict>) -> Changed {
-        let SocketAddr::V4(address) = address else { return Changed::Nothing };
-        let service = self.services.iter_mut().find(|known| known.settings.name == service);
+    fn observed(
+        &mut self,
+        service: &str,
+        address: SocketAddr,
+        verdict: Option<Verdict>,
+    ) -> Changed {
+        let SocketAddr::V4(address) = address else {
+            return Changed::Nothing;
+        };
+        let service = self
+            .services
+            .iter_mut()
+            .find(|known| known.settings.name == service);
         match service {
-            Some(service) if service.settings.health.is_none() => service.targets.observed(address, verdict),
+            Some(service) if service.settings.health.is_none() => {
+                service.targets.observed(address, verdict)
+            }
             _ => Changed::Nothing,
         }
     }
 
     fn forget(&mut self, key: &Key) -> Changed {
         match key {
-            Key::Registration { service, addr: SocketAddr::V4(address) } => {
-                let service = self.services.iter_mut().find(|known| known.settings.name == *service);
-                service.map_or(Changed::Nothing, |service| service.targets.withdrawn(address))
+            Key::Registration {
+                service,
+                addr: SocketAddr::V4(address),
+            } => {
+                let service = self
+                    .services
+                    .iter_mut()
+                    .find(|known| known.settings.name == *service);
+                service.map_or(Changed::Nothing, |service| {
+                    service.targets.withdrawn(address)
+                })
             }
             Key::Target { service, addr } => self.observed(service, *addr, None),
             Key::Drain { tier: Tier::L4, id } if *id == self.node => self.drain_is(false),
@@ -317,7 +395,10 @@ impl Control {
         for service in &mut self.services {
             let name = &service.settings.name;
             let gone = |address: &SocketAddrV4| {
-                gone(&Key::Registration { service: name.clone(), addr: SocketAddr::V4(*address) })
+                gone(&Key::Registration {
+                    service: name.clone(),
+                    addr: SocketAddr::V4(*address),
+                })
             };
             changed = changed.max(service.targets.lapse(gone));
         }
@@ -325,7 +406,11 @@ impl Control {
     }
 
     fn drain_is(&mut self, drain: bool) -> Changed {
-        let changed = if self.drain == drain { Changed::Nothing } else { Changed::Node };
+        let changed = if self.drain == drain {
+            Changed::Nothing
+        } else {
+            Changed::Node
+        };
         self.drain = drain;
         changed
     }
@@ -354,7 +439,9 @@ impl Control {
         if changed >= Changed::States {
             match self.build() {
                 Ok(tables) => actions.push(Action::Publish(tables)),
-                Err(error) => actions.push(Action::Warn(format!("the tables stay as they are: {error}"))),
+                Err(error) => actions.push(Action::Warn(format!(
+                    "the tables stay as they are: {error}"
+                ))),
             }
             actions.extend(self.told_if_changed());
         }
@@ -365,27 +452,15 @@ impl Control {
     }
 
     fn build(&mut self) -> Result<Tables, TablesError> {
-        let mut builder = base(&self.ports, &self.macs);
-        for service in &self.services {
-            let ServiceSettings { vip, protocol, port, scheduler, on_unknown_segment, timestamps, timeouts, .. } = service.settings;
-            builder.service(ServiceConfig {
-                scheduler,
-                timeouts,
-                unknown_segment: on_unknown_segment,
-                timestamps,
-                arp: self.ports.iter().any(|port| port.answer_arp_for_vips && port.address.contains(vip)),
-                targets: service.targets.iter().map(|(address, target)| TargetConfig {
-                    address: *address,
-                    weight: target.weight(),
-                    up: target.is_up(),
-                    draining: target.is_draining(),
-                }).collect(),
-                ..ServiceConfig::new(vip, protocol, port)
-            });
-        }
+        let builder = snapshot::describe(&self.ports, &self.macs, &self.services);
         let tables = builder.build(&mut self.ids, self.tables.as_deref())?;
         for service in &mut self.services {
-            let ServiceSettings { vip, protocol, port, .. } = service.settings;
+            let ServiceSettings {
+                vip,
+                protocol,
+                port,
+                ..
+            } = service.settings;
             service.id = tables.service_at(vip, port, protocol).map(|found| found.id);
         }
         Ok(tables)
@@ -395,13 +470,16 @@ impl Control {
         let of_service = |service: &Service| {
             let settings = service.settings.health.clone();
             let name = service.settings.name.clone();
-            let addresses: Vec<SocketAddrV4> = service.targets.iter().map(|(address, _)| *address).collect();
+            let addresses: Vec<SocketAddrV4> = service
+                .targets
+                .iter()
+                .map(|(address, _)| *address)
+                .collect();
             settings.into_iter().flat_map(move |settings| {
                 let name = name.clone();
-                addresses
-                    .clone()
-                    .into_iter()
-                    .map(move |address| settings.check(format!("{name} {address}"), SocketAddr::V4(address)))
+                addresses.clone().into_iter().map(move |address| {
+                    settings.check(format!("{name} {address}"), SocketAddr::V4(address))
+                })
             })
         };
         self.services.iter().flat_map(of_service).collect()
@@ -410,7 +488,12 @@ impl Control {
     fn record(&self) -> NodeRecord {
         let services = self.services.iter().map(|service| {
             let (healthy, total) = service.counts();
-            ServiceState { service: service.settings.name.clone(), vip: service.settings.vip.into(), healthy, total }
+            ServiceState {
+                service: service.settings.name.clone(),
+                vip: service.settings.vip.into(),
+                healthy,
+                total,
+            }
         });
         NodeRecord {
             tier: Tier::L4,
@@ -462,34 +545,6 @@ impl std::ops::BitOrAssign for Changed {
     }
 }
 
-/// Ports, routes and LocalIPs: what does not change while the process runs.
-pub(crate) fn base(ports: &[PortConfig], macs: &[MacAddr]) -> TablesBuilder {
-    let mut builder = Tables::builder();
-    for (config, mac) in ports.iter().zip(macs) {
-        builder.port(Port {
-            index: config.index,
-            mac: *mac,
-            address: config.address.address,
-            prefix: config.address.prefix,
-            gateway: config.gateway,
-            mtu: config.mtu,
-            answers: config.answer_for_address,
-        });
-        for route in &config.routes {
-            builder.route(Route {
-                destination: route.to.address,
-                prefix: route.to.prefix,
-                port: config.index,
-                gateway: route.via,
-            });
-        }
-        for address in &config.local_ips {
-            builder.local_ip(*address);
-        }
-    }
-    builder
-}
-
 /// A check is named `<service> <address>`; names of services have no blanks.
 fn named(id: &CheckId) -> Option<(&str, SocketAddrV4)> {
     let (service, address) = id.as_str().split_once(' ')?;
@@ -498,13 +553,10 @@ fn named(id: &CheckId) -> Option<(&str, SocketAddrV4)> {
 
 /// Free text in records is bounded.
 fn shortened(text: &str) -> String {
-    text.chars().filter(|character| !character.is_control()).take(120).collect()
-}
-
-/// A target's number in a snapshot.
-pub fn target_id(tables: &Tables, service: ServiceId, address: SocketAddrV4) -> Option<TargetId> {
-    let targets = &tables.service(service)?.targets;
-    targets.iter().copied().find(|id| tables.target(*id).is_some_and(|target| target.config.address == address))
+    text.chars()
+        .filter(|character| !character.is_control())
+        .take(120)
+        .collect()
 }
 
 #[cfg(test)]

@@ -8,10 +8,10 @@ use crate::dpdk::DpdkError;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// DPDK refused.
-    #[error("DPDK: {0}")]
+    #[error(transparent)]
     Dpdk(#[from] DpdkError),
     /// The configuration passed its checks, but the data plane can't be built from it.
-    #[error("tables: {0}")]
+    #[error(transparent)]
     Tables(#[from] TablesError),
     /// A random key for the flow hash could not be read.
     #[error("/dev/urandom: {0}")]

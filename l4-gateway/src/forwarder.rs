@@ -10,10 +10,13 @@ use tokio::sync::mpsc;
 
 use crate::config::{Config, PortConfig};
 use crate::dpdk::{
-    Device, Eal, EalSettings, Ended, Lcore, Link, Memory, Pool, Port, PortSettings, PortStats, RxQueue, StartedPort, TxQueue, ring,
+    Device, Eal, EalSettings, Ended, Lcore, Link, Memory, Pool, Port, PortSettings, PortStats,
+    RxQueue, StartedPort, TxQueue, ring,
 };
 use crate::error::Error;
-use crate::worker::{self, LANE_WAITING, Exception, Inquiry, Lane, Learned, News, Transmit, WorkerParts, WorkerState};
+use crate::worker::{
+    self, Exception, Inquiry, LANE_WAITING, Lane, Learned, News, Transmit, WorkerParts, WorkerState,
+};
 
 /// Frames that a worker's ring of redirected frames holds.
 const REDIRECT_RING: u32 = 2048;
@@ -105,28 +108,55 @@ impl Forwarder {
         for (index, (inbox, lessons)) in (0..count).zip(inboxes.into_iter().zip(classes)) {
             let state = Arc::new(WorkerState::default());
             let (ask, inquiries) = sync_channel(INQUIRIES);
-            let others = teachers.iter().enumerate().filter(|(other, _)| *other != usize::from(index));
-            let parts = WorkerParts {
-                index,
-                dataplane: dataplane::Worker::new(index, count, &limits, secret.clone(), counters.clone()),
-                lanes: lanes.remove(0),
-                inbox,
-                outboxes: outboxes.clone(),
-                lessons,
-                peers: others.map(|(_, teacher)| teacher.clone()).collect(),
-                news: news.clone(),
-                inquiries,
-                pool: pool.clone(),
-                tsc: eal.tsc(),
-                tables: tables.clone(),
-                state: state.clone(),
-                poll: config.workers.poll,
-            };
-            // Lcore 0 is the control side's.
-            let lcore = Lcore::launch(&eal, u32::from(index) + 1, move || worker::run(parts))?;
-            workers.push(RunningWorker { state, inquiries: ask, lcore: Mutex::new(Some(lcore)) });
+            let others = teachers
+                .iter()
+                .enumerate()
+                .filter(|(other, _)| *other != usize::from(index));
+            let (limits, secret, counters) = (limits.clone(), secret.clone(), counters.clone());
+            let (pool, tsc, tables, poll) =
+                (pool.clone(), eal.tsc(), tables.clone(), config.workers.poll);
+            let (lanes, outboxes, news, shown) = (
+                lanes.remove(0),
+                outboxes.clone(),
+                news.clone(),
+                state.clone(),
+            );
+            let peers = others.map(|(_, teacher)| teacher.clone()).collect();
+            // Lcore 0 is the control side's. A worker makes its tables where it runs, so that they lie in memory near it.
+            let lcore = Lcore::launch(&eal, u32::from(index) + 1, move || {
+                let dataplane = dataplane::Worker::new(index, count, &limits, secret, counters);
+                let state = shown;
+                worker::run(WorkerParts {
+                    index,
+                    dataplane,
+                    lanes,
+                    inbox,
+                    outboxes,
+                    lessons,
+                    peers,
+                    news,
+                    inquiries,
+                    pool,
+                    tsc,
+                    tables,
+                    state,
+                    poll,
+                });
+            })?;
+            workers.push(RunningWorker {
+                state,
+                inquiries: ask,
+                lcore: Mutex::new(Some(lcore)),
+            });
         }
-        Ok(Forwarder { ports: Mutex::new(ports), workers, tables, counters, pool, _eal: eal })
+        Ok(Forwarder {
+            ports: Mutex::new(ports),
+            workers,
+            tables,
+            counters,
+            pool,
+            _eal: eal,
+        })
     }
 
     /// Puts a snapshot in force. Workers read it from their next round on. Returns the one before.
@@ -146,23 +176,36 @@ impl Forwarder {
 
     /// The workers' pulses and counters, by number.
     pub fn worker_states(&self) -> Vec<Arc<WorkerState>> {
-        self.workers.iter().map(|worker| worker.state.clone()).collect()
+        self.workers
+            .iter()
+            .map(|worker| worker.state.clone())
+            .collect()
     }
 
     /// Where workers can be asked, by number.
     pub fn inquiries(&self) -> Vec<SyncSender<Inquiry>> {
-        self.workers.iter().map(|worker| worker.inquiries.clone()).collect()
+        self.workers
+            .iter()
+            .map(|worker| worker.inquiries.clone())
+            .collect()
     }
 
     /// The ports now, in the order of the configuration.
     pub fn ports(&self) -> Vec<PortView> {
-        let view = |port: &RunningPort| PortView { mac: MacAddr(port.port.mac()), link: port.link(), stats: port.port.stats() };
+        let view = |port: &RunningPort| PortView {
+            mac: MacAddr(port.port.mac()),
+            link: port.link(),
+            stats: port.port.stats(),
+        };
         locked(&self.ports).iter().map(view).collect()
     }
 
     /// Whether each port's link is up, in the order of the configuration.
     pub fn links(&self) -> Vec<bool> {
-        locked(&self.ports).iter().map(|port| port.link().up).collect()
+        locked(&self.ports)
+            .iter()
+            .map(|port| port.link().up)
+            .collect()
     }
 
     /// Frame buffers in use.
@@ -172,8 +215,14 @@ impl Forwarder {
 
     /// Workers whose loop has ended, by number.
     pub fn ended_workers(&self) -> Vec<usize> {
-        let ended = |worker: &RunningWorker| locked(&worker.lcore).as_ref().is_none_or(Lcore::has_ended);
-        self.workers.iter().enumerate().filter(|(_, worker)| ended(worker)).map(|(index, _)| index).collect()
+        let ended =
+            |worker: &RunningWorker| locked(&worker.lcore).as_ref().is_none_or(Lcore::has_ended);
+        self.workers
+            .iter()
+            .enumerate()
+            .filter(|(_, worker)| ended(worker))
+            .map(|(index, _)| index)
+            .collect()
     }
 
     /// Stops the workers, then the ports.
@@ -206,12 +255,20 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl RunningPort {
     fn start(eal: &Eal, config: &PortConfig, pool: &Pool) -> Result<RunningPort, Error> {
-        let settings = PortSettings { queues: config.queues, mtu: config.mtu, descriptors: config.descriptors };
+        let settings = PortSettings {
+            queues: config.queues,
+            mtu: config.mtu,
+            descriptors: config.descriptors,
+        };
         let port = Port::open(eal, &device(config))?.start(settings, pool)?;
         let exception = match &config.exception {
             None => None,
             Some(device) => {
-                let settings = PortSettings { queues: 1, mtu: config.mtu, descriptors: EXCEPTION_DESCRIPTORS };
+                let settings = PortSettings {
+                    queues: 1,
+                    mtu: config.mtu,
+                    descriptors: EXCEPTION_DESCRIPTORS,
+                };
                 let device = exception_device(device, MacAddr(port.mac()));
                 eal.probe(&device)?;
                 Some(Port::open(eal, &device)?.start(settings, pool)?)
@@ -221,17 +278,29 @@ impl RunningPort {
             Some("net_af_packet") => config.device.argument("iface").map(str::to_owned),
             _ => None,
         };
-        Ok(RunningPort { port, exception, interface })
+        Ok(RunningPort {
+            port,
+            exception,
+            interface,
+        })
     }
 
     /// af_packet reports a link that is always up, so the kernel is asked.
     fn link(&self) -> Link {
         let link = self.port.link();
-        let carrier = self.interface.as_ref().map(|name| std::fs::read_to_string(format!("/sys/class/net/{name}/carrier")));
+        let carrier = self
+            .interface
+            .as_ref()
+            .map(|name| std::fs::read_to_string(format!("/sys/class/net/{name}/carrier")));
         match carrier {
-            Some(Ok(carrier)) => Link { up: carrier.trim() == "1", ..link },
+            Some(Ok(carrier)) => Link {
+                up: carrier.trim() == "1",
+                ..link
+            },
             // The file of an interface that is set down can't be read; without sysfs, nothing is known.
-            Some(Err(error)) if error.raw_os_error() == Some(libc::EINVAL) => Link { up: false, ..link },
+            Some(Err(error)) if error.raw_os_error() == Some(libc::EINVAL) => {
+                Link { up: false, ..link }
+            }
             _ => link,
         }
     }
@@ -244,12 +313,23 @@ fn lanes(config: &Config, ports: &mut [RunningPort]) -> Vec<Vec<Lane>> {
     for (index, port) in ports.iter_mut().enumerate() {
         let dpdk_port = port.port.id();
         let mut queues = Dealer::new(port.port.take_queues(), count);
-        let mut exceptions = port.exception.as_mut().map(|exception| Dealer::new(exception.take_queues(), count));
+        let mut exceptions = port
+            .exception
+            .as_mut()
+            .map(|exception| Dealer::new(exception.take_queues(), count));
         for (number, lanes) in lanes.iter_mut().enumerate() {
             let (receive, transmit) = queues.deal(number);
-            let exception = exceptions.as_mut().map(|exceptions| exceptions.deal(number));
+            let exception = exceptions
+                .as_mut()
+                .map(|exceptions| exceptions.deal(number));
             let exception = exception.map(|(receive, transmit)| Exception { receive, transmit });
-            lanes.push(Lane { port: PortIndex(index as u16), dpdk_port, receive, transmit, exception });
+            lanes.push(Lane {
+                port: PortIndex(index as u16),
+                dpdk_port,
+                receive,
+                transmit,
+                exception,
+            });
         }
     }
     lanes
@@ -257,7 +337,10 @@ fn lanes(config: &Config, ports: &mut [RunningPort]) -> Vec<Vec<Lane>> {
 
 enum Dealer {
     Enough(std::vec::IntoIter<(RxQueue, TxQueue)>),
-    Few { receive: std::vec::IntoIter<RxQueue>, transmit: Vec<Arc<Mutex<TxQueue>>> },
+    Few {
+        receive: std::vec::IntoIter<RxQueue>,
+        transmit: Vec<Arc<Mutex<TxQueue>>>,
+    },
 }
 
 impl Dealer {
@@ -266,8 +349,14 @@ impl Dealer {
             return Dealer::Enough(queues.into_iter());
         }
         let (receive, transmit): (Vec<_>, Vec<_>) = queues.into_iter().unzip();
-        let transmit = transmit.into_iter().map(|queue| Arc::new(Mutex::new(queue))).collect();
-        Dealer::Few { receive: receive.into_iter(), transmit }
+        let transmit = transmit
+            .into_iter()
+            .map(|queue| Arc::new(Mutex::new(queue)))
+            .collect();
+        Dealer::Few {
+            receive: receive.into_iter(),
+            transmit,
+        }
     }
 
     fn deal(&mut self, worker: usize) -> (Option<RxQueue>, Transmit) {
@@ -277,9 +366,10 @@ impl Dealer {
                 Some((receive, transmit)) => (Some(receive), Transmit::own(transmit)),
                 None => unreachable!("a queue for each worker, as counted in `new`"),
             },
-            Dealer::Few { receive, transmit } => {
-                (receive.next(), Transmit::shared(transmit[worker % transmit.len()].clone()))
-            }
+            Dealer::Few { receive, transmit } => (
+                receive.next(),
+                Transmit::shared(transmit[worker % transmit.len()].clone()),
+            ),
         }
     }
 }
@@ -288,12 +378,19 @@ fn eal_settings(config: &Config, sizes: &Sizes) -> EalSettings {
     let section = &config.eal;
     let memory = match section.huge_pages {
         true => Memory::HugePages,
-        false => Memory::Ordinary(section.memory.map_or(sizes.mebibytes, |memory| (memory.bytes() >> 20) as u32)),
+        false => Memory::Ordinary(
+            section
+                .memory
+                .map_or(sizes.mebibytes, |memory| (memory.bytes() >> 20) as u32),
+        ),
     };
     // Exception devices are added once their ports run: see `exception_device`.
     let devices = config.ports.iter().map(device).collect();
     EalSettings {
-        file_prefix: section.file_prefix.clone().unwrap_or_else(|| format!("weir-{}", config.node.id)),
+        file_prefix: section
+            .file_prefix
+            .clone()
+            .unwrap_or_else(|| format!("weir-{}", config.node.id)),
         memory,
         devices,
         workers: config.workers.cpus.clone(),
@@ -310,9 +407,14 @@ fn device(port: &PortConfig) -> Device {
         }
         // The driver's own slots are 2048 bytes, some 60 of them for its header.
         let needed = u32::from(port.mtu + ETHERNET) + 64;
-        if needed > u32::from(LEAST_ROOM) && device.argument("framesz").is_none() && device.argument("blocksz").is_none() {
+        if needed > u32::from(LEAST_ROOM)
+            && device.argument("framesz").is_none()
+            && device.argument("blocksz").is_none()
+        {
             let size = needed.next_power_of_two().max(4096);
-            device = device.with_argument("blocksz", size).with_argument("framesz", size);
+            device = device
+                .with_argument("blocksz", size)
+                .with_argument("framesz", size);
         }
     }
     device
@@ -342,26 +444,51 @@ impl Sizes {
     fn of(config: &Config) -> Sizes {
         let workers = u32::from(config.workers.count());
         let of_port = |port: &PortConfig| {
-            let exception = if port.exception.is_some() { 2 * u32::from(EXCEPTION_DESCRIPTORS) } else { 0 };
+            let exception = if port.exception.is_some() {
+                2 * u32::from(EXCEPTION_DESCRIPTORS)
+            } else {
+                0
+            };
             // Both rings of each queue full, what each worker collects in a round, and what the kernel's side holds.
-            2 * u32::from(port.queues) * u32::from(port.descriptors) + workers * LANE_WAITING as u32 + exception
+            2 * u32::from(port.queues) * u32::from(port.descriptors)
+                + workers * LANE_WAITING as u32
+                + exception
         };
-        let in_flight: u32 = config.ports.iter().map(of_port).sum::<u32>() + workers * (REDIRECT_RING + Pool::CACHE * 2);
+        let in_flight: u32 = config.ports.iter().map(of_port).sum::<u32>()
+            + workers * (REDIRECT_RING + Pool::CACHE * 2);
         // One less than a power of two is what the pool's ring holds best.
-        let frames = config.eal.frames.unwrap_or(in_flight.next_power_of_two().max(8192) - 1);
+        let frames = config
+            .eal
+            .frames
+            .unwrap_or(in_flight.next_power_of_two().max(8192) - 1);
         let slot = |port: &PortConfig| {
-            let slot = device(port).argument("framesz").and_then(|size| size.parse().ok()).unwrap_or(0);
+            let slot = device(port)
+                .argument("framesz")
+                .and_then(|size| size.parse().ok())
+                .unwrap_or(0);
             slot.max(port.mtu + ETHERNET)
         };
-        let room = config.ports.iter().map(slot).max().unwrap_or(0).max(LEAST_ROOM);
+        let room = config
+            .ports
+            .iter()
+            .map(slot)
+            .max()
+            .unwrap_or(0)
+            .max(LEAST_ROOM);
         // The mbuf itself, its headroom, the pool's bookkeeping; then what EAL and the drivers take.
         let bytes = u64::from(frames) * (u64::from(room) + 128 + 128 + 128) + (48 << 20);
-        Sizes { frames, room, mebibytes: (bytes >> 20) as u32 }
+        Sizes {
+            frames,
+            room,
+            mebibytes: (bytes >> 20) as u32,
+        }
     }
 }
 
 fn secret() -> Result<Secret, Error> {
     let mut random = [0; 32];
-    std::fs::File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut random)).map_err(Error::Random)?;
+    std::fs::File::open("/dev/urandom")
+        .and_then(|mut file| file.read_exact(&mut random))
+        .map_err(Error::Random)?;
     Ok(Secret::new(random))
 }

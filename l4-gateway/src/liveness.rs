@@ -22,7 +22,12 @@ struct Worker {
 impl Liveness {
     /// Of so many workers, each taken for dead after `limit` without a beat; to be asked every [`Liveness::interval`].
     pub fn new(workers: usize, limit: Duration) -> Liveness {
-        Liveness { limit, interval: limit / 5, last_look: None, workers: vec![Worker::default(); workers] }
+        Liveness {
+            limit,
+            interval: limit / 5,
+            last_look: None,
+            workers: vec![Worker::default(); workers],
+        }
     }
 
     /// How often to look.
@@ -35,11 +40,20 @@ impl Liveness {
         let since = now.saturating_sub(self.last_look.replace(now).unwrap_or(now));
         let observed = since.min(self.interval * 2);
         for (worker, beat) in self.workers.iter_mut().zip(beats) {
-            worker.still = if worker.beat == beat { worker.still + observed } else { Duration::ZERO };
+            worker.still = if worker.beat == beat {
+                worker.still + observed
+            } else {
+                Duration::ZERO
+            };
             worker.beat = beat;
         }
         let still = |worker: &Worker| worker.beat == 0 || worker.still >= self.limit;
-        self.workers.iter().enumerate().filter(|(_, worker)| still(worker)).map(|(index, _)| index).collect()
+        self.workers
+            .iter()
+            .enumerate()
+            .filter(|(_, worker)| still(worker))
+            .map(|(index, _)| index)
+            .collect()
     }
 }
 

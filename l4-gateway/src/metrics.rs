@@ -27,39 +27,63 @@ fn workers(forwarder: &Forwarder, counters: &Counters) {
         let counts = counters.worker(index as u16);
         for (name, value) in [
             ("weir_l4_worker_frames_in_total", counts.frames_in),
-            ("weir_l4_worker_handed_over_total", counts.frames_handed_over),
+            (
+                "weir_l4_worker_handed_over_total",
+                counts.frames_handed_over,
+            ),
             ("weir_l4_worker_redirected_total", counts.redirected),
             ("weir_l4_worker_held_total", counts.held),
             ("weir_l4_worker_emitted_total", counts.emitted),
-            ("weir_l4_worker_emitted_overflow_total", counts.emitted_overflow),
+            (
+                "weir_l4_worker_emitted_overflow_total",
+                counts.emitted_overflow,
+            ),
             ("weir_l4_worker_arp_replies_total", counts.arp_replies),
             ("weir_l4_worker_arp_requests_total", counts.arp_requests),
             ("weir_l4_worker_echo_replies_total", counts.echo_replies),
             ("weir_l4_worker_resets_sent_total", counts.resets_sent),
-            ("weir_l4_worker_icmp_errors_sent_total", counts.icmp_errors_sent),
-            ("weir_l4_worker_icmp_errors_suppressed_total", counts.icmp_errors_suppressed),
+            (
+                "weir_l4_worker_icmp_errors_sent_total",
+                counts.icmp_errors_sent,
+            ),
+            (
+                "weir_l4_worker_icmp_errors_suppressed_total",
+                counts.icmp_errors_suppressed,
+            ),
             ("weir_l4_worker_icmp_forwarded_total", counts.icmp_forwarded),
             ("weir_l4_worker_flows_created_total", counts.flows_created),
             ("weir_l4_worker_flows_expired_total", counts.flows_expired),
-            ("weir_l4_worker_flows_rescheduled_total", counts.flows_rescheduled),
+            (
+                "weir_l4_worker_flows_rescheduled_total",
+                counts.flows_rescheduled,
+            ),
             ("weir_l4_worker_rounds_total", state.heartbeat()),
         ] {
             counter!(name, &[worker()]).absolute(value);
         }
         for count in LoopCount::ALL {
-            counter!(format!("weir_l4_worker_{}_total", count.label()), &[worker()]).absolute(state.count(count));
+            counter!(
+                format!("weir_l4_worker_{}_total", count.label()),
+                &[worker()]
+            )
+            .absolute(state.count(count));
         }
         gauge!("weir_l4_worker_flows", &[worker()]).set(counts.flows_active as f64);
         gauge!("weir_l4_worker_neighbours", &[worker()]).set(counts.neighbours as f64);
         // Gauges, as the recorder's counters are whole numbers.
         let times = state.times();
-        for (name, nanoseconds) in [("busy", times.busy), ("idle", times.idle), ("asleep", times.asleep)] {
+        for (name, nanoseconds) in [
+            ("busy", times.busy),
+            ("idle", times.idle),
+            ("asleep", times.asleep),
+        ] {
             let labels = [worker(), ("state", name.to_owned())];
             gauge!("weir_l4_worker_time_seconds", &labels).set(nanoseconds as f64 / 1e9);
         }
         for reason in DropReason::ALL {
             let labels = [worker(), ("reason", reason.label().to_owned())];
-            counter!("weir_l4_dropped_total", &labels).absolute(counters.dropped(index as u16, *reason));
+            counter!("weir_l4_dropped_total", &labels)
+                .absolute(counters.dropped(index as u16, *reason));
         }
     }
 }
@@ -73,7 +97,10 @@ fn ports(config: &Config, forwarder: &Forwarder) {
             ("weir_l4_port_received_total", stats.received),
             ("weir_l4_port_received_bytes_total", stats.received_bytes),
             ("weir_l4_port_transmitted_total", stats.transmitted),
-            ("weir_l4_port_transmitted_bytes_total", stats.transmitted_bytes),
+            (
+                "weir_l4_port_transmitted_bytes_total",
+                stats.transmitted_bytes,
+            ),
             ("weir_l4_port_missed_total", stats.missed),
             ("weir_l4_port_receive_errors_total", stats.receive_errors),
             ("weir_l4_port_transmit_errors_total", stats.transmit_errors),
@@ -87,7 +114,10 @@ fn ports(config: &Config, forwarder: &Forwarder) {
 fn services(view: &View, counters: &Counters) {
     for service in &view.services {
         let label = [("service", service.name.clone())];
-        let counts = service.id.map(|id| counters.service(id)).unwrap_or_default();
+        let counts = service
+            .id
+            .map(|id| counters.service(id))
+            .unwrap_or_default();
         gauge!("weir_l4_service_targets", &label).set(service.targets.len() as f64);
         gauge!("weir_l4_service_healthy_targets", &label).set(f64::from(service.healthy));
         gauge!("weir_l4_service_flows", &label).set(counts.flows_active as f64);
@@ -98,17 +128,32 @@ fn services(view: &View, counters: &Counters) {
             ("weir_l4_service_bytes_out_total", counts.bytes_out),
             ("weir_l4_service_flows_created_total", counts.flows_created),
             ("weir_l4_service_resets_sent_total", counts.resets_sent),
-            ("weir_l4_service_icmp_errors_sent_total", counts.icmp_errors_sent),
-            ("weir_l4_service_icmp_forwarded_total", counts.icmp_forwarded),
+            (
+                "weir_l4_service_icmp_errors_sent_total",
+                counts.icmp_errors_sent,
+            ),
+            (
+                "weir_l4_service_icmp_forwarded_total",
+                counts.icmp_forwarded,
+            ),
             ("weir_l4_service_no_target_total", counts.no_target),
-            ("weir_l4_service_port_exhausted_total", counts.port_exhausted),
-            ("weir_l4_service_flow_table_full_total", counts.flow_table_full),
+            (
+                "weir_l4_service_port_exhausted_total",
+                counts.port_exhausted,
+            ),
+            (
+                "weir_l4_service_flow_table_full_total",
+                counts.flow_table_full,
+            ),
             ("weir_l4_service_no_flow_total", counts.no_flow),
         ] {
             counter!(name, &label).absolute(value);
         }
         for target in &service.targets {
-            let labels = [("service", service.name.clone()), ("target", target.address.to_string())];
+            let labels = [
+                ("service", service.name.clone()),
+                ("target", target.address.to_string()),
+            ];
             let counts = target.id.map(|id| counters.target(id)).unwrap_or_default();
             gauge!("weir_l4_target_up", &labels).set(flag(target.up));
             gauge!("weir_l4_target_weight", &labels).set(f64::from(target.weight));

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, Addr};
+use bgp_ctl::RouteControl;
 use bgp_ctl::actors::route_control::Shutdown;
 use bgp_ctl::status::StatusBoard;
-use bgp_ctl::RouteControl;
 use shared::admin;
 use shared::bus::{Bus, DrainRecord, Tier, unix_ms};
 use shared::config::sections::Transport;
@@ -100,7 +100,8 @@ impl Node {
             Some(knowledge) => knowledge,
             None => unreachable!("the forwarder has asked for the first snapshot"),
         };
-        let control = ControlPlane::launch(knowledge, forwarder.clone(), bus.clone(), board.clone());
+        let control =
+            ControlPlane::launch(knowledge, forwarder.clone(), bus.clone(), board.clone());
         let to = control.clone();
         actix_rt::spawn(async move {
             while let Some(news) = news.recv().await {
@@ -109,14 +110,34 @@ impl Node {
         });
         let route_control = config.bgp.clone().map(|section| {
             let status = StatusBoard::default();
-            (RouteControl::start_reporting(section, config.node.id.clone(), bus.clone(), status.clone()), status)
+            (
+                RouteControl::start_reporting(
+                    section,
+                    config.node.id.clone(),
+                    bus.clone(),
+                    status.clone(),
+                ),
+                status,
+            )
         });
-        Ok(Node { config, forwarder, bus, board, control, route_control })
+        Ok(Node {
+            config,
+            forwarder,
+            bus,
+            board,
+            control,
+            route_control,
+        })
     }
 
     /// Starts the watchdog; `ended` hears of a worker whose loop ends by itself.
     fn watch(&self, ended: mpsc::Sender<usize>) {
-        let names = self.config.ports.iter().map(|port| port.name.clone()).collect();
+        let names = self
+            .config
+            .ports
+            .iter()
+            .map(|port| port.name.clone())
+            .collect();
         let to = self.control.clone().recipient();
         let limit = self.config.workers.stall_limit;
         // The channel holds one, and there is one.
@@ -132,13 +153,22 @@ impl Node {
             forwarder: self.forwarder.clone(),
             board: self.board.clone(),
             bus: self.bus.clone(),
-            bgp: self.route_control.as_ref().map(|(_, status)| status.clone()),
+            bgp: self
+                .route_control
+                .as_ref()
+                .map(|(_, status)| status.clone()),
         }
     }
 
     fn drain(&self, drain: bool) {
         let id = self.config.node.id.clone();
-        self.bus.put(DrainRecord { tier: Tier::L4, id, drain, by: "signal".into(), since_unix_ms: unix_ms() });
+        self.bus.put(DrainRecord {
+            tier: Tier::L4,
+            id,
+            drain,
+            by: "signal".into(),
+            since_unix_ms: unix_ms(),
+        });
     }
 
     /// Has the VIPs withdrawn and forwards on until no flow is open, the deadline passes, or a second signal comes.
@@ -156,13 +186,17 @@ impl Node {
         let began = Instant::now();
         let deadline = began + self.config.drain.deadline;
         // Without [bgp] another process may announce the VIPs.
-        let elsewhere = self.route_control.is_none() && self.config.bus.transport != Transport::Local;
+        let elsewhere =
+            self.route_control.is_none() && self.config.bus.transport != Transport::Local;
         let notice = if elsewhere { began + NOTICE } else { began };
         let forwarder = self.forwarder.clone();
         async move {
             loop {
                 sleep(LOOK).await;
-                let open = FlowFilter { open: true, ..FlowFilter::default() };
+                let open = FlowFilter {
+                    open: true,
+                    ..FlowFilter::default()
+                };
                 let left = flows(&forwarder, open, 1).await;
                 let now = Instant::now();
                 if now >= deadline {

@@ -23,17 +23,34 @@ pub(crate) struct Sources<'a> {
 
 /// The state of the node now.
 pub(crate) fn status(from: Sources<'_>) -> Value {
-    let View { not_ready, draining, forwarding, services } = (*from.board.read()).clone();
+    let View {
+        not_ready,
+        draining,
+        forwarding,
+        services,
+    } = (*from.board.read()).clone();
     let counters = from.forwarder.counters();
     let states = from.forwarder.worker_states();
-    let workers: Vec<Value> = states.iter().enumerate().map(|(index, state)| worker(index, state, counters)).collect();
-    let ports: Vec<Value> = from.config.ports.iter().zip(from.forwarder.ports()).map(|(port, view)| {
-        let mut shown = shown_port(&view);
-        shown.insert("name".into(), json!(port.name));
-        shown.insert("device".into(), json!(port.device.to_string()));
-        Value::Object(shown)
-    }).collect();
-    let flows: u64 = (0..counters.workers()).map(|index| counters.worker(index).flows_active).sum();
+    let workers: Vec<Value> = states
+        .iter()
+        .enumerate()
+        .map(|(index, state)| worker(index, state, counters))
+        .collect();
+    let ports: Vec<Value> = from
+        .config
+        .ports
+        .iter()
+        .zip(from.forwarder.ports())
+        .map(|(port, view)| {
+            let mut shown = shown_port(&view);
+            shown.insert("name".into(), json!(port.name));
+            shown.insert("device".into(), json!(port.device.to_string()));
+            Value::Object(shown)
+        })
+        .collect();
+    let flows: u64 = (0..counters.workers())
+        .map(|index| counters.worker(index).flows_active)
+        .sum();
     json!({
         "node": from.config.node.id,
         "software": concat!("l4-gateway ", env!("CARGO_PKG_VERSION")),
@@ -143,10 +160,14 @@ fn target(view: &TargetView, counters: &Counters) -> Value {
 /// Drops by reason over all workers, reasons that occurred.
 fn drops(counters: &Counters) -> Map<String, Value> {
     let all = DropReason::ALL.iter().map(|reason| {
-        let sum: u64 = (0..counters.workers()).map(|worker| counters.dropped(worker, *reason)).sum();
+        let sum: u64 = (0..counters.workers())
+            .map(|worker| counters.dropped(worker, *reason))
+            .sum();
         (reason.label(), sum)
     });
-    all.filter(|(_, sum)| *sum > 0).map(|(label, sum)| (label.to_owned(), json!(sum))).collect()
+    all.filter(|(_, sum)| *sum > 0)
+        .map(|(label, sum)| (label.to_owned(), json!(sum)))
+        .collect()
 }
 
 /// A flow for operators.

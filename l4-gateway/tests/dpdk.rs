@@ -5,7 +5,9 @@
 use std::sync::mpsc::channel;
 
 use dataplane::Frame;
-use l4_gateway::dpdk::{Device, Eal, EalSettings, Ended, Lcore, Memory, Pool, Port, PortSettings, ring};
+use l4_gateway::dpdk::{
+    Device, Eal, EalSettings, Ended, Lcore, Memory, Pool, Port, PortSettings, ring,
+};
 
 const FRAMES: u32 = 511;
 
@@ -23,7 +25,10 @@ fn frames_have_one_owner_and_come_back_to_their_pool() {
     let again = Eal::start(&settings).err().expect("a second EAL");
     assert!(again.to_string().contains("once in a process"), "{again}");
     let pool = Pool::new(&eal, "frames", FRAMES, 2048).unwrap();
-    assert!(Pool::new(&eal, "frames", FRAMES, 2048).is_err(), "names of pools are unique");
+    assert!(
+        Pool::new(&eal, "frames", FRAMES, 2048).is_err(),
+        "names of pools are unique"
+    );
 
     bounds_of_a_frame(&pool);
     an_empty_pool(&pool);
@@ -79,12 +84,25 @@ fn lcores_and_rings(eal: &Eal, pool: &Pool) {
         })
         .collect();
     assert_eq!(sender.send(&mut frames), 100);
-    assert_eq!(frames.iter().map(|frame| frame.bytes()[0]).collect::<Vec<_>>(), (100..120).collect::<Vec<_>>());
+    assert_eq!(
+        frames
+            .iter()
+            .map(|frame| frame.bytes()[0])
+            .collect::<Vec<_>>(),
+        (100..120).collect::<Vec<_>>()
+    );
     let (report, reports) = channel();
     let lcore = Lcore::launch(eal, 1, move || {
         let mut taken = Vec::with_capacity(64);
         receiver.receive(&mut taken);
-        report.send(taken.iter().map(|frame| frame.bytes()[0]).collect::<Vec<_>>()).unwrap();
+        report
+            .send(
+                taken
+                    .iter()
+                    .map(|frame| frame.bytes()[0])
+                    .collect::<Vec<_>>(),
+            )
+            .unwrap();
         // What was taken and what is left in the ring is freed here, on another thread.
     })
     .unwrap();
@@ -95,17 +113,33 @@ fn lcores_and_rings(eal: &Eal, pool: &Pool) {
 
     let lcore = Lcore::launch(eal, 1, || panic!("as the test wants")).unwrap();
     assert_eq!(lcore.join(), Ended::Panicked);
-    assert!(Lcore::launch(eal, 77, || {}).is_err(), "there is no such lcore");
+    assert!(
+        Lcore::launch(eal, 77, || {}).is_err(),
+        "there is no such lcore"
+    );
 }
 
 fn ports(eal: &Eal, pool: &Pool, device: &Device) {
     let none: Device = "net_ring7".parse().unwrap();
     assert!(Port::open(eal, &none).is_err());
-    let settings = PortSettings { queues: 1, mtu: 1500, descriptors: 128 };
-    let too_many = Port::open(eal, device).unwrap().start(PortSettings { queues: 1000, ..settings }, pool);
+    let settings = PortSettings {
+        queues: 1,
+        mtu: 1500,
+        descriptors: 128,
+    };
+    let too_many = Port::open(eal, device).unwrap().start(
+        PortSettings {
+            queues: 1000,
+            ..settings
+        },
+        pool,
+    );
     assert!(too_many.err().unwrap().to_string().contains("queues"));
     // net_ring sends to itself.
-    let mut port = Port::open(eal, device).unwrap().start(settings, pool).unwrap();
+    let mut port = Port::open(eal, device)
+        .unwrap()
+        .start(settings, pool)
+        .unwrap();
     assert!(port.link().up);
     let (mut receive, mut transmit) = port.take_queues().pop().unwrap();
     assert!(port.take_queues().is_empty());
@@ -114,7 +148,11 @@ fn ports(eal: &Eal, pool: &Pool, device: &Device) {
     assert_eq!(transmit.transmit(&mut frames), 3);
     assert!(frames.is_empty());
     let mut received = Vec::with_capacity(2);
-    assert_eq!(receive.receive(&mut received), 2, "no more than there is room for");
+    assert_eq!(
+        receive.receive(&mut received),
+        2,
+        "no more than there is room for"
+    );
     assert_eq!(received[0].bytes(), [7; 60]);
     received.clear();
     assert_eq!(receive.receive(&mut received), 1);

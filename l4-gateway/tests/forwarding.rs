@@ -29,8 +29,14 @@ fn tcp_goes_to_the_targets_in_turn_and_every_byte_comes_back() {
     assert_eq!((first, reached.len()), (3, 6), "{reached:?}");
     let service = gateway.service("tcp");
     assert_eq!(service["flows_created"], 6);
-    assert!(service["bytes_in"].as_u64().unwrap() > 1_800_000, "{service}");
-    assert!(service["bytes_out"].as_u64().unwrap() > 1_800_000, "{service}");
+    assert!(
+        service["bytes_in"].as_u64().unwrap() > 1_800_000,
+        "{service}"
+    );
+    assert!(
+        service["bytes_out"].as_u64().unwrap() > 1_800_000,
+        "{service}"
+    );
     assert_eq!(service["targets"][0]["flows_created"], 3);
     let metrics = gateway.metrics();
     for series in [
@@ -53,7 +59,9 @@ fn udp_goes_there_and_back() {
         for port in 0..4u8 {
             let socket = UdpSocket::bind(("10.2.0.1", 0)).unwrap();
             socket.connect((VIP, 53)).unwrap();
-            socket.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+            socket
+                .set_read_timeout(Some(Duration::from_secs(3)))
+                .unwrap();
             let mut buffer = [0; 2048];
             for length in [0, 1, 7, 1400] {
                 let sent = vec![port; length];
@@ -65,7 +73,11 @@ fn udp_goes_there_and_back() {
                 ids.push(buffer[0]);
             }
         }
-        assert_eq!(ids.iter().filter(|id| **id == b'1').count(), 8, "flows stay, and new ones take turns: {ids:?}");
+        assert_eq!(
+            ids.iter().filter(|id| **id == b'1').count(),
+            8,
+            "flows stay, and new ones take turns: {ids:?}"
+        );
     });
 }
 
@@ -73,9 +85,22 @@ fn udp_goes_there_and_back() {
 fn ping_to_the_vip_is_answered_by_the_gateway() {
     let lab = Lab::new();
     let gateway = Gateway::start(&lab, &lab.usual());
-    let output = lab.client().command("ping").args(["-c", "3", "-i", "0.2", "-W", "2", &VIP.to_string()]).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
-    assert!(gateway.metrics().contains("weir_l4_worker_echo_replies_total{worker=\"0\"} 3"));
+    let output = lab
+        .client()
+        .command("ping")
+        .args(["-c", "3", "-i", "0.2", "-W", "2", &VIP.to_string()])
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stdout)
+    );
+    assert!(
+        gateway
+            .metrics()
+            .contains("weir_l4_worker_echo_replies_total{worker=\"0\"} 3")
+    );
 }
 
 #[test]
@@ -86,15 +111,23 @@ fn a_service_without_healthy_targets_refuses_at_once() {
     let gateway = Gateway::start(&lab, &lab.config(WORKERS, "", services));
     let refused = lab.client().run(|| {
         let began = Instant::now();
-        (Echo::connect(80).map(|_| ()).map_err(|error| error.kind()), began.elapsed())
+        (
+            Echo::connect(80).map(|_| ()).map_err(|error| error.kind()),
+            began.elapsed(),
+        )
     });
     assert_eq!(refused.0, Err(ErrorKind::ConnectionRefused));
-    assert!(refused.1 < Duration::from_millis(900), "a lost SYN would have been repeated: {:?}", refused.1);
+    assert!(
+        refused.1 < Duration::from_millis(900),
+        "a lost SYN would have been repeated: {:?}",
+        refused.1
+    );
     assert_eq!(gateway.service("tcp")["no_target"], 1);
 
     lab.target().usual_targets();
     gateway.wait("healthy", || gateway.service("tcp")["healthy"] == 1);
-    lab.client().run(|| Echo::connect(80).unwrap().exchange(b"up again"));
+    lab.client()
+        .run(|| Echo::connect(80).unwrap().exchange(b"up again"));
 }
 
 #[test]
@@ -105,11 +138,19 @@ fn two_workers_with_two_queues_hand_returns_to_the_owner() {
     let gateway = Gateway::start(&lab, &lab.config(&workers, "queues = 2", SERVICES));
     exchange_much(&lab);
     let received = gateway.workers("frames_in");
-    assert!(received.iter().all(|frames| *frames > 100), "both queues received: {received:?}");
-    let (redirected, taken): (u64, u64) =
-        (gateway.workers("redirected").iter().sum(), gateway.workers("handed_over").iter().sum());
+    assert!(
+        received.iter().all(|frames| *frames > 100),
+        "both queues received: {received:?}"
+    );
+    let (redirected, taken): (u64, u64) = (
+        gateway.workers("redirected").iter().sum(),
+        gateway.workers("handed_over").iter().sum(),
+    );
     assert_eq!(redirected, taken, "nothing was lost on the way");
-    assert!(redirected > 0, "the kernel's spread knows nothing of owners, so some frames must have moved");
+    assert!(
+        redirected > 0,
+        "the kernel's spread knows nothing of owners, so some frames must have moved"
+    );
 }
 
 #[test]
@@ -125,7 +166,10 @@ fn workers_without_a_queue_of_their_own_share_one() {
 /// Many connections at a time, each checked byte for byte.
 fn exchange_much(lab: &Lab) {
     let clients: Vec<_> = (0..32)
-        .map(|seed| lab.client().spawn(move || Echo::connect(80).unwrap().exchange(&pattern(100_000, seed))))
+        .map(|seed| {
+            lab.client()
+                .spawn(move || Echo::connect(80).unwrap().exchange(&pattern(100_000, seed)))
+        })
         .collect();
     for client in clients {
         client.join().unwrap();
@@ -143,14 +187,32 @@ fn the_kernel_behind_an_exception_port_is_reached_by_the_port() {
         place.sysctl(&format!("net.ipv4.conf.all.{setting}"));
         place.sysctl(&format!("net.ipv4.conf.ext0.{setting}"));
     }
-    let config = lab.usual().replacen("gateway =", "exception = \"net_tap0,iface=weir-ext\"\ngateway =", 1);
+    let config = lab.usual().replacen(
+        "gateway =",
+        "exception = \"net_tap0,iface=weir-ext\"\ngateway =",
+        1,
+    );
     let gateway = Gateway::start(&lab, &config);
     place.ip(&["addr", "add", "10.2.0.11/24", "dev", "weir-ext"]);
     place.ip(&["link", "set", "weir-ext", "up"]);
-    let output = lab.client().command("ping").args(["-c", "3", "-i", "0.2", "-W", "2", "10.2.0.11"]).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
-    assert!(gateway.workers("to_kernel")[0] >= 3 && gateway.workers("from_kernel")[0] >= 3, "{}", gateway.status());
-    lab.client().run(|| Echo::connect(80).unwrap().exchange(&pattern(100_000, 1)));
+    let output = lab
+        .client()
+        .command("ping")
+        .args(["-c", "3", "-i", "0.2", "-W", "2", "10.2.0.11"])
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stdout)
+    );
+    assert!(
+        gateway.workers("to_kernel")[0] >= 3 && gateway.workers("from_kernel")[0] >= 3,
+        "{}",
+        gateway.status()
+    );
+    lab.client()
+        .run(|| Echo::connect(80).unwrap().exchange(&pattern(100_000, 1)));
 }
 
 /// Sends random frames, and good ones with random damage, from an AF_PACKET socket.
@@ -200,7 +262,10 @@ fn hostile_garbage_leaves_forwarding_intact() {
     let lab = Lab::new();
     lab.target().usual_targets();
     let mut gateway = Gateway::start(&lab, &lab.usual());
-    let mac = gateway.status()["ports"][0]["mac"].as_str().unwrap().to_owned();
+    let mac = gateway.status()["ports"][0]["mac"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     let mac_file = lab.directory.path().join("mac");
     std::fs::write(&mac_file, mac).unwrap();
     let garbage = lab
@@ -222,10 +287,17 @@ fn hostile_garbage_leaves_forwarding_intact() {
         }
     });
     let output = garbage.wait_with_output().unwrap();
-    let sent: u64 = String::from_utf8_lossy(&output.stdout).trim().parse().unwrap();
+    let sent: u64 = String::from_utf8_lossy(&output.stdout)
+        .trim()
+        .parse()
+        .unwrap();
     assert!(sent > 10_000, "only {sent} frames of garbage were sent");
     assert!(gateway.is_running());
     assert_eq!(gateway.ready(), Ok(()));
     let drops = gateway.status()["drops"].as_object().unwrap().len();
-    assert!(drops >= 4, "garbage is dropped for many reasons: {}", gateway.status()["drops"]);
+    assert!(
+        drops >= 4,
+        "garbage is dropped for many reasons: {}",
+        gateway.status()["drops"]
+    );
 }

@@ -52,11 +52,15 @@ fn kill_9_and_a_restart_forward_again() {
     gateway.signal(Signal::KILL);
     gateway.end(Duration::from_secs(2));
     let _gateway = Gateway::start(&lab, &lab.usual());
-    lab.client().run(|| Echo::connect(80).unwrap().exchange(&pattern(10_000, 1)));
+    lab.client()
+        .run(|| Echo::connect(80).unwrap().exchange(&pattern(10_000, 1)));
     // The new process does not know the old flow and says so at once.
     use std::io::{Read, Write};
     echo.stream.write_all(b"still there?").unwrap();
-    let error = echo.stream.read(&mut [0; 64]).expect_err("the flow is gone");
+    let error = echo
+        .stream
+        .read(&mut [0; 64])
+        .expect_err("the flow is gone");
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
 }
 
@@ -66,8 +70,14 @@ fn drain_and_undrain_work_by_command_and_by_signal() {
     lab.target().usual_targets();
     let gateway = Gateway::start(&lab, &lab.usual());
     gateway.subcommand(&["drain"]);
-    gateway.wait("drained", || gateway.ready() == Err("draining\n".into()) || gateway.ready() == Err("draining".into()));
-    lab.client().run(|| Echo::connect(80).unwrap().exchange(b"routers may still send here"));
+    gateway.wait("drained", || {
+        gateway.ready() == Err("draining\n".into()) || gateway.ready() == Err("draining".into())
+    });
+    lab.client().run(|| {
+        Echo::connect(80)
+            .unwrap()
+            .exchange(b"routers may still send here")
+    });
     gateway.subcommand(&["undrain"]);
     gateway.wait("ready", || gateway.ready().is_ok());
     gateway.signal(Signal::USR1);
@@ -94,8 +104,12 @@ fn an_idle_adaptive_node_sleeps() {
     let gateway = Gateway::start(&lab, &lab.usual());
     thread::sleep(Duration::from_secs(2));
     let worker = &gateway.status()["workers"][0];
-    let [busy, idle, asleep] = ["busy_seconds", "idle_seconds", "asleep_seconds"].map(|key| worker[key].as_f64().unwrap());
-    assert!(asleep > 0.8 * (busy + idle + asleep), "busy {busy} s, idle {idle} s, asleep {asleep} s");
+    let [busy, idle, asleep] =
+        ["busy_seconds", "idle_seconds", "asleep_seconds"].map(|key| worker[key].as_f64().unwrap());
+    assert!(
+        asleep > 0.8 * (busy + idle + asleep),
+        "busy {busy} s, idle {idle} s, asleep {asleep} s"
+    );
 }
 
 #[test]
@@ -109,12 +123,27 @@ fn flows_tell_who_is_behind_a_local_port() {
         (echo, client)
     });
     let flows = gateway.subcommand(&["flows"]);
-    let line = flows.lines().find(|line| line.contains(&client)).unwrap_or_else(|| panic!("{client} is not in\n{flows}"));
-    assert!(line.contains("established") && line.contains("10.0.0.100:80"), "{line}");
+    let line = flows
+        .lines()
+        .find(|line| line.contains(&client))
+        .unwrap_or_else(|| panic!("{client} is not in\n{flows}"));
+    assert!(
+        line.contains("established") && line.contains("10.0.0.100:80"),
+        "{line}"
+    );
     let local = line.split_whitespace().nth(3).unwrap();
     let found = gateway.subcommand(&["flows", "--local", local]);
-    assert!(found.contains(&client) && found.lines().count() == 2, "{found}");
-    assert_eq!(gateway.subcommand(&["flows", "--client", "10.2.0.99"]).lines().count(), 1);
+    assert!(
+        found.contains(&client) && found.lines().count() == 2,
+        "{found}"
+    );
+    assert_eq!(
+        gateway
+            .subcommand(&["flows", "--client", "10.2.0.99"])
+            .lines()
+            .count(),
+        1
+    );
     assert!(gateway.subcommand(&["targets"]).contains("10.3.0.22:8080"));
     assert!(gateway.subcommand(&["services"]).contains("udp"));
     drop(echo);
@@ -125,16 +154,27 @@ fn frames_of_a_capture_file_are_answered_into_another() {
     let directory = tempfile::tempdir().unwrap();
     let [input, output] = ["in.pcap", "out.pcap"].map(|name| directory.path().join(name));
     let request: Vec<u8> = [
-        &[0xff; 6][..],                          // everybody
-        &[2, 0, 0, 0, 0, 1],                     // from us
-        &[8, 6, 0, 1, 8, 0, 6, 4, 0, 1],         // ARP, Ethernet, IPv4, request
-        &[2, 0, 0, 0, 0, 1, 10, 3, 0, 21],       // sender
-        &[0, 0, 0, 0, 0, 0, 10, 3, 0, 100],      // the LocalIP
+        &[0xff; 6][..],                     // everybody
+        &[2, 0, 0, 0, 0, 1],                // from us
+        &[8, 6, 0, 1, 8, 0, 6, 4, 0, 1],    // ARP, Ethernet, IPv4, request
+        &[2, 0, 0, 0, 0, 1, 10, 3, 0, 21],  // sender
+        &[0, 0, 0, 0, 0, 0, 10, 3, 0, 100], // the LocalIP
     ]
     .concat();
     let length = (request.len() as u32).to_le_bytes();
-    let header = [&0xa1b2_c3d4u32.to_le_bytes()[..], &[2, 0, 4, 0], &[0; 8], &65535u32.to_le_bytes(), &1u32.to_le_bytes()].concat();
-    std::fs::write(&input, [&header[..], &[0; 8], &length, &length, &request].concat()).unwrap();
+    let header = [
+        &0xa1b2_c3d4u32.to_le_bytes()[..],
+        &[2, 0, 4, 0],
+        &[0; 8],
+        &65535u32.to_le_bytes(),
+        &1u32.to_le_bytes(),
+    ]
+    .concat();
+    std::fs::write(
+        &input,
+        [&header[..], &[0; 8], &length, &length, &request].concat(),
+    )
+    .unwrap();
     let config = format!(
         "node.id = \"pcap{pid}\"\nadmin.listen = \"127.0.0.1:0\"\neal.huge_pages = false\nworkers = {{ poll = \"adaptive\", flows = 1024 }}\n\
          [[ports]]\nname = \"one\"\ndevice = \"net_pcap0,rx_pcap={input},tx_pcap={output}\"\naddress = \"10.3.0.11/24\"\nlocal_ips = [\"10.3.0.100\"]\n{services}",
@@ -145,7 +185,11 @@ fn frames_of_a_capture_file_are_answered_into_another() {
     );
     let path = directory.path().join("l4.toml");
     std::fs::write(&path, config).unwrap();
-    let mut child = Command::new(env!("CARGO_BIN_EXE_l4-gateway")).arg("--config").arg(&path).spawn().unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_l4-gateway"))
+        .arg("--config")
+        .arg(&path)
+        .spawn()
+        .unwrap();
     let reply: Vec<u8> = [&[8, 6, 0, 1, 8, 0, 6, 4, 0, 2][..]].concat();
     let deadline = Instant::now() + Duration::from_secs(15);
     let found = loop {
@@ -174,14 +218,24 @@ fn check_reports_all_mistakes_at_once() {
     let path = directory.path().join("l4.toml");
     let check = |text: &str| {
         std::fs::write(&path, text).unwrap();
-        let output = Command::new(env!("CARGO_BIN_EXE_l4-gateway")).args(["check", "--config"]).arg(&path).output().unwrap();
-        (output.status.code(), String::from_utf8(output.stderr).unwrap() + &String::from_utf8(output.stdout).unwrap())
+        let output = Command::new(env!("CARGO_BIN_EXE_l4-gateway"))
+            .args(["check", "--config"])
+            .arg(&path)
+            .output()
+            .unwrap();
+        (
+            output.status.code(),
+            String::from_utf8(output.stderr).unwrap() + &String::from_utf8(output.stdout).unwrap(),
+        )
     };
     let example = include_str!("../../deploy/examples/l4-gateway.toml");
     assert_eq!(check(example), (Some(0), "ok\n".into()));
     let wrong = example
         .replace("scheduler = \"wlc\"", "scheduler = \"wlcc\"")
-        .replace("\"10.3.0.100\", \"10.3.0.101\"", "\"10.3.0.100\", \"10.9.0.101\"")
+        .replace(
+            "\"10.3.0.100\", \"10.3.0.101\"",
+            "\"10.3.0.100\", \"10.9.0.101\"",
+        )
         .replace("flows = 1048576", "flowz = 1048576")
         .replace("vip = \"10.0.0.53\"", "vip = \"10.3.0.11\"")
         .replace("deadline = \"30s\"", "deadline = 30");
@@ -190,12 +244,20 @@ fn check_reports_all_mistakes_at_once() {
     for (line, complaint) in [
         ("workers.flowz", "did you mean `flows`?"),
         ("services[0].scheduler", "did you mean \"wlc\"?"),
-        ("ports[1].local_ips", "10.9.0.101 is not in the port's network"),
+        (
+            "ports[1].local_ips",
+            "10.9.0.101 is not in the port's network",
+        ),
         ("services[1].vip", "is the address of port internal"),
         ("drain.deadline", "write \"30s\""),
     ] {
-        let found = text.lines().find(|text| text.contains(&format!(": {line}: ")));
-        assert!(found.is_some_and(|found| found.contains(complaint) && found.contains("l4.toml:")), "{line} in\n{text}");
+        let found = text
+            .lines()
+            .find(|text| text.contains(&format!(": {line}: ")));
+        assert!(
+            found.is_some_and(|found| found.contains(complaint) && found.contains("l4.toml:")),
+            "{line} in\n{text}"
+        );
     }
     assert_eq!(text.lines().count(), 5, "{text}");
 }

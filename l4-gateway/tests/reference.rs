@@ -13,12 +13,23 @@ const EXAMPLE: &str = include_str!("../../deploy/examples/l4-gateway.toml");
 #[test]
 fn the_reference_names_every_key() {
     let document = Document::from_toml("l4-gateway.toml", EXAMPLE).unwrap();
-    document.parse(Config::parse).unwrap_or_else(|mistakes| panic!("{mistakes}"));
-    let elsewhere = ["node.", "admin.", "bus.", "log.", "bgp.", "services[].health."];
+    document
+        .parse(Config::parse)
+        .unwrap_or_else(|mistakes| panic!("{mistakes}"));
+    let elsewhere = [
+        "node.",
+        "admin.",
+        "bus.",
+        "log.",
+        "bgp.",
+        "services[].health.",
+    ];
     let asked: BTreeSet<String> = document
         .asked()
         .into_iter()
-        .filter(|key| key.contains('.') && !elsewhere.iter().any(|section| key.starts_with(section)))
+        .filter(|key| {
+            key.contains('.') && !elsewhere.iter().any(|section| key.starts_with(section))
+        })
         .collect();
     let named: BTreeSet<String> = PAGE
         .lines()

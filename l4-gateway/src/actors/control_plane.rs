@@ -126,11 +126,20 @@ pub struct ControlPlane {
 
 impl ControlPlane {
     /// Starts it in the current actix system. `control` must have made the snapshot that `forwarder` started with.
-    pub fn launch(mut control: Control, forwarder: Arc<Forwarder>, bus: Bus, board: Board) -> Addr<ControlPlane> {
+    pub fn launch(
+        mut control: Control,
+        forwarder: Arc<Forwarder>,
+        bus: Bus,
+        board: Board,
+    ) -> Addr<ControlPlane> {
         control.published(forwarder.tables());
         ControlPlane::create(|context| {
             let checker = Checker::new(context.address().recipient()).start();
-            let times = forwarder.worker_states().iter().map(|state| state.times()).collect();
+            let times = forwarder
+                .worker_states()
+                .iter()
+                .map(|state| state.times())
+                .collect();
             ControlPlane {
                 control,
                 forwarder,
@@ -184,7 +193,11 @@ impl ControlPlane {
                 Action::Delete(key) => self.bus.delete(&key),
                 Action::Check(checks) => self.checker.do_send(SetChecks(checks)),
                 Action::Warn(text) => {
-                    shared::log_at_most_every!(Duration::from_secs(1), tracing::Level::WARN, "{text}");
+                    shared::log_at_most_every!(
+                        Duration::from_secs(1),
+                        tracing::Level::WARN,
+                        "{text}"
+                    );
                 }
             }
         }
@@ -198,12 +211,25 @@ impl ControlPlane {
     }
 
     fn beats(&self) -> Vec<u64> {
-        self.forwarder.worker_states().iter().map(|state| state.heartbeat()).collect()
+        self.forwarder
+            .worker_states()
+            .iter()
+            .map(|state| state.heartbeat())
+            .collect()
     }
 
     fn tick(&mut self, context: &mut Context<ControlPlane>) {
-        let times: Vec<Times> = self.forwarder.worker_states().iter().map(|state| state.times()).collect();
-        let load = times.iter().zip(&self.times).map(|(now, before)| now.busy_share_since(before)).fold(0.0, f64::max);
+        let times: Vec<Times> = self
+            .forwarder
+            .worker_states()
+            .iter()
+            .map(|state| state.times())
+            .collect();
+        let load = times
+            .iter()
+            .zip(&self.times)
+            .map(|(now, before)| now.busy_share_since(before))
+            .fold(0.0, f64::max);
         self.times = times;
         let actions = self.control.tick(monotonic(), load);
         self.follow(actions, context);
@@ -212,9 +238,16 @@ impl ControlPlane {
 
     /// Frees old snapshots and numbers once no worker can use them.
     fn tidy(&mut self) {
-        let Some(then) = &self.published_at else { return };
+        let Some(then) = &self.published_at else {
+            return;
+        };
         // A worker loads the snapshot at the start of a round; two beats later it has finished every round begun before.
-        if self.beats().iter().zip(then).all(|(now, then)| *now >= then + 2) {
+        if self
+            .beats()
+            .iter()
+            .zip(then)
+            .all(|(now, then)| *now >= then + 2)
+        {
             self.published_at = None;
             self.retired.clear();
             self.control.reclaim(self.forwarder.counters());
@@ -230,9 +263,17 @@ impl ControlPlane {
                 up: target.is_up(),
                 draining: target.is_draining(),
                 registered_by: target.offer.as_ref().map(|offer| offer.node.clone()),
-                reason: target.verdict.as_ref().map_or_else(|| "not probed".into(), |verdict| verdict.reason.clone()),
-                since_unix_ms: target.verdict.as_ref().map_or(0, |verdict| verdict.since_unix_ms),
-                id: service.id.and_then(|service| target_id(&tables, service, *address)),
+                reason: target
+                    .verdict
+                    .as_ref()
+                    .map_or_else(|| "not probed".into(), |verdict| verdict.reason.clone()),
+                since_unix_ms: target
+                    .verdict
+                    .as_ref()
+                    .map_or(0, |verdict| verdict.since_unix_ms),
+                id: service
+                    .id
+                    .and_then(|service| target_id(&tables, service, *address)),
             };
             ServiceView {
                 name: service.settings.name.clone(),
@@ -256,13 +297,20 @@ impl ControlPlane {
     }
 
     fn service_name(&self, id: ServiceId) -> &str {
-        let known = self.control.services().iter().find(|service| service.id == Some(id));
+        let known = self
+            .control
+            .services()
+            .iter()
+            .find(|service| service.id == Some(id));
         known.map_or("(removed)", |service| &service.settings.name)
     }
 
     fn target_address(&self, id: TargetId) -> String {
         let tables = self.forwarder.tables();
-        tables.target(id).map_or_else(|| "(removed)".into(), |target| target.config.address.to_string())
+        tables.target(id).map_or_else(
+            || "(removed)".into(),
+            |target| target.config.address.to_string(),
+        )
     }
 }
 
@@ -337,13 +385,25 @@ impl Handler<News> for ControlPlane {
         match event {
             Event::PortsExhausted { service, target } => {
                 let (service, target) = (self.service_name(service), self.target_address(target));
-                tracing::warn!(worker, service, target, "no local port is free towards the target, new flows are refused: add local_ips");
+                tracing::warn!(
+                    worker,
+                    service,
+                    target,
+                    "no local port is free towards the target, new flows are refused: add local_ips"
+                );
             }
             Event::FlowTableFull => {
-                tracing::warn!(worker, "the flow table is full, new flows are refused: raise workers.flows");
+                tracing::warn!(
+                    worker,
+                    "the flow table is full, new flows are refused: raise workers.flows"
+                );
             }
             Event::NoTarget { service } => {
-                tracing::warn!(worker, service = self.service_name(service), "no target takes new flows");
+                tracing::warn!(
+                    worker,
+                    service = self.service_name(service),
+                    "no target takes new flows"
+                );
             }
             Event::Unresolved { port, address } => {
                 tracing::warn!(worker, port = port.0, %address, "the next hop does not answer ARP");

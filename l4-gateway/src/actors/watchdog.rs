@@ -31,7 +31,14 @@ impl Watchdog {
         ended: impl FnOnce(usize) + 'static,
     ) -> Watchdog {
         let liveness = Liveness::new(forwarder.worker_states().len(), limit);
-        Watchdog { forwarder, names, liveness, to, told: None, ended: Some(Box::new(ended)) }
+        Watchdog {
+            forwarder,
+            names,
+            liveness,
+            to,
+            told: None,
+            ended: Some(Box::new(ended)),
+        }
     }
 
     fn look(&mut self, _: &mut Context<Watchdog>) {
@@ -40,12 +47,19 @@ impl Watchdog {
         {
             ended(*worker);
         }
-        let beats: Vec<u64> = self.forwarder.worker_states().iter().map(|state| state.heartbeat()).collect();
+        let beats: Vec<u64> = self
+            .forwarder
+            .worker_states()
+            .iter()
+            .map(|state| state.heartbeat())
+            .collect();
         let still = self.liveness.look(monotonic(), beats);
         let down = self.forwarder.links().iter().position(|up| !up);
         let pulse = match (still.first(), down) {
             (Some(worker), _) => Pulse::Stalled(format!("worker {worker} does not turn its loop")),
-            (None, Some(port)) => Pulse::Stalled(format!("the link of port {} is down", self.names[port])),
+            (None, Some(port)) => {
+                Pulse::Stalled(format!("the link of port {} is down", self.names[port]))
+            }
             (None, None) => Pulse::Beating,
         };
         if self.told.as_ref() != Some(&pulse) {

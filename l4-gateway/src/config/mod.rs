@@ -16,8 +16,8 @@ use crate::control::{Control, MOST_REGISTERED};
 
 pub use ports::{Network, PortConfig, RouteConfig};
 pub use process::{DrainSection, EalSection, WorkersSection};
-pub use services::{ServiceSettings, StaticTarget};
 pub(crate) use services::{MOST_WEIGHT, reachable};
+pub use services::{ServiceSettings, StaticTarget};
 
 /// Where `l4-gateway` answers `status`, unless configured.
 pub const ADMIN_PORT: u16 = 9401;
@@ -70,7 +70,10 @@ impl Config {
         let bgp = BgpSection::parse(root);
 
         if bus.transport == Transport::Local
-            && let Some(index) = services.iter().flatten().position(|service| service.from_registrations)
+            && let Some(index) = services
+                .iter()
+                .flatten()
+                .position(|service| service.from_registrations)
         {
             let hint = "set bus.transport = \"nats\", or list the targets in [[services.targets]]";
             root.mistake(
@@ -80,14 +83,33 @@ impl Config {
             );
         }
         if let (Some(bgp), Some(services)) = (&bgp, &services) {
-            for vip in bgp.vips.keys().filter(|vip| services.iter().all(|service| service.vip != **vip)) {
-                root.mistake("bgp.vips", format!("{vip} is the VIP of no service here"), "leave it out, or add the service");
+            for vip in bgp
+                .vips
+                .keys()
+                .filter(|vip| services.iter().all(|service| service.vip != **vip))
+            {
+                root.mistake(
+                    "bgp.vips",
+                    format!("{vip} is the VIP of no service here"),
+                    "leave it out, or add the service",
+                );
             }
         }
         if !ports_sound {
             return None;
         }
-        let config = Config { node: node?, admin, bus, log, eal, workers, drain, ports, services: services?, bgp };
+        let config = Config {
+            node: node?,
+            admin,
+            bus,
+            log,
+            eal,
+            workers,
+            drain,
+            ports,
+            services: services?,
+            bgp,
+        };
         // What the data plane itself would refuse, should a check above have missed it.
         let macs = vec![MacAddr::default(); config.ports.len()];
         if let Err(error) = Control::new(&config, &macs).first_tables() {
@@ -99,8 +121,16 @@ impl Config {
     /// What each worker may hold: enough for all that is configured, and for registrations besides.
     pub fn limits(&self) -> Limits {
         let defaults = Limits::default();
-        let targets: usize = self.services.iter().map(|service| service.targets.len()).sum();
-        let registering = self.services.iter().filter(|service| service.from_registrations).count();
+        let targets: usize = self
+            .services
+            .iter()
+            .map(|service| service.targets.len())
+            .sum();
+        let registering = self
+            .services
+            .iter()
+            .filter(|service| service.from_registrations)
+            .count();
         // Twice, as numbers of targets that are gone come back only when their last flow has ended.
         let targets = 2 * (targets + registering * MOST_REGISTERED) as u32;
         let local_ips: usize = self.ports.iter().map(|port| port.local_ips.len()).sum();
@@ -114,7 +144,11 @@ impl Config {
 
     /// The VIPs of all services, each once.
     pub fn vips(&self) -> Vec<IpAddr> {
-        let mut vips: Vec<IpAddr> = self.services.iter().map(|service| service.vip.into()).collect();
+        let mut vips: Vec<IpAddr> = self
+            .services
+            .iter()
+            .map(|service| service.vip.into())
+            .collect();
         vips.sort();
         vips.dedup();
         vips

@@ -61,7 +61,8 @@ pub struct Network {
 impl Network {
     /// Whether `address` lies in the network.
     pub fn contains(self, address: Ipv4Addr) -> bool {
-        Cidr::new(self.address.into(), self.prefix).is_some_and(|cidr| cidr.contains(address.into()))
+        Cidr::new(self.address.into(), self.prefix)
+            .is_some_and(|cidr| cidr.contains(address.into()))
     }
 }
 
@@ -71,7 +72,10 @@ impl FromValue for Network {
     fn from_value(value: &Value) -> Result<Network, String> {
         let cidr = Cidr::from_value(value)?;
         match cidr.address() {
-            IpAddr::V4(address) => Ok(Network { address, prefix: cidr.prefix() }),
+            IpAddr::V4(address) => Ok(Network {
+                address,
+                prefix: cidr.prefix(),
+            }),
             IpAddr::V6(_) => Err("IPv6 is not forwarded".into()),
         }
     }
@@ -84,7 +88,8 @@ impl std::fmt::Display for Network {
 }
 
 impl FromValue for Device {
-    const EXPECTED: &'static str = "a DPDK device such as \"0000:3b:00.0\" or \"net_af_packet0,iface=eth0\"";
+    const EXPECTED: &'static str =
+        "a DPDK device such as \"0000:3b:00.0\" or \"net_af_packet0,iface=eth0\"";
 
     fn from_value(value: &Value) -> Result<Device, String> {
         value.as_str().ok_or_else(String::new)?.parse()
@@ -102,11 +107,19 @@ const MOST_LOCAL_IPS: usize = MAX_ITEMS - MOST;
 pub(super) fn parse(root: &mut Table<'_>, workers: u16) -> (Vec<PortConfig>, bool) {
     let tables = root.tables("ports");
     if tables.is_empty() {
-        root.mistake("ports", "no port is there", "add a [[ports]] with `name`, `device` and `address`");
+        root.mistake(
+            "ports",
+            "no port is there",
+            "add a [[ports]] with `name`, `device` and `address`",
+        );
         return (Vec::new(), false);
     }
     if tables.len() > MOST {
-        root.mistake("ports", format!("{} ports are too many", tables.len()), format!("{MOST} at most"));
+        root.mistake(
+            "ports",
+            format!("{} ports are too many", tables.len()),
+            format!("{MOST} at most"),
+        );
         return (Vec::new(), false);
     }
     let mut sound = true;
@@ -119,20 +132,44 @@ pub(super) fn parse(root: &mut Table<'_>, workers: u16) -> (Vec<PortConfig>, boo
     }
     let local_ips: usize = ports.iter().map(|port| port.local_ips.len()).sum();
     if local_ips > MOST_LOCAL_IPS {
-        root.mistake("ports", format!("{local_ips} LocalIPs are too many"), format!("{MOST_LOCAL_IPS} at most, over all ports"));
+        root.mistake(
+            "ports",
+            format!("{local_ips} LocalIPs are too many"),
+            format!("{MOST_LOCAL_IPS} at most, over all ports"),
+        );
     }
-    let names: Vec<_> = ports.iter().map(|port| (format!("{}.name", path(port)), port.name.as_str())).collect();
+    let names: Vec<_> = ports
+        .iter()
+        .map(|port| (format!("{}.name", path(port)), port.name.as_str()))
+        .collect();
     root.unique("the port name", names);
-    let devices: Vec<_> = ports.iter().map(|port| (format!("{}.device", path(port)), port.device.name())).collect();
+    let devices: Vec<_> = ports
+        .iter()
+        .map(|port| (format!("{}.device", path(port)), port.device.name()))
+        .collect();
     root.unique("the device", devices);
-    let owned: Vec<_> = ports.iter().flat_map(own_addresses).map(|(path, address)| (path, address.to_string())).collect();
-    root.unique("the address", owned.iter().map(|(path, address)| (path.clone(), address.as_str())));
+    let owned: Vec<_> = ports
+        .iter()
+        .flat_map(own_addresses)
+        .map(|(path, address)| (path, address.to_string()))
+        .collect();
+    root.unique(
+        "the address",
+        owned
+            .iter()
+            .map(|(path, address)| (path.clone(), address.as_str())),
+    );
     let distinct: BTreeSet<&str> = owned.iter().map(|(_, address)| address.as_str()).collect();
     sound &= local_ips <= MOST_LOCAL_IPS && distinct.len() == owned.len();
     (ports, sound)
 }
 
-fn port(table: &mut Table<'_>, index: PortIndex, workers: u16, sound: &mut bool) -> Option<PortConfig> {
+fn port(
+    table: &mut Table<'_>,
+    index: PortIndex,
+    workers: u16,
+    sound: &mut bool,
+) -> Option<PortConfig> {
     let name = table.required::<String>("name");
     if let Some(name) = &name
         && (name.is_empty() || name.len() > 32)
@@ -149,7 +186,11 @@ fn port(table: &mut Table<'_>, index: PortIndex, workers: u16, sound: &mut bool)
         && workers > 1
     {
         let driver = device.driver().unwrap_or_default();
-        table.mistake("queues", format!("{driver} does not spread flows over {queues} queues"), "write queues = 1");
+        table.mistake(
+            "queues",
+            format!("{driver} does not spread flows over {queues} queues"),
+            "write queues = 1",
+        );
     }
     let local_ips = local_ips(table, address);
     let mut routes = Vec::new();
@@ -162,13 +203,24 @@ fn port(table: &mut Table<'_>, index: PortIndex, workers: u16, sound: &mut bool)
     let descriptors = table.within("descriptors", 64..=8192, 512);
     let exception = table.optional::<Device>("exception");
     if let Some(exception) = &exception
-        && device.as_ref().is_some_and(|device| device.name() == exception.name())
+        && device
+            .as_ref()
+            .is_some_and(|device| device.name() == exception.name())
     {
-        table.mistake("exception", "is the port's own device", "name a virtual one such as \"net_tap0,iface=weir-ext\"");
+        table.mistake(
+            "exception",
+            "is the port's own device",
+            "name a virtual one such as \"net_tap0,iface=weir-ext\"",
+        );
     }
-    let shared_with_kernel = device.as_ref().is_some_and(|device| matches!(device.driver(), Some("net_af_packet")));
+    let shared_with_kernel = device
+        .as_ref()
+        .is_some_and(|device| matches!(device.driver(), Some("net_af_packet")));
     let answer_arp_for_vips = table.or("answer_arp_for_vips", false);
-    let answer_for_address = table.or("answer_for_address", !shared_with_kernel && exception.is_none());
+    let answer_for_address = table.or(
+        "answer_for_address",
+        !shared_with_kernel && exception.is_none(),
+    );
     *sound &= gateway.is_ok() && routes.iter().all(Option::is_some) && local_ips.1;
     let (name, address) = (name?, address?);
     Some(PortConfig {
@@ -192,18 +244,30 @@ fn port(table: &mut Table<'_>, index: PortIndex, workers: u16, sound: &mut bool)
 struct Recorded;
 
 /// A router's address, if one is named: it must lie in the port's network and not be the port's own.
-fn next_hop(table: &mut Table<'_>, key: &'static str, port: Option<Network>) -> Result<Option<Ipv4Addr>, Recorded> {
+fn next_hop(
+    table: &mut Table<'_>,
+    key: &'static str,
+    port: Option<Network>,
+) -> Result<Option<Ipv4Addr>, Recorded> {
     if !table.has(key) {
         return Ok(None);
     }
     let address = table.optional::<Ipv4Addr>(key).ok_or(Recorded)?;
     let port = port.ok_or(Recorded)?;
     if address == port.address {
-        table.mistake(key, format!("{address} is the port's own address"), "name the router's");
+        table.mistake(
+            key,
+            format!("{address} is the port's own address"),
+            "name the router's",
+        );
         return Err(Recorded);
     }
     if !port.contains(address) {
-        table.mistake(key, format!("{address} is not in the port's network {port}"), "a next hop is on the port's segment");
+        table.mistake(
+            key,
+            format!("{address} is not in the port's network {port}"),
+            "a next hop is on the port's segment",
+        );
         return Err(Recorded);
     }
     Ok(Some(address))
@@ -221,10 +285,18 @@ fn local_ips(table: &mut Table<'_>, port: Option<Network>) -> (Vec<Ipv4Addr>, bo
     for address in &written {
         if !port.contains(*address) {
             let hint = "targets answer to LocalIPs, so they belong to the segment of the port";
-            table.mistake("local_ips", format!("{address} is not in the port's network {port}"), hint);
+            table.mistake(
+                "local_ips",
+                format!("{address} is not in the port's network {port}"),
+                hint,
+            );
         } else if *address == port.address {
             let hint = "the kernel or ARP of the port uses that one; take another free address of the network";
-            table.mistake("local_ips", format!("{address} is the port's own address"), hint);
+            table.mistake(
+                "local_ips",
+                format!("{address} is the port's own address"),
+                hint,
+            );
         } else {
             local_ips.push(*address);
         }
@@ -236,7 +308,11 @@ fn local_ips(table: &mut Table<'_>, port: Option<Network>) -> (Vec<Ipv4Addr>, bo
 /// Every address the node answers for, with where it was written.
 fn own_addresses(port: &PortConfig) -> Vec<(String, Ipv4Addr)> {
     let mut owned = vec![(format!("{}.address", path(port)), port.address.address)];
-    owned.extend(port.local_ips.iter().map(|address| (format!("{}.local_ips", path(port)), *address)));
+    owned.extend(
+        port.local_ips
+            .iter()
+            .map(|address| (format!("{}.local_ips", path(port)), *address)),
+    );
     owned
 }
 

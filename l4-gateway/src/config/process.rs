@@ -23,27 +23,50 @@ pub struct EalSection {
 
 /// Arguments that other keys stand for, and those keys.
 const SPOKEN_FOR: [(&[&str], &str); 6] = [
-    (&["-l", "-c", "--lcores", "-s", "--main-lcore"], "workers.count and workers.cores"),
-    (&["-a", "--allow", "--vdev", "-b", "--block"], "the `device` of [[ports]]"),
+    (
+        &["-l", "-c", "--lcores", "-s", "--main-lcore"],
+        "workers.count and workers.cores",
+    ),
+    (
+        &["-a", "--allow", "--vdev", "-b", "--block"],
+        "the `device` of [[ports]]",
+    ),
     (&["--no-huge"], "eal.huge_pages"),
     (&["-m"], "eal.memory"),
     (&["--file-prefix"], "eal.file_prefix"),
-    (&["-h", "--help", "-v", "--version"], "the command line of l4-gateway"),
+    (
+        &["-h", "--help", "-v", "--version"],
+        "the command line of l4-gateway",
+    ),
 ];
 
 impl EalSection {
     pub(super) fn parse(root: &mut Table<'_>) -> EalSection {
         let Some(mut eal) = root.table("eal") else {
-            return EalSection { huge_pages: true, memory: None, frames: None, file_prefix: None, args: Vec::new() };
+            return EalSection {
+                huge_pages: true,
+                memory: None,
+                frames: None,
+                file_prefix: None,
+                args: Vec::new(),
+            };
         };
         let huge_pages = eal.or("huge_pages", true);
         let memory = eal.optional::<ByteSize>("memory");
         if let Some(memory) = memory {
             if huge_pages {
-                eal.mistake("memory", "hugepages are taken as they are needed", "leave it out, or set huge_pages = false");
+                eal.mistake(
+                    "memory",
+                    "hugepages are taken as they are needed",
+                    "leave it out, or set huge_pages = false",
+                );
             }
             if !(32 << 20..=64 << 30).contains(&memory.bytes()) {
-                eal.mistake("memory", format!("expected 32MiB to 64GiB, got {memory}"), "");
+                eal.mistake(
+                    "memory",
+                    format!("expected 32MiB to 64GiB, got {memory}"),
+                    "",
+                );
             }
         }
         let frames = match eal.has("frames") {
@@ -54,19 +77,33 @@ impl EalSection {
         if let Some(prefix) = &file_prefix
             && !shared::bus::is_name(prefix)
         {
-            eal.mistake("file_prefix", format!("{prefix:?} can't be one"), "1 to 64 letters, digits, dots, dashes or underscores");
+            eal.mistake(
+                "file_prefix",
+                format!("{prefix:?} can't be one"),
+                "1 to 64 letters, digits, dots, dashes or underscores",
+            );
         }
         let args = eal.or::<Vec<String>>("args", Vec::new());
         for argument in &args {
             let name = argument.split('=').next().unwrap_or_default();
             if let Some((_, key)) = SPOKEN_FOR.iter().find(|(names, _)| names.contains(&name)) {
-                eal.mistake("args", format!("{name} is set by the gateway itself"), format!("use {key}"));
+                eal.mistake(
+                    "args",
+                    format!("{name} is set by the gateway itself"),
+                    format!("use {key}"),
+                );
             }
             if argument.contains('\0') {
                 eal.mistake("args", "an argument holds a zero byte", "");
             }
         }
-        EalSection { huge_pages, memory, frames, file_prefix, args }
+        EalSection {
+            huge_pages,
+            memory,
+            frames,
+            file_prefix,
+            args,
+        }
     }
 }
 
@@ -100,36 +137,65 @@ impl WorkersSection {
             flows: dataplane::DEFAULT_FLOWS,
             stall_limit: Duration::from_millis(100),
         };
-        let Some(mut workers) = root.table("workers") else { return defaults };
+        let Some(mut workers) = root.table("workers") else {
+            return defaults;
+        };
         let count = workers.within("count", 1..=MOST, 1);
         let cores = workers.optional::<Vec<u32>>("cores");
         if let Some(cores) = &cores {
             if cores.is_empty() || cores.len() > MOST {
-                workers.mistake("cores", format!("expected 1 to {MOST} CPUs, got {}", cores.len()), "");
+                workers.mistake(
+                    "cores",
+                    format!("expected 1 to {MOST} CPUs, got {}", cores.len()),
+                    "",
+                );
             }
             if workers.has("count") && count != cores.len() {
                 let message = format!("{} CPUs, but count = {count}", cores.len());
-                workers.mistake("cores", message, "`cores` alone says how many workers there are");
+                workers.mistake(
+                    "cores",
+                    message,
+                    "`cores` alone says how many workers there are",
+                );
             }
             let names: Vec<String> = cores.iter().map(u32::to_string).collect();
             let path = "workers.cores".to_owned();
-            workers.unique("CPU", names.iter().map(|name| (path.clone(), name.as_str())));
+            workers.unique(
+                "CPU",
+                names.iter().map(|name| (path.clone(), name.as_str())),
+            );
         }
         let sleep = Duration::from_micros(10)..=Duration::from_millis(10);
         let longest = workers.within("longest_sleep", sleep, LONGEST_SLEEP);
         let adaptive = Poll::Adaptive { longest };
-        let poll = workers.one_of_or("poll", &[("busy", Poll::Busy), ("adaptive", adaptive)], defaults.poll);
+        let poll = workers.one_of_or(
+            "poll",
+            &[("busy", Poll::Busy), ("adaptive", adaptive)],
+            defaults.poll,
+        );
         if poll == Poll::Busy && workers.has("longest_sleep") {
-            workers.mistake("longest_sleep", "busy workers never sleep", "set poll = \"adaptive\", or leave it out");
+            workers.mistake(
+                "longest_sleep",
+                "busy workers never sleep",
+                "set poll = \"adaptive\", or leave it out",
+            );
         }
         let flows = workers.within("flows", 1024..=1 << 26, defaults.flows);
-        let stall_limit =
-            workers.within("stall_limit", Duration::from_millis(20)..=Duration::from_secs(10), defaults.stall_limit);
+        let stall_limit = workers.within(
+            "stall_limit",
+            Duration::from_millis(20)..=Duration::from_secs(10),
+            defaults.stall_limit,
+        );
         let cpus = match cores {
             Some(cores) if !cores.is_empty() => cores.into_iter().map(Some).collect(),
             _ => vec![None; count],
         };
-        WorkersSection { cpus, poll, flows, stall_limit }
+        WorkersSection {
+            cpus,
+            poll,
+            flows,
+            stall_limit,
+        }
     }
 }
 
@@ -143,9 +209,13 @@ pub struct DrainSection {
 impl DrainSection {
     pub(super) fn parse(root: &mut Table<'_>) -> DrainSection {
         const DEFAULT: Duration = Duration::from_secs(30);
-        let deadline = root
-            .table("drain")
-            .map_or(DEFAULT, |mut drain| drain.within("deadline", Duration::ZERO..=Duration::from_secs(24 * 3600), DEFAULT));
+        let deadline = root.table("drain").map_or(DEFAULT, |mut drain| {
+            drain.within(
+                "deadline",
+                Duration::ZERO..=Duration::from_secs(24 * 3600),
+                DEFAULT,
+            )
+        });
         DrainSection { deadline }
     }
 }

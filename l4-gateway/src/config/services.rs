@@ -48,21 +48,33 @@ pub struct StaticTarget {
 }
 
 /// Flow timeouts that make sense.
-const TIMEOUTS: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(7 * 24 * 3600);
+const TIMEOUTS: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(7 * 24 * 3600);
 
 /// Largest weight; what is registered above counts as this.
 pub(crate) const MOST_WEIGHT: u16 = 1000;
 
 /// Reads all services. Whether targets can be reached is asked only where the ports are sound, or one mistake there would be reported
 /// for every target. `None` after recording mistakes that make forwarding impossible.
-pub(super) fn parse(root: &mut Table<'_>, ports: &[PortConfig], sound: bool) -> Option<Vec<ServiceSettings>> {
+pub(super) fn parse(
+    root: &mut Table<'_>,
+    ports: &[PortConfig],
+    sound: bool,
+) -> Option<Vec<ServiceSettings>> {
     let tables = root.tables("services");
     if tables.is_empty() {
-        root.mistake("services", "no service is there", "add a [[services]] with `name`, `vip`, `protocol` and `port`");
+        root.mistake(
+            "services",
+            "no service is there",
+            "add a [[services]] with `name`, `vip`, `protocol` and `port`",
+        );
         return None;
     }
     if tables.len() > MAX_ITEMS {
-        let message = format!("{} services are more than a node can tell others of", tables.len());
+        let message = format!(
+            "{} services are more than a node can tell others of",
+            tables.len()
+        );
         root.mistake("services", message, format!("{MAX_ITEMS} at most"));
         return None;
     }
@@ -71,29 +83,50 @@ pub(super) fn parse(root: &mut Table<'_>, ports: &[PortConfig], sound: bool) -> 
     for (index, mut table) in tables.into_iter().enumerate() {
         services.extend(service(&mut table, ports, sound).map(|service| (index, service)));
     }
-    let names: Vec<_> =
-        services.iter().map(|(index, service)| (format!("services[{index}].name"), service.name.as_str())).collect();
+    let names: Vec<_> = services
+        .iter()
+        .map(|(index, service)| (format!("services[{index}].name"), service.name.as_str()))
+        .collect();
     root.unique("the service name", names);
     let keys: Vec<_> = services
         .iter()
-        .map(|(index, service)| (format!("services[{index}]"), key(service.vip, service.protocol, service.port)))
+        .map(|(index, service)| {
+            (
+                format!("services[{index}]"),
+                key(service.vip, service.protocol, service.port),
+            )
+        })
         .collect();
-    root.unique("the service on", keys.iter().map(|(path, key)| (path.clone(), key.as_str())));
+    root.unique(
+        "the service on",
+        keys.iter().map(|(path, key)| (path.clone(), key.as_str())),
+    );
     let distinct: BTreeSet<&str> = keys.iter().map(|(_, key)| key.as_str()).collect();
     let sound = services.len() == count && distinct.len() == keys.len();
     sound.then(|| services.into_iter().map(|(_, service)| service).collect())
 }
 
-fn service(table: &mut Table<'_>, ports: &[PortConfig], ports_sound: bool) -> Option<ServiceSettings> {
+fn service(
+    table: &mut Table<'_>,
+    ports: &[PortConfig],
+    ports_sound: bool,
+) -> Option<ServiceSettings> {
     let name = table.required::<String>("name");
     if let Some(name) = &name
         && !shared::bus::is_name(name)
     {
-        table.mistake("name", format!("{name:?} can't be a service's name"), "1 to 64 letters, digits, dots, dashes or underscores");
+        table.mistake(
+            "name",
+            format!("{name:?} can't be a service's name"),
+            "1 to 64 letters, digits, dots, dashes or underscores",
+        );
     }
     let vip = vip(table, ports);
     let protocol = match table.has("protocol") {
-        true => table.one_of("protocol", &[("tcp", Protocol::Tcp), ("udp", Protocol::Udp)]),
+        true => table.one_of(
+            "protocol",
+            &[("tcp", Protocol::Tcp), ("udp", Protocol::Udp)],
+        ),
         false => {
             table.mistake("protocol", "is missing", "write \"tcp\" or \"udp\"");
             None
@@ -110,17 +143,29 @@ fn service(table: &mut Table<'_>, ports: &[PortConfig], ports_sound: bool) -> Op
         ("maglev", Scheduler::Maglev),
     ];
     let scheduler = table.one_of_or("scheduler", &schedulers, Scheduler::WeightedRoundRobin);
-    let unknown = [("rst", UnknownSegment::Reset), ("drop", UnknownSegment::Drop)];
+    let unknown = [
+        ("rst", UnknownSegment::Reset),
+        ("drop", UnknownSegment::Drop),
+    ];
     let on_unknown_segment = table.one_of_or("on_unknown_segment", &unknown, UnknownSegment::Reset);
     let choices = [("strip", Timestamps::Strip), ("keep", Timestamps::Keep)];
     let timestamps = table.one_of_or("timestamps", &choices, Timestamps::Strip);
-    let timeouts = table.table("timeouts").map(|mut table| timeouts(&mut table)).unwrap_or_default();
+    let timeouts = table
+        .table("timeouts")
+        .map(|mut table| timeouts(&mut table))
+        .unwrap_or_default();
     let targets = targets(table, ports_sound.then_some(ports));
     let from_registrations = table.or("from_registrations", false);
     if !from_registrations && !table.has("targets") {
-        table.mistake("targets", "the service has none", "add [[services.targets]], or from_registrations = true");
+        table.mistake(
+            "targets",
+            "the service has none",
+            "add [[services.targets]], or from_registrations = true",
+        );
     }
-    let health = table.table("health").and_then(|mut table| CheckSettings::parse(&mut table));
+    let health = table
+        .table("health")
+        .and_then(|mut table| CheckSettings::parse(&mut table));
     Some(ServiceSettings {
         name: name?,
         vip: vip?,
@@ -139,17 +184,29 @@ fn service(table: &mut Table<'_>, ports: &[PortConfig], ports_sound: bool) -> Op
 fn vip(table: &mut Table<'_>, ports: &[PortConfig]) -> Option<Ipv4Addr> {
     let vip = table.required::<Ipv4Addr>("vip")?;
     if !is_host(vip) {
-        table.mistake("vip", format!("{vip} is not an address that clients can connect to"), "take a unicast address");
+        table.mistake(
+            "vip",
+            format!("{vip} is not an address that clients can connect to"),
+            "take a unicast address",
+        );
         return None;
     }
     if let Some(port) = ports.iter().find(|port| port.address.address == vip) {
         let hint = "take an address of its own, as the node's kernel and ARP use that one";
-        table.mistake("vip", format!("{vip} is the address of port {}", port.name), hint);
+        table.mistake(
+            "vip",
+            format!("{vip} is the address of port {}", port.name),
+            hint,
+        );
         return None;
     }
     if let Some(port) = ports.iter().find(|port| port.local_ips.contains(&vip)) {
         let hint = "replies of targets come to LocalIPs, so they can't be VIPs";
-        table.mistake("vip", format!("{vip} is a LocalIP of port {}", port.name), hint);
+        table.mistake(
+            "vip",
+            format!("{vip} is a LocalIP of port {}", port.name),
+            hint,
+        );
         return None;
     }
     Some(vip)
@@ -185,7 +242,11 @@ fn targets(table: &mut Table<'_>, ports: Option<&[PortConfig]>) -> Option<Vec<St
         if seen.insert(address) {
             targets.push(StaticTarget { address, weight });
         } else {
-            table.mistake("address", format!("{address} is a target of this service already"), "leave one out");
+            table.mistake(
+                "address",
+                format!("{address} is a target of this service already"),
+                "leave one out",
+            );
         }
     }
     (targets.len() == count).then_some(targets)
@@ -194,7 +255,11 @@ fn targets(table: &mut Table<'_>, ports: Option<&[PortConfig]>) -> Option<Vec<St
 fn target_address(table: &mut Table<'_>, ports: Option<&[PortConfig]>) -> Option<SocketAddrV4> {
     let address = table.required::<SocketAddr>("address")?;
     let IpAddr::V4(ip) = address.ip() else {
-        table.mistake("address", format!("{address}: IPv6 is not forwarded"), "name an IPv4 address");
+        table.mistake(
+            "address",
+            format!("{address}: IPv6 is not forwarded"),
+            "name an IPv4 address",
+        );
         return None;
     };
     if address.port() == 0 {
@@ -211,18 +276,36 @@ fn target_address(table: &mut Table<'_>, ports: Option<&[PortConfig]>) -> Option
 /// Whether a target can be forwarded to: it needs a way and, at the end of it, a LocalIP.
 pub(crate) fn reachable(target: Ipv4Addr, ports: &[PortConfig]) -> Result<(), (String, String)> {
     if !is_host(target) {
-        return Err((format!("{target} is not an address of one host"), "take a unicast address".into()));
+        return Err((
+            format!("{target} is not an address of one host"),
+            "take a unicast address".into(),
+        ));
     }
-    if let Some(port) = ports.iter().find(|port| port.address.address == target || port.local_ips.contains(&target)) {
-        return Err((format!("{target} is this node's own (port {})", port.name), "a target is another host".into()));
+    if let Some(port) = ports
+        .iter()
+        .find(|port| port.address.address == target || port.local_ips.contains(&target))
+    {
+        return Err((
+            format!("{target} is this node's own (port {})", port.name),
+            "a target is another host".into(),
+        ));
     }
     let Some(port) = egress(target, ports) else {
         let hint = "give a port that network, a [[ports.routes]] to it, or a gateway";
         return Err((format!("no port leads to {target}"), hint.into()));
     };
     if port.local_ips.is_empty() {
-        let hint = format!("give port {} local_ips of its network {}", port.name, port.address);
-        return Err((format!("{target} is behind port {}, which has no LocalIP", port.name), hint));
+        let hint = format!(
+            "give port {} local_ips of its network {}",
+            port.name, port.address
+        );
+        return Err((
+            format!(
+                "{target} is behind port {}, which has no LocalIP",
+                port.name
+            ),
+            hint,
+        ));
     }
     Ok(())
 }
@@ -230,12 +313,17 @@ pub(crate) fn reachable(target: Ipv4Addr, ports: &[PortConfig]) -> Result<(), (S
 /// The port of the longest match among networks and routes, else the first with a gateway.
 fn egress(target: Ipv4Addr, ports: &[PortConfig]) -> Option<&PortConfig> {
     let matches = ports.iter().flat_map(|port| {
-        let networks = std::iter::once(port.address).chain(port.routes.iter().map(|route| route.to));
-        networks.filter(|network| network.contains(target)).map(move |network| (network.prefix, port))
+        let networks =
+            std::iter::once(port.address).chain(port.routes.iter().map(|route| route.to));
+        networks
+            .filter(|network| network.contains(target))
+            .map(move |network| (network.prefix, port))
     });
     // Of equal lengths the first written wins, as in the data plane.
     let longest = matches.reduce(|best, next| if next.0 > best.0 { next } else { best });
-    longest.map(|(_, port)| port).or_else(|| ports.iter().find(|port| port.gateway.is_some()))
+    longest
+        .map(|(_, port)| port)
+        .or_else(|| ports.iter().find(|port| port.gateway.is_some()))
 }
 
 fn key(vip: Ipv4Addr, protocol: Protocol, port: u16) -> String {

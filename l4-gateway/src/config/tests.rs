@@ -33,7 +33,9 @@ targets = [{ address = "10.3.0.21:8080" }]
 
 fn parse(text: &str) -> Result<Config, String> {
     let document = Document::from_toml("l4.toml", text).map_err(|mistakes| mistakes.to_string())?;
-    document.parse(Config::parse).map_err(|mistakes| mistakes.to_string())
+    document
+        .parse(Config::parse)
+        .map_err(|mistakes| mistakes.to_string())
 }
 
 /// [`LEAST`] with each first occurrence of a text replaced.
@@ -48,20 +50,45 @@ fn with(changes: &[(&str, &str)]) -> String {
 fn the_least_configuration_has_the_documented_defaults() {
     let config = parse(LEAST).unwrap();
     assert!(config.eal.huge_pages);
-    assert_eq!((config.workers.count(), config.workers.poll, config.workers.flows), (1, Poll::Busy, 1 << 20));
+    assert_eq!(
+        (
+            config.workers.count(),
+            config.workers.poll,
+            config.workers.flows
+        ),
+        (1, Poll::Busy, 1 << 20)
+    );
     assert_eq!(config.workers.stall_limit, Duration::from_millis(100));
     assert_eq!(config.drain.deadline, Duration::from_secs(30));
     let port = &config.ports[0];
-    assert_eq!((port.queues, port.mtu, port.descriptors, port.answer_for_address), (1, 1500, 512, false));
+    assert_eq!(
+        (
+            port.queues,
+            port.mtu,
+            port.descriptors,
+            port.answer_for_address
+        ),
+        (1, 1500, 512, false)
+    );
     let service = &config.services[0];
-    assert_eq!((service.scheduler, service.on_unknown_segment), (Scheduler::WeightedRoundRobin, UnknownSegment::Reset));
-    assert_eq!((service.protocol, service.targets[0].weight), (Protocol::Tcp, 1));
+    assert_eq!(
+        (service.scheduler, service.on_unknown_segment),
+        (Scheduler::WeightedRoundRobin, UnknownSegment::Reset)
+    );
+    assert_eq!(
+        (service.protocol, service.targets[0].weight),
+        (Protocol::Tcp, 1)
+    );
     assert!(config.bgp.is_none() && service.health.is_none());
 }
 
 #[test]
 fn cores_say_how_many_workers_there_are_and_ports_follow() {
-    let config = parse(&with(&[("[[ports]]", "[workers]\ncores = [2, 5]\n[[ports]]")])).unwrap();
+    let config = parse(&with(&[(
+        "[[ports]]",
+        "[workers]\ncores = [2, 5]\n[[ports]]",
+    )]))
+    .unwrap();
     assert_eq!(config.workers.cpus, [Some(2), Some(5)]);
     assert_eq!(config.ports[0].queues, 2);
 }
@@ -72,63 +99,194 @@ fn mistakes_name_the_key_and_what_to_do() {
     let cases: &[(&[(&str, &str)], &str)] = &[
         (&[("id = \"l4-1\"", "")], "node.id: is missing"),
         (&[("port = 80", "")], "services[0].port: is missing"),
-        (&[("protocol = \"tcp\"", "")], "services[0].protocol: is missing"),
-        (&[("protocol = \"tcp\"", "protocol = \"sctp\"")], "expected one of \"tcp\", \"udp\""),
-        (&[("port = 80", "port = 80\nscheduler = \"wllc\"")], "scheduler: expected one of \"rr\", \"wrr\", \"wlc\", \"maglev\", got \"wllc\" — did you mean \"wlc\"?"),
-        (&[("port = 80", "port = 80\nschedular = \"rr\"")], "services[0].schedular: unknown key — did you mean `scheduler`?"),
-        (&[("vip = \"10.0.0.100\"", "vip = \"10.2.0.11\"")], "vip: 10.2.0.11 is the address of port ext"),
-        (&[("vip = \"10.0.0.100\"", "vip = \"10.3.0.100\"")], "vip: 10.3.0.100 is a LocalIP of port int"),
-        (&[("vip = \"10.0.0.100\"", "vip = \"224.0.0.1\"")], "vip: 224.0.0.1 is not an address that clients can connect to"),
-        (&[("vip = \"10.0.0.100\"", "vip = \"2001:db8::1\"")], "services[0].vip: expected"),
-        (&[("[\"10.3.0.100\"]", "[\"10.9.0.100\"]")], "ports[1].local_ips: 10.9.0.100 is not in the port's network 10.3.0.11/24"),
-        (&[("[\"10.3.0.100\"]", "[\"10.3.0.11\"]")], "10.3.0.11 is the port's own address"),
-        (&[("[\"10.3.0.100\"]", "[\"10.3.0.100\", \"10.3.0.100\"]")], "the address \"10.3.0.100\" is already at"),
-        (&[("[\"10.3.0.100\"]", "[]")], "10.3.0.21 is behind port int, which has no LocalIP — give port int local_ips"),
-        (&[("gateway = \"10.2.0.1\"", "gateway = \"10.9.0.1\"")], "ports[0].gateway: 10.9.0.1 is not in the port's network"),
-        (&[("gateway = \"10.2.0.1\"", ""), ("10.3.0.21:8080", "10.77.0.1:80")], "no port leads to 10.77.0.1"),
-        (&[("10.3.0.21:8080", "10.3.0.11:80")], "10.3.0.11 is this node's own"),
+        (
+            &[("protocol = \"tcp\"", "")],
+            "services[0].protocol: is missing",
+        ),
+        (
+            &[("protocol = \"tcp\"", "protocol = \"sctp\"")],
+            "expected one of \"tcp\", \"udp\"",
+        ),
+        (
+            &[("port = 80", "port = 80\nscheduler = \"wllc\"")],
+            "scheduler: expected one of \"rr\", \"wrr\", \"wlc\", \"maglev\", got \"wllc\" — did you mean \"wlc\"?",
+        ),
+        (
+            &[("port = 80", "port = 80\nschedular = \"rr\"")],
+            "services[0].schedular: unknown key — did you mean `scheduler`?",
+        ),
+        (
+            &[("vip = \"10.0.0.100\"", "vip = \"10.2.0.11\"")],
+            "vip: 10.2.0.11 is the address of port ext",
+        ),
+        (
+            &[("vip = \"10.0.0.100\"", "vip = \"10.3.0.100\"")],
+            "vip: 10.3.0.100 is a LocalIP of port int",
+        ),
+        (
+            &[("vip = \"10.0.0.100\"", "vip = \"224.0.0.1\"")],
+            "vip: 224.0.0.1 is not an address that clients can connect to",
+        ),
+        (
+            &[("vip = \"10.0.0.100\"", "vip = \"2001:db8::1\"")],
+            "services[0].vip: expected",
+        ),
+        (
+            &[("[\"10.3.0.100\"]", "[\"10.9.0.100\"]")],
+            "ports[1].local_ips: 10.9.0.100 is not in the port's network 10.3.0.11/24",
+        ),
+        (
+            &[("[\"10.3.0.100\"]", "[\"10.3.0.11\"]")],
+            "10.3.0.11 is the port's own address",
+        ),
+        (
+            &[("[\"10.3.0.100\"]", "[\"10.3.0.100\", \"10.3.0.100\"]")],
+            "the address \"10.3.0.100\" is already at",
+        ),
+        (
+            &[("[\"10.3.0.100\"]", "[]")],
+            "10.3.0.21 is behind port int, which has no LocalIP — give port int local_ips",
+        ),
+        (
+            &[("gateway = \"10.2.0.1\"", "gateway = \"10.9.0.1\"")],
+            "ports[0].gateway: 10.9.0.1 is not in the port's network",
+        ),
+        (
+            &[
+                ("gateway = \"10.2.0.1\"", ""),
+                ("10.3.0.21:8080", "10.77.0.1:80"),
+            ],
+            "no port leads to 10.77.0.1",
+        ),
+        (
+            &[("10.3.0.21:8080", "10.3.0.11:80")],
+            "10.3.0.11 is this node's own",
+        ),
         (&[("10.3.0.21:8080", "10.3.0.21:0")], "0 is not a port"),
-        (&[("10.3.0.21:8080", "224.0.0.1:80")], "224.0.0.1 is not an address of one host"),
-        (&[("port = 80", "port = 0")], "services[0].port: expected a port from 1 to 65535"),
-        (&[("10.2.0.11/24", "0.0.0.11/8"), ("gateway = \"10.2.0.1\"", "")], "can't be forwarded by: 0.0.0.11 can't be a host's address"),
-        (&[(target, "{ address = \"10.3.0.21:8080\" }, { address = \"10.3.0.21:8080\" }")], "10.3.0.21:8080 is a target of this service already"),
-        (&[(target, "{ address = \"10.3.0.21:8080\", weight = 2000 }")], "weight: expected a value from 0 to 1000"),
-        (&[("targets = [{ address = \"10.3.0.21:8080\" }]", "")], "services[0].targets: the service has none"),
-        (&[("port = 80", "port = 80\nfrom_registrations = true")], "registrations come by the bus, and the bus stays within this process"),
-        (&[("name = \"int\"", "name = \"ext\"")], "the port name \"ext\" is already at"),
-        (&[("net_af_packet1", "net_af_packet0")], "the device \"net_af_packet0\" is already at"),
-        (&[("net_af_packet0,iface=ext0", "eth0")], "ports[0].device: expected a DPDK device"),
-        (&[("10.2.0.11/24", "10.2.0.11")], "ports[0].address: expected an IPv4 address with a prefix length"),
-        (&[("gateway", "queues = 2\ngateway")], "ports[0].queues: expected a value from 1 to 1, got 2"),
-        (&[("gateway", "mtu = 100\ngateway")], "ports[0].mtu: expected a value from 576 to 9600"),
-        (&[("[[ports]]", "[eal]\nargs = [\"--lcores=1\"]\n[[ports]]")], "eal.args: --lcores is set by the gateway itself — use workers.count and workers.cores"),
-        (&[("[[ports]]", "[eal]\nmemory = \"64MiB\"\n[[ports]]")], "eal.memory: hugepages are taken as they are needed"),
-        (&[("[[ports]]", "[workers]\npoll = \"buzy\"\n[[ports]]")], "did you mean \"busy\"?"),
-        (&[("[[ports]]", "[workers]\ncores = [1, 1]\n[[ports]]")], "CPU \"1\" is already at"),
-        (&[("[[ports]]", "[workers]\ncount = 3\ncores = [1]\n[[ports]]")], "1 CPUs, but count = 3"),
-        (&[("[[ports]]", "[workers]\nlongest_sleep = \"1ms\"\n[[ports]]")], "busy workers never sleep"),
+        (
+            &[("10.3.0.21:8080", "224.0.0.1:80")],
+            "224.0.0.1 is not an address of one host",
+        ),
+        (
+            &[("port = 80", "port = 0")],
+            "services[0].port: expected a port from 1 to 65535",
+        ),
+        (
+            &[
+                ("10.2.0.11/24", "0.0.0.11/8"),
+                ("gateway = \"10.2.0.1\"", ""),
+            ],
+            "can't be forwarded by: 0.0.0.11 can't be a host's address",
+        ),
+        (
+            &[(
+                target,
+                "{ address = \"10.3.0.21:8080\" }, { address = \"10.3.0.21:8080\" }",
+            )],
+            "10.3.0.21:8080 is a target of this service already",
+        ),
+        (
+            &[(target, "{ address = \"10.3.0.21:8080\", weight = 2000 }")],
+            "weight: expected a value from 0 to 1000",
+        ),
+        (
+            &[("targets = [{ address = \"10.3.0.21:8080\" }]", "")],
+            "services[0].targets: the service has none",
+        ),
+        (
+            &[("port = 80", "port = 80\nfrom_registrations = true")],
+            "registrations come by the bus, and the bus stays within this process",
+        ),
+        (
+            &[("name = \"int\"", "name = \"ext\"")],
+            "the port name \"ext\" is already at",
+        ),
+        (
+            &[("net_af_packet1", "net_af_packet0")],
+            "the device \"net_af_packet0\" is already at",
+        ),
+        (
+            &[("net_af_packet0,iface=ext0", "eth0")],
+            "ports[0].device: expected a DPDK device",
+        ),
+        (
+            &[("10.2.0.11/24", "10.2.0.11")],
+            "ports[0].address: expected an IPv4 address with a prefix length",
+        ),
+        (
+            &[("gateway", "queues = 2\ngateway")],
+            "ports[0].queues: expected a value from 1 to 1, got 2",
+        ),
+        (
+            &[("gateway", "mtu = 100\ngateway")],
+            "ports[0].mtu: expected a value from 576 to 9600",
+        ),
+        (
+            &[("[[ports]]", "[eal]\nargs = [\"--lcores=1\"]\n[[ports]]")],
+            "eal.args: --lcores is set by the gateway itself — use workers.count and workers.cores",
+        ),
+        (
+            &[("[[ports]]", "[eal]\nmemory = \"64MiB\"\n[[ports]]")],
+            "eal.memory: hugepages are taken as they are needed",
+        ),
+        (
+            &[("[[ports]]", "[workers]\npoll = \"buzy\"\n[[ports]]")],
+            "did you mean \"busy\"?",
+        ),
+        (
+            &[("[[ports]]", "[workers]\ncores = [1, 1]\n[[ports]]")],
+            "CPU \"1\" is already at",
+        ),
+        (
+            &[("[[ports]]", "[workers]\ncount = 3\ncores = [1]\n[[ports]]")],
+            "1 CPUs, but count = 3",
+        ),
+        (
+            &[("[[ports]]", "[workers]\nlongest_sleep = \"1ms\"\n[[ports]]")],
+            "busy workers never sleep",
+        ),
     ];
     for (changes, complaint) in cases {
         let complaints = parse(&with(changes)).expect_err(complaint);
-        assert!(complaints.contains(complaint), "{changes:?} gave {complaints:?}, not {complaint:?}");
+        assert!(
+            complaints.contains(complaint),
+            "{changes:?} gave {complaints:?}, not {complaint:?}"
+        );
     }
 }
 
 #[test]
 fn two_services_on_one_address_and_port_are_a_mistake_unless_the_protocol_differs() {
     let second = |protocol: &str| {
-        format!("{LEAST}\n[[services]]\nname = \"b\"\nvip = \"10.0.0.100\"\nprotocol = \"{protocol}\"\nport = 80\ntargets = [{{ address = \"10.3.0.22:80\" }}]")
+        format!(
+            "{LEAST}\n[[services]]\nname = \"b\"\nvip = \"10.0.0.100\"\nprotocol = \"{protocol}\"\nport = 80\ntargets = [{{ address = \"10.3.0.22:80\" }}]"
+        )
     };
     assert!(parse(&second("udp")).is_ok());
     let complaints = parse(&second("tcp")).unwrap_err();
-    assert!(complaints.contains("services[1]: the service on \"tcp 10.0.0.100:80\" is already at services[0]"), "{complaints}");
+    assert!(
+        complaints.contains(
+            "services[1]: the service on \"tcp 10.0.0.100:80\" is already at services[0]"
+        ),
+        "{complaints}"
+    );
 }
 
 #[test]
 fn all_mistakes_come_at_once() {
-    let text = with(&[("id = \"l4-1\"", "id = \"a b\""), ("10.2.0.11/24", "10.2.0.11/44"), ("port = 80", "port = 0"), ("\"10.3.0.100\"", "\"x\"")]);
+    let text = with(&[
+        ("id = \"l4-1\"", "id = \"a b\""),
+        ("10.2.0.11/24", "10.2.0.11/44"),
+        ("port = 80", "port = 0"),
+        ("\"10.3.0.100\"", "\"x\""),
+    ]);
     let complaints = parse(&text).unwrap_err();
-    for key in ["node.id", "ports[0].address", "ports[1].local_ips", "services[0].port"] {
+    for key in [
+        "node.id",
+        "ports[0].address",
+        "ports[1].local_ips",
+        "services[0].port",
+    ] {
         assert!(complaints.contains(key), "{key} in {complaints}");
     }
 }
@@ -137,8 +295,14 @@ fn all_mistakes_come_at_once() {
 fn a_vip_announced_differently_must_be_one_of_ours() {
     let bgp = "[bgp]\nlocal_as = 65010\nrouter_id = \"10.2.0.11\"\n[[bgp.neighbours]]\naddress = \"10.2.0.1\"\nremote_as = 65001\n";
     assert!(parse(&format!("{LEAST}{bgp}")).unwrap().bgp.is_some());
-    let complaints = parse(&format!("{LEAST}{bgp}[[bgp.vips]]\naddress = \"10.0.0.99\"\n")).unwrap_err();
-    assert!(complaints.contains("10.0.0.99 is the VIP of no service here"), "{complaints}");
+    let complaints = parse(&format!(
+        "{LEAST}{bgp}[[bgp.vips]]\naddress = \"10.0.0.99\"\n"
+    ))
+    .unwrap_err();
+    assert!(
+        complaints.contains("10.0.0.99 is the VIP of no service here"),
+        "{complaints}"
+    );
 }
 
 #[test]

@@ -48,12 +48,18 @@ pub struct Verdict {
 impl Target {
     /// Its share of new flows: what it says itself goes before the configuration.
     pub fn weight(&self) -> u16 {
-        self.offer.as_ref().map(|offer| offer.weight).or(self.configured).unwrap_or(0)
+        self.offer
+            .as_ref()
+            .map(|offer| offer.weight)
+            .or(self.configured)
+            .unwrap_or(0)
     }
 
     /// Whether it serves, as far as is known.
     pub fn is_up(&self) -> bool {
-        self.verdict.as_ref().map_or(self.initially_up, |verdict| verdict.up)
+        self.verdict
+            .as_ref()
+            .map_or(self.initially_up, |verdict| verdict.up)
     }
 
     /// Whether it asked for no new flows.
@@ -69,7 +75,10 @@ impl Target {
     /// Whether anything still speaks for it.
     fn has_reason_to_stay(&self) -> bool {
         self.configured.is_some()
-            || self.offer.as_ref().is_some_and(|offer| !offer.lapsed || (self.checked && self.is_up()))
+            || self
+                .offer
+                .as_ref()
+                .is_some_and(|offer| !offer.lapsed || (self.checked && self.is_up()))
     }
 }
 
@@ -82,18 +91,37 @@ pub(super) struct Targets {
 
 impl Targets {
     pub(super) fn new(settings: &ServiceSettings) -> Targets {
-        let initially_up = settings.health.as_ref().is_none_or(|health| health.initially.is_up());
+        let initially_up = settings
+            .health
+            .as_ref()
+            .is_none_or(|health| health.initially.is_up());
         let checked = settings.health.is_some();
-        let mut targets = Targets { by_address: BTreeMap::new(), initially_up, checked };
+        let mut targets = Targets {
+            by_address: BTreeMap::new(),
+            initially_up,
+            checked,
+        };
         for target in &settings.targets {
             let known = targets.unknown();
-            targets.by_address.insert(target.address, Target { configured: Some(target.weight), ..known });
+            targets.by_address.insert(
+                target.address,
+                Target {
+                    configured: Some(target.weight),
+                    ..known
+                },
+            );
         }
         targets
     }
 
     fn unknown(&self) -> Target {
-        Target { configured: None, offer: None, verdict: None, initially_up: self.initially_up, checked: self.checked }
+        Target {
+            configured: None,
+            offer: None,
+            verdict: None,
+            initially_up: self.initially_up,
+            checked: self.checked,
+        }
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (&SocketAddrV4, &Target)> {
@@ -106,7 +134,10 @@ impl Targets {
 
     /// Targets that came by registration.
     pub(super) fn registered(&self) -> usize {
-        self.by_address.values().filter(|target| target.offer.is_some()).count()
+        self.by_address
+            .values()
+            .filter(|target| target.offer.is_some())
+            .count()
     }
 
     pub(super) fn offered(&mut self, address: SocketAddrV4, offer: Offer) -> Changed {
@@ -118,7 +149,11 @@ impl Targets {
         match () {
             () if is_new => Changed::Targets,
             // Who stands behind it, and whether it had lapsed, makes no difference to the workers.
-            () if (before.weight(), before.is_draining()) == (target.weight(), target.is_draining()) => Changed::Nothing,
+            () if (before.weight(), before.is_draining())
+                == (target.weight(), target.is_draining()) =>
+            {
+                Changed::Nothing
+            }
             () => Changed::States,
         }
     }
@@ -150,7 +185,9 @@ impl Targets {
 
     /// An own probe's verdict; false if the target is not known.
     pub(super) fn checked(&mut self, address: SocketAddrV4, verdict: Verdict) -> bool {
-        let Some(target) = self.by_address.get_mut(&address) else { return false };
+        let Some(target) = self.by_address.get_mut(&address) else {
+            return false;
+        };
         target.verdict = Some(verdict);
         true
     }
@@ -161,7 +198,11 @@ impl Targets {
             Some(target) => {
                 let was_up = target.is_up();
                 target.verdict = verdict;
-                if was_up == target.is_up() { Changed::Nothing } else { Changed::States }
+                if was_up == target.is_up() {
+                    Changed::Nothing
+                } else {
+                    Changed::States
+                }
             }
             None => Changed::Nothing,
         }
@@ -171,7 +212,12 @@ impl Targets {
     /// its probes found, as their verdict would not be repeated.
     pub(super) fn sweep(&mut self) -> Changed {
         let before = self.by_address.len();
-        self.by_address.retain(|_, target| target.has_reason_to_stay());
-        if self.by_address.len() == before { Changed::Nothing } else { Changed::Targets }
+        self.by_address
+            .retain(|_, target| target.has_reason_to_stay());
+        if self.by_address.len() == before {
+            Changed::Nothing
+        } else {
+            Changed::Targets
+        }
     }
 }

@@ -3,7 +3,9 @@ use std::time::Duration;
 
 use dataplane::{MacAddr, Tables};
 use health::{Check, State, Transition};
-use shared::bus::{Change, DrainRecord, Key, NodeRecord, Record, RegistrationRecord, TargetRecord, Tier};
+use shared::bus::{
+    Change, DrainRecord, Key, NodeRecord, Record, RegistrationRecord, TargetRecord, Tier,
+};
 use shared::config::Document;
 
 use super::{Action, Control, Pulse};
@@ -45,11 +47,20 @@ struct Node {
 
 impl Node {
     fn start() -> Node {
-        let config = Document::from_toml("t", CONFIG).unwrap().parse(Config::parse).unwrap();
+        let config = Document::from_toml("t", CONFIG)
+            .unwrap()
+            .parse(Config::parse)
+            .unwrap();
         let mut control = Control::new(&config, &[MacAddr([2, 0, 0, 0, 0, 1])]);
         let tables = control.first_tables().unwrap();
         control.published(tables.into());
-        let mut node = Node { control, checks: Vec::new(), puts: Vec::new(), warnings: Vec::new(), deleted: Vec::new() };
+        let mut node = Node {
+            control,
+            checks: Vec::new(),
+            puts: Vec::new(),
+            warnings: Vec::new(),
+            deleted: Vec::new(),
+        };
         let actions = node.control.begin();
         node.carry_out(actions);
         node.bus(&Change::Connected(true));
@@ -116,12 +127,22 @@ impl Node {
     fn eligible(&self, service: usize) -> Vec<String> {
         let id = self.control.services()[service].id.unwrap();
         let tables = self.tables();
-        let address = |id: &dataplane::TargetId| tables.target(*id).unwrap().config.address.to_string();
-        tables.service(id).unwrap().eligible.iter().map(address).collect()
+        let address =
+            |id: &dataplane::TargetId| tables.target(*id).unwrap().config.address.to_string();
+        tables
+            .service(id)
+            .unwrap()
+            .eligible
+            .iter()
+            .map(address)
+            .collect()
     }
 
     fn targets(&self, service: usize) -> Vec<String> {
-        self.control.services()[service].targets().map(|(address, _)| address.to_string()).collect()
+        self.control.services()[service]
+            .targets()
+            .map(|(address, _)| address.to_string())
+            .collect()
     }
 
     fn record(&self) -> &NodeRecord {
@@ -149,7 +170,10 @@ fn put(record: impl Into<Record>) -> Change {
 }
 
 fn key(service: &str, addr: &str) -> Key {
-    Key::Registration { service: service.into(), addr: addr.parse().unwrap() }
+    Key::Registration {
+        service: service.into(),
+        addr: addr.parse().unwrap(),
+    }
 }
 
 #[test]
@@ -157,13 +181,23 @@ fn targets_take_flows_once_their_health_is_known() {
     let mut node = Node::start();
     assert_eq!(node.checks.len(), 1);
     assert!(node.eligible(0).is_empty());
-    assert_eq!(node.eligible(1), ["10.3.0.53:53"], "without checks a target is up");
+    assert_eq!(
+        node.eligible(1),
+        ["10.3.0.53:53"],
+        "without checks a target is up"
+    );
     node.health("checked", "10.3.0.21:80", State::Up);
     assert_eq!(node.eligible(0), ["10.3.0.21:80"]);
     assert_eq!(node.record().services[0].healthy, 1);
     node.health("checked", "10.3.0.21:80", State::Down);
     assert!(node.eligible(0).is_empty());
-    assert_eq!((node.record().services[0].healthy, node.record().services[0].total), (0, 1));
+    assert_eq!(
+        (
+            node.record().services[0].healthy,
+            node.record().services[0].total
+        ),
+        (0, 1)
+    );
 }
 
 #[test]
@@ -175,7 +209,15 @@ fn what_probes_find_is_told_on_the_bus() {
         _ => None,
     });
     let target = target.unwrap();
-    assert_eq!((target.service.as_str(), target.up, target.seen_by.as_str(), target.since_unix_ms), ("checked", true, "l4-1", 7));
+    assert_eq!(
+        (
+            target.service.as_str(),
+            target.up,
+            target.seen_by.as_str(),
+            target.since_unix_ms
+        ),
+        ("checked", true, "l4-1", 7)
+    );
 }
 
 #[test]
@@ -195,10 +237,16 @@ fn a_draining_registration_takes_no_new_flows_but_stays() {
     let mut node = Node::start();
     node.bus(&put(offer("plain", "10.3.0.31:53")));
     assert_eq!(node.eligible(1), ["10.3.0.31:53", "10.3.0.53:53"]);
-    node.bus(&put(RegistrationRecord { draining: true, ..offer("plain", "10.3.0.31:53") }));
+    node.bus(&put(RegistrationRecord {
+        draining: true,
+        ..offer("plain", "10.3.0.31:53")
+    }));
     assert_eq!(node.eligible(1), ["10.3.0.53:53"]);
     assert_eq!(node.targets(1).len(), 2);
-    node.bus(&put(RegistrationRecord { weight: 0, ..offer("plain", "10.3.0.31:53") }));
+    node.bus(&put(RegistrationRecord {
+        weight: 0,
+        ..offer("plain", "10.3.0.31:53")
+    }));
     assert_eq!(node.eligible(1), ["10.3.0.53:53"]);
 }
 
@@ -234,7 +282,9 @@ fn a_bus_that_lost_its_memory_takes_no_healthy_target_away() {
     node.health("checked", "10.3.0.31:80", State::Up);
     node.bus(&Change::Snapshot(Vec::new()));
     assert_eq!(node.eligible(0), ["10.3.0.31:80"]);
-    node.bus(&Change::Snapshot(vec![offer("checked", "10.3.0.31:80").into()]));
+    node.bus(&Change::Snapshot(vec![
+        offer("checked", "10.3.0.31:80").into(),
+    ]));
     node.health("checked", "10.3.0.31:80", State::Down);
     assert_eq!(node.targets(0).len(), 2, "somebody stands behind it again");
 }
@@ -243,8 +293,14 @@ fn a_bus_that_lost_its_memory_takes_no_healthy_target_away() {
 fn a_configured_target_outlives_its_registration() {
     let mut node = Node::start();
     node.health("checked", "10.3.0.21:80", State::Up);
-    node.bus(&put(RegistrationRecord { weight: 0, ..offer("checked", "10.3.0.21:80") }));
-    assert!(node.eligible(0).is_empty(), "what a target says of itself goes first");
+    node.bus(&put(RegistrationRecord {
+        weight: 0,
+        ..offer("checked", "10.3.0.21:80")
+    }));
+    assert!(
+        node.eligible(0).is_empty(),
+        "what a target says of itself goes first"
+    );
     node.bus(&Change::Deleted(key("checked", "10.3.0.21:80")));
     assert_eq!(node.eligible(0), ["10.3.0.21:80"]);
 }
@@ -252,7 +308,12 @@ fn a_configured_target_outlives_its_registration() {
 #[test]
 fn registrations_that_cannot_be_forwarded_to_are_left_out_with_a_warning() {
     let mut node = Node::start();
-    for addr in ["[2001:db8::1]:80", "10.77.0.1:80", "10.3.0.11:80", "10.3.0.100:80"] {
+    for addr in [
+        "[2001:db8::1]:80",
+        "10.77.0.1:80",
+        "10.3.0.11:80",
+        "10.3.0.100:80",
+    ] {
         node.bus(&put(offer("checked", addr)));
     }
     assert_eq!(node.warnings.len(), 4, "{:?}", node.warnings);
@@ -264,9 +325,17 @@ fn registrations_that_cannot_be_forwarded_to_are_left_out_with_a_warning() {
 fn a_member_gone_mad_does_not_fill_the_tables() {
     let mut node = Node::start();
     for port in 1..=2000 {
-        let offer = put(RegistrationRecord { weight: u32::MAX, ..offer("plain", &format!("10.3.0.31:{port}")) });
+        let offer = put(RegistrationRecord {
+            weight: u32::MAX,
+            ..offer("plain", &format!("10.3.0.31:{port}"))
+        });
         let actions = node.control.bus(Duration::ZERO, &offer);
-        assert!(!actions.iter().any(|action| matches!(action, Action::Publish(_))), "one snapshot for each would take forever");
+        assert!(
+            !actions
+                .iter()
+                .any(|action| matches!(action, Action::Publish(_))),
+            "one snapshot for each would take forever"
+        );
         node.carry_out(actions);
     }
     node.settle();
@@ -280,11 +349,21 @@ fn observers_decide_for_targets_that_nobody_here_probes() {
     let mut node = Node::start();
     let seen = |service: &str, addr: &str, up: bool, by: &str| {
         let addr: SocketAddr = addr.parse().unwrap();
-        put(TargetRecord { service: service.into(), addr, up, reason: "no reply".into(), since_unix_ms: 1, seen_by: by.into() })
+        put(TargetRecord {
+            service: service.into(),
+            addr,
+            up,
+            reason: "no reply".into(),
+            since_unix_ms: 1,
+            seen_by: by.into(),
+        })
     };
     node.bus(&seen("plain", "10.3.0.53:53", false, "observer"));
     assert!(node.eligible(1).is_empty());
-    node.bus(&Change::Deleted(Key::Target { service: "plain".into(), addr: "10.3.0.53:53".parse().unwrap() }));
+    node.bus(&Change::Deleted(Key::Target {
+        service: "plain".into(),
+        addr: "10.3.0.53:53".parse().unwrap(),
+    }));
     assert_eq!(node.eligible(1), ["10.3.0.53:53"]);
     node.health("checked", "10.3.0.21:80", State::Up);
     node.bus(&seen("checked", "10.3.0.21:80", false, "observer"));
@@ -295,16 +374,29 @@ fn observers_decide_for_targets_that_nobody_here_probes() {
 fn the_node_says_at_once_when_it_stops_forwarding() {
     let mut node = Node::start();
     assert!(node.record().forwarding && node.record().ready);
-    let actions = node.control.pulse_is(Pulse::Stalled("worker 0 does not turn its loop".into()));
+    let actions = node
+        .control
+        .pulse_is(Pulse::Stalled("worker 0 does not turn its loop".into()));
     node.carry_out(actions);
     assert!(!node.record().forwarding && !node.record().ready);
-    assert_eq!(node.control.ready(), Err("worker 0 does not turn its loop".into()));
+    assert_eq!(
+        node.control.ready(),
+        Err("worker 0 does not turn its loop".into())
+    );
 }
 
 #[test]
 fn an_operator_drains_this_node_and_no_other() {
     let mut node = Node::start();
-    let drain = |id: &str, drain| put(DrainRecord { tier: Tier::L4, id: id.into(), drain, by: "op".into(), since_unix_ms: 1 });
+    let drain = |id: &str, drain| {
+        put(DrainRecord {
+            tier: Tier::L4,
+            id: id.into(),
+            drain,
+            by: "op".into(),
+            since_unix_ms: 1,
+        })
+    };
     node.bus(&drain("l4-2", true));
     assert!(!node.record().draining);
     node.bus(&drain("l4-1", true));
@@ -332,7 +424,10 @@ fn a_target_that_is_withdrawn_and_offered_again_keeps_its_health() {
     node.bus(&put(offer("checked", "10.3.0.31:80")));
     node.health("checked", "10.3.0.31:80", State::Up);
     // Both before the next snapshot: the checker sees no difference and has nothing to say.
-    for change in [Change::Deleted(key("checked", "10.3.0.31:80")), put(offer("checked", "10.3.0.31:80"))] {
+    for change in [
+        Change::Deleted(key("checked", "10.3.0.31:80")),
+        put(offer("checked", "10.3.0.31:80")),
+    ] {
         let actions = node.control.bus(Duration::ZERO, &change);
         node.carry_out(actions);
     }
@@ -345,7 +440,13 @@ fn a_node_that_left_is_not_heard_of_again() {
     let mut node = Node::start();
     let actions = node.control.leave();
     node.carry_out(actions);
-    assert_eq!(node.deleted, [Key::Node { tier: Tier::L4, id: "l4-1".into() }]);
+    assert_eq!(
+        node.deleted,
+        [Key::Node {
+            tier: Tier::L4,
+            id: "l4-1".into()
+        }]
+    );
     let before = node.puts.len();
     node.tick_at(1);
     let actions = node.control.pulse_is(Pulse::Stalled("stopped".into()));

@@ -49,12 +49,20 @@ impl Device {
 
     /// The driver of a virtual device, e.g. `net_af_packet`; `None` on a bus, where the hardware decides.
     pub fn driver(&self) -> Option<&str> {
-        (!self.on_bus).then(|| self.name().trim_end_matches(|last: char| last.is_ascii_digit()))
+        (!self.on_bus).then(|| {
+            self.name()
+                .trim_end_matches(|last: char| last.is_ascii_digit())
+        })
     }
 
     /// The value of an argument: `argument("iface")` of `net_af_packet0,iface=ext0` is `ext0`.
     pub fn argument(&self, key: &str) -> Option<&str> {
-        self.text.split(',').skip(1).filter_map(|pair| pair.split_once('=')).find(|(name, _)| *name == key).map(|(_, value)| value)
+        self.text
+            .split(',')
+            .skip(1)
+            .filter_map(|pair| pair.split_once('='))
+            .find(|(name, _)| *name == key)
+            .map(|(_, value)| value)
     }
 
     /// The same device with one more argument.
@@ -69,12 +77,23 @@ impl FromStr for Device {
 
     fn from_str(text: &str) -> Result<Device, String> {
         let name = text.split(',').next().unwrap_or_default();
-        let on_bus = ["auxiliary:", "pci:", "vmbus:"].iter().any(|bus| name.starts_with(bus)) || is_pci_address(name);
-        let virtual_device = ["net_", "virtio_user", "eth_"].iter().any(|prefix| name.starts_with(prefix));
-        if text.chars().any(|character| character.is_whitespace() || character.is_control()) {
+        let on_bus = ["auxiliary:", "pci:", "vmbus:"]
+            .iter()
+            .any(|bus| name.starts_with(bus))
+            || is_pci_address(name);
+        let virtual_device = ["net_", "virtio_user", "eth_"]
+            .iter()
+            .any(|prefix| name.starts_with(prefix));
+        if text
+            .chars()
+            .any(|character| character.is_whitespace() || character.is_control())
+        {
             Err("a device string has no blanks".into())
         } else if on_bus || virtual_device {
-            Ok(Device { text: text.into(), on_bus })
+            Ok(Device {
+                text: text.into(),
+                on_bus,
+            })
         } else {
             Err(format!(
                 "expected a PCI address such as \"0000:3b:00.0\" or a virtual device such as \"net_af_packet0,iface=eth0\", got {text:?}"
@@ -91,8 +110,12 @@ impl fmt::Display for Device {
 
 /// `[dddd:]bb:dd.f`, hexadecimal.
 fn is_pci_address(name: &str) -> bool {
-    let hex = |text: &str, digits: usize| text.len() == digits && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let Some((front, function)) = name.rsplit_once('.') else { return false };
+    let hex = |text: &str, digits: usize| {
+        text.len() == digits && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+    };
+    let Some((front, function)) = name.rsplit_once('.') else {
+        return false;
+    };
     let parts: Vec<&str> = front.split(':').collect();
     let bus_and_device = match parts.as_slice() {
         [domain, bus, device] if hex(domain, 4) => [*bus, *device],
@@ -106,9 +129,17 @@ impl EalSettings {
     /// EAL's command line, the program's name first.
     pub fn arguments(&self) -> Vec<String> {
         let allowed = allowed_cpus();
-        let free: Vec<u32> = allowed.iter().copied().filter(|cpu| !self.workers.contains(&Some(*cpu))).collect();
+        let free: Vec<u32> = allowed
+            .iter()
+            .copied()
+            .filter(|cpu| !self.workers.contains(&Some(*cpu)))
+            .collect();
         let floating = if free.is_empty() { &allowed } else { &free };
-        let floating = floating.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
+        let floating = floating
+            .iter()
+            .map(u32::to_string)
+            .collect::<Vec<_>>()
+            .join(",");
         // The control threads are on lcore 0, as EAL places the thread that starts it: anywhere but on a worker's own CPU.
         let mut lcores = format!("0@({floating})");
         for (index, cpu) in self.workers.iter().enumerate() {
@@ -117,14 +148,22 @@ impl EalSettings {
         }
         let mut arguments = vec!["l4-gateway".into(), "--lcores".into(), lcores];
         arguments.push(format!("--file-prefix={}", self.file_prefix));
-        if let Memory::Ordinary(mebibytes) = self.memory {
-            arguments.extend(["--no-huge".into(), "-m".into(), mebibytes.to_string()]);
+        match self.memory {
+            Memory::Ordinary(mebibytes) => {
+                arguments.extend(["--no-huge".into(), "-m".into(), mebibytes.to_string()])
+            }
+            // Needs no mounted hugetlbfs and leaves no files behind, however the process ends.
+            Memory::HugePages => arguments.push("--in-memory".into()),
         }
         if !self.devices.iter().any(|device| device.on_bus) {
             arguments.push("--no-pci".into());
         }
         for device in &self.devices {
-            arguments.push(if device.on_bus { format!("--allow={device}") } else { format!("--vdev={device}") });
+            arguments.push(if device.on_bus {
+                format!("--allow={device}")
+            } else {
+                format!("--vdev={device}")
+            });
         }
         arguments.extend(self.extra.iter().cloned());
         arguments
@@ -146,7 +185,10 @@ impl Eal {
         static STARTED: AtomicBool = AtomicBool::new(false);
         let what = || "EAL initialisation".to_owned();
         if STARTED.swap(true, Ordering::SeqCst) {
-            return Err(DpdkError::new(what(), "it can be started once in a process"));
+            return Err(DpdkError::new(
+                what(),
+                "it can be started once in a process",
+            ));
         }
         let strings = settings
             .arguments()
@@ -166,9 +208,20 @@ impl Eal {
         // SAFETY: `pointers` are `count` writable C strings that are never freed.
         let status = unsafe { dpdk_sys::rte_eal_init(count, pointers.as_mut_ptr()) };
         if status < 0 {
-            return Err(DpdkError::from_status(what(), -1));
+            let hint = match settings.memory {
+                Memory::HugePages => {
+                    "; the log says more. Are there hugepages (/proc/sys/vm/nr_hugepages)?"
+                }
+                Memory::Ordinary(_) => "; the log says more",
+            };
+            return Err(DpdkError::new(what(), describe(errno()) + hint));
         }
-        Ok(Eal { environment: Arc::new(Environment { pools: Mutex::new(Vec::new()) }), tsc: Tsc::start() })
+        Ok(Eal {
+            environment: Arc::new(Environment {
+                pools: Mutex::new(Vec::new()),
+            }),
+            tsc: Tsc::start(),
+        })
     }
 
     /// Adds a device that was not among those EAL was started with.
@@ -177,7 +230,8 @@ impl Eal {
     /// When its driver refuses.
     pub fn probe(&self, device: &Device) -> Result<(), DpdkError> {
         let what = || format!("device {device}");
-        let arguments = CString::new(device.text.as_str()).map_err(|_| DpdkError::new(what(), "it holds a zero byte"))?;
+        let arguments = CString::new(device.text.as_str())
+            .map_err(|_| DpdkError::new(what(), "it holds a zero byte"))?;
         // SAFETY: a C string that outlives the call, in which DPDK copies it; EAL is initialised.
         match unsafe { dpdk_sys::rte_dev_probe(arguments.as_ptr()) } {
             0 => Ok(()),
@@ -193,7 +247,9 @@ impl Eal {
     /// DPDK's release, e.g. `DPDK 22.11.11`.
     pub fn version() -> String {
         // SAFETY: returns a string constant.
-        unsafe { CStr::from_ptr(dpdk_sys::rte_version()) }.to_string_lossy().into_owned()
+        unsafe { CStr::from_ptr(dpdk_sys::rte_version()) }
+            .to_string_lossy()
+            .into_owned()
     }
 
     pub(super) fn environment(&self) -> &Arc<Environment> {
@@ -213,7 +269,10 @@ unsafe impl Sync for Environment {}
 
 impl Environment {
     pub(super) fn remember_pool(&self, pool: NonNull<dpdk_sys::rte_mempool>) {
-        self.pools.lock().unwrap_or_else(PoisonError::into_inner).push(pool);
+        self.pools
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(pool);
     }
 }
 
@@ -221,10 +280,16 @@ impl Drop for Environment {
     fn drop(&mut self) {
         let pools = self.pools.get_mut().unwrap_or_else(PoisonError::into_inner);
         // SAFETY: pools are never freed, and EAL still is initialised.
-        let held: u32 = pools.iter().map(|pool| unsafe { dpdk_sys::rte_mempool_in_use_count(pool.as_ptr()) }).sum();
+        let held: u32 = pools
+            .iter()
+            .map(|pool| unsafe { dpdk_sys::rte_mempool_in_use_count(pool.as_ptr()) })
+            .sum();
         if held > 0 {
             // Somebody holds frames: unmapping their memory would be worse than leaving files in the runtime directory.
-            tracing::warn!(frames = held, "frames were still in use at exit, DPDK is left as it is");
+            tracing::warn!(
+                frames = held,
+                "frames were still in use at exit, DPDK is left as it is"
+            );
             return;
         }
         // SAFETY: no port, queue, pool, ring or lcore handle is left (each holds an `Arc` of this) and no frame is out.
@@ -246,7 +311,10 @@ fn allowed_cpus() -> Vec<u32> {
         set
     };
     // SAFETY: the index stays below the set's size.
-    (0..libc::CPU_SETSIZE as usize).filter(|cpu| unsafe { libc::CPU_ISSET(*cpu, &set) }).map(|cpu| cpu as u32).collect()
+    (0..libc::CPU_SETSIZE as usize)
+        .filter(|cpu| unsafe { libc::CPU_ISSET(*cpu, &set) })
+        .map(|cpu| cpu as u32)
+        .collect()
 }
 
 pub(super) fn errno() -> i32 {
@@ -256,7 +324,9 @@ pub(super) fn errno() -> i32 {
 
 pub(super) fn describe(errno: i32) -> String {
     // SAFETY: rte_strerror returns a terminated string in thread-local storage, copied at once.
-    unsafe { CStr::from_ptr(dpdk_sys::rte_strerror(errno)) }.to_string_lossy().into_owned()
+    unsafe { CStr::from_ptr(dpdk_sys::rte_strerror(errno)) }
+        .to_string_lossy()
+        .into_owned()
 }
 
 /// Carries DPDK's log lines into ours.
@@ -279,11 +349,22 @@ mod tests {
 
     #[test]
     fn devices_are_told_apart_by_their_form() {
-        for text in ["0000:3b:00.0", "3b:00.1,rx_burst=1", "auxiliary:mlx5_core.sf.4"] {
-            assert_eq!(text.parse::<Device>().map(|device| device.on_bus), Ok(true), "{text}");
+        for text in [
+            "0000:3b:00.0",
+            "3b:00.1,rx_burst=1",
+            "auxiliary:mlx5_core.sf.4",
+        ] {
+            assert_eq!(
+                text.parse::<Device>().map(|device| device.on_bus),
+                Ok(true),
+                "{text}"
+            );
         }
         let device: Device = "net_af_packet0,iface=ext0".parse().unwrap();
-        assert_eq!((device.name(), device.driver(), device.argument("iface")), ("net_af_packet0", Some("net_af_packet"), Some("ext0")));
+        assert_eq!(
+            (device.name(), device.driver(), device.argument("iface")),
+            ("net_af_packet0", Some("net_af_packet"), Some("ext0"))
+        );
         assert!("eth0".parse::<Device>().is_err());
         assert!("net_pcap0,rx_pcap=a b".parse::<Device>().is_err());
     }
@@ -295,12 +376,22 @@ mod tests {
             memory: Memory::Ordinary(128),
             devices: vec!["net_ring0".parse().unwrap()],
             workers: vec![Some(3), None],
-            extra: vec!["--in-memory".into()],
+            extra: vec!["--legacy-mem".into()],
         };
         let arguments = settings.arguments();
         assert!(arguments[2].contains("),1@3,2@("), "{arguments:?}");
-        for expected in ["--file-prefix=weir-a", "--no-huge", "128", "--no-pci", "--vdev=net_ring0", "--in-memory"] {
-            assert!(arguments.iter().any(|argument| argument == expected), "{expected} in {arguments:?}");
+        for expected in [
+            "--file-prefix=weir-a",
+            "--no-huge",
+            "128",
+            "--no-pci",
+            "--vdev=net_ring0",
+            "--legacy-mem",
+        ] {
+            assert!(
+                arguments.iter().any(|argument| argument == expected),
+                "{expected} in {arguments:?}"
+            );
         }
     }
 }

@@ -29,7 +29,11 @@ impl Lcore {
     ///
     /// # Errors
     /// When EAL has no such lcore or it is busy.
-    pub fn launch(eal: &Eal, id: u32, job: impl FnOnce() + Send + 'static) -> Result<Lcore, DpdkError> {
+    pub fn launch(
+        eal: &Eal,
+        id: u32,
+        job: impl FnOnce() + Send + 'static,
+    ) -> Result<Lcore, DpdkError> {
         let job: Box<Job> = Box::new(Box::new(job));
         let argument = Box::into_raw(job).cast::<c_void>();
         // SAFETY: `enter` takes the box that `argument` points to, exactly once, if and only if the launch succeeds.
@@ -37,9 +41,15 @@ impl Lcore {
         if status != 0 {
             // SAFETY: the launch failed, so the box is still ours.
             drop(unsafe { Box::from_raw(argument.cast::<Job>()) });
-            return Err(DpdkError::from_status(format!("launch on lcore {id}"), status));
+            return Err(DpdkError::from_status(
+                format!("launch on lcore {id}"),
+                status,
+            ));
         }
-        Ok(Lcore { id, _environment: eal.environment().clone() })
+        Ok(Lcore {
+            id,
+            _environment: eal.environment().clone(),
+        })
     }
 
     /// Whether the closure has ended.

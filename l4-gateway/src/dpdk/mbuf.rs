@@ -49,13 +49,27 @@ impl Mbuf {
     fn get<T: Copy>(&self, offset: dpdk_sys::weir_mbuf_offset) -> T {
         // SAFETY: the offsets are computed by the C compiler from this release's `struct rte_mbuf`, `T` is always the field's type
         // (private function, types beside the offsets in shim.h), and the mbuf is valid while we hold it.
-        unsafe { self.0.as_ptr().cast::<u8>().add(offset as usize).cast::<T>().read() }
+        unsafe {
+            self.0
+                .as_ptr()
+                .cast::<u8>()
+                .add(offset as usize)
+                .cast::<T>()
+                .read()
+        }
     }
 
     #[inline]
     fn set<T: Copy>(&mut self, offset: dpdk_sys::weir_mbuf_offset, value: T) {
         // SAFETY: as in `get`; nobody else reads the mbuf meanwhile because we hold it mutably.
-        unsafe { self.0.as_ptr().cast::<u8>().add(offset as usize).cast::<T>().write(value) }
+        unsafe {
+            self.0
+                .as_ptr()
+                .cast::<u8>()
+                .add(offset as usize)
+                .cast::<T>()
+                .write(value)
+        }
     }
 
     #[inline]

@@ -30,16 +30,28 @@ impl Pool {
     /// When EAL's memory can't hold it (see `[eal] memory`) or the name is taken.
     pub fn new(eal: &Eal, name: &str, frames: u32, room: u16) -> Result<Pool, DpdkError> {
         let what = || format!("pool {name} of {frames} frames of {room} bytes");
-        let label = CString::new(name).map_err(|_| DpdkError::new(what(), "the name holds a zero byte"))?;
+        let label =
+            CString::new(name).map_err(|_| DpdkError::new(what(), "the name holds a zero byte"))?;
         let size = room
             .checked_add(dpdk_sys::RTE_PKTMBUF_HEADROOM as u16)
-            .ok_or_else(|| DpdkError::new(what(), "frames of more than 65407 bytes do not fit an mbuf"))?;
-        let cache = if frames >= Pool::CACHE * 4 { Pool::CACHE } else { 0 };
+            .ok_or_else(|| {
+                DpdkError::new(what(), "frames of more than 65407 bytes do not fit an mbuf")
+            })?;
+        let cache = if frames >= Pool::CACHE * 4 {
+            Pool::CACHE
+        } else {
+            0
+        };
         // SAFETY: `label` outlives the call, EAL is initialised (proved by `eal`), the sizes are plain numbers; -1 is SOCKET_ID_ANY.
-        let raw = unsafe { dpdk_sys::rte_pktmbuf_pool_create(label.as_ptr(), frames, cache, 0, size, -1) };
+        let raw = unsafe {
+            dpdk_sys::rte_pktmbuf_pool_create(label.as_ptr(), frames, cache, 0, size, -1)
+        };
         let raw = NonNull::new(raw).ok_or_else(|| DpdkError::from_status(what(), -1))?;
         eal.environment().remember_pool(raw);
-        Ok(Pool { raw, _environment: eal.environment().clone() })
+        Ok(Pool {
+            raw,
+            _environment: eal.environment().clone(),
+        })
     }
 
     /// An empty frame, or `None` when all are in use.

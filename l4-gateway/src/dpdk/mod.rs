@@ -26,7 +26,7 @@ pub use tsc::Tsc;
 
 /// What DPDK refused to do.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("{what}: {why}")]
+#[error("DPDK: {what}: {why}")]
 pub struct DpdkError {
     /// The operation and the thing it was done to.
     pub what: String,
@@ -36,7 +36,10 @@ pub struct DpdkError {
 
 impl DpdkError {
     fn new(what: impl Into<String>, why: impl Into<String>) -> DpdkError {
-        DpdkError { what: what.into(), why: why.into() }
+        DpdkError {
+            what: what.into(),
+            why: why.into(),
+        }
     }
 
     /// From a negative errno as most of DPDK's functions return it; -1 means "look at rte_errno".

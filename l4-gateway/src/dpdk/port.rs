@@ -32,12 +32,17 @@ impl Port {
     /// When the driver did not make a port of that name.
     pub fn open(eal: &Eal, device: &Device) -> Result<Port, DpdkError> {
         let what = || format!("port {device}");
-        let name = CString::new(device.name()).map_err(|_| DpdkError::new(what(), "the name holds a zero byte"))?;
+        let name = CString::new(device.name())
+            .map_err(|_| DpdkError::new(what(), "the name holds a zero byte"))?;
         let mut id = 0;
         // SAFETY: `name` is a C string and `id` a place for one number, both alive during the call.
         let status = unsafe { dpdk_sys::rte_eth_dev_get_port_by_name(name.as_ptr(), &mut id) };
         match status {
-            0 => Ok(Port { id, name: device.to_string(), environment: eal.environment().clone() }),
+            0 => Ok(Port {
+                id,
+                name: device.to_string(),
+                environment: eal.environment().clone(),
+            }),
             status => Err(DpdkError::from_status(what(), status)),
         }
     }
@@ -47,14 +52,23 @@ impl Port {
     /// # Errors
     /// The driver's refusal, with the step that it refused.
     pub fn start(self, settings: PortSettings, pool: &Pool) -> Result<StartedPort, DpdkError> {
-        let Port { id, name, environment } = self;
+        let Port {
+            id,
+            name,
+            environment,
+        } = self;
         let step = |what: &str, status: i32| match status {
             0.. => Ok(()),
-            status => Err(DpdkError::from_status(format!("port {name}: {what}"), status)),
+            status => Err(DpdkError::from_status(
+                format!("port {name}: {what}"),
+                status,
+            )),
         };
         let mut info = dpdk_sys::rte_eth_dev_info::default();
         // SAFETY: `id` is a probed port; `info` is a live place for the result.
-        step("reading its abilities", unsafe { dpdk_sys::rte_eth_dev_info_get(id, &mut info) })?;
+        step("reading its abilities", unsafe {
+            dpdk_sys::rte_eth_dev_info_get(id, &mut info)
+        })?;
         let most = info.max_rx_queues.min(info.max_tx_queues);
         if settings.queues > most {
             let why = format!("{} queues wanted, the driver has {most}", settings.queues);
@@ -71,11 +85,15 @@ impl Port {
         // All frames come from one pool, unshared and in one segment: what the fast free asks for.
         conf.txmode.offloads = info.tx_offload_capa & dpdk_sys::WEIR_TX_OFFLOAD_MBUF_FAST_FREE;
         // SAFETY: as above; DPDK copies `conf`.
-        step("configuring", unsafe { dpdk_sys::rte_eth_dev_configure(id, settings.queues, settings.queues, &conf) })?;
+        step("configuring", unsafe {
+            dpdk_sys::rte_eth_dev_configure(id, settings.queues, settings.queues, &conf)
+        })?;
 
         let (mut receive, mut transmit) = (settings.descriptors, settings.descriptors);
         // SAFETY: as above; both counts are live places.
-        step("descriptors", unsafe { dpdk_sys::rte_eth_dev_adjust_nb_rx_tx_desc(id, &mut receive, &mut transmit) })?;
+        step("descriptors", unsafe {
+            dpdk_sys::rte_eth_dev_adjust_nb_rx_tx_desc(id, &mut receive, &mut transmit)
+        })?;
         // SAFETY: `id` is a probed port. The socket is -1 ("any") for virtual devices, which the setup calls take as such.
         let socket = unsafe { dpdk_sys::rte_eth_dev_socket_id(id) } as u32;
         let mut transmit_conf = info.default_txconf;
@@ -84,7 +102,14 @@ impl Port {
             // SAFETY: the port is configured with more queues than `queue` and not started; a null configuration means the driver's default;
             // the pool lives as long as EAL does.
             step("receive queue", unsafe {
-                dpdk_sys::rte_eth_rx_queue_setup(id, queue, receive, socket, std::ptr::null(), pool.as_ptr())
+                dpdk_sys::rte_eth_rx_queue_setup(
+                    id,
+                    queue,
+                    receive,
+                    socket,
+                    std::ptr::null(),
+                    pool.as_ptr(),
+                )
             })?;
             // SAFETY: as above; DPDK copies the configuration.
             step("transmit queue", unsafe {
@@ -93,14 +118,36 @@ impl Port {
         }
         let mut address = dpdk_sys::rte_ether_addr::default();
         // SAFETY: as above.
-        step("reading its MAC address", unsafe { dpdk_sys::rte_eth_macaddr_get(id, &mut address) })?;
+        step("reading its MAC address", unsafe {
+            dpdk_sys::rte_eth_macaddr_get(id, &mut address)
+        })?;
         // SAFETY: the port and all its queues are configured.
         step("starting", unsafe { dpdk_sys::rte_eth_dev_start(id) })?;
-        let shared = Arc::new(Running { id, name, _environment: environment });
+        let shared = Arc::new(Running {
+            id,
+            name,
+            _environment: environment,
+        });
         let queues = (0..settings.queues)
-            .map(|index| (RxQueue { port: shared.clone(), index, unreadable: 0 }, TxQueue { port: shared.clone(), index }))
+            .map(|index| {
+                (
+                    RxQueue {
+                        port: shared.clone(),
+                        index,
+                        unreadable: 0,
+                    },
+                    TxQueue {
+                        port: shared.clone(),
+                        index,
+                    },
+                )
+            })
             .collect();
-        Ok(StartedPort { shared, mac: address.addr_bytes, queues })
+        Ok(StartedPort {
+            shared,
+            mac: address.addr_bytes,
+            queues,
+        })
     }
 }
 
@@ -132,8 +179,12 @@ impl StartedPort {
         let mut link = dpdk_sys::weir_link::default();
         // SAFETY: the port is started; `link` is a live place.
         let status = unsafe { dpdk_sys::weir_eth_link(self.shared.id, &mut link) };
-        let speed_mbps = (link.speed_mbps != 0 && link.speed_mbps != u32::MAX).then_some(link.speed_mbps);
-        Link { up: status == 0 && link.up != 0, speed_mbps }
+        let speed_mbps =
+            (link.speed_mbps != 0 && link.speed_mbps != u32::MAX).then_some(link.speed_mbps);
+        Link {
+            up: status == 0 && link.up != 0,
+            speed_mbps,
+        }
     }
 
     /// The driver's counters since the start; zeros where the driver has none.
@@ -203,7 +254,12 @@ impl RxQueue {
         // SAFETY: the port runs while we hold it, this is the only handle of the queue and `&mut`; `spare` has room for `capacity` pointers,
         // which is what an `Mbuf` is.
         let received = usize::from(unsafe {
-            dpdk_sys::weir_eth_rx_burst(self.port.id, self.index, spare.as_mut_ptr().cast(), capacity)
+            dpdk_sys::weir_eth_rx_burst(
+                self.port.id,
+                self.index,
+                spare.as_mut_ptr().cast(),
+                capacity,
+            )
         });
         // SAFETY: the driver wrote `received` mbufs, whose only owner we are now.
         unsafe { into.set_len(before + received) };

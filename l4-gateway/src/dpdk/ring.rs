@@ -13,12 +13,16 @@ use super::{DpdkError, Eal, Mbuf};
 /// When EAL's memory can't hold it or the name is taken.
 pub fn ring(eal: &Eal, name: &str, capacity: u32) -> Result<(RingSender, RingReceiver), DpdkError> {
     let what = || format!("ring {name} for {capacity} frames");
-    let label = CString::new(name).map_err(|_| DpdkError::new(what(), "the name holds a zero byte"))?;
+    let label =
+        CString::new(name).map_err(|_| DpdkError::new(what(), "the name holds a zero byte"))?;
     let flags = dpdk_sys::RING_F_SC_DEQ | dpdk_sys::RING_F_EXACT_SZ;
     // SAFETY: `label` outlives the call and EAL is initialised; -1 is SOCKET_ID_ANY.
     let raw = unsafe { dpdk_sys::rte_ring_create(label.as_ptr(), capacity, -1, flags) };
     let raw = NonNull::new(raw).ok_or_else(|| DpdkError::from_status(what(), -1))?;
-    let inner = Arc::new(Ring { raw, _environment: eal.environment().clone() });
+    let inner = Arc::new(Ring {
+        raw,
+        _environment: eal.environment().clone(),
+    });
     Ok((RingSender(inner.clone()), RingReceiver(inner)))
 }
 
@@ -50,7 +54,11 @@ impl RingSender {
         let count = frames.len() as u32;
         // SAFETY: `Mbuf` is a transparent non-null pointer, so the vector is an array of `count` mbuf pointers.
         let sent = unsafe {
-            dpdk_sys::weir_ring_enqueue_burst(self.0.raw.as_ptr(), frames.as_mut_ptr().cast(), count)
+            dpdk_sys::weir_ring_enqueue_burst(
+                self.0.raw.as_ptr(),
+                frames.as_mut_ptr().cast(),
+                count,
+            )
         } as usize;
         forget_front(frames, sent);
         sent
@@ -68,7 +76,11 @@ impl RingReceiver {
         // SAFETY: `spare` has room for that many mbuf pointers and the ring holds only mbufs whose owner gave them up in `send`; this is
         // the single consumer.
         let received = unsafe {
-            dpdk_sys::weir_ring_dequeue_burst(self.0.raw.as_ptr(), spare.as_mut_ptr().cast(), spare.len() as u32)
+            dpdk_sys::weir_ring_dequeue_burst(
+                self.0.raw.as_ptr(),
+                spare.as_mut_ptr().cast(),
+                spare.len() as u32,
+            )
         } as usize;
         // SAFETY: exactly `received` entries behind the length were written.
         unsafe { into.set_len(into.len() + received) };

@@ -16,7 +16,10 @@ impl Tsc {
         // SAFETY: EAL is initialised (only `Eal` calls this), so the frequency has been measured.
         let hz = unsafe { dpdk_sys::rte_get_tsc_hz() }.max(1);
         let scale = ((1_000_000_000u128 << 32) / u128::from(hz)) as u64;
-        Tsc { start: read().wrapping_sub(hz), scale }
+        Tsc {
+            start: read().wrapping_sub(hz),
+            scale,
+        }
     }
 
     /// Nanoseconds since one second before the start.

@@ -41,7 +41,11 @@ impl FlowFilter {
 
 impl Inquiry {
     pub(super) fn answer(self, worker: &Worker, now: Now) {
-        let flows = worker.flows(now).filter(|flow| self.filter.matches(flow)).take(self.limit).collect();
+        let flows = worker
+            .flows(now)
+            .filter(|flow| self.filter.matches(flow))
+            .take(self.limit)
+            .collect();
         // Who asked may have given up; that is theirs to know.
         let _ = self.reply.send(flows);
     }

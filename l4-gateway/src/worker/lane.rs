@@ -48,12 +48,18 @@ enum Queue {
 impl Transmit {
     /// Over a queue of the worker's own.
     pub fn own(queue: TxQueue) -> Transmit {
-        Transmit { queue: Queue::Own(queue), waiting: Vec::with_capacity(WAITING) }
+        Transmit {
+            queue: Queue::Own(queue),
+            waiting: Vec::with_capacity(WAITING),
+        }
     }
 
     /// Over a queue that workers take turns at, where the device has fewer queues than there are workers.
     pub fn shared(queue: Arc<Mutex<TxQueue>>) -> Transmit {
-        Transmit { queue: Queue::Shared(queue), waiting: Vec::with_capacity(WAITING) }
+        Transmit {
+            queue: Queue::Shared(queue),
+            waiting: Vec::with_capacity(WAITING),
+        }
     }
 
     /// Adds a frame to the round's; false, and the frame is freed, when too many wait.
@@ -75,7 +81,10 @@ impl Transmit {
         let waiting = &mut self.waiting;
         let sent = match &mut self.queue {
             Queue::Own(queue) => send(queue, waiting),
-            Queue::Shared(queue) => send(&mut queue.lock().unwrap_or_else(PoisonError::into_inner), waiting),
+            Queue::Shared(queue) => send(
+                &mut queue.lock().unwrap_or_else(PoisonError::into_inner),
+                waiting,
+            ),
         };
         let dropped = waiting.len() as u64;
         waiting.clear();

@@ -87,14 +87,32 @@ pub struct WorkerParts {
 
 /// Turns the loop until [`WorkerState::stop`].
 pub fn run(parts: WorkerParts) {
-    let WorkerParts { dataplane, lanes, inbox, outboxes, lessons, peers, news, inquiries, pool, tsc, tables, state, poll, index } =
-        parts;
+    let WorkerParts {
+        dataplane,
+        lanes,
+        inbox,
+        outboxes,
+        lessons,
+        peers,
+        news,
+        inquiries,
+        pool,
+        tsc,
+        tables,
+        state,
+        poll,
+        index,
+    } = parts;
     let mut tables = Cache::new(tables);
     let mut pace = Pace::new(poll);
+    let frames = Vec::with_capacity(MAX_BURST);
     let mut round = Round {
-        redirects: outboxes.iter().map(|_| Vec::with_capacity(MAX_BURST * lanes.len())).collect(),
-        frames: Vec::with_capacity(MAX_BURST),
-        verdicts: vec![Verdict::Drop(DropReason::Truncated); MAX_BURST],
+        redirects: outboxes
+            .iter()
+            .map(|_| Vec::with_capacity(MAX_BURST * lanes.len()))
+            .collect(),
+        verdicts: vec![Verdict::Drop(DropReason::Truncated); frames.capacity()],
+        frames,
         emitted: Emitted::new(),
         index,
         dataplane,
@@ -134,7 +152,10 @@ pub fn run(parts: WorkerParts) {
 
 /// The place of the port by which a frame came in. Ports never change, so it is there.
 fn lane_of(lanes: &[Lane], dpdk_port: u16) -> usize {
-    lanes.iter().position(|lane| lane.dpdk_port == dpdk_port).unwrap_or_default()
+    lanes
+        .iter()
+        .position(|lane| lane.dpdk_port == dpdk_port)
+        .unwrap_or_default()
 }
 
 fn rest(state: &WorkerState, tsc: &Tsc, sleep: Duration) -> Now {
@@ -170,16 +191,31 @@ impl Round {
     fn receive(&mut self, tables: &Tables, now: Now) -> bool {
         let mut worked = false;
         for lane in 0..self.lanes.len() {
-            let Lane { receive: Some(queue), port, .. } = &mut self.lanes[lane] else { continue };
+            let Lane {
+                receive: Some(queue),
+                port,
+                ..
+            } = &mut self.lanes[lane]
+            else {
+                continue;
+            };
             let port = *port;
             let refused = queue.unreadable();
             let received = queue.receive(&mut self.frames);
-            self.state.add(LoopCount::Unreadable, queue.unreadable() - refused);
+            self.state
+                .add(LoopCount::Unreadable, queue.unreadable() - refused);
             if received == 0 {
                 continue;
             }
             worked = true;
-            self.dataplane.burst(tables, now, port, &mut self.frames, &mut self.verdicts, &mut self.emitted);
+            self.dataplane.burst(
+                tables,
+                now,
+                port,
+                &mut self.frames,
+                &mut self.verdicts,
+                &mut self.emitted,
+            );
             self.carry_out();
             self.say();
         }
@@ -195,11 +231,21 @@ impl Round {
         let mut left = 0;
         while left < self.frames.len() {
             let dpdk_port = self.frames[left].port();
-            let same = self.frames[left..].iter().take_while(|frame| frame.port() == dpdk_port).count();
+            let same = self.frames[left..]
+                .iter()
+                .take_while(|frame| frame.port() == dpdk_port)
+                .count();
             let run = left..left + same;
             let port = self.lanes[lane_of(&self.lanes, dpdk_port)].port;
             let verdicts = &mut self.verdicts[run.clone()];
-            self.dataplane.handed_over(tables, now, port, &mut self.frames[run], verdicts, &mut self.emitted);
+            self.dataplane.handed_over(
+                tables,
+                now,
+                port,
+                &mut self.frames[run],
+                verdicts,
+                &mut self.emitted,
+            );
             left += same;
         }
         self.carry_out();
@@ -212,7 +258,13 @@ impl Round {
     fn take_from_kernel(&mut self) -> bool {
         let mut worked = false;
         for lane in &mut self.lanes {
-            let Some(queue) = lane.exception.as_mut().and_then(|exception| exception.receive.as_mut()) else { continue };
+            let Some(queue) = lane
+                .exception
+                .as_mut()
+                .and_then(|exception| exception.receive.as_mut())
+            else {
+                continue;
+            };
             let received = queue.receive(&mut self.frames);
             if received > 0 {
                 worked = true;
@@ -238,7 +290,9 @@ impl Round {
                 },
                 Verdict::Redirect(worker) => match self.redirects.get_mut(usize::from(worker)) {
                     Some(redirects) => redirects.push(frame),
-                    None => debug_assert!(false, "verdict names worker {worker}, which does not exist"),
+                    None => {
+                        debug_assert!(false, "verdict names worker {worker}, which does not exist")
+                    }
                 },
                 Verdict::Kernel => {
                     let lane = lane_of(&self.lanes, frame.port());
@@ -261,7 +315,8 @@ impl Round {
     /// Timers, and what others learned.
     fn tick(&mut self, tables: &Tables, now: Now, lessons: &Receiver<Learned>) {
         for Learned { port, address, mac } in lessons.try_iter().take(MAX_BURST) {
-            self.dataplane.learn(now, port, address, mac, &mut self.emitted);
+            self.dataplane
+                .learn(now, port, address, mac, &mut self.emitted);
         }
         self.dataplane.tick(tables, now, &mut self.emitted);
         self.say();
@@ -274,7 +329,10 @@ impl Round {
             return;
         }
         for (port, bytes) in self.emitted.frames() {
-            let frame = self.pool.allocate().and_then(|mut frame| frame.fill(bytes).then_some(frame));
+            let frame = self
+                .pool
+                .allocate()
+                .and_then(|mut frame| frame.fill(bytes).then_some(frame));
             let lane = self.lanes.get_mut(usize::from(port.0));
             match (frame, lane) {
                 (Some(frame), Some(lane)) => {
@@ -288,9 +346,19 @@ impl Round {
             let told = match *event {
                 Event::Learned { port, address, mac } => {
                     let lesson = Learned { port, address, mac };
-                    self.peers.iter().filter(|peer| peer.try_send(lesson).is_err()).count() == 0
+                    self.peers
+                        .iter()
+                        .filter(|peer| peer.try_send(lesson).is_err())
+                        .count()
+                        == 0
                 }
-                event => self.news.try_send(News { worker: self.index, event }).is_ok(),
+                event => self
+                    .news
+                    .try_send(News {
+                        worker: self.index,
+                        event,
+                    })
+                    .is_ok(),
             };
             self.state.add(LoopCount::EventsLost, u64::from(!told));
         }

@@ -36,13 +36,20 @@ pub(super) struct Pace {
 
 impl Pace {
     pub(super) fn new(poll: Poll) -> Pace {
-        Pace { poll, empty_rounds: 0, next: FIRST, slept: Duration::ZERO }
+        Pace {
+            poll,
+            empty_rounds: 0,
+            next: FIRST,
+            slept: Duration::ZERO,
+        }
     }
 
     /// Says after each round how long to sleep.
     #[inline]
     pub(super) fn after_round(&mut self, worked: bool) -> Option<Duration> {
-        let Poll::Adaptive { longest } = self.poll else { return None };
+        let Poll::Adaptive { longest } = self.poll else {
+            return None;
+        };
         if worked {
             self.empty_rounds = 0;
             self.next = FIRST;
@@ -53,7 +60,11 @@ impl Pace {
         if self.empty_rounds < PATIENCE {
             return None;
         }
-        let limit = if self.slept < DOZE { SHORT.min(longest) } else { longest };
+        let limit = if self.slept < DOZE {
+            SHORT.min(longest)
+        } else {
+            longest
+        };
         let sleep = self.next.min(limit);
         self.next = (self.next * 2).min(longest);
         self.slept = self.slept.saturating_add(sleep);
@@ -75,7 +86,9 @@ mod tests {
     fn sleeps_grow_to_the_limit_and_end_with_the_first_frame() {
         let longest = Duration::from_millis(1);
         let mut pace = Pace::new(Poll::Adaptive { longest });
-        let sleeps: Vec<_> = (0..PATIENCE + 2000).filter_map(|_| pace.after_round(false)).collect();
+        let sleeps: Vec<_> = (0..PATIENCE + 2000)
+            .filter_map(|_| pace.after_round(false))
+            .collect();
         assert_eq!(sleeps[..2], [FIRST, FIRST * 2]);
         let running: Duration = sleeps.iter().take_while(|sleep| **sleep <= SHORT).sum();
         assert!(running >= DOZE && running < DOZE + SHORT, "{running:?}");

@@ -85,7 +85,11 @@ impl Times {
     pub fn busy_share_since(&self, earlier: &Times) -> f64 {
         let busy = self.busy.saturating_sub(earlier.busy);
         let rest = (self.idle + self.asleep).saturating_sub(earlier.idle + earlier.asleep);
-        if busy + rest == 0 { 0.0 } else { busy as f64 / (busy + rest) as f64 }
+        if busy + rest == 0 {
+            0.0
+        } else {
+            busy as f64 / (busy + rest) as f64
+        }
     }
 }
 
@@ -145,5 +149,8 @@ impl WorkerState {
 /// Only the worker writes, so load and store are enough and cheaper than a locked add.
 #[inline]
 fn bump(cell: &AtomicU64, n: u64) {
-    cell.store(cell.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+    cell.store(
+        cell.load(Ordering::Relaxed).wrapping_add(n),
+        Ordering::Relaxed,
+    );
 }

@@ -55,16 +55,32 @@ pub(crate) struct Lab {
 impl Lab {
     pub(crate) fn new() -> Lab {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        assert!(rustix::process::getuid().is_root(), "this test makes network namespaces: run it as root");
-        let name = format!("gw{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let lab = Lab { name, directory: tempfile::tempdir().unwrap() };
+        assert!(
+            rustix::process::getuid().is_root(),
+            "this test makes network namespaces: run it as root"
+        );
+        let name = format!(
+            "gw{}-{}",
+            std::process::id(),
+            NEXT.fetch_add(1, Ordering::Relaxed)
+        );
+        let lab = Lab {
+            name,
+            directory: tempfile::tempdir().unwrap(),
+        };
         let [client, gateway, target] = [lab.client(), lab.gateway(), lab.target()];
         for place in [&client, &gateway, &target] {
             ip(&["netns", "add", &place.0]);
             ip(&["-n", &place.0, "link", "set", "lo", "up"]);
         }
-        ip(&["link", "add", "c0", "netns", &client.0, "type", "veth", "peer", "name", "ext0", "netns", &gateway.0]);
-        ip(&["link", "add", "t0", "netns", &target.0, "type", "veth", "peer", "name", "int0", "netns", &gateway.0]);
+        ip(&[
+            "link", "add", "c0", "netns", &client.0, "type", "veth", "peer", "name", "ext0",
+            "netns", &gateway.0,
+        ]);
+        ip(&[
+            "link", "add", "t0", "netns", &target.0, "type", "veth", "peer", "name", "int0",
+            "netns", &gateway.0,
+        ]);
         client.interface("c0", &["10.2.0.1/24"]);
         gateway.interface("ext0", &["10.2.0.11/24"]);
         gateway.interface("int0", &["10.3.0.11/24"]);
@@ -128,7 +144,10 @@ pub(crate) const WORKERS: &str = "[workers]\npoll = \"adaptive\"\nflows = 16384\
 impl Drop for Lab {
     fn drop(&mut self) {
         for place in [self.client(), self.gateway(), self.target()] {
-            let _ = Command::new("ip").args(["netns", "delete", &place.0]).stderr(Stdio::null()).status();
+            let _ = Command::new("ip")
+                .args(["netns", "delete", &place.0])
+                .stderr(Stdio::null())
+                .status();
         }
     }
 }
@@ -139,11 +158,16 @@ pub(crate) struct Place(String);
 
 impl Place {
     /// Runs `work` on a thread of its own that has moved here; the sockets it opens are here.
-    pub(crate) fn spawn<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> thread::JoinHandle<T> {
+    pub(crate) fn spawn<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> thread::JoinHandle<T> {
         let path = PathBuf::from("/run/netns").join(&self.0);
         thread::spawn(move || {
-            let file = File::open(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-            move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).expect("moving into a namespace");
+            let file =
+                File::open(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
+                .expect("moving into a namespace");
             work()
         })
     }
@@ -176,7 +200,9 @@ impl Place {
         }
         self.ip(&["link", "set", name, "up"]);
         // What af_packet hands out has no NIC behind it that would fill in checksums or cut segments.
-        must(self.command("ethtool").args(["-K", name, "tx", "off", "rx", "off", "gso", "off", "tso", "off", "gro", "off"]));
+        must(self.command("ethtool").args([
+            "-K", name, "tx", "off", "rx", "off", "gso", "off", "tso", "off", "gro", "off",
+        ]));
     }
 
     /// Echoes TCP on `addresses` for the rest of the test; the first byte each connection gets tells which it reached.
@@ -203,7 +229,8 @@ impl Place {
                 ready.send(()).unwrap();
                 let mut buffer = [0; 2048];
                 while let Ok((length, from)) = socket.recv_from(&mut buffer) {
-                    let reply = [&[id], from.to_string().as_bytes(), b" ", &buffer[..length]].concat();
+                    let reply =
+                        [&[id], from.to_string().as_bytes(), b" ", &buffer[..length]].concat();
                     let _ = socket.send_to(&reply, from);
                 }
             });
@@ -220,7 +247,10 @@ impl Place {
 }
 
 fn echo(mut stream: TcpStream, id: u8) {
-    let peer = stream.peer_addr().map(|peer| peer.ip().to_string()).unwrap_or_default();
+    let peer = stream
+        .peer_addr()
+        .map(|peer| peer.ip().to_string())
+        .unwrap_or_default();
     let greeting = format!("{}{peer}\n", id as char);
     if stream.write_all(greeting.as_bytes()).is_err() {
         return;
@@ -255,7 +285,11 @@ impl Echo {
             greeting.push(byte[0]);
         }
         let seen = String::from_utf8_lossy(&greeting[1..greeting.len() - 1]).into_owned();
-        Ok(Echo { stream, id: greeting[0], seen })
+        Ok(Echo {
+            stream,
+            id: greeting[0],
+            seen,
+        })
     }
 
     /// Sends `data` and asserts that it comes back byte for byte.
@@ -274,7 +308,9 @@ impl Echo {
 pub(crate) fn pattern(length: usize, seed: u64) -> Vec<u8> {
     let mut state = seed | 1;
     let next = |_| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (state >> 33) as u8
     };
     (0..length).map(next).collect()
@@ -299,17 +335,33 @@ impl Gateway {
         let path = lab.directory.path().join("l4.toml");
         std::fs::write(&path, config).unwrap();
         let log = lab.directory.path().join("l4.log");
-        let output = File::options().create(true).append(true).open(&log).unwrap();
+        let output = File::options()
+            .create(true)
+            .append(true)
+            .open(&log)
+            .unwrap();
         let mut command = lab.gateway().command(env!("CARGO_BIN_EXE_l4-gateway"));
-        command.args(["run", "--config"]).arg(&path).stdout(Stdio::null()).stderr(output);
+        command
+            .args(["run", "--config"])
+            .arg(&path)
+            .stdout(Stdio::null())
+            .stderr(output);
         // `ip netns exec` replaces itself by the program, so the pid is the gateway's.
-        Gateway { child: command.spawn().expect("iproute2's ip"), place: lab.gateway(), log }
+        Gateway {
+            child: command.spawn().expect("iproute2's ip"),
+            place: lab.gateway(),
+            log,
+        }
     }
 
     pub(crate) fn wait(&self, what: &str, condition: impl Fn() -> bool) {
         let deadline = Instant::now() + Duration::from_secs(20);
         while !condition() {
-            assert!(Instant::now() < deadline, "not {what} in time; log:\n{}", self.log());
+            assert!(
+                Instant::now() < deadline,
+                "not {what} in time; log:\n{}",
+                self.log()
+            );
             thread::sleep(Duration::from_millis(20));
         }
     }
@@ -326,7 +378,9 @@ impl Gateway {
     }
 
     pub(crate) fn status(&self) -> Value {
-        let (code, body) = self.get("/status").unwrap_or_else(|why| panic!("{why}; log:\n{}", self.log()));
+        let (code, body) = self
+            .get("/status")
+            .unwrap_or_else(|why| panic!("{why}; log:\n{}", self.log()));
         assert_eq!(code, 200, "{body}");
         serde_json::from_str(&body).unwrap()
     }
@@ -339,19 +393,36 @@ impl Gateway {
     pub(crate) fn service(&self, name: &str) -> Value {
         let status = self.status();
         let services = status["services"].as_array().unwrap();
-        services.iter().find(|service| service["name"] == name).unwrap().clone()
+        services
+            .iter()
+            .find(|service| service["name"] == name)
+            .unwrap()
+            .clone()
     }
 
     /// The sum of a counter over all workers.
     pub(crate) fn workers(&self, counter: &str) -> Vec<u64> {
-        self.status()["workers"].as_array().unwrap().iter().map(|worker| worker[counter].as_u64().unwrap()).collect()
+        self.status()["workers"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|worker| worker[counter].as_u64().unwrap())
+            .collect()
     }
 
     /// Runs the binary's subcommand against this node.
     pub(crate) fn subcommand(&self, arguments: &[&str]) -> String {
         let mut command = self.place.command(env!("CARGO_BIN_EXE_l4-gateway"));
-        let output = command.args(arguments).args(["--admin", ADMIN]).output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let output = command
+            .args(arguments)
+            .args(["--admin", ADMIN])
+            .output()
+            .unwrap();
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         String::from_utf8(output.stdout).unwrap()
     }
 
@@ -367,7 +438,11 @@ impl Gateway {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status;
             }
-            assert!(Instant::now() < deadline, "it did not end in {within:?}; log:\n{}", self.log());
+            assert!(
+                Instant::now() < deadline,
+                "it did not end in {within:?}; log:\n{}",
+                self.log()
+            );
             thread::sleep(Duration::from_millis(10));
         }
     }
@@ -380,12 +455,22 @@ impl Gateway {
         let request = format!("GET {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n");
         self.place.run(move || {
             let mut stream = TcpStream::connect(ADMIN).map_err(|error| error.to_string())?;
-            stream.set_read_timeout(Some(Duration::from_secs(5))).map_err(|error| error.to_string())?;
-            stream.write_all(request.as_bytes()).map_err(|error| error.to_string())?;
+            stream
+                .set_read_timeout(Some(Duration::from_secs(5)))
+                .map_err(|error| error.to_string())?;
+            stream
+                .write_all(request.as_bytes())
+                .map_err(|error| error.to_string())?;
             let mut answer = String::new();
-            stream.read_to_string(&mut answer).map_err(|error| error.to_string())?;
+            stream
+                .read_to_string(&mut answer)
+                .map_err(|error| error.to_string())?;
             let (head, body) = answer.split_once("\r\n\r\n").ok_or("no answer")?;
-            let code = head.split(' ').nth(1).and_then(|code| code.parse().ok()).ok_or("no status")?;
+            let code = head
+                .split(' ')
+                .nth(1)
+                .and_then(|code| code.parse().ok())
+                .ok_or("no status")?;
             Ok((code, body.to_owned()))
         })
     }
@@ -406,6 +491,12 @@ fn ip(arguments: &[&str]) {
 }
 
 fn must(command: &mut Command) {
-    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}: is iproute2, ethtool or procps missing?"));
-    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    let output = command.output().unwrap_or_else(|error| {
+        panic!("{command:?}: {error}: is iproute2, ethtool or procps missing?")
+    });
+    assert!(
+        output.status.success(),
+        "{command:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
