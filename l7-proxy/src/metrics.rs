@@ -68,8 +68,8 @@ pub fn describe() {
         "Tunnels (upgraded connections) that ended, by how"
     );
     describe_gauge!("weir_l7_tunnels", "Tunnels open now");
-    describe_gauge!(
-        "weir_l7_access_log_dropped",
+    describe_counter!(
+        "weir_l7_access_log_dropped_total",
         "Access log lines dropped because the writer could not keep up"
     );
     describe_gauge!("weir_l7_draining", "1 while the node drains");
@@ -275,5 +275,5 @@ pub(crate) fn refresh(snapshot: &Snapshot, draining: bool, log_lines_dropped: u6
         }
     }
     gauge!("weir_l7_draining").set(if draining { 1.0 } else { 0.0 });
-    gauge!("weir_l7_access_log_dropped").set(log_lines_dropped as f64);
+    counter!("weir_l7_access_log_dropped_total").absolute(log_lines_dropped);
 }
