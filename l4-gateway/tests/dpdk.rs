@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // A test may end on what it did not expect.
 
+use std::path::Path;
 use std::sync::mpsc::channel;
 
 use dataplane::Frame;
@@ -14,10 +15,12 @@ const FRAMES: u32 = 511;
 #[test]
 fn frames_have_one_owner_and_come_back_to_their_pool() {
     let device: Device = "net_ring0".parse().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let capture = capture(directory.path());
     let settings = EalSettings {
         file_prefix: format!("weir-test-{}", std::process::id()),
         memory: Memory::Ordinary(64),
-        devices: vec![device.clone()],
+        devices: vec![device.clone(), capture.clone()],
         workers: vec![None],
         extra: Vec::new(),
     };
@@ -34,11 +37,51 @@ fn frames_have_one_owner_and_come_back_to_their_pool() {
     an_empty_pool(&pool);
     lcores_and_rings(&eal, &pool);
     ports(&eal, &pool, &device);
+    frames_in_pieces(&eal, &pool, &capture);
     assert_eq!(pool.in_use(), 0);
 
     // Everything is gone, so EAL cleans up; a pool kept alive until now must not be what it cleans.
     drop(pool);
     drop(eal);
+}
+
+/// A capture of a frame that fits one buffer, one that fits none, and one that fits again.
+fn capture(directory: &Path) -> Device {
+    let mut file = [0xa1b2_c3d4u32, 0x0004_0002, 0, 0, 65535, 1]
+        .map(u32::to_le_bytes)
+        .concat();
+    for (length, filling) in [(60u32, 1), (5000, 2), (1514, 3)] {
+        file.extend([0, 0, length, length].map(u32::to_le_bytes).concat());
+        file.extend(vec![filling; length as usize]);
+    }
+    let path = directory.join("in.pcap");
+    std::fs::write(&path, file).unwrap();
+    let [from, to] = ["in.pcap", "out.pcap"].map(|name| directory.join(name).display().to_string());
+    format!("net_pcap0,rx_pcap={from},tx_pcap={to}")
+        .parse()
+        .unwrap()
+}
+
+/// Drivers chain buffers for frames that are larger than one.
+fn frames_in_pieces(eal: &Eal, pool: &Pool, device: &Device) {
+    let settings = PortSettings {
+        queues: 1,
+        mtu: 1500,
+        descriptors: 128,
+    };
+    let mut port = Port::open(eal, device)
+        .unwrap()
+        .start(settings, pool)
+        .unwrap();
+    let (mut receive, _transmit) = port.take_queues().pop().unwrap();
+    let mut received = Vec::with_capacity(8);
+    while receive.receive(&mut received) > 0 {}
+    let content: Vec<_> = received
+        .iter()
+        .map(|frame| (frame.bytes()[0], frame.bytes().len()))
+        .collect();
+    assert_eq!(content, [(1, 60), (3, 1514)]);
+    assert_eq!(receive.unreadable(), 1);
 }
 
 fn bounds_of_a_frame(pool: &Pool) {

@@ -336,6 +336,10 @@ unsafe extern "C" fn to_tracing(level: u32, line: *const c_char, length: usize) 
     let line = String::from_utf8_lossy(bytes);
     let line = line.trim_end();
     match level {
+        // Of an interface that nobody has used since DPDK 20.05.
+        _ if line.starts_with("TELEMETRY: No legacy callbacks") => {
+            tracing::debug!(target: "dpdk", "{line}");
+        }
         0..=dpdk_sys::RTE_LOG_ERR => tracing::error!(target: "dpdk", "{line}"),
         dpdk_sys::RTE_LOG_WARNING => tracing::warn!(target: "dpdk", "{line}"),
         dpdk_sys::RTE_LOG_NOTICE => tracing::info!(target: "dpdk", "{line}"),
