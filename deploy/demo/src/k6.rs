@@ -44,6 +44,15 @@ impl Sample {
     }
 }
 
+/// Everything a run recorded.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Recorded {
+    /// Every request, in the order begun.
+    pub samples: Vec<Sample>,
+    /// Requests that were due and not sent, because every virtual user was waiting for an answer.
+    pub not_sent: usize,
+}
+
 /// A k6 run on its way.
 #[derive(Debug)]
 pub struct Load {
@@ -103,8 +112,8 @@ impl Load {
         fs::read_to_string(&self.samples).is_ok_and(|text| text.contains("\nweir_request,"))
     }
 
-    /// Waits for the end of the run; `limit` is how long that may take. Returns every request in the order begun.
-    pub fn finish(mut self, limit: Duration) -> Result<Vec<Sample>> {
+    /// Waits for the end of the run; `limit` is how long that may take.
+    pub fn finish(mut self, limit: Duration) -> Result<Recorded> {
         let begin = Instant::now();
         let status = loop {
             if let Some(status) = self.child.try_wait().context("waiting for k6")? {
@@ -147,15 +156,15 @@ pub fn repository() -> PathBuf {
         .to_path_buf()
 }
 
-fn read_samples(path: &Path) -> Result<Vec<Sample>> {
+fn read_samples(path: &Path) -> Result<Recorded> {
     let text = fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-    let mut samples = parse(&text).with_context(|| format!("reading {}", path.display()))?;
-    samples.sort_by_key(|sample| sample.start);
-    Ok(samples)
+    let mut recorded = parse(&text).with_context(|| format!("reading {}", path.display()))?;
+    recorded.samples.sort_by_key(|sample| sample.start);
+    Ok(recorded)
 }
 
-/// Picks the requests out of k6's CSV; an iteration that k6 had no virtual user left for is a failed request.
-fn parse(text: &str) -> Result<Vec<Sample>> {
+/// Picks the requests out of k6's CSV.
+fn parse(text: &str) -> Result<Recorded> {
     let mut lines = text.lines();
     let header = fields(lines.next().context("the file is empty")?);
     let column = |name: &str| {
@@ -172,7 +181,7 @@ fn parse(text: &str) -> Result<Vec<Sample>> {
     if column("metric_name")? != 0 {
         bail!("the first column is not metric_name");
     }
-    let mut samples = Vec::new();
+    let mut recorded = Recorded::default();
     for line in lines {
         let dropped = line.starts_with("dropped_iterations,");
         if !dropped && !line.starts_with("weir_request,") {
@@ -187,12 +196,7 @@ fn parse(text: &str) -> Result<Vec<Sample>> {
             .parse()
             .with_context(|| format!("value in {line}"))?;
         if dropped {
-            let lost = Sample {
-                start: end,
-                reason: "no virtual user left".into(),
-                ..Sample::default()
-            };
-            samples.extend(std::iter::repeat_n(lost, value as usize));
+            recorded.not_sent += value as usize;
             continue;
         }
         let mut tags: BTreeMap<&str, &str> = field(tags)
@@ -201,7 +205,7 @@ fn parse(text: &str) -> Result<Vec<Sample>> {
             .collect();
         let mut tag = |name: &str| tags.remove(name).unwrap_or_default().to_owned();
         let elapsed = (value * 1000.0) as u64;
-        samples.push(Sample {
+        recorded.samples.push(Sample {
             start: end.saturating_sub(elapsed),
             elapsed,
             ok: tag("ok") == "1",
@@ -218,7 +222,7 @@ fn parse(text: &str) -> Result<Vec<Sample>> {
             local_ip: tag("local_ip"),
         });
     }
-    Ok(samples)
+    Ok(recorded)
 }
 
 /// The fields of one CSV line (RFC 4180, without line breaks inside quotes: k6 writes none here).
@@ -256,7 +260,7 @@ mod tests {
                     http_reqs,1000000,1.000000,200,,\n\
                     weir_request,1500000,250.000000,200,host=a.test&node=app-1&ok=1&scheme=http&l7=10.4.0.21:4711,\n\
                     weir_request,1600000,12.000000,0,\"host=a.test&ok=0&reason=body, \"\"x\"\"&scheme=https\",\n";
-        let samples = parse(text).unwrap();
+        let samples = parse(text).unwrap().samples;
         assert_eq!(samples.len(), 2);
         assert_eq!(
             (samples[0].start, samples[0].elapsed, samples[0].ok),
@@ -273,12 +277,11 @@ mod tests {
     }
 
     #[test]
-    fn a_dropped_iteration_counts_as_a_failed_request() {
-        let text =
-            "metric_name,timestamp,metric_value,extra_tags\ndropped_iterations,7000000,1.000000,\n";
-        let samples = parse(text).unwrap();
-        assert_eq!(samples.len(), 1);
-        assert!(!samples[0].ok);
+    fn dropped_iterations_are_counted_as_not_sent() {
+        let text = "metric_name,timestamp,metric_value,extra_tags\n\
+                    dropped_iterations,7000000,1.000000,\ndropped_iterations,8000000,3.000000,\n";
+        let recorded = parse(text).unwrap();
+        assert_eq!((recorded.samples.len(), recorded.not_sent), (0, 4));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::chain::Chain;
 use crate::interrupt;
-use crate::k6::{Load, Sample, repository};
+use crate::k6::{Load, Recorded, Sample, repository};
 use crate::ready;
 use crate::router;
 use crate::topology::{self, APPS, L4, L7, VIP};
@@ -18,9 +18,9 @@ use crate::verdict::{Event, Promise, Row, judge};
 
 /// Requests a second.
 const RATE: u32 = 150;
-/// Virtual users, each with a connection it keeps: with [`RATE`] every connection is used four times a second, so
-/// that a dead one is found well within the second that is promised.
-const VIRTUAL_USERS: u32 = 36;
+/// Virtual users, each with a connection it keeps: with [`RATE`] every connection is used twice a second, so
+/// that a dead one is found within the second that is promised.
+const VIRTUAL_USERS: u32 = 72;
 /// Virtual users at most: enough for every request of the timeout to be stuck at once.
 const MOST_VIRTUAL_USERS: u32 = 400;
 /// A request that takes longer has failed.
@@ -114,12 +114,12 @@ pub fn prove(chain: &mut Chain, only: &str, say: &dyn Fn(&str)) -> Result<Vec<Ro
             step.name,
             step.seconds()
         ));
-        let (samples, events) = step
+        let (recorded, events) = step
             .run(chain, say)
             .with_context(|| format!("step {}", step.name))?;
-        let mut row = judge(step.name, &samples, &events, step.promise);
+        let mut row = judge(step.name, &recorded, &events, step.promise);
         if step.fault == Fault::Nothing {
-            let (line, missing) = spread(&samples);
+            let (line, missing) = spread(&recorded.samples);
             say(&line);
             row.why.extend(missing);
             row.kept = row.why.is_empty();
@@ -148,7 +148,7 @@ impl Step {
         }
     }
 
-    fn run(&self, chain: &mut Chain, say: &dyn Fn(&str)) -> Result<(Vec<Sample>, Vec<Event>)> {
+    fn run(&self, chain: &mut Chain, say: &dyn Fn(&str)) -> Result<(Recorded, Vec<Event>)> {
         let name = self.name.replace(|c: char| !c.is_ascii_alphanumeric(), "-");
         let load = Load::start(
             chain.lab(),
@@ -171,8 +171,8 @@ impl Step {
             interrupt::sleep(CALM)?;
             self.bring_back(chain, &mut events, say)?;
         }
-        let samples = load.finish(Duration::from_secs(u64::from(self.seconds()) + 30))?;
-        Ok((samples, events))
+        let recorded = load.finish(Duration::from_secs(u64::from(self.seconds()) + 30))?;
+        Ok((recorded, events))
     }
 
     fn strike(&self, chain: &mut Chain, events: &mut Vec<Event>, say: &dyn Fn(&str)) -> Result<()> {

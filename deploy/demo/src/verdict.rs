@@ -11,12 +11,13 @@
 //! **The promise for the others.** *No failed request.* `longest_gap_ms` is then the longest stretch without a
 //! success, for information.
 //!
-//! A request has failed when its status, its body or the node that served it is not as expected, when it took
-//! longer than the timeout, and when k6 had no virtual user left to send it.
+//! A request has failed when its status, its body or the node that served it is not as expected, and when it took
+//! longer than the timeout. A run in which more than one in a hundred requests could not even be sent, because all
+//! virtual users were still waiting for answers, proves nothing and keeps no promise.
 
 use serde::Serialize;
 
-use crate::k6::Sample;
+use crate::k6::{Recorded, Sample};
 
 /// What is promised about a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +60,8 @@ pub struct Row {
     pub requests: usize,
     /// Requests that failed.
     pub failed: usize,
+    /// Requests that were due and could not be sent.
+    pub not_sent: usize,
     /// The longest gap, see the module's text; milliseconds.
     pub longest_gap_ms: u64,
     /// Median time of a successful request, milliseconds.
@@ -77,8 +80,9 @@ pub struct Row {
     pub events: Vec<Event>,
 }
 
-/// Judges a run. `samples` are in the order they were begun; `events` in the order they happened.
-pub fn judge(step: &str, samples: &[Sample], events: &[Event], promise: Promise) -> Row {
+/// Judges a run; `events` are in the order they happened.
+pub fn judge(step: &str, run: &Recorded, events: &[Event], promise: Promise) -> Row {
+    let samples = run.samples.as_slice();
     let failed: Vec<&Sample> = samples.iter().filter(|sample| !sample.ok).collect();
     let mut why = Vec::new();
     let silence = longest_silence(samples);
@@ -128,6 +132,12 @@ pub fn judge(step: &str, samples: &[Sample], events: &[Event], promise: Promise)
     if samples.is_empty() {
         why.push("no request was sent".into());
     }
+    if run.not_sent * 100 > samples.len() {
+        why.push(format!(
+            "{} more requests were due and could not be sent",
+            run.not_sent
+        ));
+    }
     let mut times: Vec<u64> = samples
         .iter()
         .filter(|sample| sample.ok)
@@ -142,6 +152,7 @@ pub fn judge(step: &str, samples: &[Sample], events: &[Event], promise: Promise)
         step: step.to_owned(),
         requests: samples.len(),
         failed: failed.len(),
+        not_sent: run.not_sent,
         longest_gap_ms: longest.div_ceil(1000),
         p50_ms: percentile(&times, 50),
         p99_ms: percentile(&times, 99),
@@ -208,8 +219,8 @@ mod tests {
     const MS: u64 = 1000;
 
     /// A request every 10 ms for six seconds, each taking 5 ms; those begun within a span of `bad` fail.
-    fn run(bad: &[(u64, u64)]) -> Vec<Sample> {
-        (0..600)
+    fn run(bad: &[(u64, u64)]) -> Recorded {
+        let samples = (0..600)
             .map(|n| n * 10)
             .map(|begin| Sample {
                 start: begin * MS,
@@ -217,7 +228,11 @@ mod tests {
                 ok: !bad.iter().any(|(from, to)| (*from..*to).contains(&begin)),
                 ..Sample::default()
             })
-            .collect()
+            .collect();
+        Recorded {
+            samples,
+            not_sent: 0,
+        }
     }
 
     fn kill(at_ms: u64) -> Event {
@@ -281,10 +296,10 @@ mod tests {
 
     #[test]
     fn a_request_running_at_the_moment_of_the_kill_may_fail() {
-        let mut samples = run(&[]);
-        samples[150].ok = false;
-        samples[150].elapsed = 700 * MS;
-        let row = judge("kill", &samples, &[kill(2000)], Promise::Recovery);
+        let mut recorded = run(&[]);
+        recorded.samples[150].ok = false;
+        recorded.samples[150].elapsed = 700 * MS;
+        let row = judge("kill", &recorded, &[kill(2000)], Promise::Recovery);
         assert!(row.kept, "{:?}", row.why);
         assert_eq!(row.failed, 1);
     }
@@ -321,14 +336,15 @@ mod tests {
 
     #[test]
     fn slow_successes_do_not_hide_a_silence() {
-        let mut samples = run(&[]);
-        for sample in samples
+        let mut recorded = run(&[]);
+        for sample in recorded
+            .samples
             .iter_mut()
             .filter(|sample| (2000 * MS..3500 * MS).contains(&sample.start))
         {
             sample.elapsed = 3500 * MS - sample.start;
         }
-        let row = judge("kill", &samples, &[kill(2000)], Promise::Recovery);
+        let row = judge("kill", &recorded, &[kill(2000)], Promise::Recovery);
         assert!(!row.kept);
         assert_eq!(row.longest_gap_ms, 1505);
     }
@@ -336,6 +352,20 @@ mod tests {
     #[test]
     fn a_run_that_ended_before_the_fault_proves_nothing() {
         assert!(!judge("kill", &run(&[]), &[kill(5990)], Promise::Recovery).kept);
-        assert!(!judge("peace", &[], &[], Promise::NoFailure).kept);
+        assert!(!judge("peace", &Recorded::default(), &[], Promise::NoFailure).kept);
+    }
+
+    #[test]
+    fn a_client_that_could_not_send_proves_nothing() {
+        let recorded = Recorded {
+            not_sent: 6,
+            ..run(&[])
+        };
+        assert!(judge("peace", &recorded, &[], Promise::NoFailure).kept);
+        let recorded = Recorded {
+            not_sent: 7,
+            ..run(&[])
+        };
+        assert!(!judge("peace", &recorded, &[], Promise::NoFailure).kept);
     }
 }

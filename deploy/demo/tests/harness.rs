@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
-use demo::k6::{Load, Sample};
+use demo::k6::{Load, Recorded};
 use demo::lab::Lab;
 use demo::process::{Processes, Program};
 use demo::verdict::{Event, Promise, judge};
@@ -70,20 +70,16 @@ fn load(lab: &Lab, seconds: u32) -> Result<Load> {
 }
 
 /// Runs two seconds of traffic, kills the application, lets it lie for `dead`, and two seconds more.
-fn killed_for(
-    lab: &Lab,
-    processes: &mut Processes,
-    dead: Duration,
-) -> Result<(Vec<Sample>, Event)> {
+fn killed_for(lab: &Lab, processes: &mut Processes, dead: Duration) -> Result<(Recorded, Event)> {
     let load = load(lab, 7)?;
     std::thread::sleep(Duration::from_secs(2));
     let at = SystemTime::now().duration_since(UNIX_EPOCH)?.as_micros() as u64;
     processes.kill("app-1")?;
     std::thread::sleep(dead);
     start(lab, processes)?;
-    let samples = load.finish(Duration::from_secs(30))?;
+    let recorded = load.finish(Duration::from_secs(30))?;
     Ok((
-        samples,
+        recorded,
         Event {
             what: "kill -9 app-1".into(),
             at,
@@ -104,8 +100,8 @@ fn traffic_through_the_namespaces_is_counted_and_an_outage_is_seen() -> Result<(
 
     let mut processes = Processes::load(&lab)?;
     start(&lab, &mut processes)?;
-    let samples = load(&lab, 3)?.finish(Duration::from_secs(20))?;
-    let row = judge("peace", &samples, &[], Promise::NoFailure);
+    let recorded = load(&lab, 3)?.finish(Duration::from_secs(20))?;
+    let row = judge("peace", &recorded, &[], Promise::NoFailure);
     assert!(row.kept, "{row:?}");
     assert!(
         (290..=310).contains(&row.requests),
@@ -113,18 +109,19 @@ fn traffic_through_the_namespaces_is_counted_and_an_outage_is_seen() -> Result<(
         row.requests
     );
     assert!(
-        samples
+        recorded
+            .samples
             .iter()
             .all(|sample| sample.node == "app-1" && sample.host == "shop.weir.test")
     );
 
-    let (samples, kill) = killed_for(&lab, &mut processes, Duration::from_millis(300))?;
-    let row = judge("short", &samples, &[kill], Promise::Recovery);
+    let (recorded, kill) = killed_for(&lab, &mut processes, Duration::from_millis(300))?;
+    let row = judge("short", &recorded, &[kill], Promise::Recovery);
     assert!(row.kept && row.failed > 10, "{row:?}");
     assert!((250..=1000).contains(&row.longest_gap_ms), "{row:?}");
 
-    let (samples, kill) = killed_for(&lab, &mut processes, Duration::from_millis(1500))?;
-    let row = judge("long", &samples, &[kill], Promise::Recovery);
+    let (recorded, kill) = killed_for(&lab, &mut processes, Duration::from_millis(1500))?;
+    let row = judge("long", &recorded, &[kill], Promise::Recovery);
     assert!(!row.kept, "an outage of 1.5 s was let through: {row:?}");
     assert!((1400..=2000).contains(&row.longest_gap_ms), "{row:?}");
 

@@ -192,7 +192,7 @@ fn lost_bus(chain: &mut Chain) -> Result<()> {
         "a lost bus took the VIP away"
     );
     chain.start("nats")?;
-    let samples = load.finish(Duration::from_secs(40))?;
+    let samples = load.finish(Duration::from_secs(40))?.samples;
     let failed = samples.iter().filter(|sample| !sample.ok).count();
     ensure!(
         failed == 0 && samples.len() > 400,

@@ -63,7 +63,7 @@ fn trials(cases: Vec<Case>, stage: Option<&Arc<Stage>>) -> Vec<Trial> {
                 return Err(Failed::without_message());
             };
             let outcome = stage.take().and_then(|mut chain| run(&mut chain));
-            outcome.map_err(|error| Failed::from(format!("{error:?}")))
+            outcome.map_err(|error| Failed::from(format!("{error:#}")))
         })
     };
     cases.into_iter().map(trial).collect()
