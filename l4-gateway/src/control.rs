@@ -63,6 +63,8 @@ pub struct Control {
     told: Option<NodeRecord>,
     /// What has changed since the last snapshot was built.
     unsettled: Changed,
+    /// The last snapshot could not be built: numbers of targets that are gone may have been lacking.
+    refused: bool,
 }
 
 /// Whether frames can be forwarded, and what is in the way.
@@ -129,6 +131,7 @@ impl Control {
             load: 0.0,
             told: None,
             unsettled: Changed::Nothing,
+            refused: false,
         }
     }
 
@@ -272,11 +275,13 @@ impl Control {
     pub fn tick(&mut self, now: Duration, load: f64) -> Vec<Action> {
         self.load = load.clamp(0.0, 1.0);
         let expired = self.expiry.expired(now);
-        let changed = if expired.is_empty() {
-            Changed::Nothing
-        } else {
-            self.lapse(|key| expired.contains(key))
+        let mut changed = match self.refused {
+            true => Changed::States,
+            false => Changed::Nothing,
         };
+        if !expired.is_empty() {
+            changed |= self.lapse(|key| expired.contains(key));
+        }
         let mut actions = Vec::new();
         self.after(changed, &mut actions);
         actions.extend(self.tell());
@@ -437,7 +442,9 @@ impl Control {
         }
         let mut actions = Vec::new();
         if changed >= Changed::States {
-            match self.build() {
+            let built = self.build();
+            self.refused = built.is_err();
+            match built {
                 Ok(tables) => actions.push(Action::Publish(tables)),
                 Err(error) => actions.push(Action::Warn(format!(
                     "the tables stay as they are: {error}"
