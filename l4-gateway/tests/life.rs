@@ -98,6 +98,35 @@ fn a_lost_link_is_node_state_at_once() {
     gateway.wait("ready", || gateway.ready().is_ok());
 }
 
+/// Holds one thread by ptrace (SEIZE, INTERRUPT) until its own end.
+const HOLD: &str = "import ctypes, sys, time; libc = ctypes.CDLL(None, use_errno=True); tid = int(sys.argv[1]); \
+    assert libc.ptrace(0x4206, tid, None, None) == 0, ctypes.get_errno(); \
+    assert libc.ptrace(0x4207, tid, None, None) == 0; time.sleep(60)";
+
+#[test]
+fn a_worker_that_stands_still_is_node_state_within_its_limit() {
+    let lab = Lab::new();
+    lab.target().usual_targets();
+    let config = lab
+        .usual()
+        .replace("stall_limit = \"1s\"", "stall_limit = \"250ms\"");
+    let gateway = Gateway::start(&lab, &config);
+    let began = Instant::now();
+    let mut hold = Command::new("python3")
+        .args(["-c", HOLD, &gateway.worker_thread()])
+        .spawn()
+        .unwrap();
+    gateway.wait("stalled", || gateway.status()["forwarding"] == false);
+    assert!(began.elapsed() > Duration::from_millis(250));
+    let why = gateway.ready().unwrap_err();
+    assert!(why.contains("worker 0 does not turn its loop"), "{why}");
+    hold.kill().unwrap();
+    hold.wait().unwrap();
+    gateway.wait("ready", || gateway.ready().is_ok());
+    lab.client()
+        .run(|| Echo::connect(80).unwrap().exchange(b"turning again"));
+}
+
 #[test]
 fn an_idle_adaptive_node_sleeps() {
     let lab = Lab::new();

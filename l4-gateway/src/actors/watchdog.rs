@@ -53,9 +53,12 @@ impl Watchdog {
             .iter()
             .map(|state| state.heartbeat())
             .collect();
-        let still = self.liveness.look(monotonic(), beats);
+        let still = self.liveness.look(monotonic(), beats.iter().copied());
         let down = self.forwarder.links().iter().position(|up| !up);
         let pulse = match (still.first(), down) {
+            (Some(worker), _) if beats[*worker] == 0 => {
+                Pulse::Stalled(format!("worker {worker} is starting"))
+            }
             (Some(worker), _) => Pulse::Stalled(format!("worker {worker} does not turn its loop")),
             (None, Some(port)) => {
                 Pulse::Stalled(format!("the link of port {} is down", self.names[port]))
@@ -65,6 +68,9 @@ impl Watchdog {
         if self.told.as_ref() != Some(&pulse) {
             match &pulse {
                 Pulse::Beating => tracing::info!("forwarding: workers turn and links are up"),
+                Pulse::Stalled(why) if self.told.is_none() => {
+                    tracing::info!(why, "not forwarding yet");
+                }
                 Pulse::Stalled(why) => tracing::error!(why, "not forwarding"),
             }
             self.told = Some(pulse.clone());

@@ -431,6 +431,17 @@ impl Gateway {
         rustix::process::kill_process(pid, signal).expect("signalling the gateway");
     }
 
+    /// The thread of the first worker.
+    pub(crate) fn worker_thread(&self) -> String {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
+        let mut tasks = tasks.map(|task| task.unwrap().path());
+        let worker = tasks.find(|task| {
+            std::fs::read_to_string(task.join("comm")).is_ok_and(|name| name == "rte-worker-1\n")
+        });
+        let worker = worker.expect("a thread called rte-worker-1");
+        worker.file_name().unwrap().to_string_lossy().into_owned()
+    }
+
     /// Waits for the process's end.
     pub(crate) fn end(&mut self, within: Duration) -> ExitStatus {
         let deadline = Instant::now() + within;
