@@ -155,6 +155,7 @@ impl Chain {
             let values = [
                 ("id", id.to_owned()),
                 ("host", (11 + index).to_string()),
+                ("lab", self.lab.namespace_prefix()),
                 (
                     "local_ips",
                     format!("\"10.3.0.{local}\", \"10.3.0.{}\"", local + 1),

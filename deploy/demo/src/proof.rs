@@ -212,18 +212,22 @@ impl Step {
             // The router moves flows when the next hop appears in its table. The moment noted is the last look at
             // which it was not there yet: earlier than the truth, so that the gap is rather over- than understated.
             let lab = chain.lab().clone();
-            ready::until(
+            let (alive, _) = ready::until(
                 "the router to use the node again",
                 Duration::from_secs(20),
                 || {
+                    if let Err(dead) = chain.processes.check_alive(self.node) {
+                        return Ok(Err(dead));
+                    }
                     let look = SystemTime::now();
                     if router::next_hops(&lab, VIP)?.len() == L4.len() {
-                        return Ok(());
+                        return Ok(Ok(()));
                     }
                     returned = look;
                     bail!("it is not a next hop");
                 },
             )?;
+            alive?;
         } else {
             chain.wait_ready(self.node)?;
         }
