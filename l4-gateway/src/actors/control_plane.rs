@@ -20,6 +20,9 @@ use crate::worker::{News, Times};
 /// How often time is passed on: offers expire, others hear of this node.
 const TICK: Duration = Duration::from_secs(1);
 
+/// Changes of the bus that may wait. When more come, the bus holds back all but the last of each key.
+const MAILBOX: usize = 256;
+
 /// Between two snapshots at least; and as many times as long as the last one took to build, so that building takes a fifth of the
 /// control side's time at most.
 const PAUSE: Duration = Duration::from_millis(5);
@@ -318,6 +321,7 @@ impl Actor for ControlPlane {
     type Context = Context<ControlPlane>;
 
     fn started(&mut self, context: &mut Context<ControlPlane>) {
+        context.set_mailbox_capacity(MAILBOX);
         let actions = self.control.begin();
         self.follow(actions, context);
         // One watch for all: a snapshot of it is complete, so what it lacks is known to be missing.
