@@ -14,7 +14,7 @@ use crate::config::BgpSection;
 use crate::decision::{Decider, Facts, Force, Verdict};
 use crate::metrics;
 use crate::speaker::{Embedded, Speaker};
-use crate::status::{Status, StatusBoard, VipStatus};
+use crate::status::{StatusBoard, VipStatus};
 
 /// How often records are looked at for expiry: well below the shortest time they are given.
 const EXPIRY_CHECK: Duration = Duration::from_millis(100);
@@ -26,11 +26,6 @@ pub struct Shutdown {
     /// Told to the routers; up to 128 bytes.
     pub text: String,
 }
-
-/// The state now.
-#[derive(Debug, Message)]
-#[rtype(result = "Status")]
-pub struct GetStatus;
 
 /// An operator forces a VIP, or (`None`) leaves it to the facts again.
 #[derive(Debug, Message)]
@@ -62,15 +57,10 @@ pub struct RouteControl {
 
 impl RouteControl {
     /// Starts routing control in the current actix system: the sessions of `section`, for the VIPs of the L4 node `node_id`, whose
-    /// record and drain record are watched on `bus`.
+    /// record and drain record are watched on `bus`. The state is kept on a board the caller can read at any time.
     ///
     /// It may share the caller's thread, and in l4-gateway should: when that thread stalls, so do our KEEPALIVEs, and the routers turn
     /// to other nodes.
-    pub fn start(section: BgpSection, node_id: impl Into<String>, bus: Bus) -> Addr<Self> {
-        Self::start_reporting(section, node_id, bus, StatusBoard::default())
-    }
-
-    /// As [`Self::start`], with the state kept on a board the caller can read at any time.
     pub fn start_reporting(
         section: BgpSection,
         node_id: impl Into<String>,
@@ -298,14 +288,6 @@ impl Handler<SetForce> for RouteControl {
             None => self.force.remove(&vip),
         };
         self.decide(context);
-    }
-}
-
-impl Handler<GetStatus> for RouteControl {
-    type Result = actix::MessageResult<GetStatus>;
-
-    fn handle(&mut self, _: GetStatus, _: &mut Self::Context) -> Self::Result {
-        actix::MessageResult(self.status.read())
     }
 }
 
