@@ -43,6 +43,7 @@ fn frames_have_one_owner_and_come_back_to_their_pool() {
     // Everything is gone, so EAL cleans up; a pool kept alive until now must not be what it cleans.
     drop(pool);
     drop(eal);
+    std::fs::remove_dir_all(format!("/run/dpdk/{}", settings.file_prefix)).unwrap();
 }
 
 /// A capture of a frame that fits one buffer, one that fits none, and one that fits again.

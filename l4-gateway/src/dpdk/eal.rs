@@ -148,11 +148,14 @@ impl EalSettings {
         }
         let mut arguments = vec!["l4-gateway".into(), "--lcores".into(), lcores];
         arguments.push(format!("--file-prefix={}", self.file_prefix));
+        // Neither way leaves files behind, however the process ends, and hugepages need not be mounted.
         match self.memory {
-            Memory::Ordinary(mebibytes) => {
-                arguments.extend(["--no-huge".into(), "-m".into(), mebibytes.to_string()])
-            }
-            // Needs no mounted hugetlbfs and leaves no files behind, however the process ends.
+            Memory::Ordinary(mebibytes) => arguments.extend([
+                "--no-huge".into(),
+                "-m".into(),
+                mebibytes.to_string(),
+                "--no-shconf".into(),
+            ]),
             Memory::HugePages => arguments.push("--in-memory".into()),
         }
         if !self.devices.iter().any(|device| device.on_bus) {

@@ -143,6 +143,8 @@ pub(crate) const WORKERS: &str = "[workers]\npoll = \"adaptive\"\nflows = 16384\
 
 impl Drop for Lab {
     fn drop(&mut self) {
+        // Where DPDK's telemetry socket was.
+        let _ = std::fs::remove_dir_all(format!("/run/dpdk/weir-{}", self.name));
         for place in [self.client(), self.gateway(), self.target()] {
             let _ = Command::new("ip")
                 .args(["netns", "delete", &place.0])
