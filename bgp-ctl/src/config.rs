@@ -226,7 +226,7 @@ pub enum Ttl {
 pub enum Password {
     /// The key itself.
     Text(String),
-    /// A file that holds it; read at each connection attempt, so that it can be changed without a restart.
+    /// A file that holds it; read at each attempt to connect, so that it can be changed without a restart. The listener reads it once.
     File(PathBuf),
 }
 

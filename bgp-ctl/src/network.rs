@@ -31,11 +31,7 @@ const TOS_NETWORK_CONTROL: u32 = 0xC0;
 pub(crate) async fn connect(neighbour: &NeighbourSettings) -> Result<TcpStream, Error> {
     let remote = SocketAddrV4::new(neighbour.address, neighbour.port);
     let socket = tcp_socket()?;
-    if let Some(password) = &neighbour.password {
-        let key = password.read()?;
-        tcp_options::set_md5(&socket, neighbour.address, key.as_bytes())
-            .map_err(Error::option("TCP MD5"))?;
-    }
+    set_password(&socket, neighbour).await?;
     set_ttl(&socket, neighbour.ttl)?;
     if let Some(address) = neighbour.local_address {
         socket
@@ -52,7 +48,7 @@ pub(crate) async fn connect(neighbour: &NeighbourSettings) -> Result<TcpStream, 
 ///
 /// # Errors
 /// What could not be done.
-pub(crate) fn listen(
+pub(crate) async fn listen(
     address: SocketAddrV4,
     neighbours: &[NeighbourSettings],
 ) -> Result<TcpListener, Error> {
@@ -63,10 +59,7 @@ pub(crate) fn listen(
     let socket = tcp_socket()?;
     socket.set_reuse_address(true).map_err(failed)?;
     for neighbour in neighbours {
-        if let Some(password) = &neighbour.password {
-            tcp_options::set_md5(&socket, neighbour.address, password.read()?.as_bytes())
-                .map_err(Error::option("TCP MD5"))?;
-        }
+        set_password(&socket, neighbour).await?;
     }
     socket.bind(&address.into()).map_err(failed)?;
     socket.listen(64).map_err(failed)?;
@@ -181,6 +174,18 @@ fn tcp_socket() -> Result<Socket, Error> {
         .set_tos_v4(TOS_NETWORK_CONTROL)
         .map_err(Error::option("IP_TOS"))?;
     Ok(socket)
+}
+
+/// Sets the TCP MD5 key, if the neighbour has one. Its file is read on a thread of its own: this one carries the sessions.
+async fn set_password(socket: &Socket, neighbour: &NeighbourSettings) -> Result<(), Error> {
+    let Some(password) = neighbour.password.clone() else {
+        return Ok(());
+    };
+    let failed = Error::option("TCP MD5");
+    let key = tokio::task::spawn_blocking(move || password.read())
+        .await
+        .map_err(|ended| failed(ended.into()))??;
+    tcp_options::set_md5(socket, neighbour.address, key.as_bytes()).map_err(failed)
 }
 
 fn set_ttl(socket: &Socket, ttl: Ttl) -> Result<(), Error> {

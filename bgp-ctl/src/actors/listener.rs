@@ -26,7 +26,7 @@ impl Listener {
     ) -> Self {
         Self(actix_rt::spawn(async move {
             loop {
-                match network::listen(address, &settings) {
+                match network::listen(address, &settings).await {
                     Ok(listener) => accept(&listener, &actors).await,
                     Err(error) => {
                         tracing::error!(%error, "can't listen for BGP neighbours, trying again")
