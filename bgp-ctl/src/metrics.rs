@@ -1,10 +1,14 @@
 //! What is counted and how it is named.
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use metrics::{Counter, Gauge};
 
 use crate::session::{Counts, State};
+
+/// Most VIPs with a gauge of their own: their names come from the bus.
+const MAX_VIPS: usize = 1024;
 
 /// Reads one count.
 type Read = fn(&Counts) -> u64;
@@ -74,11 +78,25 @@ impl std::fmt::Debug for NeighbourMetrics {
     }
 }
 
-/// Sets the gauge of a VIP: 1 while it is announced.
-pub(crate) fn vip_announced(vip: Ipv4Addr, announced: bool) {
-    metrics::gauge!("weir_bgp_vip_announced", "vip" => vip.to_string()).set(if announced {
-        1.0
-    } else {
-        0.0
-    });
+/// The gauges of VIPs: 1 while one is announced.
+#[derive(Debug, Default)]
+pub(crate) struct VipMetrics {
+    labelled: BTreeSet<Ipv4Addr>,
+}
+
+impl VipMetrics {
+    /// Says whether a VIP is announced. A gauge is never forgotten, so that VIPs beyond [`MAX_VIPS`] are on `/status` only.
+    pub(crate) fn announced(&mut self, vip: Ipv4Addr, announced: bool) {
+        if !self.labelled.contains(&vip) {
+            if self.labelled.len() >= MAX_VIPS {
+                return;
+            }
+            self.labelled.insert(vip);
+        }
+        metrics::gauge!("weir_bgp_vip_announced", "vip" => vip.to_string()).set(if announced {
+            1.0
+        } else {
+            0.0
+        });
+    }
 }

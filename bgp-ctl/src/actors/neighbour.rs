@@ -151,13 +151,17 @@ impl Neighbour {
         self.report();
     }
 
-    /// Why sending failed, if it did.
+    /// Why the session's connection is of no use, if it is.
     fn carry_out(&mut self, context: &mut Context<Self>, actions: Vec<Action>) -> Option<String> {
         let mut failure = None;
         for action in actions {
             match action {
                 Action::Connect => self.connect(context),
-                Action::AcceptIncoming => self.accept(context),
+                Action::AcceptIncoming => {
+                    if let Err(error) = self.accept(context) {
+                        failure = Some(error.to_string());
+                    }
+                }
                 Action::RefuseIncoming(last_words) => {
                     if let Some(stream) = self.waiting.take() {
                         actix_rt::spawn(network::refuse(stream, last_words));
@@ -172,7 +176,10 @@ impl Neighbour {
                         });
                     }
                 }
-                Action::Close => self.close(context),
+                Action::Close => {
+                    self.close(context);
+                    failure = None;
+                }
                 Action::Up => {
                     tracing::info!(neighbour = %self.settings.address, "BGP session established")
                 }
@@ -181,7 +188,7 @@ impl Neighbour {
                 }
             }
         }
-        failure.filter(|_| self.link.is_some())
+        failure
     }
 
     fn connect(&mut self, context: &mut Context<Self>) {
@@ -203,12 +210,10 @@ impl Neighbour {
         self.attempt = Some(context.spawn(attempt));
     }
 
-    fn accept(&mut self, context: &mut Context<Self>) {
+    fn accept(&mut self, context: &mut Context<Self>) -> Result<(), Error> {
         self.give_up_attempt(context);
-        if let Some(stream) = self.waiting.take() {
-            // If the connection is dead already, its task will say so.
-            let _ = self.take_over(context, stream);
-        }
+        let stream = self.waiting.take().ok_or(Error::Closed)?;
+        self.take_over(context, stream).map(|_| ())
     }
 
     /// Makes `stream` the session's connection; our address of it.

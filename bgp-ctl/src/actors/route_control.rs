@@ -12,7 +12,7 @@ use shared::telemetry::monotonic;
 
 use crate::config::BgpSection;
 use crate::decision::{Decider, Facts, Force, Verdict};
-use crate::metrics;
+use crate::metrics::VipMetrics;
 use crate::speaker::{Embedded, Speaker};
 use crate::status::{StatusBoard, VipStatus};
 
@@ -52,6 +52,7 @@ pub struct RouteControl {
     /// What was last done about each VIP.
     vips: BTreeMap<Ipv4Addr, VipStatus>,
     status: StatusBoard,
+    metrics: VipMetrics,
     timer: Option<SpawnHandle>,
 }
 
@@ -93,6 +94,7 @@ impl RouteControl {
             stopping: false,
             vips: BTreeMap::new(),
             status,
+            metrics: VipMetrics::default(),
             timer: None,
         }
     }
@@ -171,7 +173,7 @@ impl RouteControl {
                     .announce(vip, &self.section.vip(vip).attributes),
                 VipState::Withdrawn | VipState::Depreferred => self.speaker.withdraw(vip),
             }
-            metrics::vip_announced(vip, state == VipState::Announced);
+            self.metrics.announced(vip, state == VipState::Announced);
             tracing::info!(%vip, ?state, why, "VIP");
         }
         if !same {
