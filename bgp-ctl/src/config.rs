@@ -13,13 +13,12 @@ use shared::config::{Cidr, FromValue, Table, Value};
 use crate::decision::{AnnounceWhen, VipPolicy};
 use crate::error::Error;
 use crate::route::{Attributes, Community};
+use crate::tcp_options::MAX_MD5_KEY;
 
 /// The port BGP listens on (RFC 4271 8.2.1).
 pub const BGP_PORT: u16 = 179;
 /// Where the `bgp-ctl` binary answers `status`, unless configured.
 pub const ADMIN_PORT: u16 = 9404;
-/// Longest TCP MD5 key the kernel takes, in bytes (`TCP_MD5SIG_MAXKEYLEN`).
-pub const MAX_PASSWORD: usize = 80;
 
 /// Everything the `bgp-ctl` binary reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -246,12 +245,12 @@ impl Password {
         };
         let mut text = String::new();
         let file = std::fs::File::open(path).map_err(unreadable)?;
-        file.take(MAX_PASSWORD as u64 + 2)
+        file.take(MAX_MD5_KEY as u64 + 2)
             .read_to_string(&mut text)
             .map_err(unreadable)?;
         let key = text.trim_end_matches(['\n', '\r']);
         match key.len() {
-            1..=MAX_PASSWORD => Ok(key.to_owned()),
+            1..=MAX_MD5_KEY => Ok(key.to_owned()),
             _ => Err(Error::Password(path.clone())),
         }
     }
@@ -525,10 +524,10 @@ fn password(table: &mut Table<'_>) -> Option<Password> {
             );
             None
         }
-        (Some(text), None) if text.is_empty() || text.len() > MAX_PASSWORD => {
+        (Some(text), None) if text.is_empty() || text.len() > MAX_MD5_KEY => {
             table.mistake(
                 "password",
-                format!("expected 1 to {MAX_PASSWORD} bytes, got {}", text.len()),
+                format!("expected 1 to {MAX_MD5_KEY} bytes, got {}", text.len()),
                 "",
             );
             None

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::config::MAX_PASSWORD;
+use crate::tcp_options::MAX_MD5_KEY;
 
 /// What went wrong.
 #[derive(Debug, thiserror::Error)]
@@ -19,7 +19,7 @@ pub enum Error {
         source: io::Error,
     },
     /// A password file holds something else than a key.
-    #[error("password_file {}: expected one line of 1 to {MAX_PASSWORD} bytes", .0.display())]
+    #[error("password_file {}: expected one line of 1 to {MAX_MD5_KEY} bytes", .0.display())]
     Password(PathBuf),
     /// A socket option can't be set.
     #[error("{option}: {source}")]

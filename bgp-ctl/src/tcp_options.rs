@@ -6,6 +6,9 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, AsRawFd};
 
+/// Longest TCP MD5 key the kernel takes, in bytes (`TCP_MD5SIG_MAXKEYLEN`).
+pub(crate) const MAX_MD5_KEY: usize = 80;
+
 /// Signs segments to and from `peer` with `key` (RFC 2385); on a listener, those of connections from `peer`.
 ///
 /// # Errors
@@ -15,7 +18,7 @@ pub(crate) fn set_md5(socket: &impl AsFd, peer: Ipv4Addr, key: &[u8]) -> io::Res
     // interface index (4), key (80).
     const KEY_LENGTH: usize = 130;
     const KEY: usize = 136;
-    let mut signature = [0u8; KEY + crate::config::MAX_PASSWORD];
+    let mut signature = [0u8; KEY + MAX_MD5_KEY];
     let Some(room) = signature.get_mut(KEY..KEY + key.len()) else {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
