@@ -7,6 +7,7 @@ use std::io::Read;
 use std::path::Path;
 
 use super::environment;
+use super::lines;
 use super::mistakes::{Mistake, Mistakes};
 use super::table::{Table, join, nearest};
 use super::value::{FromValue, Value};
@@ -15,7 +16,7 @@ use super::value::{FromValue, Value};
 pub const MAX_FILE: usize = 4 << 20;
 
 /// More mistakes than this are not listed one by one.
-const MAX_MISTAKES: usize = 200;
+pub(super) const MAX_MISTAKES: usize = 200;
 
 /// A loaded configuration that knows where each of its values came from.
 #[derive(Debug)]
@@ -351,52 +352,5 @@ fn pattern(path: &str, maps: &BTreeSet<String>) -> String {
         format!("{outer}.*")
     } else {
         format!("{outer}{own}")
-    }
-}
-
-/// The line of each key of a TOML text.
-mod lines {
-    use super::{HashMap, Mistakes, join};
-    use toml::de::{DeTable, DeValue};
-
-    pub(super) fn of(name: &str, text: &str) -> Result<HashMap<String, usize>, Mistakes> {
-        let starts: Vec<usize> = text
-            .bytes()
-            .enumerate()
-            .filter(|(_, byte)| *byte == b'\n')
-            .map(|(at, _)| at)
-            .collect();
-        let line_at = |at: usize| starts.partition_point(|start| *start < at) + 1;
-
-        let (table, errors) = DeTable::parse_recoverable(text);
-        if !errors.is_empty() {
-            let mistakes = errors.iter().take(super::MAX_MISTAKES).flat_map(|error| {
-                let line = error.span().map(|span| line_at(span.start));
-                Mistakes::about_file(name, line, format!("is not TOML: {}", error.message()), "").0
-            });
-            return Err(Mistakes(mistakes.collect()));
-        }
-        let mut lines = HashMap::new();
-        let mut pending = vec![(String::new(), table.get_ref())];
-        while let Some((path, table)) = pending.pop() {
-            for (key, value) in table {
-                let inner = join(&path, key.get_ref());
-                lines.insert(inner.clone(), line_at(key.span().start));
-                match value.get_ref() {
-                    DeValue::Table(table) => pending.push((inner, table)),
-                    DeValue::Array(items) => {
-                        for (index, item) in items.iter().enumerate() {
-                            let inner = format!("{inner}[{index}]");
-                            lines.insert(inner.clone(), line_at(item.span().start));
-                            if let DeValue::Table(table) = item.get_ref() {
-                                pending.push((inner, table));
-                            }
-                        }
-                    }
-                    _ => {}
-                }
-            }
-        }
-        Ok(lines)
     }
 }

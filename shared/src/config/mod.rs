@@ -19,6 +19,7 @@
 
 mod document;
 mod environment;
+mod lines;
 mod mistakes;
 pub mod sections;
 mod table;
