@@ -41,7 +41,7 @@ enum HealthAction {
 struct ProbeArguments {
     /// Address and port of the target
     address: SocketAddr,
-    /// How to probe, with the keys of a [health] table: type=http path=/healthz expect=200 (default: type=tcp)
+    /// How to probe, with the keys of a health table: type=http path=/healthz expect=200 (default: type=tcp)
     #[arg(value_name = "KEY=VALUE", conflicts_with = "service")]
     settings: Vec<String>,
     /// Probe as the configuration does for this service

@@ -4,7 +4,7 @@
 //! [`Checker`] and sends it [`SetChecks`] whenever the targets change. It hears of each target once, after its first probe, and then of
 //! each change, as a [`Transition`] that says why.
 //!
-//! What decides is pure: [`threshold`] when to believe probes, [`schedule`] when to probe, [`checks`] both for a set of targets. [`probe`]
+//! What decides is pure: [`threshold`] when to believe probes, [`schedule`] when to probe, [`checks`] both for a set of targets. [`mod@probe`]
 //! is where the sockets are. The binary `health` observes targets from outside and tells the other tiers over the bus.
 //!
 //! Told apart with care: *down* is what a target says by refusing or failing to answer; what this node could not find out (no socket, no

@@ -1,4 +1,4 @@
-//! Conversations with the data plane, as steps of [`crate::frames`].
+//! Conversations with the data plane, as steps of [`mod@crate::frames`].
 
 use std::net::Ipv4Addr;
 
