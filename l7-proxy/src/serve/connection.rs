@@ -35,6 +35,10 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// under way, and clients don't repeat a request lost on a new connection.
 const SETTLING: Duration = Duration::from_secs(2);
 
+/// How long an HTTP/2 client without requests under way may take to acknowledge our GOAWAY. Behind an L4 node that died there is nobody left
+/// to do so.
+const LINGER: Duration = Duration::from_secs(2);
+
 /// Clients' faults are logged at most this often.
 const COMPLAIN: Duration = Duration::from_secs(1);
 
@@ -265,15 +269,17 @@ where
             biased;
             result = connection.as_mut() => break result,
             step = watch.http2(&wire, began) => match step {
-                Step::Close => connection.as_mut().graceful_shutdown(),
+                Step::Close => {
+                    closing.set(true);
+                    connection.as_mut().graceful_shutdown();
+                }
                 Step::Cut => break Ok(()),
             },
             () = idle.as_mut(), if !closing.get() => {
                 closing.set(true);
                 connection.as_mut().graceful_shutdown();
             }
-            // A client that doesn't close after our GOAWAY although nothing runs any more.
-            () = lingering(&wire, listener.header_timeout), if closing.get() => break Ok(()),
+            () = lingering(&wire), if closing.get() => break Ok(()),
         }
     };
     if let Err(error) = result {
@@ -292,9 +298,10 @@ async fn idle(wire: &Wire, longest: Duration) {
     }
 }
 
-async fn lingering(wire: &Wire, longest: Duration) {
+/// Ends once a client had time to answer our GOAWAY and nothing runs: it does not close, or is no longer there.
+async fn lingering(wire: &Wire) {
     loop {
-        sleep(longest).await;
+        sleep(LINGER).await;
         if wire.active() == 0 {
             return;
         }

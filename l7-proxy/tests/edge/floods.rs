@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::time::Duration;
 
 use crate::backend::Backend;
 use crate::client;
@@ -175,4 +176,21 @@ fn an_idle_http2_connection_is_told_and_closed() {
         seen.contains(&HEADERS) && seen.contains(&DATA) && seen.contains(&GOAWAY),
         "{seen:?}"
     );
+}
+
+#[test]
+fn a_client_that_is_gone_does_not_hold_a_drain() {
+    let app = Backend::start("app");
+    let mut proxy = Proxy::start(&format!(
+        "[[listeners]]\nname = \"web\"\naddress = \"{{address}}:8080\"\nhttp2 = true\n\
+         [upstreams.app]\nbackends = [{{ address = \"{}\" }}]\n[[routes]]\nupstream = \"app\"\n[drain]\ngrace = \"100ms\"\ndeadline = \"30s\"\n",
+        app.address
+    ));
+    // It had its answer, and then its way to us broke without a FIN.
+    let mut gone = open(&proxy);
+    gone.write_all(&frame(HEADERS, END_HEADERS | END_STREAM, 1, GET))
+        .expect("a request");
+    eventually("it was answered", || app.requests() == 1);
+    proxy.signal("TERM");
+    assert!(proxy.wait(Duration::from_secs(10)).success());
 }
