@@ -13,8 +13,6 @@ use serde_json::{Value, json};
 use shared::admin::client;
 use shared::bus::Bus;
 use shared::cli::{Action, Command, Next};
-use shared::config::Document;
-use shared::config::sections::AdminSection;
 use shared::lifecycle::{Request, Signals};
 use shared::telemetry::{init_logs, init_metrics};
 
@@ -61,11 +59,6 @@ enum Own {
 impl Cli {
     /// Does what the command line says; for `run`, until a signal ends it.
     pub fn run(self) -> ExitCode {
-        let shared = |action| Command {
-            config: self.config.clone(),
-            admin: self.admin,
-            action,
-        };
         let done = match &self.action {
             Some(Own::Neighbours) => self.ask(|admin| async move {
                 let status = client::get(admin, "/status").await?;
@@ -81,7 +74,10 @@ impl Cli {
                 })
             }
             Some(Own::Shared(Action::Check)) => {
-                match shared(Some(Action::Run)).run(ADMIN_PORT, Config::parse) {
+                match self
+                    .shared(Some(Action::Run))
+                    .run(ADMIN_PORT, Config::parse)
+                {
                     Next::Run(config) => check(&config),
                     Next::Exit(code) => return code,
                 }
@@ -91,7 +87,7 @@ impl Cli {
                     Own::Shared(action) => Some(*action),
                     Own::Neighbours | Own::Force { .. } => None,
                 });
-                match shared(action).run(ADMIN_PORT, Config::parse) {
+                match self.shared(action).run(ADMIN_PORT, Config::parse) {
                     Next::Run(config) => run(config).map(|()| String::new()),
                     Next::Exit(code) => return code,
                 }
@@ -113,19 +109,22 @@ impl Cli {
         }
     }
 
+    fn shared(&self, action: Option<Action>) -> Command {
+        Command {
+            config: self.config.clone(),
+            admin: self.admin,
+            action,
+        }
+    }
+
     fn ask<F>(&self, question: impl FnOnce(SocketAddr) -> F) -> anyhow::Result<String>
     where
         F: Future<Output = anyhow::Result<String>>,
     {
-        let admin = match (self.admin, &self.config) {
-            (Some(admin), _) => admin,
-            (None, Some(path)) => {
-                AdminSection::parse(&mut Document::load(path)?.root(), ADMIN_PORT).listen
-            }
-            (None, None) => {
-                anyhow::bail!("name the running process: --config FILE or --admin ADDR")
-            }
-        };
+        let admin = self
+            .shared(None)
+            .admin_listener(ADMIN_PORT)
+            .map_err(anyhow::Error::msg)?;
         tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?

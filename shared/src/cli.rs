@@ -100,6 +100,29 @@ impl Command {
         }
     }
 
+    /// The admin listener to ask: as given, or as configured. Mistakes elsewhere in the file don't stand in the way of a drain.
+    ///
+    /// # Errors
+    /// If neither is given, or the file can't be read.
+    pub fn admin_listener(&self, default_port: u16) -> Result<SocketAddr, String> {
+        if let Some(addr) = self.admin {
+            return Ok(addr);
+        }
+        if self.config.is_none() {
+            return Err("whom to ask? give the process's --config FILE or --admin ADDR".to_owned());
+        }
+        let mut listen = AdminSection::parse(&mut self.document()?.root(), default_port).listen;
+        if listen.ip().is_unspecified() {
+            let loopback = if listen.is_ipv4() {
+                [127, 0, 0, 1].into()
+            } else {
+                std::net::Ipv6Addr::LOCALHOST.into()
+            };
+            listen.set_ip(loopback);
+        }
+        Ok(listen)
+    }
+
     fn document(&self) -> Result<Document, String> {
         let path = self
             .config
@@ -112,23 +135,6 @@ impl Command {
         self.document()?
             .parse(parse)
             .map_err(|mistakes: Mistakes| mistakes.to_string())
-    }
-
-    /// The admin listener: as given, or as configured. Mistakes elsewhere in the file don't stand in the way of a drain.
-    fn admin_listener(&self, default_port: u16) -> Result<SocketAddr, String> {
-        if let Some(addr) = self.admin {
-            return Ok(addr);
-        }
-        let mut listen = AdminSection::parse(&mut self.document()?.root(), default_port).listen;
-        if listen.ip().is_unspecified() {
-            let loopback = if listen.is_ipv4() {
-                [127, 0, 0, 1].into()
-            } else {
-                std::net::Ipv6Addr::LOCALHOST.into()
-            };
-            listen.set_ip(loopback);
-        }
-        Ok(listen)
     }
 
     fn ask(&self, action: Action, default_port: u16) -> Result<String, String> {

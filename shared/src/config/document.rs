@@ -87,11 +87,6 @@ impl Document {
         })
     }
 
-    /// The name of the file, as in messages.
-    pub fn file(&self) -> &str {
-        &self.file
-    }
-
     /// The table at the top.
     pub fn root(&self) -> Table<'_> {
         Table::new(self, String::new(), &self.root)

@@ -115,14 +115,6 @@ impl Cidr {
         self.prefix
     }
 
-    /// The first address of the network: host bits zero.
-    pub fn network(self) -> IpAddr {
-        match self.address {
-            IpAddr::V4(address) => IpAddr::V4((u32::from(address) & mask_v4(self.prefix)).into()),
-            IpAddr::V6(address) => IpAddr::V6((u128::from(address) & mask_v6(self.prefix)).into()),
-        }
-    }
-
     /// Whether `address` lies in this network. Addresses of the other family never do.
     pub fn contains(self, address: IpAddr) -> bool {
         match (self.address, address) {

@@ -24,7 +24,7 @@ pub enum Value {
 
 impl Value {
     /// What kind of thing this is, for messages.
-    pub fn kind(&self) -> &'static str {
+    fn kind(&self) -> &'static str {
         match self {
             Self::Bool(_) => "a boolean",
             Self::Integer(_) => "an integer",
