@@ -6,8 +6,9 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use demo::admin;
 use demo::chain::{Chain, DIRECT_PORT};
-use demo::topology::VIP;
+use demo::topology::{APPS, L4, VIP};
 use e2e::{Curl, echo_datagram, ping};
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -21,7 +22,12 @@ pub(crate) const CASES: &[Case] = &[
     ("udp_is_forwarded_by_weight_and_answered_from_the_vip", udp),
     ("large_datagrams_pass_up_to_the_mtu", large_datagrams),
     ("tcp_is_forwarded_without_l7", tcp),
-    ("maglev_keeps_to_few_targets_when_one_dies", target_dies),
+    ("a_dead_target_gets_no_new_connections", target_dies),
+    (
+        "icmp_errors_of_targets_reach_the_client_as_if_from_the_vip",
+        icmp_errors,
+    ),
+    ("every_new_connection_is_counted_once", counted),
     ("a_service_without_targets_refuses_at_once", refused),
     ("each_forwarder_takes_one_from_the_ttl", time_to_live),
 ];
@@ -124,6 +130,70 @@ fn target_dies(chain: &mut Chain) -> Result<()> {
     );
     chain.start("app-2")?;
     chain.wait_whole()
+}
+
+/// A killed application's kernel answers datagrams with port unreachable, from its own address about a LocalIP; the
+/// client must see it about its own socket and the VIP. The kernel takes it for that only if every rewritten field fits.
+fn icmp_errors(chain: &mut Chain) -> Result<()> {
+    for app in APPS {
+        chain.processes.kill(app)?;
+    }
+    // Probes take the targets down within half a second; until then datagrams still go there.
+    let outcome = chain.lab().namespace("client").enter(|| {
+        let socket = UdpSocket::bind("0.0.0.0:0")?;
+        socket.connect((DIRECT, DIRECT_PORT))?;
+        socket.set_read_timeout(Some(Duration::from_millis(20)))?;
+        let begin = Instant::now();
+        while begin.elapsed() < Duration::from_millis(300) {
+            // The error of an earlier datagram is reported by the next call.
+            let sent = socket.send(b"anyone?").map(drop);
+            let error = sent
+                .and_then(|()| socket.recv(&mut [0; 64]).map(drop))
+                .err();
+            if error
+                .as_ref()
+                .is_some_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    })?;
+    for app in APPS {
+        chain.start(app)?;
+    }
+    chain.wait_whole()?;
+    ensure!(outcome, "no port unreachable arrived");
+    Ok(())
+}
+
+/// Flows created on all L4 nodes for the service `name`.
+fn flows_created(chain: &Chain, name: &str) -> Result<u64> {
+    let mut sum = 0;
+    for node in L4 {
+        let status = admin::status(chain.lab(), node)?;
+        let services = status["services"]
+            .as_array()
+            .context("no services in /status")?;
+        let service = services
+            .iter()
+            .find(|service| service["name"] == name)
+            .context("the service is missing")?;
+        sum += service["flows_created"]
+            .as_u64()
+            .context("no flows_created")?;
+    }
+    Ok(sum)
+}
+
+fn counted(chain: &mut Chain) -> Result<()> {
+    let before = flows_created(chain, "direct-tcp")?;
+    for _ in 0..25 {
+        Curl::new(chain.lab()).get(&format!("http://{DIRECT}:{DIRECT_PORT}/"))?;
+    }
+    let created = flows_created(chain, "direct-tcp")? - before;
+    ensure!(created == 25, "25 connections were counted as {created}");
+    Ok(())
 }
 
 fn refused(chain: &mut Chain) -> Result<()> {

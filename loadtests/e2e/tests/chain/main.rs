@@ -6,6 +6,7 @@
 mod configuration;
 mod faults;
 mod forwarding;
+mod hostile;
 mod http;
 mod websocket;
 
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         http::CASES,
         websocket::CASES,
         forwarding::CASES,
+        hostile::CASES,
         faults::CASES,
     ]
     .concat();
