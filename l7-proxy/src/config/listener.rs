@@ -1,7 +1,6 @@
 //! `[[listeners]]` and `[[certificates]]`.
 
 use crate::route::HostPattern;
-use shared::bus::is_name;
 use shared::config::{ByteSize, FromValue, Table, Value};
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -60,13 +59,8 @@ pub struct Listener {
 impl Listener {
     fn parse(table: &mut Table<'_>) -> Option<Listener> {
         let name = table.required::<String>("name");
-        if let Some(name) = name.as_deref().filter(|name| !is_name(name)) {
-            let message = format!("{name:?} can't be a listener's name");
-            table.mistake(
-                "name",
-                message,
-                "1 to 64 letters, digits, dots, dashes or underscores",
-            );
+        if let Some(name) = &name {
+            table.allows_name("name", name, "a listener");
         }
         let address = table.required::<SocketAddr>("address");
         let protocols = [("http", Protocol::Http), ("https", Protocol::Https)];

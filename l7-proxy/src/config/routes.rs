@@ -2,7 +2,6 @@
 
 use crate::error::Error;
 use crate::route::{HostPattern, PathPattern, Rule, UpstreamId};
-use shared::bus::is_name;
 use shared::config::{FromValue, Table, Value};
 use std::collections::HashMap;
 
@@ -63,14 +62,7 @@ pub(super) fn parse_all(root: &mut Table<'_>, upstreams: &[String]) -> Vec<Rule>
 fn parse_name(table: &mut Table<'_>, index: usize) -> String {
     match table.optional::<String>("name") {
         Some(name) => {
-            if !is_name(&name) {
-                let message = format!("{name:?} can't be a route's name");
-                table.mistake(
-                    "name",
-                    message,
-                    "1 to 64 letters, digits, dots, dashes or underscores",
-                );
-            }
+            table.allows_name("name", &name, "a route");
             name
         }
         None => format!("route-{}", index + 1),

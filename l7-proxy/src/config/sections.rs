@@ -1,7 +1,6 @@
 //! The small sections: `[[registrations]]`, `[access_log]`, `[drain]`.
 
 use crate::access_log::{self, Destination, Format};
-use shared::bus::is_name;
 use shared::config::Table;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -25,13 +24,8 @@ pub(super) fn parse_registrations(root: &mut Table<'_>) -> Vec<Registration> {
     let mut places = Vec::new();
     for mut table in root.tables("registrations") {
         let service = table.required::<String>("service");
-        if let Some(service) = service.as_deref().filter(|service| !is_name(service)) {
-            let message = format!("{service:?} can't be a service's name");
-            table.mistake(
-                "service",
-                message,
-                "1 to 64 letters, digits, dots, dashes or underscores",
-            );
+        if let Some(service) = &service {
+            table.allows_name("service", service, "a service");
         }
         let address = table.required::<SocketAddr>("address");
         if let Some(address) =

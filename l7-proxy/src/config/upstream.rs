@@ -2,7 +2,6 @@
 
 use crate::balance::Algorithm;
 use health::{CheckSettings, State};
-use shared::bus::is_name;
 use shared::config::Table;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -121,14 +120,7 @@ pub(super) fn parse_all(root: &mut Table<'_>) -> (Vec<String>, Vec<UpstreamSetti
         );
     }
     let parse = |(name, mut table): (String, Table<'_>)| {
-        if !is_name(&name) {
-            let message = format!("{name:?} can't be an upstream's name");
-            table.mistake(
-                "",
-                message,
-                "1 to 64 letters, digits, dots, dashes or underscores",
-            );
-        }
+        table.allows_name("", &name, "an upstream");
         let settings = UpstreamSettings::parse(&name, &mut table);
         (name, settings)
     };

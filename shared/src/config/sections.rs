@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Table;
-use crate::bus::is_name;
 
 /// `[node]`: who this process is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,15 +18,7 @@ impl NodeSection {
     pub fn parse(root: &mut Table<'_>) -> Option<Self> {
         let mut node = root.required_table("node")?;
         let id: String = node.required("id")?;
-        if !is_name(&id) {
-            node.mistake(
-                "id",
-                format!("{id:?} can't be a node's name"),
-                "1 to 64 letters, digits, dots, dashes or underscores",
-            );
-            return None;
-        }
-        Some(Self { id })
+        node.allows_name("id", &id, "a node").then_some(Self { id })
     }
 }
 

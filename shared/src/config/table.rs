@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 
 use super::document::Document;
 use super::value::{FromValue, Value};
+use crate::bus::{MAX_NAME, is_name};
 
 /// One table of a [`Document`].
 ///
@@ -182,6 +183,19 @@ impl<'d> Table<'d> {
             join(&self.path, key)
         };
         self.document.record(&path, message.into(), hint.into());
+    }
+
+    /// Whether `name` can be the name of `whose` ("a node") on the bus and in metrics ([`is_name`]); if not, a mistake is recorded at `key`.
+    pub fn allows_name(&mut self, key: &str, name: &str, whose: &str) -> bool {
+        let allowed = is_name(name);
+        if !allowed {
+            self.mistake(
+                key,
+                format!("{name:?} can't be {whose}'s name"),
+                format!("1 to {MAX_NAME} letters, digits, dots, dashes or underscores"),
+            );
+        }
+        allowed
     }
 
     /// Records a mistake where two of `names` are the same. Each comes with the path to complain about, such as `services[1].name`.
