@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use demo::admin;
 use demo::chain::Chain;
+use demo::ready;
 use demo::topology::{L7, VIP};
 use e2e::Curl;
 
@@ -99,7 +100,20 @@ fn not_tls(chain: &mut Chain) -> Result<()> {
     serves(chain)
 }
 
+/// Client connections open on both L7 nodes.
+fn open_connections(chain: &Chain) -> Result<u64> {
+    let mut sum = 0;
+    for node in L7 {
+        sum += admin::status(chain.lab(), node)?["connections"]
+            .as_u64()
+            .context("no connections in /status")?;
+    }
+    Ok(sum)
+}
+
 fn vanishing(chain: &mut Chain) -> Result<()> {
+    // Probes of the L4 nodes come and go all the time.
+    const PROBES: u64 = 4;
     for round in 0..40 {
         chain.lab().namespace("client").enter(|| {
             let mut stream = TcpStream::connect((VIP, 80)).context("connecting to the VIP")?;
@@ -113,5 +127,10 @@ fn vanishing(chain: &mut Chain) -> Result<()> {
             Ok(())
         })?;
     }
+    ready::until("L7 to have dropped them", Duration::from_secs(5), || {
+        let open = open_connections(chain)?;
+        ensure!(open <= PROBES, "{open} connections are open");
+        Ok(())
+    })?;
     serves(chain)
 }
