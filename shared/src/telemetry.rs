@@ -41,6 +41,9 @@ const SECONDS: &[f64] = &[
     60.0,
 ];
 
+/// How often the samples of histograms are counted into their buckets. Until then each takes memory, whether or not anybody reads them.
+const UPKEEP: Duration = Duration::from_secs(5);
+
 /// Renders the metrics of this process.
 #[derive(Clone)]
 pub struct MetricsHandle(PrometheusHandle);
@@ -48,6 +51,7 @@ pub struct MetricsHandle(PrometheusHandle);
 impl MetricsHandle {
     /// All metrics in the Prometheus text format.
     pub fn render(&self) -> String {
+        // What was described since the last time is shown from here on.
         self.0.run_upkeep();
         self.0.render()
     }
@@ -63,6 +67,18 @@ pub fn init_metrics() -> Result<MetricsHandle, BuildError> {
         .build_recorder();
     let handle = recorder.handle();
     metrics::set_global_recorder(recorder)?;
+    let upkeep = handle.clone();
+    let spawned = std::thread::Builder::new()
+        .name("metrics".to_owned())
+        .spawn(move || {
+            loop {
+                std::thread::sleep(UPKEEP);
+                upkeep.run_upkeep();
+            }
+        });
+    if let Err(error) = spawned {
+        tracing::error!("histograms grow until /metrics is read, no thread for them: {error}");
+    }
     Ok(MetricsHandle(handle))
 }
 
