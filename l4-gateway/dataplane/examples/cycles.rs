@@ -33,17 +33,8 @@ impl Frame for Buffer {
     fn bytes_mut(&mut self) -> &mut [u8] {
         &mut self.bytes[..self.length]
     }
-    fn prepend(&mut self, _: usize) -> bool {
-        false
-    }
-    fn append(&mut self, _: usize) -> bool {
-        false
-    }
     fn trim(&mut self, length: usize) {
         self.length = self.length.min(length);
-    }
-    fn trim_front(&mut self, _: usize) -> bool {
-        false
     }
 }
 

@@ -10,17 +10,11 @@ pub trait Frame {
     fn bytes(&self) -> &[u8];
     /// The whole frame, to be rewritten in place.
     fn bytes_mut(&mut self) -> &mut [u8];
-    /// Grows the frame by `n` bytes at its front (contents unspecified); false, and nothing changed, without the room.
-    fn prepend(&mut self, n: usize) -> bool;
-    /// Grows the frame by `n` bytes at its end (contents unspecified); false, and nothing changed, without the room.
-    fn append(&mut self, n: usize) -> bool;
     /// Cuts the frame to its first `len` bytes; a longer `len` changes nothing.
     fn trim(&mut self, len: usize);
-    /// Cuts `n` bytes off the front; false, and nothing changed, if the frame is shorter.
-    fn trim_front(&mut self, n: usize) -> bool;
 }
 
-/// For tests, fuzzing and replays; a driver brings its own buffer with headroom.
+/// For tests, fuzzing and replays; a driver brings its own buffer.
 impl Frame for Vec<u8> {
     fn bytes(&self) -> &[u8] {
         self
@@ -30,26 +24,8 @@ impl Frame for Vec<u8> {
         self
     }
 
-    fn prepend(&mut self, n: usize) -> bool {
-        self.splice(0..0, std::iter::repeat_n(0, n));
-        true
-    }
-
-    fn append(&mut self, n: usize) -> bool {
-        self.resize(self.len() + n, 0);
-        true
-    }
-
     fn trim(&mut self, len: usize) {
         self.truncate(len);
-    }
-
-    fn trim_front(&mut self, n: usize) -> bool {
-        if n > self.len() {
-            return false;
-        }
-        self.drain(..n);
-        true
     }
 }
 

@@ -37,12 +37,19 @@ impl Mbuf {
 
     /// Replaces the content, e.g. of a fresh frame. False when `content` does not fit.
     pub fn fill(&mut self, content: &[u8]) -> bool {
-        self.trim(0);
-        let fits = self.append(content.len());
-        if fits {
-            self.bytes_mut().copy_from_slice(content);
+        let offset: u16 = self.get(dpdk_sys::WEIR_MBUF_DATA_OFF);
+        let size: u16 = self.get(dpdk_sys::WEIR_MBUF_BUF_LEN);
+        if content.len() > usize::from(size) - usize::from(offset) {
+            return false;
         }
-        fits
+        // SAFETY: the bytes from the data start to the end of the buffer are ours alone and as many as `content` at least, as just
+        // checked; `content` is borrowed, so it isn't among them.
+        unsafe {
+            self.start()
+                .copy_from_nonoverlapping(content.as_ptr(), content.len())
+        };
+        self.set_length(content.len() as u16);
+        true
     }
 
     #[inline]
@@ -107,50 +114,10 @@ impl Frame for Mbuf {
     }
 
     #[inline]
-    fn prepend(&mut self, count: usize) -> bool {
-        let offset: u16 = self.get(dpdk_sys::WEIR_MBUF_DATA_OFF);
-        let length = self.length();
-        let room = usize::from(offset).min(usize::from(u16::MAX - length));
-        if count > room {
-            return false;
-        }
-        self.set(dpdk_sys::WEIR_MBUF_DATA_OFF, offset - count as u16);
-        self.set_length(length + count as u16);
-        true
-    }
-
-    #[inline]
-    fn append(&mut self, count: usize) -> bool {
-        let offset: u16 = self.get(dpdk_sys::WEIR_MBUF_DATA_OFF);
-        let size: u16 = self.get(dpdk_sys::WEIR_MBUF_BUF_LEN);
-        let length = self.length();
-        let room = usize::from(size) - usize::from(offset) - usize::from(length);
-        if count > room {
-            return false;
-        }
-        // SAFETY: the `count` bytes behind the data are inside the buffer, as just checked; they are written before a slice shows them.
-        unsafe { self.start().add(usize::from(length)).write_bytes(0, count) };
-        self.set_length(length + count as u16);
-        true
-    }
-
-    #[inline]
     fn trim(&mut self, length: usize) {
         if length < usize::from(self.length()) {
             self.set_length(length as u16);
         }
-    }
-
-    #[inline]
-    fn trim_front(&mut self, count: usize) -> bool {
-        let length = self.length();
-        if count > usize::from(length) {
-            return false;
-        }
-        let offset: u16 = self.get(dpdk_sys::WEIR_MBUF_DATA_OFF);
-        self.set(dpdk_sys::WEIR_MBUF_DATA_OFF, offset + count as u16);
-        self.set_length(length - count as u16);
-        true
     }
 }
 
