@@ -264,7 +264,7 @@ impl Neighbours {
 
     /// Takes over a new snapshot: MACs and MTUs of the ports may differ, ports may be gone, others are named.
     pub(crate) fn follow(&mut self, tables: &Tables, now: Now, cells: &Cells) {
-        self.epoch += 1;
+        self.epoch = self.epoch.wrapping_add(1);
         for at in 0..self.entries.len() {
             let entry = &mut self.entries[at];
             entry.named = false;
@@ -339,7 +339,7 @@ impl Neighbours {
         self.index.remove(hash, at as u32);
         self.entries[at] = FREE;
         self.free.push(at as u16);
-        self.epoch += 1;
+        self.epoch = self.epoch.wrapping_add(1);
     }
 
     fn drop_held(&mut self, at: usize, cells: &Cells) {
@@ -367,7 +367,7 @@ impl Neighbours {
         let hash = self.hash(port, address);
         self.index.remove(hash, at as u32);
         self.entries[at] = FREE;
-        self.epoch += 1;
+        self.epoch = self.epoch.wrapping_add(1);
         Some(at as u16)
     }
 

@@ -127,6 +127,8 @@ impl Tables {
         self.owned.get(&address).copied()
     }
 
+    /// Asked for each packet where there are several workers. LocalIPs are few (16 by default), so that going through them costs
+    /// less than a hash would.
     pub(crate) fn is_local_ip(&self, address: Ipv4Addr) -> bool {
         self.local_ips.iter().any(|local| local.address == address)
     }

@@ -114,7 +114,7 @@ impl TablesBuilder {
         self
     }
 
-    /// Adds a LocalIP. It is used on the port whose prefix holds it.
+    /// Adds a LocalIP. It is used on the port that a route to it leads to.
     pub fn local_ip(&mut self, address: Ipv4Addr) -> &mut Self {
         self.local_ips.push(address);
         self

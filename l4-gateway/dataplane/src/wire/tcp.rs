@@ -40,9 +40,13 @@ fn header_length(fixed: &[u8; HEADER]) -> usize {
 }
 
 /// Sequence numbers the segment occupies: its payload, SYN and FIN.
+/// Zero of what is no segment.
 pub(crate) fn occupies(segment: &[u8]) -> u32 {
-    let (header, flags) = (usize::from(segment[12] >> 4) * 4, segment[13]);
-    let payload = segment.len().saturating_sub(header) as u32;
+    let Some(fixed) = segment.first_chunk() else {
+        return 0;
+    };
+    let flags = fixed[13];
+    let payload = segment.len().saturating_sub(header_length(fixed)) as u32;
     payload + u32::from(flags & SYN != 0) + u32::from(flags & FIN != 0)
 }
 
