@@ -95,7 +95,7 @@ counted! {
         FlowsCreated flows_created,
         /// Flows to it in the table now (a gauge).
         FlowsActive flows_active,
-        /// TCP flows it ended by RST.
+        /// TCP flows it ended by RST; again for a flow that went on in spite of one.
         Resets resets,
         /// New flows refused because no local port was free towards it.
         PortExhausted port_exhausted,
@@ -158,6 +158,14 @@ counted! {
 
 const SERVICE_CELLS: usize = ServiceCount::ALL.len();
 const TARGET_CELLS: usize = TargetCount::ALL.len();
+
+/// What [`bump_pair`] relies on.
+const _: () = {
+    assert!(ServiceCount::BytesIn as usize == ServiceCount::PacketsIn as usize + 1);
+    assert!(ServiceCount::BytesOut as usize == ServiceCount::PacketsOut as usize + 1);
+    assert!(TargetCount::BytesIn as usize == TargetCount::PacketsIn as usize + 1);
+    assert!(TargetCount::BytesOut as usize == TargetCount::PacketsOut as usize + 1);
+};
 
 /// All counters of a process, made once and shared by its workers and readers.
 #[derive(Debug)]
