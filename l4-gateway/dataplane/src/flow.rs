@@ -12,7 +12,7 @@ pub(crate) use entry::{Flow, HOP_UNKNOWN, Side};
 pub(crate) use expiry::{Due, Wheel};
 pub(crate) use index::{Index, NONE};
 pub use state::FlowState;
-pub(crate) use state::{STATES, step};
+pub(crate) use state::STATES;
 pub(crate) use table::FlowTable;
 pub(crate) use tuple::Tuple;
 

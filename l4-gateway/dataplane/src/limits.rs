@@ -6,9 +6,10 @@ pub const MAX_BURST: usize = 64;
 /// Resolution of flow deadlines: 2^26 ns, about 67 ms. A power of two, so that a tick is a shift.
 pub const TICK_NANOSECONDS: u64 = 1 << 26;
 
-/// Slots of the expiry wheel, one a tick: about 17 s. A flow is looked at again at least once a turn, so a deadline that
-/// moved closer is kept no later than one turn.
-pub(crate) const WHEEL_SLOTS: usize = 256;
+/// Slots of the expiry wheel, one a tick: about 8.6 s. A flow is looked at again at least once a turn, so a deadline that
+/// moved closer is kept no later than one turn: less than [`crate::Timeouts::time_wait`] by default, so that a connection short
+/// as it may be gives its port back by its own timeout.
+pub(crate) const WHEEL_SLOTS: usize = 128;
 
 /// Flows the expiry wheel looks at in one [`crate::Worker::tick`].
 pub(crate) const EXPIRY_BUDGET: usize = 1024;

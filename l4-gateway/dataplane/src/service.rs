@@ -42,9 +42,11 @@ pub struct Timeouts {
     pub established: Duration,
     /// TCP, one side has sent FIN. Default 60 s.
     pub fin_wait: Duration,
-    /// TCP, both sides have sent FIN. Default 30 s.
+    /// TCP, both sides have sent FIN, or an RST ended what was not established. Default 10 s: a local port is taken so long after
+    /// its connection, and the target accepts the next one over it even in its TIME_WAIT, since sequence numbers rise.
     pub time_wait: Duration,
-    /// TCP, after RST. Default 5 s.
+    /// TCP, an RST passed that nobody contradicted yet. Default 30 s, in which most connections that live on show it by a
+    /// keep-alive.
     pub close: Duration,
     /// UDP. Default 60 s.
     pub udp: Duration,
@@ -56,8 +58,8 @@ impl Default for Timeouts {
             syn: Duration::from_secs(15),
             established: Duration::from_secs(15 * 60),
             fin_wait: Duration::from_secs(60),
-            time_wait: Duration::from_secs(30),
-            close: Duration::from_secs(5),
+            time_wait: Duration::from_secs(10),
+            close: Duration::from_secs(30),
             udp: Duration::from_secs(60),
         }
     }

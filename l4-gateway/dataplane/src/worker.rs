@@ -418,7 +418,7 @@ impl FlowView {
             local: SocketAddrV4::new(flow.local, flow.local_port),
             target: SocketAddrV4::new(flow.target, flow.target_port),
             protocol: flow.protocol,
-            state: flow.state,
+            state: flow.progress.state(),
             service: flow.service,
             target_id: flow.target_id,
             expires_in: Duration::from_nanos(

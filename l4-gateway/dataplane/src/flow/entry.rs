@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use super::index::NONE;
-use super::state::FlowState;
+use super::state::{FlowState, Progress};
 use super::tuple::Tuple;
 use crate::ids::{LocalIpId, ServiceId, TargetId};
 use crate::service::Protocol;
@@ -48,7 +48,7 @@ pub(crate) struct Flow {
     /// The next in the list this entry is in: a slot of the expiry wheel, or the free entries.
     pub(crate) next: u32,
     pub(crate) protocol: Protocol,
-    pub(crate) state: FlowState,
+    pub(crate) progress: Progress,
     /// In the index; false for a free entry, and for one that was replaced and waits for the wheel to pass.
     pub(crate) alive: bool,
     pub(crate) local_id: LocalIpId,
@@ -78,7 +78,7 @@ impl Flow {
         delta: Delta::NONE,
         next: NONE,
         protocol: Protocol::Udp,
-        state: FlowState::Udp,
+        progress: Progress::new(FlowState::Udp),
         alive: false,
         local_id: LocalIpId(0),
     };
@@ -103,10 +103,10 @@ impl Flow {
             address_delta,
             delta,
             protocol: packet.protocol,
-            state: match packet.protocol {
+            progress: Progress::new(match packet.protocol {
                 Protocol::Tcp => FlowState::SynReceived,
                 Protocol::Udp => FlowState::Udp,
-            },
+            }),
             alive: true,
             ..Self::FREE
         }

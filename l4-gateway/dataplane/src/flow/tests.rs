@@ -4,8 +4,10 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use proptest::prelude::*;
 
 use super::index::Index;
+use super::state::Progress;
 use super::*;
 use crate::ids::{LocalIpId, TargetId};
+use crate::limits::WHEEL_SLOTS;
 use crate::secret::Secret;
 use crate::service::Protocol;
 
@@ -268,7 +270,7 @@ fn a_deadline_that_moves_closer_is_noticed_within_a_turn() {
     table.get_mut(number).deadline = 10;
     let gone =
         (0..).find(|now| wheel.next_due(&mut table, *now, &mut 10) == Some(Due::Expired(number)));
-    assert_eq!(gone, Some(255));
+    assert_eq!(gone, Some(WHEEL_SLOTS as u32 - 1));
 }
 
 #[test]
@@ -355,7 +357,6 @@ fn the_whole_state_table() {
                 TimeWait, TimeWait, TimeWait, Closed, TimeWait, TimeWait, TimeWait, Closed,
             ],
         ),
-        (Closed, [Closed; 8]),
     ];
     for (state, expected) in table {
         let segments = [
@@ -369,11 +370,97 @@ fn the_whole_state_table() {
             (Side::Target, RST),
         ];
         for ((side, flags), expected) in segments.into_iter().zip(expected) {
+            let after = Progress::new(state).after(side, flags);
             assert_eq!(
-                step(state, side, flags),
+                after.state(),
                 expected,
                 "{state:?}, flags {flags:#04x} from {side:?}"
             );
+            assert_eq!(
+                after.timed_as(),
+                match expected {
+                    Closed if state != Established => TimeWait,
+                    other => other,
+                },
+                "the timeout of {state:?}, flags {flags:#04x} from {side:?}"
+            );
         }
+    }
+}
+
+#[test]
+fn a_reset_counts_until_the_side_it_was_for_goes_on_talking() {
+    use crate::wire::tcp::{ACK, FIN, RST};
+    use FlowState::{Closed, Established, FinClient, FinTarget};
+    use Side::{Client, Target};
+    let cases: [(&str, FlowState, &[(Side, u8)], FlowState); 10] = [
+        (
+            "the target answers the client's RST",
+            Established,
+            &[(Client, RST), (Target, ACK)],
+            Established,
+        ),
+        (
+            "the client goes on after the target's RST",
+            Established,
+            &[(Target, RST), (Client, ACK)],
+            Established,
+        ),
+        (
+            "who sent the RST sent more before it",
+            Established,
+            &[(Client, RST), (Client, ACK)],
+            Closed,
+        ),
+        (
+            "data on its way is answered by another RST",
+            Established,
+            &[(Target, RST), (Client, ACK), (Target, RST)],
+            Closed,
+        ),
+        (
+            "both are reset, one lives",
+            Established,
+            &[(Client, RST), (Target, RST), (Target, ACK)],
+            Closed,
+        ),
+        (
+            "both are reset, both live",
+            Established,
+            &[(Client, RST), (Target, RST), (Target, ACK), (Client, ACK)],
+            Established,
+        ),
+        (
+            "the state before comes back",
+            FinClient,
+            &[(Client, RST), (Target, ACK)],
+            FinClient,
+        ),
+        (
+            "going on is closing",
+            Established,
+            &[(Client, RST), (Target, FIN | ACK)],
+            FinTarget,
+        ),
+        (
+            "an RST with ACK is one",
+            Established,
+            &[(Client, RST), (Target, RST | ACK)],
+            Closed,
+        ),
+        (
+            "a FIN overtaken by its RST",
+            Established,
+            &[(Client, RST), (Client, FIN | ACK), (Target, ACK)],
+            FinClient,
+        ),
+    ];
+    for (description, before, segments, expected) in cases {
+        let after = segments
+            .iter()
+            .fold(Progress::new(before), |progress, (side, flags)| {
+                progress.after(*side, *flags)
+            });
+        assert_eq!(after.state(), expected, "{description}");
     }
 }

@@ -144,7 +144,7 @@ impl Worker {
         flow.service = id;
         flow.target_id = target.id;
         flow.local_id = local.id;
-        flow.deadline = context.now.tick() + tables.timeout(id, flow.state);
+        flow.deadline = context.now.tick() + tables.timeout(id, flow.progress.timed_as());
         if staged.tuple.protocol == Protocol::Tcp {
             self.created += 1;
             let random = self.secret.hash(self.created, staged.hash);

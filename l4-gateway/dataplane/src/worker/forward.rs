@@ -3,7 +3,7 @@
 use super::classify::Staged;
 use super::{Context, Worker};
 use crate::counters::{TargetCount, WorkerCount};
-use crate::flow::{Flow, FlowState, HOP_UNKNOWN, Side, step};
+use crate::flow::{Flow, FlowState, HOP_UNKNOWN, Side};
 use crate::limits::ETHERNET_HEADER;
 use crate::nat::{self, Rewrite};
 use crate::neighbour::{State, Waiting};
@@ -23,7 +23,7 @@ impl Worker {
         number: u32,
         side: Side,
     ) -> Verdict {
-        let state = self.flows.get(number).state;
+        let state = self.flows.get(number).progress.state();
         let is_syn = staged.flags & (tcp::SYN | tcp::ACK) == tcp::SYN;
         if is_syn && side == Side::Client && state.is_closing() && staged.ip.ttl > 1 {
             return self.reschedule(context, frame, staged, number);
@@ -39,7 +39,7 @@ impl Worker {
             self.follow_tcp(frame.bytes(), staged, number, side);
         }
         let flow = self.flows.get_mut(number);
-        let deadline = context.now.tick() + context.tables.timeout(flow.service, flow.state);
+        let deadline = context.now.tick() + context.tables.timeout(flow.service, flow.progress.timed_as());
         if flow.deadline != deadline {
             flow.deadline = deadline;
         }
@@ -68,8 +68,8 @@ impl Worker {
     #[inline]
     fn follow_tcp(&mut self, frame: &[u8], staged: &Staged, number: u32, side: Side) {
         let flow = self.flows.get_mut(number);
-        let before = flow.state;
-        flow.state = step(before, side, staged.flags);
+        let before = flow.progress.state();
+        flow.progress = flow.progress.after(side, staged.flags);
         let (shift, target, key) = (flow.shift, flow.target_id, flow.target_key());
         if side == Side::Client && staged.flags & tcp::FIN != 0 {
             // The target may keep the port in TIME_WAIT from here on; the next connection over it starts above.

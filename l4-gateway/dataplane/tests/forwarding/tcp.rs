@@ -100,6 +100,26 @@ fn a_flow_follows_its_connection() {
             &[(Target, SYN | ACK), (Client, ACK), (Client, RST)],
             FlowState::Closed,
         ),
+        (
+            "RST of the client, which the target gainsays",
+            &[
+                (Target, SYN | ACK),
+                (Client, ACK),
+                (Client, RST),
+                (Target, ACK),
+            ],
+            FlowState::Established,
+        ),
+        (
+            "RST of the target, which the client gainsays",
+            &[
+                (Target, SYN | ACK),
+                (Client, ACK),
+                (Target, RST),
+                (Client, ACK),
+            ],
+            FlowState::Established,
+        ),
     ];
     for (description, segments, expected) in cases {
         let mut rig = Rig::new();
@@ -117,19 +137,27 @@ fn each_state_has_its_timeout_and_a_packet_renews_it() {
     let established: &[(End, u8)] = &[(Target, SYN | ACK), (Client, ACK)];
     let with = |more: &[(End, u8)]| [established, more].concat();
     // One turn of the expiry wheel, and a tick.
-    const LATE: u64 = 18;
+    const LATE: u64 = 9;
     let cases = [
-        ("half open", vec![], 15),
-        ("established", with(&[]), 900),
-        ("half closed", with(&[(Target, FIN | ACK)]), 60),
+        ("half open", vec![], Target, 15),
+        ("established", with(&[]), Target, 900),
+        ("half closed", with(&[(Target, FIN | ACK)]), Target, 60),
         (
             "closed by both",
             with(&[(Client, FIN | ACK), (Target, FIN | ACK)]),
-            30,
+            Target,
+            10,
         ),
-        ("reset", with(&[(Client, RST)]), 5),
+        ("reset", with(&[(Client, RST)]), Client, 30),
+        ("refused", vec![(Target, RST | ACK)], Target, 10),
+        (
+            "reset when half closed",
+            with(&[(Target, FIN | ACK), (Client, RST)]),
+            Client,
+            10,
+        ),
     ];
-    for (description, segments, timeout) in cases {
+    for (description, segments, renewed_by, timeout) in cases {
         let mut rig = Rig::new();
         let opened = rig.open(client(10, 40_000), 1000);
         for (from, flags) in segments {
@@ -143,7 +171,7 @@ fn each_state_has_its_timeout_and_a_packet_renews_it() {
             "{description}: {:?} left",
             flow.expires_in
         );
-        segment(&mut rig, &opened, Target, ACK);
+        segment(&mut rig, &opened, renewed_by, ACK);
         rig.pass(timeout - 1);
         assert_eq!(rig.worker.flow_count(), 1, "{description}: renewed");
         rig.pass(1 + LATE);
@@ -246,7 +274,7 @@ fn a_reused_port_starts_above_where_the_last_connection_ended() {
         rig.from_target(&opened, FIN | ACK, 9001, seq.wrapping_add(1_000_000_000));
         let fin = rig.from_client(&opened, FIN | ACK, seq.wrapping_add(1_000_000_000), 9002);
         end = Some(frame::tcp_word(&fin, 4).wrapping_add(1));
-        rig.pass(30 + 18);
+        rig.pass(10 + 18);
         assert_eq!(rig.worker.flow_count(), 0);
     }
 }
@@ -281,6 +309,25 @@ fn a_flow_under_forged_resets_lives_on_while_it_has_traffic() {
         segment(&mut rig, &opened, End::Client, ACK);
     }
     assert_eq!(rig.worker.flow_count(), 1);
+}
+
+/// One forged RST, then nothing but a keep-alive of the target: the idle connection is there as if nothing had been.
+#[test]
+fn a_forged_reset_ends_no_idle_connection_with_keep_alives() {
+    for (forged_by, answered_by) in [(End::Client, End::Target), (End::Target, End::Client)] {
+        let mut rig = Rig::new();
+        let opened = rig.establish(client(10, 40_000), 1000);
+        segment(&mut rig, &opened, forged_by, RST);
+        assert_eq!(state(&rig), Some(FlowState::Closed));
+        rig.pass(28);
+        segment(&mut rig, &opened, answered_by, ACK);
+        assert_eq!(state(&rig), Some(FlowState::Established));
+        rig.pass(600);
+        assert_eq!(state(&rig), Some(FlowState::Established));
+        // A SYN of the same client port is again the target's to judge.
+        let again = rig.open(client(10, 40_000), 7_000_000);
+        assert_eq!(again.local_port, opened.local_port);
+    }
 }
 
 #[test]
