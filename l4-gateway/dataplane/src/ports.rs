@@ -3,10 +3,10 @@
 //!
 //! What is in use is known by the flow table alone: a port is taken if a flow has the key (target, LocalIP:port), which is
 //! the uniqueness that matters. The pool keeps, for each pair of LocalIP and target, a cursor that goes round (the port that has
-//! rested longest is tried first) and how many are out.
+//! rested longest is tried first; runs of taken ones are leapt over) and how many are out.
 
 use crate::ids::{LocalIpId, TargetId};
-use crate::limits::{Limits, PORT_PROBES};
+use crate::limits::{Limits, PORT_PROBES, PORT_PROBES_IN_A_ROW};
 use crate::secret::Secret;
 use crate::tables::LocalIp;
 
@@ -30,6 +30,24 @@ struct Pair {
     cursor: u16,
     /// Ports out.
     used: u16,
+}
+
+impl Pair {
+    /// Goes on to the next port, or by the golden section of the range: the places such leaps meet lie evenly in it however many
+    /// they are, so that a run of free ports is found soon however long the run of taken ones before it.
+    fn pass(&mut self, capacity: u16, leap: bool) {
+        let step = if leap {
+            (u32::from(capacity) * 40_503) >> 16
+        } else {
+            1
+        };
+        self.cursor = ((u32::from(self.cursor) + step) % u32::from(capacity)) as u16;
+    }
+}
+
+/// Whether a search leaps after this round. Not where the rounds reach every port anyway.
+fn leaps(round: u32, capacity: u16) -> bool {
+    round + 1 >= PORT_PROBES_IN_A_ROW && u32::from(capacity) > PORT_PROBES
 }
 
 impl PortPool {
@@ -72,7 +90,7 @@ impl PortPool {
     }
 
     /// Takes a port towards a target on one of the LocalIPs, which take turns. `taken` tells whether a flow to the target
-    /// has it. None if all are taken, or [`PORT_PROBES`] in a row were on each LocalIP.
+    /// has it. None if all are taken, or [`PORT_PROBES`] were.
     pub(crate) fn claim<'l>(
         &mut self,
         target: TargetId,
@@ -83,31 +101,32 @@ impl PortPool {
         let choices = local_ips.clone().count();
         let first = usize::from(*turn).checked_rem(choices)?;
         *turn = ((first + 1) % choices) as u8;
-        for local in local_ips.clone().skip(first).chain(local_ips.take(first)) {
-            if let Some(port) = self.claim_on(target, local, &taken) {
-                return Some((local, port));
-            }
-        }
-        None
-    }
-
-    fn claim_on(
-        &mut self,
-        target: TargetId,
-        local: &LocalIp,
-        taken: impl Fn(&LocalIp, u16) -> bool,
-    ) -> Option<u16> {
+        let in_turn = local_ips.clone().skip(first).chain(local_ips.take(first));
         let (base, stride, capacity) = (self.base, self.stride, self.capacity);
-        let pair = self.pair(target, local.id)?;
-        if pair.used >= capacity {
-            return None;
-        }
-        for _ in 0..PORT_PROBES.min(u32::from(capacity)) {
-            let port = base + pair.cursor * stride;
-            pair.cursor = (pair.cursor + 1) % capacity;
-            if !taken(local, port) {
-                pair.used += 1;
-                return Some(port);
+        let mut probes = 0;
+        for round in 0..u32::from(capacity) {
+            let probes_before = probes;
+            for local in in_turn.clone() {
+                let Some(pair) = self
+                    .pair(target, local.id)
+                    .filter(|pair| pair.used < capacity)
+                else {
+                    continue;
+                };
+                if probes == PORT_PROBES {
+                    return None;
+                }
+                probes += 1;
+                let port = base + pair.cursor * stride;
+                let free = !taken(local, port);
+                pair.pass(capacity, !free && leaps(round, capacity));
+                if free {
+                    pair.used += 1;
+                    return Some((local, port));
+                }
+            }
+            if probes == probes_before {
+                return None;
             }
         }
         None
@@ -126,11 +145,6 @@ impl PortPool {
         self.pairs
             .get(self.place(target, local))
             .map_or(0, |pair| pair.used)
-    }
-
-    /// Ports of each pair.
-    pub(crate) fn capacity(&self) -> u16 {
-        self.capacity
     }
 
     /// Ports out, over all pairs.

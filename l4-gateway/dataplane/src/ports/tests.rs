@@ -1,4 +1,4 @@
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::net::Ipv4Addr;
 
@@ -45,7 +45,7 @@ fn workers_split_any_range_completely() {
             for index in 0..workers {
                 let mut pool = pool(index, workers, &limits);
                 let taken = RefCell::new(HashSet::new());
-                for _ in 0..pool.capacity() {
+                for _ in 0..pool.capacity {
                     let is_taken = |_: &LocalIp, port| taken.borrow().contains(&port);
                     let (_, port) = pool
                         .claim(TARGET, [local(0)].iter(), is_taken)
@@ -113,6 +113,75 @@ fn a_port_taken_otherwise_is_passed_over() {
     }
     assert_eq!(pool.claim(TARGET, [local(0)].iter(), |_, _| true), None);
     assert_eq!(pool.total_used(), 0);
+}
+
+/// Ports are given out in turn, so those of long connections are neighbours: a search must get past them, not refuse one client
+/// after the other until the cursor has crawled by.
+#[test]
+fn a_long_run_of_taken_ports_refuses_nobody() {
+    for (taken_from, taken_to) in [(1024, 33_000), (20_000, 60_000), (1024, 60_000)] {
+        for start in 0..200 {
+            let mut pool = pool(0, 1, &limits(1024, u16::MAX));
+            if let Some(pair) = pool.pair(TARGET, LocalIpId(0)) {
+                pair.cursor = start * 300;
+            }
+            let in_run = |_: &LocalIp, port| (taken_from..=taken_to).contains(&port);
+            let locals = [local(0)];
+            let claimed = pool.claim(TARGET, locals.iter(), in_run);
+            assert!(
+                claimed.is_some(),
+                "{taken_from} to {taken_to}, the cursor at {}",
+                start * 300
+            );
+        }
+    }
+}
+
+#[test]
+fn ports_rest_in_turn_while_few_are_taken() {
+    let mut pool = pool(0, 1, &limits(1024, u16::MAX));
+    let locals = [local(0)];
+    let claimed: Vec<u16> = (0..1000)
+        .filter_map(|_| pool.claim(TARGET, locals.iter(), |_, port| port % 4 == 0))
+        .map(|(_, port)| port)
+        .collect();
+    assert_eq!(claimed.len(), 1000);
+    for pair in claimed.windows(2) {
+        let ahead = pair[1].wrapping_sub(pair[0]);
+        assert!((1..=2).contains(&ahead) || pair[1] < 1028, "{pair:?}");
+    }
+}
+
+#[test]
+fn one_claim_tries_a_bounded_number_of_ports_over_all_local_ips() {
+    let limits = Limits {
+        local_ips: 256,
+        ..limits(1024, u16::MAX)
+    };
+    for count in [1, 2, 16, 256] {
+        let mut pool = pool(0, 1, &limits);
+        let locals: Vec<LocalIp> = (0..count)
+            .map(|id| LocalIp {
+                id: LocalIpId(id as u8),
+                ..local(0)
+            })
+            .collect();
+        let tried = Cell::new(0);
+        let all = |_: &LocalIp, _| {
+            tried.set(tried.get() + 1);
+            true
+        };
+        assert_eq!(pool.claim(TARGET, locals.iter(), all), None);
+        assert_eq!(tried.get(), PORT_PROBES, "{count} LocalIPs");
+        // A LocalIP whose ports are all out costs nothing, and one that is free is found at once.
+        for id in 1..count {
+            if let Some(pair) = pool.pair(TARGET, LocalIpId(id as u8)) {
+                pair.used = u16::MAX;
+            }
+        }
+        let claimed = pool.claim(TARGET, locals.iter(), |_, _| false);
+        assert_eq!(claimed.map(|(local, _)| local.id), Some(LocalIpId(0)));
+    }
 }
 
 #[test]
