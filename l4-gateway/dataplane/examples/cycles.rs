@@ -155,7 +155,7 @@ impl Bench {
                 bench.send(0, &mut frames);
             }
         }
-        assert_eq!(bench.worker.flow_count(), flows);
+        assert_eq!(bench.worker.flows(bench.now).count(), flows as usize);
         bench
     }
 

@@ -312,31 +312,6 @@ impl Worker {
             .map(move |(_, flow)| FlowView::new(flow, now))
     }
 
-    /// Flows in the table.
-    #[must_use]
-    pub fn flow_count(&self) -> u32 {
-        self.flows.len()
-    }
-
-    /// Local ports this worker could still give to new flows towards a target, over all LocalIPs it is reached by.
-    #[must_use]
-    pub fn free_ports(&self, tables: &Tables, target: TargetId) -> u32 {
-        let Some(egress) = tables.target(target).map(|target| target.port) else {
-            return 0;
-        };
-        let free = |used: u16| u32::from(self.ports.capacity().saturating_sub(used));
-        tables
-            .local_ips_on(egress)
-            .map(|local| free(self.ports.used(target, local.id)))
-            .sum()
-    }
-
-    /// Bytes of the tables that grow with [`Limits::flows`].
-    #[must_use]
-    pub fn flow_memory(&self) -> usize {
-        self.flows.bytes()
-    }
-
     /// Panics if the parts of the worker contradict each other. For tests: it walks everything.
     #[doc(hidden)]
     pub fn check_invariants(&self) {

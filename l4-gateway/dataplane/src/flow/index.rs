@@ -138,6 +138,7 @@ impl Index {
     }
 
     /// Bytes of memory.
+    #[cfg(test)]
     pub(crate) fn bytes(&self) -> usize {
         size_of_val(&*self.buckets)
     }

@@ -167,6 +167,7 @@ impl FlowTable {
     }
 
     /// Bytes of memory, entries and index.
+    #[cfg(test)]
     pub(crate) fn bytes(&self) -> usize {
         size_of_val(&*self.entries) + self.index.bytes()
     }

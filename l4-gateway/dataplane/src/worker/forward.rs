@@ -39,7 +39,10 @@ impl Worker {
             self.follow_tcp(frame.bytes(), staged, number, side);
         }
         let flow = self.flows.get_mut(number);
-        let deadline = context.now.tick() + context.tables.timeout(flow.service, flow.progress.timed_as());
+        let deadline = context.now.tick()
+            + context
+                .tables
+                .timeout(flow.service, flow.progress.timed_as());
         if flow.deadline != deadline {
             flow.deadline = deadline;
         }

@@ -188,7 +188,7 @@ fn timestamps_are_taken_out_of_a_syn_and_the_initial_sequence_is_ours() {
     assert_eq!((port, sent), (INSIDE, to_target(&expected, 21)));
     // A repeated SYN is the same, byte for byte.
     assert_eq!(rig.outside(&syn), (INSIDE, to_target(&expected, 21)));
-    assert_eq!(rig.worker.flow_count(), 1);
+    assert_eq!(rig.flow_count(), 1);
 }
 
 #[test]
@@ -287,7 +287,7 @@ fn udp_is_rewritten_at_both_ends() {
             "{description}: out"
         );
     }
-    assert_eq!(rig.worker.flow_count(), 1);
+    assert_eq!(rig.flow_count(), 1);
     let counts = rig.service_counts(53, Protocol::Udp);
     assert_eq!(
         (counts.packets_in, counts.packets_out, counts.flows_created),
@@ -444,7 +444,7 @@ fn a_burst_is_worked_on_in_order_and_a_flow_made_in_it_serves_the_rest() {
             _ => assert_eq!(*verdict, Verdict::Transmit(INSIDE), "frame {at}"),
         }
     }
-    assert_eq!(rig.worker.flow_count(), 1);
+    assert_eq!(rig.flow_count(), 1);
     assert!(
         frames
             .iter()

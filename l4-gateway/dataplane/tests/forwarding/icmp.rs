@@ -113,7 +113,7 @@ fn errors_about_packets_to_a_target_reach_the_client() {
     }
     assert_eq!(rig.worker_counts().icmp_forwarded, 60);
     assert_eq!(rig.service_counts(80, Protocol::Tcp).icmp_forwarded, 60);
-    assert_eq!(rig.worker.flow_count(), 1);
+    assert_eq!(rig.flow_count(), 1);
 }
 
 #[test]

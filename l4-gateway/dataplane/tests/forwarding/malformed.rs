@@ -358,7 +358,7 @@ fn each_malformed_frame_is_dropped_for_its_own_reason() {
         let before = rig.worker_counts();
         assert_eq!(rig.dropped(OUTSIDE, input), expected, "{description}");
         assert!(rig.out.is_empty(), "{description}: nothing is sent");
-        assert_eq!(rig.worker.flow_count(), 0, "{description}");
+        assert_eq!(rig.flow_count(), 0, "{description}");
         let after = rig.worker_counts();
         assert_eq!(
             (after.dropped, after.frames_in),
@@ -392,7 +392,7 @@ fn malformed_frames_in_a_burst_leave_the_others_alone() {
             "{description}"
         );
     }
-    assert_eq!(rig.worker.flow_count(), 1);
+    assert_eq!(rig.flow_count(), 1);
 }
 
 #[test]

@@ -335,6 +335,11 @@ impl Rig {
         self.counters.worker(0)
     }
 
+    /// Flows in the table.
+    pub fn flow_count(&self) -> usize {
+        self.worker.flows(self.now).count()
+    }
+
     pub fn emitted(&self) -> Vec<(PortIndex, Vec<u8>)> {
         self.out
             .frames()

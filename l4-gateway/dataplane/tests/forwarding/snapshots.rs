@@ -52,7 +52,7 @@ fn flows_outlive_their_service() {
     let (port, answer) = rig.outside(&frame::tcp(client(11, 4000), vip(80), SYN));
     assert_eq!((port, answer[47]), (OUTSIDE, frame::RST | ACK));
     rig.pass(900 + 18);
-    assert_eq!(rig.worker.flow_count(), 0);
+    assert_eq!(rig.flow_count(), 0);
 }
 
 #[test]

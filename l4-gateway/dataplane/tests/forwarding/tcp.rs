@@ -164,7 +164,7 @@ fn each_state_has_its_timeout_and_a_packet_renews_it() {
             segment(&mut rig, &opened, from, flags);
         }
         rig.pass(timeout - 1);
-        assert_eq!(rig.worker.flow_count(), 1, "{description}: kept");
+        assert_eq!(rig.flow_count(), 1, "{description}: kept");
         let flow = rig.worker.flows(rig.now).next().unwrap();
         assert!(
             flow.expires_in <= Duration::from_millis(1100),
@@ -173,9 +173,9 @@ fn each_state_has_its_timeout_and_a_packet_renews_it() {
         );
         segment(&mut rig, &opened, renewed_by, ACK);
         rig.pass(timeout - 1);
-        assert_eq!(rig.worker.flow_count(), 1, "{description}: renewed");
+        assert_eq!(rig.flow_count(), 1, "{description}: renewed");
         rig.pass(1 + LATE);
-        assert_eq!(rig.worker.flow_count(), 0, "{description}: gone");
+        assert_eq!(rig.flow_count(), 0, "{description}: gone");
         assert_eq!(rig.service_counts(80, Protocol::Tcp).flows_active, 0);
         assert_eq!(rig.target_counts(80, Protocol::Tcp, 21).flows_active, 0);
         assert_eq!(rig.worker_counts().flows_expired, 1);
@@ -191,12 +191,12 @@ fn timeouts_are_the_services_own() {
     rig.establish(client(10, 40_000), 1000);
     rig.outside(&frame::udp(client(10, 5353), vip(53), b"query"));
     rig.pass(1);
-    assert_eq!(rig.worker.flow_count(), 2);
+    assert_eq!(rig.flow_count(), 2);
     rig.pass(2);
-    assert_eq!(rig.worker.flow_count(), 1, "the UDP flow has expired");
+    assert_eq!(rig.flow_count(), 1, "the UDP flow has expired");
     // The TCP flow began half open, with 15 s: it is looked at again when those have passed.
     rig.pass(14);
-    assert_eq!(rig.worker.flow_count(), 0);
+    assert_eq!(rig.flow_count(), 0);
 }
 
 #[test]
@@ -275,7 +275,7 @@ fn a_reused_port_starts_above_where_the_last_connection_ended() {
         let fin = rig.from_client(&opened, FIN | ACK, seq.wrapping_add(1_000_000_000), 9002);
         end = Some(frame::tcp_word(&fin, 4).wrapping_add(1));
         rig.pass(10 + 18);
-        assert_eq!(rig.worker.flow_count(), 0);
+        assert_eq!(rig.flow_count(), 0);
     }
 }
 
@@ -308,7 +308,7 @@ fn a_flow_under_forged_resets_lives_on_while_it_has_traffic() {
         segment(&mut rig, &opened, End::Target, ACK);
         segment(&mut rig, &opened, End::Client, ACK);
     }
-    assert_eq!(rig.worker.flow_count(), 1);
+    assert_eq!(rig.flow_count(), 1);
 }
 
 /// One forged RST, then nothing but a keep-alive of the target: the idle connection is there as if nothing had been.
@@ -341,7 +341,7 @@ fn a_leap_of_the_clock_expires_what_is_due_and_no_more() {
     }
     rig.now.0 += 50_000 * SECOND;
     rig.refresh();
-    assert_eq!(rig.worker.flow_count(), 20);
+    assert_eq!(rig.flow_count(), 20);
     assert!(
         rig.worker
             .flows(rig.now)
@@ -350,7 +350,7 @@ fn a_leap_of_the_clock_expires_what_is_due_and_no_more() {
     rig.worker.check_invariants();
     rig.now.0 += 50_100 * SECOND;
     rig.refresh();
-    assert_eq!(rig.worker.flow_count(), 0);
+    assert_eq!(rig.flow_count(), 0);
     rig.worker.check_invariants();
 }
 
@@ -377,9 +377,9 @@ fn one_tick_does_bounded_work() {
     }
     rig.now.0 += 3600 * SECOND;
     let mut left = Vec::new();
-    while rig.worker.flow_count() > 0 {
+    while rig.flow_count() > 0 {
         rig.worker.tick(&rig.tables, rig.now, &mut rig.out);
-        left.push(rig.worker.flow_count());
+        left.push(rig.flow_count());
     }
     assert_eq!(
         left,
