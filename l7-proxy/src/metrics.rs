@@ -64,6 +64,10 @@ pub fn describe() {
         "Connections closed because a request head took too long"
     );
     describe_counter!(
+        "weir_l7_slow_readers_total",
+        "Responses cut because the client took nothing of them for too long"
+    );
+    describe_counter!(
         "weir_l7_tunnels_total",
         "Tunnels (upgraded connections) that ended, by how"
     );
@@ -93,6 +97,7 @@ pub(crate) struct ListenerMetrics {
     pub(crate) accepted: Counter,
     pub(crate) over_limit: Counter,
     pub(crate) slow_heads: Counter,
+    pub(crate) slow_readers: Counter,
     full: Counter,
     resumed: Counter,
     failed: Counter,
@@ -117,6 +122,7 @@ impl ListenerMetrics {
             accepted: counter!("weir_l7_connections_total", "listener" => name.clone()),
             over_limit: counter!("weir_l7_connections_over_limit_total", "listener" => name.clone()),
             slow_heads: counter!("weir_l7_slow_heads_total", "listener" => name.clone()),
+            slow_readers: ListenerMetrics::slow_readers(&name),
             full: handshake("full"),
             resumed: handshake("resumed"),
             failed: handshake("failed"),
@@ -125,6 +131,11 @@ impl ListenerMetrics {
             routes: RefCell::new(HashMap::new()),
             name,
         }
+    }
+
+    /// Responses cut because of their reader, for a listener named `name`.
+    pub(crate) fn slow_readers(name: &str) -> Counter {
+        counter!("weir_l7_slow_readers_total", "listener" => name.to_owned())
     }
 
     pub(crate) fn handshake(&self, result: Handshake) {

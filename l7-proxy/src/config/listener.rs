@@ -46,6 +46,8 @@ pub struct Listener {
     pub idle_timeout: Duration,
     /// How long a request body may pause.
     pub body_timeout: Duration,
+    /// How long a client may take nothing of a response.
+    pub send_timeout: Duration,
     /// The largest request head, in bytes.
     pub max_header_size: usize,
     /// The most header fields in a request.
@@ -75,6 +77,7 @@ impl Listener {
             header_timeout: table.within("header_timeout", TIMES, seconds(10)),
             idle_timeout: table.within("idle_timeout", TIMES, seconds(75)),
             body_timeout: table.within("body_timeout", TIMES, seconds(60)),
+            send_timeout: table.within("send_timeout", TIMES, seconds(60)),
             // At most 1 MiB, which fits every usize.
             max_header_size: table
                 .within("max_header_size", sizes, ByteSize(32 << 10))

@@ -9,7 +9,7 @@ mod host;
 mod path;
 
 pub use forwarded::{ClientFacts, Forwarding, Peer};
-pub use framing::check_lengths;
+pub use framing::{check_lengths, response_length_is_clear};
 pub use hop_by_hop::{Upgrade, strip_request, strip_response};
 pub use host::Host;
 pub(crate) use host::canonical_name;

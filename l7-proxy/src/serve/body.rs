@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::account::Account;
+use super::stall::{PIECE, Stall};
 use super::strict::Running;
 use crate::balance::InFlight;
 use crate::reason::Reason;
@@ -143,6 +144,10 @@ pub(crate) struct ResponseBody {
     /// `None` when a tunnel has it.
     account: Option<Account>,
     _running: Running,
+    /// On HTTP/2, tells whether the client takes it.
+    stall: Option<Rc<Stall>>,
+    /// What hyper gave of the backend's body and the client's stream was not given yet.
+    rest: Bytes,
 }
 
 #[derive(Debug)]
@@ -167,6 +172,8 @@ impl ResponseBody {
             source: Source::Own(text),
             account: Some(account),
             _running: running,
+            stall: Stall::current(),
+            rest: Bytes::new(),
         }
         .begun()
     }
@@ -191,6 +198,8 @@ impl ResponseBody {
             source: Source::Backend(backend),
             account: Some(account),
             _running: running,
+            stall: Stall::current(),
+            rest: Bytes::new(),
         }
         .begun()
     }
@@ -201,6 +210,8 @@ impl ResponseBody {
             source: Source::Own(None),
             account: None,
             _running: running,
+            stall: Stall::current(),
+            rest: Bytes::new(),
         }
     }
 
@@ -262,9 +273,26 @@ impl Body for ResponseBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
-        let frame = match &mut this.source {
-            Source::Own(text) => text.take().map(|text| Ok(Frame::data(text))),
-            Source::Backend(backend) => ready!(backend.poll(cx)),
+        if let Some(stall) = &this.stall {
+            stall.taken();
+        }
+        let frame = if this.rest.is_empty() {
+            match &mut this.source {
+                Source::Own(text) => text.take().map(|text| Ok(Frame::data(text))),
+                Source::Backend(backend) => ready!(backend.poll(cx)),
+            }
+        } else {
+            Some(Ok(Frame::data(std::mem::take(&mut this.rest))))
+        };
+        let frame = match (frame, &this.stall) {
+            (Some(Ok(frame)), Some(stall)) => {
+                stall.given();
+                Some(Ok(frame.map_data(|mut data| {
+                    this.rest = data.split_off(data.len().min(PIECE));
+                    data
+                })))
+            }
+            (frame, _) => frame,
         };
         let ended = this.is_end_stream();
         if let Some(account) = &mut this.account {
@@ -281,12 +309,14 @@ impl Body for ResponseBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.source {
-            Source::Own(text) => text.is_none(),
-            Source::Backend(backend) => backend.body.is_end_stream(),
-        }
+        self.rest.is_empty()
+            && match &self.source {
+                Source::Own(text) => text.is_none(),
+                Source::Backend(backend) => backend.body.is_end_stream(),
+            }
     }
 
+    /// hyper asks before the first frame, when nothing is left over.
     fn size_hint(&self) -> SizeHint {
         match &self.source {
             Source::Own(text) => SizeHint::with_exact(text.as_ref().map_or(0, Bytes::len) as u64),

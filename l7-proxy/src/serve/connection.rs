@@ -184,7 +184,7 @@ where
         stream,
         Framing::http1(),
         seen,
-        entrance.listener().header_timeout,
+        entrance.listener(),
         wire.clone(),
     );
     let serving = client.clone();
@@ -220,6 +220,9 @@ where
             "request refused: its framing is ambiguous"
         );
     }
+    if wire.slow_reader() {
+        entrance.metrics.slow_readers.increment(1);
+    }
     if wire.slow_head() {
         entrance.metrics.slow_heads.increment(1);
         account::refused(&client, Reason::HeaderTimeout);
@@ -246,13 +249,7 @@ where
     let (wire, peer) = (client.wire.clone(), client.peer.address());
     let course = client.worker.course.clone();
     let listener = entrance.listener();
-    let stream = StrictStream::new(
-        stream,
-        Framing::opaque(),
-        seen,
-        listener.header_timeout,
-        wire.clone(),
-    );
+    let stream = StrictStream::new(stream, Framing::opaque(), seen, listener, wire.clone());
     let service = service_fn(move |request| request::serve(client.clone(), request));
     let mut connection = pin!(
         entrance
@@ -282,6 +279,9 @@ where
             () = lingering(&wire), if closing.get() => break Ok(()),
         }
     };
+    if wire.slow_reader() {
+        entrance.metrics.slow_readers.increment(1);
+    }
     if let Err(error) = result {
         tracing::debug!(listener = listener.name, %peer, %error, "connection ended");
     }

@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep_until};
 use super::body::{RequestBody, Upload};
 use super::request::Context;
 use crate::balance::{Backend, InFlight, Tried, Upstream};
+use crate::normalise::response_length_is_clear;
 use crate::reason::Reason;
 use crate::retry::{Body, Decision, Failure, decide};
 use crate::route::Route;
@@ -153,12 +154,23 @@ async fn send(
     upstream: &Upstream,
 ) -> Result<Response<Incoming>, (ExchangeError, Option<Request<RequestBody>>)> {
     upload.moved.set(Instant::now());
+    lease.link.allowance.renew();
     let response = lease.link.sender.try_send_request(request);
     tokio::select! {
-        result = response => result.map_err(|mut error| match error.take_message() {
-            Some(request) => (ExchangeError::NotSent, Some(request)),
-            None => (ExchangeError::of(error.into_error()), None),
-        }),
+        result = response => match result {
+            Ok(response) if response_length_is_clear(response.headers()) => {
+                lease.link.allowance.lift();
+                Ok(response)
+            }
+            Ok(_) => Err((ExchangeError::Refused("its length is ambiguous"), None)),
+            Err(_) if lease.link.allowance.exceeded() => {
+                Err((ExchangeError::Refused("too much came before its head"), None))
+            }
+            Err(mut error) => Err(match error.take_message() {
+                Some(request) => (ExchangeError::NotSent, Some(request)),
+                None => (ExchangeError::of(error.into_error()), None),
+            }),
+        },
         () = stands_still(upload, upstream.settings.response_timeout) => Err((ExchangeError::TimedOut, None)),
     }
 }

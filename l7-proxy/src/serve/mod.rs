@@ -9,6 +9,7 @@
 //! | response filters, our own answers | `respond.rs` |
 //! | upgrade to a tunnel | `upgrade.rs` |
 //! | bodies both ways | `body.rs` |
+//! | HTTP/2 clients that take nothing | `stall.rs` |
 //! | log and count | `account.rs` |
 //!
 //! Everything here runs on one worker's thread and holds no lock.
@@ -20,6 +21,7 @@ mod forward;
 mod framing;
 mod request;
 mod respond;
+mod stall;
 mod strict;
 mod upgrade;
 mod worker;

@@ -92,6 +92,9 @@ fn closes(reason: Reason) -> bool {
             | Reason::HeaderInvalid
             | Reason::HeaderTimeout
             | Reason::HeadersTooLarge
+            // The client may have gone on as if it had been let through: what follows need not be HTTP.
+            | Reason::MethodRefused
+            | Reason::UpgradeInvalid
             | Reason::BodyTimeout
             | Reason::ClientGone
     )

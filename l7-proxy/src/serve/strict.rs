@@ -18,6 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::framing::{Framing, Leaving, Scan, Violation};
+use crate::config::Listener;
 
 /// Invalid wherever HTTP/1 may be: NUL in a head, a chunk's size or end, and trailers; LF in a chunk extension. The empty line makes the
 /// parser look at once.
@@ -39,6 +40,7 @@ pub(crate) struct Wire {
     active: AtomicUsize,
     requests: AtomicUsize,
     slow_head: AtomicBool,
+    slow_reader: AtomicBool,
 }
 
 const UNDECIDED: u8 = 0;
@@ -84,6 +86,11 @@ impl Wire {
     pub(crate) fn slow_head(&self) -> bool {
         self.slow_head.load(Ordering::Relaxed)
     }
+
+    /// True when the client took nothing of what was sent to it for too long.
+    pub(crate) fn slow_reader(&self) -> bool {
+        self.slow_reader.load(Ordering::Relaxed)
+    }
 }
 
 /// A running request of a connection.
@@ -113,6 +120,10 @@ pub(crate) struct StrictStream<S> {
     poison: Poison,
     head_timeout: Duration,
     head_timer: Option<Pin<Box<Sleep>>>,
+    send_timeout: Duration,
+    /// Runs while the client takes nothing.
+    send_timer: Option<Pin<Box<Sleep>>>,
+    tunnel: bool,
     closing: Option<Closing>,
 }
 
@@ -130,12 +141,12 @@ struct Closing {
 }
 
 impl<S> StrictStream<S> {
-    /// `seen` are bytes already read from `inner`. `head_timeout` is for a head that has begun.
+    /// `seen` are bytes already read from `inner`.
     pub(crate) fn new(
         inner: S,
         framing: Framing,
         seen: BytesMut,
-        head_timeout: Duration,
+        listener: &Listener,
         wire: Arc<Wire>,
     ) -> StrictStream<S> {
         StrictStream {
@@ -144,8 +155,11 @@ impl<S> StrictStream<S> {
             framing,
             held: seen,
             poison: Poison::None,
-            head_timeout,
+            head_timeout: listener.header_timeout,
             head_timer: None,
+            send_timeout: listener.send_timeout,
+            send_timer: None,
+            tunnel: false,
             closing: None,
         }
     }
@@ -171,6 +185,28 @@ impl<S> StrictStream<S> {
             }
         };
         buf.set_filled(from + keep);
+    }
+
+    /// Passes on the outcome of a write, unless the client has taken nothing for too long. In a tunnel one direction may rest for as
+    /// long as the other moves, and the tunnel times that itself.
+    fn sending<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        poll: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if poll.is_ready() || self.tunnel {
+            self.send_timer = None;
+            return poll;
+        }
+        let timeout = self.send_timeout;
+        ready!(
+            self.send_timer
+                .get_or_insert_with(|| Box::pin(sleep(timeout)))
+                .as_mut()
+                .poll(cx)
+        );
+        self.wire.slow_reader.store(true, Ordering::Relaxed);
+        Poll::Ready(Err(io::Error::from(io::ErrorKind::TimedOut)))
     }
 
     fn head_expired(&mut self, cx: &mut Context<'_>) -> bool {
@@ -213,7 +249,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for StrictStream<S> {
             if this.framing.undecided() {
                 this.wire.leaving_waker.register(cx.waker());
                 match this.wire.leaving.swap(UNDECIDED, Ordering::AcqRel) {
-                    TUNNEL => this.framing.decide(Leaving::Tunnel),
+                    TUNNEL => {
+                        this.tunnel = true;
+                        this.framing.decide(Leaving::Tunnel);
+                    }
                     HTTP => this.framing.decide(Leaving::Http),
                     _ => return Poll::Pending,
                 }
@@ -256,11 +295,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for StrictStream<S> {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(cx, bytes)
+        let poll = Pin::new(&mut self.inner).poll_write(cx, bytes);
+        self.sending(cx, poll)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
+        let poll = Pin::new(&mut self.inner).poll_flush(cx);
+        self.sending(cx, poll)
     }
 
     /// Closes our side, then reads on for a moment: closing a socket with unread data sends a reset, which can take the last
@@ -268,7 +309,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for StrictStream<S> {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         if this.closing.is_none() {
-            ready!(Pin::new(&mut this.inner).poll_shutdown(cx))?;
+            let poll = Pin::new(&mut this.inner).poll_shutdown(cx);
+            ready!(this.sending(cx, poll))?;
         }
         let closing = this.closing.get_or_insert_with(|| Closing {
             timer: Box::pin(tokio::time::sleep_until(Instant::now() + LINGER)),
@@ -292,7 +334,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for StrictStream<S> {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write_vectored(cx, slices)
+        let poll = Pin::new(&mut self.inner).poll_write_vectored(cx, slices);
+        self.sending(cx, poll)
     }
 
     fn is_write_vectored(&self) -> bool {

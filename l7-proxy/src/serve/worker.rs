@@ -4,12 +4,15 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
 
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::TokioTimer;
+use metrics::Counter;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
+use super::stall::watched;
 use crate::access_log::Buffer;
 use crate::balance::{Balancer, Tried};
 use crate::config::Listener;
@@ -87,7 +90,7 @@ pub(crate) struct Entrance {
     index: usize,
     pub(crate) tls: Option<Tls>,
     pub(crate) http1: http1::Builder,
-    pub(crate) http2: http2::Builder<LocalExecutor>,
+    pub(crate) http2: http2::Builder<StreamExecutor>,
     pub(crate) metrics: ListenerMetrics,
     /// Connections open on this listener, over all workers.
     pub(crate) open: Arc<AtomicUsize>,
@@ -142,8 +145,11 @@ fn http1(listener: &Listener) -> http1::Builder {
     builder
 }
 
-fn http2(listener: &Listener) -> http2::Builder<LocalExecutor> {
-    let mut builder = http2::Builder::new(LocalExecutor);
+fn http2(listener: &Listener) -> http2::Builder<StreamExecutor> {
+    let mut builder = http2::Builder::new(StreamExecutor {
+        send_timeout: listener.send_timeout,
+        slow_readers: ListenerMetrics::slow_readers(&listener.name),
+    });
     builder
         .timer(TokioTimer::new())
         .max_header_list_size(u32::try_from(listener.max_header_size).unwrap_or(u32::MAX))
@@ -156,17 +162,34 @@ fn http2(listener: &Listener) -> http2::Builder<LocalExecutor> {
     builder
 }
 
-/// Runs what hyper spawns on this worker's thread.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct LocalExecutor;
+/// Runs HTTP/2 streams, which hyper spawns, on this worker's thread, as long as their clients take their responses.
+#[derive(Clone)]
+pub(crate) struct StreamExecutor {
+    send_timeout: Duration,
+    slow_readers: Counter,
+}
 
-impl<F> hyper::rt::Executor<F> for LocalExecutor
+impl std::fmt::Debug for StreamExecutor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StreamExecutor")
+            .field("send_timeout", &self.send_timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<F> hyper::rt::Executor<F> for StreamExecutor
 where
     F: Future + 'static,
 {
-    fn execute(&self, future: F) {
+    fn execute(&self, stream: F) {
+        let StreamExecutor {
+            send_timeout,
+            slow_readers,
+        } = self.clone();
         actix_rt::spawn(async move {
-            future.await;
+            if watched(stream, send_timeout).await {
+                slow_readers.increment(1);
+            }
         });
     }
 }

@@ -38,6 +38,9 @@ pub enum ExchangeError {
     /// What came back isn't HTTP.
     #[error("invalid response: {0}")]
     Invalid(hyper::Error),
+    /// It is HTTP, but not a response to pass on.
+    #[error("invalid response: {0}")]
+    Refused(&'static str),
     /// No response head in time.
     #[error("no response in time")]
     TimedOut,
@@ -57,7 +60,7 @@ impl ExchangeError {
     pub fn reason(&self) -> Reason {
         match self {
             ExchangeError::NotSent | ExchangeError::Closed(_) => Reason::UpstreamClosed,
-            ExchangeError::Invalid(_) => Reason::UpstreamInvalid,
+            ExchangeError::Invalid(_) | ExchangeError::Refused(_) => Reason::UpstreamInvalid,
             ExchangeError::TimedOut => Reason::ResponseTimeout,
         }
     }
@@ -70,7 +73,7 @@ impl ExchangeError {
                 sent: false,
             },
             ExchangeError::Closed(_) => Failure::Closed { reused, sent: true },
-            ExchangeError::Invalid(_) => Failure::Invalid,
+            ExchangeError::Invalid(_) | ExchangeError::Refused(_) => Failure::Invalid,
             ExchangeError::TimedOut => Failure::Timeout,
         }
     }

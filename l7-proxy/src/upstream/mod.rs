@@ -3,6 +3,7 @@
 mod error;
 mod idle;
 mod pool;
+mod stream;
 
 pub use error::{ConnectError, ExchangeError};
 pub use idle::Idle;

@@ -11,6 +11,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::stream::{Allowance, BackendStream};
 use super::{ConnectError, Idle};
 use crate::balance::{Backend, Upstream};
 use crate::config::KeepAlive;
@@ -39,13 +40,22 @@ struct Kept {
     /// Keeps the key from being another backend's.
     _backend: Arc<Backend>,
     keep: KeepAlive,
-    idle: Idle<Sender>,
+    idle: Idle<Idling>,
+}
+
+/// What is kept of a connection between requests.
+#[derive(Debug)]
+struct Idling {
+    sender: Sender,
+    allowance: Allowance,
 }
 
 /// A connection that is ready for a request.
 #[derive(Debug)]
 pub(crate) struct Link {
     pub(crate) sender: Sender,
+    /// What the backend may send before its response head is complete.
+    pub(crate) allowance: Allowance,
     /// Whether it carried a request before.
     pub(crate) reused: bool,
     born: Instant,
@@ -57,11 +67,12 @@ impl Pool {
         let mut backends = self.backends.borrow_mut();
         let kept = backends.get_mut(&key(backend))?;
         let keep = kept.keep;
-        let (sender, born) = kept
-            .idle
-            .take(Instant::now(), keep, |sender| sender.is_ready())?;
+        let (Idling { sender, allowance }, born) =
+            kept.idle
+                .take(Instant::now(), keep, |idling| idling.sender.is_ready())?;
         Some(Link {
             sender,
+            allowance,
             born,
             reused: true,
         })
@@ -79,6 +90,7 @@ impl Pool {
         .await
         .map_err(|_| ConnectError::TimedOut)??;
         stream.set_nodelay(true)?;
+        let (stream, allowance) = BackendStream::new(stream);
         let (sender, connection) = Builder::new()
             .max_buf_size(BUFFER)
             .max_headers(MAX_HEADERS)
@@ -92,6 +104,7 @@ impl Pool {
         });
         Ok(Link {
             sender,
+            allowance,
             born: Instant::now(),
             reused: false,
         })
@@ -102,12 +115,12 @@ impl Pool {
         let now = Instant::now();
         self.backends.borrow_mut().retain(|_, kept| {
             kept.idle
-                .expire(now, kept.keep, |sender| !sender.is_closed());
+                .expire(now, kept.keep, |idling| !idling.sender.is_closed());
             !kept.idle.is_empty()
         });
     }
 
-    fn put(&self, backend: Arc<Backend>, keep: KeepAlive, sender: Sender, born: Instant) {
+    fn put(&self, backend: Arc<Backend>, keep: KeepAlive, idling: Idling, born: Instant) {
         let mut backends = self.backends.borrow_mut();
         let kept = backends.entry(key(&backend)).or_insert_with(|| Kept {
             _backend: backend,
@@ -118,7 +131,7 @@ impl Pool {
             kept.keep, keep,
             "one backend object has one set of settings"
         );
-        kept.idle.put(sender, born, Instant::now(), keep);
+        kept.idle.put(idling, born, Instant::now(), keep);
     }
 }
 
@@ -143,16 +156,20 @@ impl Lease {
             pool,
             backend,
             keep,
-            link: Link {
-                mut sender, born, ..
-            },
+            link:
+                Link {
+                    mut sender,
+                    allowance,
+                    born,
+                    ..
+                },
         } = self;
         if sender.is_ready() {
-            pool.put(backend, keep, sender, born);
+            pool.put(backend, keep, Idling { sender, allowance }, born);
         } else if !sender.is_closed() {
             actix_rt::spawn(async move {
                 if sender.ready().await.is_ok() {
-                    pool.put(backend, keep, sender, born);
+                    pool.put(backend, keep, Idling { sender, allowance }, born);
                 }
             });
         }

@@ -8,6 +8,8 @@
 //! | `/big/1000000` | that many bytes |
 //! | `/chunked`, `/trailers` | a chunked body, with trailers |
 //! | `/cut` | a body shorter than announced |
+//! | `/ambiguous/0` to `/ambiguous/3` | a length said in two ways, or a coding nobody asked for |
+//! | `/interim` | 102 without end |
 //! | `/garbage`, `/close`, `/hang` | no HTTP; none at all; nothing ever |
 //! | `/early` | before the request body has been read |
 //! | `/private` | with fields of the connection |
@@ -232,6 +234,21 @@ fn answer(
         "cut" => {
             out.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nshort")?;
             return Ok(false);
+        }
+        "ambiguous" => {
+            let fields = [
+                "Content-Length: 2\r\nTransfer-Encoding: chunked",
+                "Transfer-Encoding: chunked\r\nContent-Length: 200",
+                "Transfer-Encoding: gzip, chunked",
+                "Content-Length: 16, 16",
+            ];
+            write!(out, "HTTP/1.1 200 OK\r\n{}\r\n\r\n5\r\nhello\r\n0\r\n\r\n", fields[number])?;
+        }
+        "interim" => {
+            let some = "HTTP/1.1 102 Processing\r\n\r\n".repeat(500);
+            loop {
+                out.write_all(some.as_bytes())?;
+            }
         }
         "garbage" => {
             out.write_all(b"\x00\x01 this is not HTTP\r\n\r\n")?;

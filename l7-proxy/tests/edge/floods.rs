@@ -14,6 +14,7 @@ const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
 
 const END_STREAM: u8 = 1;
@@ -23,9 +24,13 @@ const END_HEADERS: u8 = 4;
 const GET: &[u8] = &[0x82, 0x86, 0x84, 0x41, 0x01, b'a'];
 
 fn start() -> (Proxy, Backend) {
+    start_with("")
+}
+
+fn start_with(listener: &str) -> (Proxy, Backend) {
     let app = Backend::start("app");
     let proxy = Proxy::start(&format!(
-        "[[listeners]]\nname = \"web\"\naddress = \"{{address}}:8080\"\nhttp2 = true\nmax_streams = 16\nidle_timeout = \"500ms\"\nheader_timeout = \"500ms\"\n\
+        "[[listeners]]\nname = \"web\"\naddress = \"{{address}}:8080\"\nhttp2 = true\nmax_streams = 16\nidle_timeout = \"500ms\"\nheader_timeout = \"500ms\"\n{listener}\n\
          [upstreams.app]\nbackends = [{{ address = \"{}\" }}]\n[[routes]]\nupstream = \"app\"\n",
         app.address
     ));
@@ -155,6 +160,44 @@ fn small_frames_for_nothing_do_not_pile_up() {
         proxy.memory()
     );
     assert_eq!(client::get(proxy.web(), "a", "/echo").status, 200);
+}
+
+#[test]
+fn streams_whose_client_gives_no_window_are_cut_and_their_siblings_go_on() {
+    let (proxy, _app) = start_with("send_timeout = \"500ms\"");
+    let mut stream = client::connect(proxy.web());
+    stream
+        .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+        .expect("preface");
+    // SETTINGS_INITIAL_WINDOW_SIZE 0: no stream may send anything.
+    stream
+        .write_all(&frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]))
+        .expect("settings");
+    for number in 0..8 {
+        stream
+            .write_all(&frame(
+                HEADERS,
+                END_HEADERS | END_STREAM,
+                number * 2 + 1,
+                GET,
+            ))
+            .expect("a request");
+    }
+    eventually("all of them are cut", || {
+        proxy.metric("weir_l7_slow_readers_total", &["web"]) == 8.0
+    });
+    assert_eq!(proxy.metric("weir_l7_backend_active", &[]), 0.0);
+    // One with a window is served on the same connection.
+    let mut sibling = frame(HEADERS, END_HEADERS | END_STREAM, 17, GET);
+    sibling.extend(frame(WINDOW_UPDATE, 0, 17, &60_000_u32.to_be_bytes()));
+    stream.write_all(&sibling).expect("a request");
+    let seen = kinds(&mut stream);
+    assert_eq!(
+        seen.iter().filter(|kind| **kind == RST_STREAM).count(),
+        8,
+        "{seen:?}"
+    );
+    assert!(seen.contains(&DATA), "{seen:?}");
 }
 
 #[test]

@@ -152,6 +152,31 @@ fn a_slow_reader_does_not_make_the_proxy_hold_a_whole_body() {
 }
 
 #[test]
+fn a_client_that_takes_nothing_of_its_response_is_cut() {
+    let (proxy, _app) = start("send_timeout = \"500ms\"");
+    let mut reader = Connection::open(proxy.web());
+    reader.send("GET /big/200000000 HTTP/1.1\r\nHost: a\r\n\r\n");
+    // One that is only slow is not cut, however long it takes.
+    let mut slow = Connection::open(proxy.web());
+    slow.send("GET /big/200000000 HTTP/1.1\r\nHost: a\r\n\r\n");
+    let mut part = vec![0; 4 << 20];
+    for _ in 0..8 {
+        slow.0.read_exact(&mut part).expect("more of the body");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    assert_eq!(
+        proxy.logged(|entry| entry["target"] == "/big/200000000")["reason"],
+        "client_gone"
+    );
+    assert_eq!(proxy.metric("weir_l7_slow_readers_total", &["web"]), 1.0);
+    slow.0.read_exact(&mut part).expect("more of the body");
+    drop(slow);
+    eventually("the backend is free of both", || {
+        proxy.metric("weir_l7_backend_active", &[]) == 0.0
+    });
+}
+
+#[test]
 fn an_upload_flows_while_the_backend_reads_and_is_not_collected() {
     let (proxy, app) = start("");
     let before = proxy.memory();

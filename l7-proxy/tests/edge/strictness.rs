@@ -257,8 +257,12 @@ fn connect_is_refused() {
     let (proxy, app) = start();
     let answer = client::raw(
         proxy.web(),
-        b"CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n\x16\x03\x01",
+        b"CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n",
     );
-    assert!(answer.starts_with("HTTP/1.1 405"), "{answer}");
+    // A client that did not wait for the answer sends its tunnel's bytes, which may have been written by somebody else.
+    assert!(
+        answer.starts_with("HTTP/1.1 405") && answer.matches("HTTP/1.1").count() == 1,
+        "{answer}"
+    );
     assert_eq!(app.requests(), 0);
 }

@@ -48,6 +48,35 @@ fn what_goes_wrong_has_a_status_and_a_reason() {
 }
 
 #[test]
+fn a_response_whose_length_is_ambiguous_is_502() {
+    let app = Backend::start("app");
+    let proxy = start(&one(&app));
+    for number in 0..4 {
+        let path = format!("/ambiguous/{number}");
+        assert_eq!(client::get(proxy.web(), "a", &path).status, 502, "{path}");
+        let entry = proxy.logged(|entry| entry["target"] == path.as_str());
+        assert_eq!(entry["reason"], "upstream_invalid", "{path}");
+    }
+    // What was left on those connections met no other request.
+    assert_eq!(client::get(proxy.web(), "a", "/echo").status, 200);
+}
+
+#[test]
+fn interim_responses_without_end_are_502_long_before_the_response_timeout() {
+    let app = Backend::start("app");
+    let proxy = start(&one(&app));
+    let began = Instant::now();
+    assert_eq!(client::get(proxy.web(), "a", "/interim").status, 502);
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    assert_eq!(
+        proxy.logged(|entry| entry["target"] == "/interim")["reason"],
+        "upstream_invalid"
+    );
+    assert_eq!(client::get(proxy.web(), "a", "/big/3000000").status, 200);
+}
+
+#[test]
 fn a_backend_that_refuses_connections_is_502() {
     let proxy = start(&format!(
         "backends = [{{ address = \"{}\" }}]",
