@@ -139,7 +139,7 @@ fn small_frames_for_nothing_do_not_pile_up() {
     let before = proxy.memory();
     let mut stream = open(&proxy);
     stream
-        .set_write_timeout(Some(std::time::Duration::from_secs(2)))
+        .set_write_timeout(Some(Duration::from_secs(2)))
         .expect("timeout");
     // Pings whose answers are never read; empty DATA on no stream.
     for _ in 0..200 {
@@ -207,7 +207,7 @@ fn an_idle_http2_connection_is_told_and_closed() {
     let mut silent = open(&proxy);
     assert!(kinds(&mut silent).contains(&GOAWAY));
     let took = began.elapsed();
-    assert!(took < std::time::Duration::from_secs(4), "{took:?}");
+    assert!(took < Duration::from_secs(4), "{took:?}");
 
     // One that asked something is idle only after that.
     let mut asking = open(&proxy);
