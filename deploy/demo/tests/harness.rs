@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
-use demo::k6::{Load, Recorded};
+use demo::k6::{Load, Recorded, repository};
 use demo::lab::Lab;
 use demo::process::{Processes, Program};
 use demo::verdict::{Event, Promise, judge};
@@ -90,9 +90,10 @@ fn killed_for(lab: &Lab, processes: &mut Processes, dead: Duration) -> Result<(R
 
 #[test]
 fn traffic_through_the_namespaces_is_counted_and_an_outage_is_seen() -> Result<()> {
-    let directory = tempfile::tempdir()?;
-    let lab = Lab::new("weirharness", directory.path())?;
+    let lab = Lab::new("weirharness", &repository().join("target/harness"))?;
+    let _lock = lab.lock()?;
     let _down = Down(lab.clone());
+    Processes::load(&lab)?.end_all()?;
     // Twice: the second build removes what the first left, as after a crash.
     namespace::build(&lab)?;
     namespace::build(&lab)?;

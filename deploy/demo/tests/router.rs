@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
+use demo::k6::repository;
 use demo::lab::Lab;
 use demo::process::{Processes, Program};
 use demo::topology::{L4_AS, ROUTER_AS, VIP};
@@ -71,9 +72,10 @@ fn hops(lab: &Lab, wanted: &[&str], within: Duration) -> Result<Duration> {
 
 #[test]
 fn the_router_spreads_over_both_announcers_and_drops_a_dead_one_at_once() -> Result<()> {
-    let directory = tempfile::tempdir()?;
-    let lab = Lab::new("weirrouter", directory.path())?;
+    let lab = Lab::new("weirrouter", &repository().join("target/router"))?;
+    let _lock = lab.lock()?;
     let _down = Down(lab.clone());
+    Processes::load(&lab)?.end_all()?;
     namespace::build(&lab)?;
     let mut processes = Processes::load(&lab)?;
     let systems = [

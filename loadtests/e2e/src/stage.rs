@@ -1,5 +1,6 @@
 //! The one chain all tests run on, whole again before each of them.
 
+use std::fs::File;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -14,6 +15,8 @@ use demo::lab::Lab;
 pub struct Stage {
     chain: Mutex<Chain>,
     lab: Lab,
+    /// Held as long as the chain is up: a second run must not tear it down.
+    _lock: File,
 }
 
 impl Stage {
@@ -21,12 +24,14 @@ impl Stage {
     /// beside this test.
     pub fn up() -> Result<Stage> {
         let lab = Lab::new("weirtest", &repository().join("target/e2e"))?;
+        let _lock = lab.lock()?;
         let chain = Chain::up(&lab, &chain::sibling_binaries()?, &|line| {
             println!("chain: {line}")
         })?;
         Ok(Stage {
             chain: Mutex::new(chain),
             lab,
+            _lock,
         })
     }
 
