@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 
-use shared::bus::is_name;
 use shared::config::Table;
 use shared::config::sections::{AdminSection, BusSection, LogSection, NodeSection, Transport};
 
@@ -86,13 +85,7 @@ fn services(root: &mut Table<'_>, bus: &BusSection) -> Option<Vec<ObservedServic
 }
 
 fn service(name: String, table: &mut Table<'_>, bus: &BusSection) -> Option<ObservedService> {
-    if !is_name(&name) {
-        table.mistake(
-            "",
-            format!("{name:?} can't be a service's name"),
-            "1 to 64 letters, digits, dots, dashes or underscores",
-        );
-    }
+    table.allows_name("", &name, "a service");
     let targets: Vec<SocketAddr> = table.or("targets", Vec::new());
     for (index, target) in targets.iter().enumerate() {
         if targets[..index].contains(target) {

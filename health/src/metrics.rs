@@ -25,7 +25,7 @@ pub(crate) fn changed(check: &Check, first: bool) {
     }
 }
 
-/// Probes that run now, and how long the next one has been due.
+/// Probes that run now, and how long the next one has been due. Gauges of the process: each tier has one checker.
 pub(crate) fn running(probes: usize, overdue: Duration) {
     metrics::gauge!("weir_health_probes_running").set(probes as f64);
     metrics::gauge!("weir_health_overdue_seconds").set(overdue.as_secs_f64());

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde::Serialize;
-use shared::bus::{Change, Expiry, Key, Record, TargetRecord};
+use shared::bus::{Change, Expiry, Key, MAX_REGISTERED, Record, TargetRecord};
 
 use crate::check::{Check, CheckId, State};
 use crate::checks::Transition;
@@ -17,8 +17,8 @@ use crate::config::ObservedService;
 pub struct Observation {
     node: String,
     services: Vec<ObservedService>,
-    /// Targets that offer themselves, by service.
-    offered: BTreeSet<(String, SocketAddr)>,
+    /// Targets that offer themselves, by service: [`MAX_REGISTERED`] each at most.
+    offered: BTreeMap<String, BTreeSet<SocketAddr>>,
     /// Counts down how long an offer is good for without being repeated.
     expiry: Expiry,
     targets: BTreeMap<CheckId, Seen>,
@@ -48,6 +48,8 @@ pub struct Consequences {
     pub checks_changed: bool,
     /// Records of this node that are no longer true.
     pub delete: Vec<Key>,
+    /// An offer that is not followed, its service having enough of them.
+    pub left_out: Option<Key>,
 }
 
 impl Observation {
@@ -56,7 +58,7 @@ impl Observation {
         let mut observation = Observation {
             node: node.to_owned(),
             services,
-            offered: BTreeSet::new(),
+            offered: BTreeMap::new(),
             expiry: Expiry::new(),
             targets: BTreeMap::new(),
         };
@@ -149,9 +151,14 @@ impl Observation {
                 let follows = |service: &ObservedService| {
                     service.from_registrations && service.name == offer.service
                 };
-                if self.services.iter().any(follows) {
-                    consequences.checks_changed |=
-                        self.offered.insert((offer.service.clone(), offer.addr));
+                if !self.services.iter().any(follows) {
+                    return;
+                }
+                let offered = self.offered.entry(offer.service.clone()).or_default();
+                if offered.len() < MAX_REGISTERED {
+                    consequences.checks_changed |= offered.insert(offer.addr);
+                } else if !offered.contains(&offer.addr) {
+                    consequences.left_out = Some(record.key());
                 }
             }
             // Left over from an earlier life of this node, when it had other targets.
@@ -167,7 +174,10 @@ impl Observation {
     /// Whether there was such an offer.
     fn withdrawn(&mut self, key: &Key) -> bool {
         match key {
-            Key::Registration { service, addr } => self.offered.remove(&(service.clone(), *addr)),
+            Key::Registration { service, addr } => self
+                .offered
+                .get_mut(service)
+                .is_some_and(|offered| offered.remove(addr)),
             Key::Target { .. } | Key::Node { .. } | Key::Vip { .. } | Key::Drain { .. } => false,
         }
     }
@@ -211,12 +221,8 @@ impl Observation {
     fn wanted(&self) -> BTreeMap<CheckId, (&ObservedService, SocketAddr)> {
         let mut wanted = BTreeMap::new();
         for service in &self.services {
-            let offered = self
-                .offered
-                .iter()
-                .filter(|(name, _)| *name == service.name)
-                .map(|(_, addr)| *addr);
-            for addr in service.targets.iter().copied().chain(offered) {
+            let offered = self.offered.get(&service.name).into_iter().flatten();
+            for &addr in service.targets.iter().chain(offered) {
                 wanted.insert(id(&service.name, addr), (service, addr));
             }
         }
@@ -345,7 +351,8 @@ mod tests {
             consequences,
             Consequences {
                 checks_changed: true,
-                delete: vec![target("web", OFFERED, "").key()]
+                delete: vec![target("web", OFFERED, "").key()],
+                left_out: None,
             }
         );
         assert_eq!(ids(&observation), ["fixed/10.0.0.1:80", "web/10.0.0.1:80"]);
@@ -375,6 +382,30 @@ mod tests {
         assert!(!observation.on_time(at(1001), 0).checks_changed);
         assert!(observation.on_time(at(1004), 0).checks_changed);
         assert_eq!(ids(&observation).len(), 2);
+    }
+
+    #[test]
+    fn a_member_gone_mad_is_not_probed_without_end() {
+        let mut observation = observation();
+        let put = |observation: &mut Observation, port: usize| {
+            let offer = offer("web", &format!("10.0.0.3:{port}"), 0);
+            let key = offer.key();
+            let consequences = observation.on_bus(&Change::Put(offer), Duration::ZERO, 0);
+            (key, consequences)
+        };
+        for port in 1..=2000 {
+            let (key, consequences) = put(&mut observation, port);
+            let follows = port <= MAX_REGISTERED;
+            assert_eq!(consequences.checks_changed, follows);
+            assert_eq!(consequences.left_out, (!follows).then_some(key));
+        }
+        assert_eq!(observation.checks().len(), 2 + MAX_REGISTERED);
+
+        let (known, consequences) = put(&mut observation, 1);
+        assert_eq!(consequences, Consequences::default(), "it is one of them");
+        observation.on_bus(&Change::Deleted(known), Duration::ZERO, 0);
+        let (_, consequences) = put(&mut observation, 2000);
+        assert!(consequences.checks_changed, "there is room now");
     }
 
     #[test]

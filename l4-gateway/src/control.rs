@@ -10,7 +10,8 @@ use std::time::Duration;
 use dataplane::{Counters, Ids, MacAddr, ServiceId, Tables, TablesError};
 use health::{Check, CheckId, Transition};
 use shared::bus::{
-    Change, Expiry, Key, NodeRecord, Record, RegistrationRecord, ServiceState, TargetRecord, Tier,
+    Change, Expiry, Key, MAX_REGISTERED, NodeRecord, Record, RegistrationRecord, ServiceState,
+    TargetRecord, Tier,
 };
 
 use crate::config::{Config, PortConfig, ServiceSettings, reachable};
@@ -21,9 +22,6 @@ pub use targets::{Offer, Target, Verdict};
 
 /// How long others trust this node's record after the last put, in their connected time.
 const NODE_TTL: Duration = Duration::from_secs(3);
-
-/// Targets by registration that one service takes. More are left out: a member gone mad must not fill the tables.
-pub(crate) const MOST_REGISTERED: usize = 1024;
 
 /// What is to be done after something was learned.
 #[derive(Debug)]
@@ -335,11 +333,10 @@ impl Control {
             return Err("IPv6 is not forwarded".into());
         };
         reachable(*address.ip(), &self.ports).map_err(|(why, _)| why)?;
-        if service.targets.registered() >= MOST_REGISTERED
-            && service.targets.get(&address).is_none()
+        if service.targets.registered() >= MAX_REGISTERED && service.targets.get(&address).is_none()
         {
             return Err(format!(
-                "the service has {MOST_REGISTERED} registered targets already"
+                "the service has {MAX_REGISTERED} registered targets already"
             ));
         }
         let weight = record.weight.min(u32::from(crate::config::MOST_WEIGHT)) as u16;

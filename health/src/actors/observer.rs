@@ -4,7 +4,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message};
-use shared::bus::{Bus, Change, Key, NodeRecord, Prefix, Tier, WatchId, unix_ms};
+use shared::bus::{
+    Bus, Change, Key, MAX_REGISTERED, NodeRecord, Prefix, Record, Tier, WatchId, unix_ms,
+};
 use shared::telemetry::monotonic;
 
 use super::checker::{Checker, SetChecks};
@@ -58,12 +60,29 @@ impl Observer {
 
     fn follow(&self, consequences: Consequences) {
         for key in &consequences.delete {
-            self.bus.delete(key);
+            self.take_back(key);
+        }
+        if let Some(key) = &consequences.left_out {
+            shared::log_at_most_every!(
+                Duration::from_secs(10),
+                tracing::Level::WARN,
+                %key,
+                "a registration is not followed: its service has {MAX_REGISTERED} already"
+            );
         }
         if consequences.checks_changed
             && let Some(checker) = &self.checker
         {
             checker.do_send(SetChecks(self.view.look().checks()));
+        }
+    }
+
+    /// Deletes the record of a target if this node wrote it: the key is the target's, and others who look at it may have spoken since.
+    fn take_back(&self, key: &Key) {
+        if let Some(Record::Target(target)) = self.bus.get(key)
+            && target.seen_by == self.node
+        {
+            self.bus.delete(key);
         }
     }
 
@@ -113,6 +132,10 @@ impl Handler<Change> for Observer {
     type Result = ();
 
     fn handle(&mut self, change: Change, _: &mut Context<Observer>) {
+        // Nothing follows from these, and the heartbeats of a fleet are most of what the bus carries.
+        if let Change::Put(Record::Node(_) | Record::Vip(_) | Record::Drain(_)) = change {
+            return;
+        }
         let consequences = self.view.look().on_bus(&change, monotonic(), unix_ms());
         self.follow(consequences);
     }
@@ -135,12 +158,76 @@ impl Handler<TakeBack> for Observer {
             self.bus.unwatch(watch);
         }
         for key in self.view.look().keys() {
-            self.bus.delete(&key);
+            self.take_back(&key);
         }
         self.bus.delete(&Key::Node {
             tier: Tier::Health,
             id: self.node.clone(),
         });
         actix::ActorContext::stop(context);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+
+    use shared::bus::TargetRecord;
+
+    use super::*;
+    use crate::config::ObservedService;
+    use crate::settings::CheckSettings;
+
+    /// An address where nobody listens.
+    fn refused() -> SocketAddr {
+        TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+            .unwrap()
+            .local_addr()
+            .unwrap()
+    }
+
+    async fn said(bus: &Bus, key: &Key) -> Record {
+        for _ in 0..500 {
+            if let Some(record) = bus.get(key) {
+                return record;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("nothing said of {key}");
+    }
+
+    #[actix::test]
+    async fn an_observer_that_stops_leaves_the_word_of_others() {
+        let (mine, shared) = (refused(), refused());
+        let service = ObservedService {
+            name: "web".to_owned(),
+            targets: vec![mine, shared],
+            from_registrations: false,
+            settings: CheckSettings {
+                fall: 1,
+                ..CheckSettings::default()
+            },
+        };
+        let key = |addr| Key::Target {
+            service: "web".to_owned(),
+            addr,
+        };
+        let bus = Bus::local();
+        let view = View::new(Observation::new("observer-1", vec![service], 0));
+        let observer = Observer::new("observer-1", view, bus.clone(), 4).start();
+        let Record::Target(seen) = said(&bus, &key(shared)).await else {
+            panic!("not of a target");
+        };
+        said(&bus, &key(mine)).await;
+        assert_eq!((seen.seen_by.as_str(), seen.up), ("observer-1", false));
+
+        let others = TargetRecord {
+            seen_by: "l4-1".to_owned(),
+            ..seen
+        };
+        bus.put(others.clone());
+        observer.send(TakeBack).await.unwrap();
+        assert_eq!(bus.get(&key(mine)), None);
+        assert_eq!(bus.get(&key(shared)), Some(others.into()));
     }
 }

@@ -1,6 +1,7 @@
 //! One probe of one address: a connection, a datagram or a request, and a [`Finding`] with the reason in words.
 //!
-//! A probe never outlives its timeout and never reads more than a few kilobytes, whatever the target sends.
+//! A probe never outlives its timeout and never reads more than a bounded head and body (or one datagram), whatever the target
+//! sends.
 
 mod connect;
 mod http;
@@ -137,6 +138,9 @@ impl Attempt {
 
 /// True for errors that say something about this node and nothing about the target: it ran out of sockets, ports or memory,
 /// does not have the configured source address, or its own packet filter refused.
+///
+/// A missing route is not among them (ENETUNREACH, EHOSTUNREACH): routers on the way answer with the same, and a node without a way to its
+/// targets is right to take them for down.
 fn is_local(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),

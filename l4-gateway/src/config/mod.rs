@@ -9,10 +9,11 @@ use std::path::Path;
 
 use bgp_ctl::config::BgpSection;
 use dataplane::{Limits, MacAddr};
+use shared::bus::MAX_REGISTERED;
 use shared::config::sections::{AdminSection, BusSection, LogSection, NodeSection, Transport};
 use shared::config::{Document, Mistakes, Table};
 
-use crate::control::{Control, MOST_REGISTERED};
+use crate::control::Control;
 
 pub use ports::{Network, PortConfig, RouteConfig};
 pub use process::{DrainSection, EalSection, WorkersSection};
@@ -132,7 +133,7 @@ impl Config {
             .filter(|service| service.from_registrations)
             .count();
         // Twice, as numbers of targets that are gone come back only when their last flow has ended.
-        let targets = 2 * (targets + registering * MOST_REGISTERED) as u32;
+        let targets = 2 * (targets + registering * MAX_REGISTERED) as u32;
         let local_ips: usize = self.ports.iter().map(|port| port.local_ips.len()).sum();
         Limits {
             flows: self.workers.flows,

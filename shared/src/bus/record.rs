@@ -15,6 +15,9 @@ pub const MAX_RECORD: usize = 32 << 10;
 pub const MAX_TEXT: usize = 512;
 /// Most addresses or services in one node record.
 pub const MAX_ITEMS: usize = 256;
+/// Most targets by registration that a node follows for one service. More are left out: a member gone mad must not fill the tables of those
+/// who forward to them, or have them probed without end.
+pub const MAX_REGISTERED: usize = 1024;
 
 /// A record of the bus. Its key follows from it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
