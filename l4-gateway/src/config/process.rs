@@ -74,14 +74,8 @@ impl EalSection {
             false => None,
         };
         let file_prefix = eal.optional::<String>("file_prefix");
-        if let Some(prefix) = &file_prefix
-            && !shared::bus::is_name(prefix)
-        {
-            eal.mistake(
-                "file_prefix",
-                format!("{prefix:?} can't be one"),
-                "1 to 64 letters, digits, dots, dashes or underscores",
-            );
+        if let Some(prefix) = &file_prefix {
+            eal.allows_name("file_prefix", prefix, "a group of EAL processes");
         }
         let args = eal.or::<Vec<String>>("args", Vec::new());
         for argument in &args {

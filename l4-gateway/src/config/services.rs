@@ -112,14 +112,8 @@ fn service(
     ports_sound: bool,
 ) -> Option<ServiceSettings> {
     let name = table.required::<String>("name");
-    if let Some(name) = &name
-        && !shared::bus::is_name(name)
-    {
-        table.mistake(
-            "name",
-            format!("{name:?} can't be a service's name"),
-            "1 to 64 letters, digits, dots, dashes or underscores",
-        );
+    if let Some(name) = &name {
+        table.allows_name("name", name, "a service");
     }
     let vip = vip(table, ports);
     let protocol = match table.has("protocol") {
