@@ -49,6 +49,9 @@ pub(crate) const MAX_EMITTED_BYTES: usize = 1 << 20;
 /// The same event is reported at most this often, milliseconds.
 pub(crate) const EVENT_INTERVAL: u64 = 1000;
 
+/// [`crate::Event::Learned`] of next hops the snapshot names that are reported in a second, and of others.
+pub(crate) const LEARNED_PER_SECOND: u32 = 1000;
+
 /// [`Limits::flows`] by default: a million.
 pub const DEFAULT_FLOWS: u32 = 1 << 20;
 /// [`Limits::services`] by default.

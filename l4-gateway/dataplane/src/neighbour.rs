@@ -96,6 +96,15 @@ pub(crate) enum Waiting {
     NoRoom,
 }
 
+/// What [`Neighbours::learn`] made of an address and its MAC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lesson {
+    /// No neighbour of ours.
+    Unknown,
+    /// A neighbour; whether the snapshot names it, and whether its MAC was unknown or another.
+    Known { named: bool, news: bool },
+}
+
 impl Neighbours {
     pub(crate) fn new(limits: &Limits, secret: Secret) -> Self {
         let count = limits.neighbours.min(u16::MAX - 1);
@@ -183,7 +192,7 @@ impl Neighbours {
         }
     }
 
-    /// Takes in what an address says its MAC is. Only neighbours already known are changed; whether it is one.
+    /// Takes in what an address says its MAC is. Only neighbours already known are changed.
     pub(crate) fn learn(
         &mut self,
         now: Now,
@@ -192,11 +201,16 @@ impl Neighbours {
         mac: MacAddr,
         out: &mut Emitted,
         cells: &Cells,
-    ) -> bool {
+    ) -> Lesson {
         let Some(slot) = self.find(port, address) else {
-            return false;
+            return Lesson::Unknown;
         };
         let entry = &mut self.entries[usize::from(slot)];
+        let usable = matches!(entry.state, State::Reachable | State::Probing);
+        let lesson = Lesson::Known {
+            named: entry.named,
+            news: !usable || entry.header[..6] != mac.0,
+        };
         entry.header[..6].copy_from_slice(&mac.0);
         entry.state = State::Reachable;
         entry.requests = 0;
@@ -213,7 +227,7 @@ impl Neighbours {
             }
             emit(out, cells, port, frame);
         });
-        true
+        lesson
     }
 
     /// Runs the timers of some neighbours.

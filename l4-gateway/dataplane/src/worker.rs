@@ -22,7 +22,7 @@ use crate::emitted::{Emitted, Event};
 use crate::flow::{Due, Flow, FlowState, FlowTable, NONE, Wheel};
 use crate::frame::{Frame, Verdict};
 use crate::ids::{ServiceId, TargetId};
-use crate::limits::{EXPIRY_BUDGET, Limits, MAX_BURST, TICK_NANOSECONDS};
+use crate::limits::{EXPIRY_BUDGET, LEARNED_PER_SECOND, Limits, MAX_BURST, TICK_NANOSECONDS};
 use crate::mac::MacAddr;
 use crate::neighbour::Neighbours;
 use crate::port::{Port, PortIndex};
@@ -50,6 +50,7 @@ pub struct Worker {
     cursors: Box<[u32]>,
     icmp_errors: TokenBucket,
     reports: Reports,
+    lessons: Lessons,
     /// The snapshot seen last.
     serial: u64,
     /// A hash of the LocalIPs and MACs announced last.
@@ -64,6 +65,22 @@ struct Reports {
     ports_exhausted: Interval,
     flow_table_full: Interval,
     no_target: Interval,
+}
+
+/// How many [`Event::Learned`] may still go. Next hops that the snapshot names have an allowance of their own: other workers'
+/// traffic hangs on them, so a flood of announcements of anyone else's must not use it up.
+struct Lessons {
+    named: TokenBucket,
+    others: TokenBucket,
+}
+
+impl Lessons {
+    fn new() -> Self {
+        Self {
+            named: TokenBucket::new(LEARNED_PER_SECOND),
+            others: TokenBucket::new(LEARNED_PER_SECOND),
+        }
+    }
 }
 
 /// What a call works with.
@@ -107,6 +124,7 @@ impl Worker {
             cursors: cursors.into_boxed_slice(),
             icmp_errors: TokenBucket::new(limits.icmp_errors_per_second),
             reports: Reports::default(),
+            lessons: Lessons::new(),
             serial: 0,
             announced: 0,
             created: 0,

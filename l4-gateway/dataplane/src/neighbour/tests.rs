@@ -1,5 +1,6 @@
-use super::held::Held;
-use crate::limits::Limits;
+use super::*;
+use crate::counters::Counters;
+use crate::ids::Ids;
 
 fn held(frames: u16, per_neighbour: u16) -> Held {
     let limits = Limits {
@@ -48,4 +49,19 @@ fn without_buffers_nothing_waits() {
     let mut held = held(0, 2);
     assert!(!held.push(0, &[0], 0));
     held.check_invariants();
+}
+
+#[test]
+fn epochs_begin_anew_when_they_run_out() {
+    let limits = Limits {
+        neighbours: 4,
+        ..Limits::default()
+    };
+    let tables = Tables::builder()
+        .build(&mut Ids::new(&limits), None)
+        .expect("an empty snapshot");
+    let mut neighbours = Neighbours::new(&limits, Secret::new([1; 32]));
+    neighbours.epoch = u32::MAX;
+    neighbours.follow(&tables, Now(0), &Counters::new(1, &limits).cells(0));
+    assert_eq!(neighbours.epoch(), 0);
 }

@@ -3,7 +3,7 @@
 use super::{Context, Event, Worker};
 use crate::counters::WorkerCount;
 use crate::limits::ETHERNET_HEADER;
-use crate::neighbour::emit;
+use crate::neighbour::{Lesson, emit};
 use crate::tables::{LocalIp, Owned};
 use crate::wire::arp::{Arp, Operation};
 use crate::wire::{ethernet, put};
@@ -22,20 +22,12 @@ impl Worker {
             return Verdict::Kernel;
         }
         let ours = context.port.address == arp.target;
-        if arp.operation == Operation::Reply && ours || arp.sender == arp.target {
+        let answered = arp.operation == Operation::Request && answers(context, &arp);
+        if arp.operation == Operation::Reply && ours || arp.sender == arp.target || answered {
             self.learn_arp(context, &arp);
         }
         match arp.operation {
-            Operation::Request if answers(context, &arp) => {
-                // A known neighbour that asks tells where it is now.
-                self.neighbours.learn(
-                    context.now,
-                    context.port.index,
-                    arp.sender,
-                    arp.sender_mac,
-                    context.out,
-                    &self.cells,
-                );
+            Operation::Request if answered => {
                 let answer = Arp {
                     operation: Operation::Reply,
                     sender_mac: context.port.mac,
@@ -87,12 +79,27 @@ impl Worker {
         }
     }
 
-    /// Takes in a reply to us or a gratuitous announcement, here and (the asker may be another worker) elsewhere.
+    /// Takes in what a reply to us, an announcement or a question tells of its sender, here and in the other workers.
     fn learn_arp(&mut self, context: &mut Context<'_>, arp: &Arp) {
         let (port, address, mac) = (context.port.index, arp.sender, arp.sender_mac);
-        self.neighbours
-            .learn(context.now, port, address, mac, context.out, &self.cells);
-        if self.workers > 1 {
+        let lesson =
+            self.neighbours
+                .learn(context.now, port, address, mac, context.out, &self.cells);
+        let worth_telling = match lesson {
+            // Another worker may have asked.
+            _ if arp.operation == Operation::Reply && arp.target == context.port.address => true,
+            // It may be known to another worker, if it announces itself; hosts that only ask are many.
+            Lesson::Unknown => arp.sender == arp.target,
+            Lesson::Known { news, .. } => news,
+        };
+        if self.workers == 1 || !worth_telling {
+            return;
+        }
+        let allowance = match lesson {
+            Lesson::Known { named: true, .. } => &mut self.lessons.named,
+            Lesson::Known { .. } | Lesson::Unknown => &mut self.lessons.others,
+        };
+        if allowance.take(context.now) {
             self.report(context.out, Event::Learned { port, address, mac });
         }
     }

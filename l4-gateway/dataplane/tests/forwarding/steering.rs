@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 
-use dataplane::{Counters, Event, Limits, PortIndex, Verdict};
+use dataplane::{Counters, Event, Limits, MacAddr, PortIndex, Verdict};
 
 use super::frame::{self, ACK, SYN, mac};
 use super::rig::{
@@ -197,4 +197,100 @@ fn segments_of_no_flow_are_answered_whichever_queue_they_come_in_on() {
             (Verdict::Transmit(OUTSIDE), frame::RST)
         );
     }
+}
+
+/// A gratuitous ARP, the reply to one of our requests, or a question for our address.
+fn announcement(address: Ipv4Addr, from: MacAddr) -> Vec<u8> {
+    let nobody = (MacAddr::default(), address);
+    frame::arp(1, MacAddr::BROADCAST, (from, address), nobody)
+}
+
+fn question(address: Ipv4Addr, from: MacAddr) -> Vec<u8> {
+    let ours = (MacAddr::default(), rig::INSIDE_ADDRESS);
+    frame::arp(1, MacAddr::BROADCAST, (from, address), ours)
+}
+
+fn reply(address: Ipv4Addr, from: MacAddr) -> Vec<u8> {
+    let ours = (rig::INSIDE_MAC, rig::INSIDE_ADDRESS);
+    frame::arp(2, rig::INSIDE_MAC, (from, address), ours)
+}
+
+fn learned(rig: &mut Rig, port: PortIndex, frame: Vec<u8>) -> Vec<MacAddr> {
+    rig.out.clear();
+    rig.try_send(port, frame);
+    let mac_of = |event: Event| match event {
+        Event::Learned { mac, .. } => Some(mac),
+        _ => None,
+    };
+    rig.events().into_iter().filter_map(mac_of).collect()
+}
+
+#[test]
+fn workers_are_told_what_may_be_news_to_them() {
+    let mut node = Node::new(2, &rig::small());
+    let rig = &mut node.rigs[0];
+    let (known, unknown) = (*target(21).ip(), Ipv4Addr::new(10, 3, 0, 200));
+    let (old, new, newer) = (mac(21), mac(0x71), mac(0x72));
+    let cases = [
+        (
+            "an announcement of what is known",
+            announcement(known, old),
+            None,
+        ),
+        (
+            "an announcement of another MAC",
+            announcement(known, new),
+            Some(new),
+        ),
+        ("the same again", announcement(known, new), None),
+        ("a question from a known MAC", question(known, new), None),
+        (
+            "a question from another MAC",
+            question(known, newer),
+            Some(newer),
+        ),
+        ("an announcement after it", announcement(known, newer), None),
+        (
+            "a reply, which another worker may wait for",
+            reply(known, newer),
+            Some(newer),
+        ),
+        ("a reply of a stranger", reply(unknown, old), Some(old)),
+        (
+            "an announcement of a stranger, whom another worker may know",
+            announcement(unknown, old),
+            Some(old),
+        ),
+        ("a question of a stranger", question(unknown, old), None),
+    ];
+    for (description, frame, expected) in cases {
+        let told = learned(rig, INSIDE, frame);
+        assert_eq!(told, Vec::from_iter(expected), "{description}");
+    }
+}
+
+#[test]
+fn a_flood_of_announcements_is_told_in_part_and_hides_no_next_hop() {
+    let mut node = Node::new(2, &rig::small());
+    let rig = &mut node.rigs[0];
+    let mut told = 0;
+    for n in 0..5000u32 {
+        let stranger = Ipv4Addr::from_bits(u32::from(Ipv4Addr::new(10, 3, 64, 0)) + n);
+        told += learned(rig, INSIDE, announcement(stranger, mac(9))).len();
+    }
+    assert_eq!(told, 1000);
+    let moved = mac(0x71);
+    let known = announcement(*target(21).ip(), moved);
+    assert_eq!(learned(rig, INSIDE, known), [moved]);
+    // A tenth of a second later a tenth as many pass.
+    rig.now.0 += 100 * rig::MILLISECOND;
+    let again = (0..5000).map(|_| learned(rig, INSIDE, reply(Ipv4Addr::new(10, 3, 9, 9), mac(9))));
+    assert_eq!(again.flatten().count(), 100);
+}
+
+#[test]
+fn one_worker_tells_nobody() {
+    let mut rig = Rig::new();
+    let moved = announcement(*target(21).ip(), mac(0x71));
+    assert_eq!(learned(&mut rig, INSIDE, moved), []);
 }
