@@ -87,6 +87,8 @@ drop_reasons! {
     BadIpOptions = "bad_ip_options",
     /// The source address can't be a sender: multicast, broadcast, loopback, zero or one of ours.
     MartianSource = "martian_source",
+    /// From the address of a flow's target, but on a port where the target isn't: forged, or routed astray.
+    WrongPort = "wrong_port",
     /// An IP fragment; fragments aren't followed.
     Fragment = "fragment",
     /// The TCP header doesn't fit the packet, or its data offset is wrong.

@@ -127,6 +127,17 @@ impl Tables {
         self.owned.get(&address).copied()
     }
 
+    /// Whether packets to a LocalIP may come in on a port: on the one whose segment it is on (where ARP for it is answered), or
+    /// routes lead to it by. True of one that left the snapshot: nothing is known of it any more.
+    #[cold]
+    pub(crate) fn is_at_home(&self, address: Ipv4Addr, port: &Port) -> bool {
+        let mut local_ips = self.local_ips.iter();
+        port.covers(address)
+            || local_ips
+                .find(|local| local.address == address)
+                .is_none_or(|local| local.port == port.index)
+    }
+
     /// Asked for each packet where there are several workers. LocalIPs are few (16 by default), so that going through them costs
     /// less than a hash would.
     pub(crate) fn is_local_ip(&self, address: Ipv4Addr) -> bool {

@@ -393,7 +393,8 @@ fn a_reset_counts_until_the_side_it_was_for_goes_on_talking() {
     use crate::wire::tcp::{ACK, FIN, RST};
     use FlowState::{Closed, Established, FinClient, FinTarget};
     use Side::{Client, Target};
-    let cases: [(&str, FlowState, &[(Side, u8)], FlowState); 10] = [
+    type Case = (&'static str, FlowState, &'static [(Side, u8)], FlowState);
+    let cases: [Case; 10] = [
         (
             "the target answers the client's RST",
             Established,

@@ -86,3 +86,12 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_is_no_segment_occupies_no_sequence_numbers() {
+    assert_eq!(tcp::occupies(&[]), 0);
+    assert_eq!(tcp::occupies(&[0xff; 19]), 0);
+    let mut segment = [0; 30];
+    (segment[12], segment[13]) = (5 << 4, tcp::FIN);
+    assert_eq!(tcp::occupies(&segment), 11);
+}

@@ -8,7 +8,7 @@ use crate::limits::ETHERNET_HEADER;
 use crate::nat::{self, Rewrite};
 use crate::neighbour::{State, Waiting};
 use crate::reply;
-use crate::service::{Protocol, Timestamps};
+use crate::service::{Protocol, Target, Timestamps};
 use crate::tables::Tables;
 use crate::wire::{icmp, tcp, u32_at};
 use crate::{DropReason, Frame, Verdict};
@@ -23,6 +23,9 @@ impl Worker {
         number: u32,
         side: Side,
     ) -> Verdict {
+        if side == Side::Target && !is_on_its_port(context, self.flows.get(number)) {
+            return Verdict::Drop(DropReason::WrongPort);
+        }
         let state = self.flows.get(number).progress.state();
         let is_syn = staged.flags & (tcp::SYN | tcp::ACK) == tcp::SYN;
         if is_syn && side == Side::Client && state.is_closing() && staged.ip.ttl > 1 {
@@ -254,6 +257,19 @@ impl Worker {
             }
         }
     }
+}
+
+/// Whether a packet of a flow's target came in where those come in: on the target's port, or where the LocalIP is at home (which is
+/// the same port but for flows older than a change of routes). Whoever is beyond another port can't be the target, whatever
+/// addresses it writes.
+#[inline]
+pub(super) fn is_on_its_port(context: &Context<'_>, flow: &Flow) -> bool {
+    let on_targets_port = |target: &Target| target.port == context.port.index;
+    context
+        .tables
+        .target(flow.target_id)
+        .is_some_and(on_targets_port)
+        || context.tables.is_at_home(flow.local, context.port)
 }
 
 /// Whether the service of a flow takes the timestamp option out of its SYN.

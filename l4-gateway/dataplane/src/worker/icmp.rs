@@ -1,6 +1,7 @@
 //! ICMP: echo answered for our addresses, errors about our flows rewritten and passed on.
 
 use super::classify::{Staged, is_forwarded};
+use super::forward::is_on_its_port;
 use super::{Context, NONE, Worker};
 use crate::counters::{ServiceCount, WorkerCount};
 use crate::flow::{Flow, Side};
@@ -77,6 +78,9 @@ impl Worker {
         let Some((number, side)) = self.flows.find(hash, NONE, &key) else {
             return Verdict::Drop(DropReason::IcmpNoFlow);
         };
+        if side == Side::Target && !is_on_its_port(context, self.flows.get(number)) {
+            return Verdict::Drop(DropReason::WrongPort);
+        }
         if staged.ip.ttl <= 1 {
             // Never an error about an error (RFC 1122 3.2.2).
             return Verdict::Drop(DropReason::TtlExpired);
@@ -85,6 +89,9 @@ impl Worker {
             Ok(hop) => hop,
             Err(reason) => return Verdict::Drop(reason),
         };
+        if staged.ip.total > self.neighbours.get(hop).mtu {
+            return Verdict::Drop(DropReason::TooBig);
+        }
         let flow = *self.flows.get(number);
         rewrite(frame.bytes_mut(), staged, quote.header, &flow, side);
         self.cells.worker(WorkerCount::IcmpForwarded, 1);

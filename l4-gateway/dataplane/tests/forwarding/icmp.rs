@@ -117,6 +117,27 @@ fn errors_about_packets_to_a_target_reach_the_client() {
 }
 
 #[test]
+fn an_error_longer_than_the_next_link_takes_is_dropped() {
+    let mut ports = rig::ports();
+    ports[0].mtu = 600;
+    let mut rig =
+        Rig::from(&rig::small(), &rig::builder(&ports, &rig::services()), 0, 1).resolved();
+    let opened = rig.establish(client(10, 40_000), 1000);
+    let sent = frame::tcp(local(opened.local_port), target(21), ACK | PSH)
+        .seq(1001u32.wrapping_add(opened.shift), 9001)
+        .data(&[7; 1000])
+        .ip();
+    let error = |quoted: usize| {
+        let packet = frame::icmp(ROUTER_INSIDE, rig::LOCAL_IP, 11, 0, 0, &sent[..quoted]);
+        from_target(&packet, 21)
+    };
+    assert_eq!(rig.dropped(INSIDE, error(573)), DropReason::TooBig);
+    assert!(rig.emitted().is_empty(), "never an error about an error");
+    assert_eq!(rig.worker_counts().icmp_forwarded, 0);
+    assert_eq!(rig.transmitted(INSIDE, error(572)).0, OUTSIDE);
+}
+
+#[test]
 fn errors_about_packets_to_a_client_reach_the_target() {
     let mut rig = Rig::new();
     let opened = rig.establish(client(10, 40_000), 1000);

@@ -399,6 +399,7 @@ fn malformed_frames_in_a_burst_leave_the_others_alone() {
 fn every_reason_to_drop_a_frame_before_its_flow_is_covered_above() {
     let covered: Vec<DropReason> = cases().into_iter().map(|(_, _, reason)| reason).collect();
     let elsewhere = [
+        DropReason::WrongPort,
         DropReason::NoTarget,
         DropReason::PortExhausted,
         DropReason::FlowTableFull,
@@ -413,6 +414,24 @@ fn every_reason_to_drop_a_frame_before_its_flow_is_covered_above() {
             "no test for {reason:?}"
         );
     }
+}
+
+#[test]
+fn the_reference_names_every_reason_in_order() {
+    const PAGE: &str = include_str!("../../../../deploy/reference/l4-gateway.md");
+    let table = PAGE
+        .split_once("## Dropped frames")
+        .map_or("", |(_, rest)| rest);
+    let named: Vec<&str> = table
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split_once('`'))
+        .map(|(label, _)| label)
+        .collect();
+    let labels: Vec<&str> = DropReason::ALL
+        .iter()
+        .map(|reason| reason.label())
+        .collect();
+    assert_eq!(named, labels);
 }
 
 #[test]

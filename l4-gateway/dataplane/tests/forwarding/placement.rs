@@ -1,0 +1,181 @@
+//! On which port a packet of a flow may come in: a client's on any, a target's where the target is.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use dataplane::{DropReason, FlowState, Port, Route, ServiceConfig};
+
+use super::frame::{self, ACK, PSH, Packet, RST, SYN, mac};
+use super::rig::{
+    self, INSIDE, INSIDE_MAC, LOCAL_IP, OUTSIDE, OUTSIDE_MAC, Opened, ROUTER_MAC, Rig, client,
+    from_client, local, target, to_client, to_target, up, vip,
+};
+
+fn state(rig: &Rig) -> FlowState {
+    rig.worker.flows(rig.now).next().unwrap().state
+}
+
+/// What someone outside sends with a target's address, as its router hands it on.
+fn forged(opened: &Opened, flags: u8) -> Packet {
+    frame::tcp(target(opened.target), local(opened.local_port), flags)
+        .seq(9001, 1001u32.wrapping_add(opened.shift))
+}
+
+#[test]
+fn who_writes_a_targets_address_on_another_port_is_not_the_target() {
+    let mut rig = Rig::new();
+    let opened = rig.establish(client(10, 40_000), 1000);
+    let (_, query) = rig.outside(&frame::udp(client(10, 5353), vip(53), b"query"));
+    let quoted = frame::tcp(local(opened.local_port), target(21), ACK)
+        .seq(1001u32.wrapping_add(opened.shift), 9001)
+        .ip();
+    let cases = [
+        ("a reset", forged(&opened, RST)),
+        ("data", forged(&opened, ACK | PSH).data(b"lies")),
+        (
+            "a datagram",
+            frame::udp(target(query[33]), local(frame::port_word(&query, 0)), b"no"),
+        ),
+        (
+            "an ICMP error",
+            frame::icmp(Ipv4Addr::new(172, 16, 0, 9), LOCAL_IP, 3, 1, 0, &quoted),
+        ),
+        ("one without hops left", forged(&opened, ACK).ttl(1)),
+    ];
+    let before = rig.target_counts(80, dataplane::Protocol::Tcp, 21);
+    for (description, packet) in cases {
+        assert_eq!(
+            rig.dropped(OUTSIDE, from_client(&packet)),
+            DropReason::WrongPort,
+            "{description}"
+        );
+        assert!(rig.emitted().is_empty(), "{description}: nothing is told");
+    }
+    let after = rig.target_counts(80, dataplane::Protocol::Tcp, 21);
+    assert_eq!(before, after, "nothing is counted for the target");
+    assert_eq!(rig.worker_counts().icmp_forwarded, 0);
+    let established = |flow: &dataplane::FlowView| flow.state == FlowState::Established;
+    assert_eq!(rig.worker.flows(rig.now).filter(established).count(), 1);
+    // The target itself is heard, and of a target that is gone from the snapshot the same holds.
+    rig.from_target(&opened, ACK, 9001, 1001);
+    let mut services = rig::services();
+    services[0].targets.remove(0);
+    rig.swap(&services);
+    rig.from_target(&opened, ACK, 9001, 1001);
+    assert_eq!(
+        rig.dropped(OUTSIDE, from_client(&forged(&opened, RST))),
+        DropReason::WrongPort
+    );
+}
+
+#[test]
+fn a_client_may_come_in_on_any_port() {
+    let mut rig = Rig::new();
+    let opened = rig.establish(client(10, 40_000), 1000);
+    let (port, _) = rig.transmitted(
+        INSIDE,
+        frame::tcp(opened.client, vip(80), ACK)
+            .seq(1001, 9001)
+            .macs(mac(1), INSIDE_MAC)
+            .frame(),
+    );
+    assert_eq!(port, INSIDE);
+}
+
+/// One port, a router and the targets on its segment.
+fn single_arm() -> Rig {
+    let port = Port {
+        gateway: Some(Ipv4Addr::new(10, 3, 0, 1)),
+        ..rig::ports()[1].clone()
+    };
+    let builder = rig::builder(&[port], &rig::services());
+    Rig::from(&rig::small(), &builder, 0, 1).resolved()
+}
+
+#[test]
+fn on_a_single_arm_both_sides_come_in_on_the_one_port() {
+    let mut rig = single_arm();
+    let from_router = |packet: &Packet| packet.clone().macs(ROUTER_MAC, INSIDE_MAC).frame();
+    let to_router = |packet: &Packet| packet.clone().macs(INSIDE_MAC, ROUTER_MAC).frame();
+    let from = client(10, 40_000);
+    let (port, sent) = rig.transmitted(
+        INSIDE,
+        from_router(&frame::tcp(from, vip(80), SYN).seq(7, 0)),
+    );
+    let (local_port, seq) = (frame::port_word(&sent, 0), frame::tcp_word(&sent, 4));
+    let expected = frame::tcp(local(local_port), target(21), SYN)
+        .seq(seq, 0)
+        .ttl(63);
+    assert_eq!((port, sent), (INSIDE, to_target(&expected, 21)));
+    let answer =
+        frame::tcp(target(21), local(local_port), SYN | ACK).seq(9000, seq.wrapping_add(1));
+    let expected = frame::tcp(vip(80), from, SYN | ACK).seq(9000, 8).ttl(63);
+    assert_eq!(rig.inside(&answer, 21), (INSIDE, to_router(&expected)));
+    assert_eq!(state(&rig), FlowState::SynAnswered);
+}
+
+/// Clients among the targets, and a target that is its own client: the way leads in and out by the inner port.
+#[test]
+fn a_hairpin_comes_in_where_it_goes_out() {
+    for last in [50, 22, 21] {
+        let mut rig = Rig::new();
+        let from = SocketAddrV4::new(Ipv4Addr::new(10, 3, 0, last), 40_000);
+        let (port, sent) = rig.inside(&frame::tcp(from, vip(80), SYN).seq(7, 0), last);
+        let (local_port, seq) = (frame::port_word(&sent, 0), frame::tcp_word(&sent, 4));
+        let expected = frame::tcp(local(local_port), target(21), SYN)
+            .seq(seq, 0)
+            .ttl(63);
+        assert_eq!((port, sent), (INSIDE, to_target(&expected, 21)));
+        let answer =
+            frame::tcp(target(21), local(local_port), SYN | ACK).seq(9000, seq.wrapping_add(1));
+        let expected = frame::tcp(vip(80), from, SYN | ACK).seq(9000, 8).ttl(63);
+        if last == 50 {
+            // A client on the segment is a next hop that has to be asked for.
+            let (verdict, _) = rig.try_send(INSIDE, rig::from_target(&answer, 21));
+            assert_eq!(verdict, dataplane::Verdict::Held);
+            rig.answer_arp(INSIDE, *from.ip(), mac(last));
+            rig.out.clear();
+        }
+        assert_eq!(
+            rig.inside(&answer, 21),
+            (INSIDE, to_target(&expected, last)),
+            "client 10.3.0.{last}"
+        );
+    }
+}
+
+/// A route that moves a target to the other port, under a flow: its LocalIP stays at home on the old one.
+#[test]
+fn a_flow_survives_its_target_moving_to_another_port() {
+    let mut rig = Rig::new();
+    let opened = rig.establish(client(10, 40_000), 1000);
+    let router = Ipv4Addr::new(10, 2, 0, 2);
+    let mut services: Vec<ServiceConfig> = rig::services();
+    services[0].targets = vec![up(target(21))];
+    let mut builder = rig::builder(&rig::ports(), &services);
+    builder.local_ip(Ipv4Addr::new(10, 2, 0, 100));
+    builder.route(Route {
+        destination: *target(21).ip(),
+        prefix: 32,
+        port: OUTSIDE,
+        gateway: Some(router),
+    });
+    rig.tables = builder.build(&mut rig.ids, Some(&rig.tables)).unwrap();
+    rig.refresh();
+    rig.answer_arp(OUTSIDE, router, mac(2));
+    let (port, _) = rig.outside(&frame::tcp(opened.client, vip(80), ACK).seq(1001, 9001));
+    assert_eq!(port, OUTSIDE, "towards where the target is now");
+    let answer = forged(&opened, ACK);
+    let expected = frame::tcp(vip(80), opened.client, ACK)
+        .seq(9001, 1001)
+        .ttl(63);
+    for (port, frame) in [
+        (INSIDE, rig::from_target(&answer, 21)),
+        (OUTSIDE, answer.clone().macs(mac(2), OUTSIDE_MAC).frame()),
+    ] {
+        assert_eq!(
+            rig.transmitted(port, frame),
+            (OUTSIDE, to_client(&expected)),
+            "from {port:?}"
+        );
+    }
+}
