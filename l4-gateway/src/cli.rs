@@ -9,8 +9,6 @@ use clap::{Args, Parser, Subcommand};
 use serde_json::{Value, json};
 use shared::admin::client;
 use shared::cli::{Action, Command, Next};
-use shared::config::Document;
-use shared::config::sections::AdminSection;
 
 use crate::config::{ADMIN_PORT, Config};
 
@@ -68,7 +66,15 @@ impl Cli {
             None => Action::Run,
             Some(Own::Shared(action)) => action,
             Some(own) => {
-                return match listing(own, config, admin) {
+                let command = Command {
+                    config,
+                    admin,
+                    action: None,
+                };
+                return match command
+                    .admin_listener(ADMIN_PORT)
+                    .and_then(|admin| listing(own, admin))
+                {
                     Ok(text) => {
                         let written = std::io::stdout().write_all(text.as_bytes());
                         Next::Exit(if written.is_ok() {
@@ -93,15 +99,7 @@ impl Cli {
     }
 }
 
-fn listing(own: Own, config: Option<PathBuf>, admin: Option<SocketAddr>) -> Result<String, String> {
-    let admin = match (admin, config) {
-        (Some(admin), _) => admin,
-        (None, Some(path)) => {
-            let document = Document::load(&path).map_err(|mistakes| mistakes.to_string())?;
-            AdminSection::parse(&mut document.root(), ADMIN_PORT).listen
-        }
-        (None, None) => SocketAddr::from(([127, 0, 0, 1], ADMIN_PORT)),
-    };
+fn listing(own: Own, admin: SocketAddr) -> Result<String, String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
