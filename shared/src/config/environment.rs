@@ -11,24 +11,28 @@ use super::value::Value;
 const PREFIX: &str = "WEIR";
 const SEPARATOR: &str = "__";
 
+/// Most words in a variable's path. The deepest key there is has five; the `config` crate goes as deep as it is told, on the stack.
+const MAX_DEPTH: usize = 16;
+
 pub(super) struct Merged {
     pub(super) root: BTreeMap<String, Value>,
     /// Variable name by the path it set.
     pub(super) variables: BTreeMap<String, String>,
 }
 
-/// The `WEIR__` variables of this process. A value that is not UTF-8 arrives with replacement characters, to be refused where it is read.
+/// The `WEIR__` variables of this process. A name or value that is not UTF-8 arrives with replacement characters, to be refused where it
+/// is read.
 #[expect(
     clippy::disallowed_methods,
     reason = "the one place where configuration comes out of the environment"
 )]
 pub(super) fn of_process() -> Vec<(String, String)> {
     std::env::vars_os()
-        .filter_map(|(name, value)| {
-            Some((
-                name.into_string().ok()?,
+        .map(|(name, value)| {
+            (
+                name.to_string_lossy().into_owned(),
                 value.to_string_lossy().into_owned(),
-            ))
+            )
         })
         .filter(|(name, _)| name.starts_with("WEIR__"))
         .collect()
@@ -134,6 +138,9 @@ fn place(name: &str, lines: &HashMap<String, usize>) -> Result<String, String> {
     };
     if words.is_empty() || !words.iter().all(plain) {
         return Err("does not name a key".to_owned());
+    }
+    if words.len() > MAX_DEPTH {
+        return Err(format!("names a key {} tables deep", words.len() - 1));
     }
     let path = words.join(".");
     let mut above = String::new();

@@ -377,6 +377,20 @@ fn the_environment_overrides_the_file() {
 }
 
 #[test]
+fn variables_that_name_no_key_there_could_be_are_mistakes() {
+    let deep = format!("WEIR__{}A", "A__".repeat(20_000));
+    let printed = with_environment("", &[(&deep, "x")]).unwrap_err();
+    assert!(
+        printed.contains("names a key 20000 tables deep"),
+        "{}",
+        &printed[printed.len() - 200..]
+    );
+    // What a name that is not UTF-8 looks like when it is read.
+    let printed = with_environment("", &[("WEIR__NODE__\u{fffd}", "x")]).unwrap_err();
+    assert!(printed.contains("does not name a key"), "{printed}");
+}
+
+#[test]
 fn mistakes_from_the_environment_name_the_variable() {
     let text = "[node]\nid = \"a\"\n";
     let printed = with_environment(
