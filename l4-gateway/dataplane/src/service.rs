@@ -45,7 +45,7 @@ pub struct Timeouts {
     /// TCP, both sides have sent FIN, or an RST ended what was not established. Default 10 s: a local port is taken so long after
     /// its connection, and the target accepts the next one over it even in its TIME_WAIT, since sequence numbers rise.
     pub time_wait: Duration,
-    /// TCP, an RST passed that nobody contradicted yet. Default 30 s, in which most connections that live on show it by a
+    /// TCP, an RST passed and the two sides have not talked on since. Default 30 s, in which most connections that live on show it by a
     /// keep-alive.
     pub close: Duration,
     /// UDP. Default 60 s.

@@ -2,8 +2,8 @@
 //!
 //! Sequence numbers are not checked against the window: a segment with the right addresses and ports moves the state whoever sent
 //! it, while the ends take an RST or SYN by its exact number only (RFC 5961 3, 4). So an RST is believed until the side it was for
-//! goes on talking, which an end that was really reset doesn't. What is left to a forger who guesses the client's port: RST or FIN,
-//! then nothing said for [`crate::Timeouts::close`] or [`crate::Timeouts::fin_wait`]; or then a SYN, which starts a new flow.
+//! goes on talking, and forgotten when both do. What is left to a forger who guesses the client's port: RST or FIN, then
+//! nothing said for [`crate::Timeouts::close`] or [`crate::Timeouts::fin_wait`]; or then a SYN, which starts a new flow.
 
 use super::Side;
 use crate::wire::tcp::{ACK, FIN, RST, SYN};
@@ -57,15 +57,23 @@ impl FlowState {
     }
 }
 
-/// How far a flow is, and who has sent an RST that still counts; one byte.
+/// How far a flow is, and what became of RSTs from either side; one byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Progress(u8);
 
-/// The bits of [`Progress`] that hold the state but for resets.
-const PHASE: u8 = 0b0000_0111;
-const RESET_BY_CLIENT: u8 = 0b0000_1000;
-const RESET_BY_TARGET: u8 = 0b0001_0000;
-const RESET: u8 = RESET_BY_CLIENT | RESET_BY_TARGET;
+/// The bits of [`Progress`] that hold the state but for resets; above them are two for the last RST of each side.
+const PHASE: u8 = 0b111;
+const BY_CLIENT: u8 = 3;
+const BY_TARGET: u8 = 5;
+
+/// What became of an RST. Both ends must be heard to be sure that it was forged: the one it was for may have had segments on
+/// their way, and one that was really reset doesn't always come to answer them by another RST (firewalls).
+const NONE: u8 = 0b00;
+const BELIEVED: u8 = 0b01;
+/// Who it was for has spoken since.
+const GAINSAID: u8 = 0b10;
+/// Who is said to have sent it has spoken since: by itself no more than two segments out of order.
+const DOUBTED: u8 = 0b11;
 
 impl Progress {
     #[inline]
@@ -76,21 +84,22 @@ impl Progress {
     /// How far the flow is.
     #[inline]
     pub(crate) fn state(self) -> FlowState {
-        if self.0 & RESET == 0 {
-            self.phase()
-        } else {
+        let stands = |by| matches!(self.reset(by), BELIEVED | DOUBTED);
+        if self.0 > PHASE && (stands(BY_CLIENT) || stands(BY_TARGET)) {
             FlowState::Closed
+        } else {
+            self.phase()
         }
     }
 
-    /// The state whose timeout holds. A reset that ended nothing established leaves no connection that could turn out to be alive
-    /// after all, so its flow goes as soon as a closed one.
+    /// The state whose timeout holds: until it is sure that an RST was forged, that of a closed flow. A reset that ended nothing
+    /// established leaves no connection that could turn out to be alive, so its flow goes sooner.
     #[inline]
     pub(crate) fn timed_as(self) -> FlowState {
-        if self.state() == FlowState::Closed && self.phase() != FlowState::Established {
-            FlowState::TimeWait
-        } else {
-            self.state()
+        match self.phase() {
+            phase if self.0 <= PHASE => phase,
+            FlowState::Established => FlowState::Closed,
+            _ => FlowState::TimeWait,
         }
     }
 
@@ -98,19 +107,44 @@ impl Progress {
     #[inline]
     pub(crate) fn after(self, side: Side, flags: u8) -> Self {
         let (own, others) = match side {
-            Side::Client => (RESET_BY_CLIENT, RESET_BY_TARGET),
-            Side::Target => (RESET_BY_TARGET, RESET_BY_CLIENT),
+            Side::Client => (BY_CLIENT, BY_TARGET),
+            Side::Target => (BY_TARGET, BY_CLIENT),
         };
         if flags & RST != 0 {
-            Self(self.0 | own)
-        } else {
-            Self(step(self.phase(), side, flags) as u8 | self.0 & RESET & !others)
+            return self.with_reset(own, BELIEVED);
         }
+        let progress = Self(step(self.phase(), side, flags) as u8 | self.0 & !PHASE);
+        if progress.0 <= PHASE {
+            return progress;
+        }
+        progress
+            .with_reset(
+                own,
+                match progress.reset(own) {
+                    NONE | GAINSAID => NONE,
+                    _ => DOUBTED,
+                },
+            )
+            .with_reset(
+                others,
+                match progress.reset(others) {
+                    NONE | DOUBTED => NONE,
+                    _ => GAINSAID,
+                },
+            )
     }
 
     #[inline]
     fn phase(self) -> FlowState {
         BY_NUMBER[usize::from(self.0 & PHASE)]
+    }
+
+    fn reset(self, by: u8) -> u8 {
+        self.0 >> by & 0b11
+    }
+
+    fn with_reset(self, by: u8, reset: u8) -> Self {
+        Self(self.0 & !(0b11 << by) | reset << by)
     }
 }
 

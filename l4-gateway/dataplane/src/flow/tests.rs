@@ -389,71 +389,95 @@ fn the_whole_state_table() {
 }
 
 #[test]
-fn a_reset_counts_until_the_side_it_was_for_goes_on_talking() {
+fn a_reset_counts_until_the_side_it_was_for_talks_on_and_is_forgotten_when_both_do() {
     use crate::wire::tcp::{ACK, FIN, RST};
-    use FlowState::{Closed, Established, FinClient, FinTarget};
+    use FlowState::{Closed, Established, FinClient, FinTarget, SynReceived, TimeWait};
     use Side::{Client, Target};
-    type Case = (&'static str, FlowState, &'static [(Side, u8)], FlowState);
-    let cases: [Case; 10] = [
+    type Case = (
+        &'static str,
+        FlowState,
+        &'static [(Side, u8)],
+        (FlowState, FlowState),
+    );
+    // The state, and the one whose timeout holds.
+    let cases: [Case; 13] = [
         (
             "the target answers the client's RST",
             Established,
             &[(Client, RST), (Target, ACK)],
+            (Established, Closed),
+        ),
+        (
+            "and the client is heard too",
             Established,
+            &[(Client, RST), (Target, ACK), (Client, ACK)],
+            (Established, Established),
         ),
         (
             "the client goes on after the target's RST",
             Established,
             &[(Target, RST), (Client, ACK)],
+            (Established, Closed),
+        ),
+        (
+            "and the target answers",
             Established,
+            &[(Target, RST), (Client, ACK), (Target, ACK)],
+            (Established, Established),
         ),
         (
             "who sent the RST sent more before it",
             Established,
             &[(Client, RST), (Client, ACK)],
-            Closed,
+            (Closed, Closed),
+        ),
+        (
+            "or after it, as the answer shows",
+            Established,
+            &[(Client, RST), (Client, ACK), (Target, ACK)],
+            (Established, Established),
         ),
         (
             "data on its way is answered by another RST",
             Established,
             &[(Target, RST), (Client, ACK), (Target, RST)],
-            Closed,
+            (Closed, Closed),
         ),
         (
             "both are reset, one lives",
             Established,
             &[(Client, RST), (Target, RST), (Target, ACK)],
-            Closed,
+            (Closed, Closed),
         ),
         (
             "both are reset, both live",
             Established,
             &[(Client, RST), (Target, RST), (Target, ACK), (Client, ACK)],
-            Established,
+            (Established, Established),
         ),
         (
             "the state before comes back",
             FinClient,
-            &[(Client, RST), (Target, ACK)],
-            FinClient,
+            &[(Client, RST), (Target, ACK), (Client, ACK)],
+            (FinClient, FinClient),
         ),
         (
             "going on is closing",
             Established,
             &[(Client, RST), (Target, FIN | ACK)],
-            FinTarget,
+            (FinTarget, TimeWait),
         ),
         (
             "an RST with ACK is one",
             Established,
             &[(Client, RST), (Target, RST | ACK)],
-            Closed,
+            (Closed, Closed),
         ),
         (
-            "a FIN overtaken by its RST",
-            Established,
-            &[(Client, RST), (Client, FIN | ACK), (Target, ACK)],
-            FinClient,
+            "a handshake refused, and retried regardless",
+            SynReceived,
+            &[(Target, RST | ACK), (Client, ACK)],
+            (SynReceived, TimeWait),
         ),
     ];
     for (description, before, segments, expected) in cases {
@@ -462,6 +486,6 @@ fn a_reset_counts_until_the_side_it_was_for_goes_on_talking() {
             .fold(Progress::new(before), |progress, (side, flags)| {
                 progress.after(*side, *flags)
             });
-        assert_eq!(after.state(), expected, "{description}");
+        assert_eq!((after.state(), after.timed_as()), expected, "{description}");
     }
 }

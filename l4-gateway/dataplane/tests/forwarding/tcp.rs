@@ -311,7 +311,20 @@ fn a_flow_under_forged_resets_lives_on_while_it_has_traffic() {
     assert_eq!(rig.flow_count(), 1);
 }
 
-/// One forged RST, then nothing but a keep-alive of the target: the idle connection is there as if nothing had been.
+/// A download is given up: segments cross the client's RST, and its firewall lets no other RST out to answer them.
+#[test]
+fn segments_that_cross_a_reset_do_not_keep_the_port_for_long() {
+    let mut rig = Rig::new();
+    let opened = rig.establish(client(10, 40_000), 1000);
+    segment(&mut rig, &opened, End::Client, RST);
+    for _ in 0..3 {
+        segment(&mut rig, &opened, End::Target, ACK);
+    }
+    rig.pass(30 + 9);
+    assert_eq!(rig.flow_count(), 0);
+}
+
+/// One forged RST, then nothing but a keep-alive and its answer: the idle connection is there as if nothing had been.
 #[test]
 fn a_forged_reset_ends_no_idle_connection_with_keep_alives() {
     for (forged_by, answered_by) in [(End::Client, End::Target), (End::Target, End::Client)] {
@@ -322,6 +335,7 @@ fn a_forged_reset_ends_no_idle_connection_with_keep_alives() {
         rig.pass(28);
         segment(&mut rig, &opened, answered_by, ACK);
         assert_eq!(state(&rig), Some(FlowState::Established));
+        segment(&mut rig, &opened, forged_by, ACK);
         rig.pass(600);
         assert_eq!(state(&rig), Some(FlowState::Established));
         // A SYN of the same client port is again the target's to judge.
