@@ -15,7 +15,7 @@ use std::time::Duration;
 use actix::{Actor, Context, Handler};
 use shared::bus::{Bus, Change, Prefix, Record, RegistrationRecord, TargetRecord};
 use shared::config::Document;
-use shared::config::sections::BusSection;
+use shared::config::sections::{BusSection, Transport};
 use tokio::time::{Instant, sleep};
 
 /// A nats-server of our own on loopback; killed when dropped.
@@ -523,4 +523,76 @@ async fn a_full_bucket_holds_changes_back_until_there_is_room() {
         late.get(&offer(50, 0).key()) == Some(offer(50, 1))
     })
     .await;
+}
+
+/// How many messages the servers keep for a bucket named `weir`, marks of deletes among them.
+async fn messages(operator: &async_nats::jetstream::Context) -> u64 {
+    let mut stream = operator.get_stream("KV_weir").await.unwrap();
+    stream.info().await.unwrap().state.messages
+}
+
+async fn eventually_messages(operator: &async_nats::jetstream::Context, count: u64) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while messages(operator).await != count {
+        assert!(Instant::now() < deadline, "waited 20 s for {count}");
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn forgetful(port: u16) -> BusSection {
+    let mut section = section(port);
+    let Transport::Nats(nats) = &mut section.transport else {
+        panic!("not nats");
+    };
+    nats.deletes_kept = Duration::from_secs(2);
+    section
+}
+
+#[actix::test]
+async fn deletes_are_forgotten_by_the_servers_after_a_while() {
+    let store = tempfile::tempdir().unwrap();
+    let server = Server::start(Server::free_port(), store.path()).await;
+    let bus = Bus::start(&forgetful(server.port), "one");
+    for last in 1..=20 {
+        bus.put(offer(last, 1));
+    }
+    for last in 3..=20 {
+        bus.delete(&offer(last, 1).key());
+    }
+    assert!(bus.flush(Duration::from_secs(5)).await);
+    // Deleted, and put again before the mark would have gone.
+    bus.put(offer(20, 2));
+    assert!(bus.flush(Duration::from_secs(5)).await);
+    let operator = async_nats::jetstream::new(rogue(server.port).await);
+    assert_eq!(messages(&operator).await, 20, "the marks are kept at first");
+    eventually_messages(&operator, 3).await;
+
+    // Nothing else went, and the session goes on.
+    let late = Bus::start(&forgetful(server.port), "late");
+    connected(&[&late]).await;
+    assert_eq!(late.status().keys, 3);
+    assert_eq!(late.get(&offer(20, 0).key()), Some(offer(20, 2)));
+    bus.put(offer(4, 4));
+    eventually("late to hear of it", || late.status().keys == 4).await;
+    assert!(bus.status().connected);
+}
+
+#[actix::test]
+async fn deletes_of_a_node_that_is_gone_are_forgotten_too() {
+    let store = tempfile::tempdir().unwrap();
+    let server = Server::start(Server::free_port(), store.path()).await;
+    let operator = async_nats::jetstream::new(rogue(server.port).await);
+    let gone = Bus::start(&section(server.port), "gone");
+    gone.put(offer(1, 1));
+    gone.put(offer(2, 1));
+    gone.delete(&offer(1, 1).key());
+    assert!(gone.flush(Duration::from_secs(5)).await);
+    drop(gone);
+    assert_eq!(messages(&operator).await, 2);
+
+    let young = Bus::start(&section(server.port), "a day is not over");
+    let bus = Bus::start(&forgetful(server.port), "one");
+    connected(&[&bus, &young]).await;
+    eventually_messages(&operator, 1).await;
+    assert_eq!(bus.get(&offer(2, 0).key()), Some(offer(2, 1)));
 }

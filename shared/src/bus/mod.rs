@@ -17,6 +17,7 @@
 
 mod expiry;
 mod key;
+mod marks;
 pub(crate) mod nats;
 mod record;
 mod store;

@@ -19,22 +19,24 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use async_nats::datetime::DateTime;
 use async_nats::jetstream::consumer::push::OrderedConfig;
 use async_nats::jetstream::consumer::{DeliverPolicy, ReplayPolicy};
 use async_nats::jetstream::context::{
     GetStreamErrorKind, PublishAckFuture, PublishError, PublishErrorKind,
 };
 use async_nats::jetstream::kv::Store as Bucket;
-use async_nats::jetstream::stream::{Config as StreamConfig, DiscardPolicy};
+use async_nats::jetstream::stream::{Config as StreamConfig, DiscardPolicy, PurgeError};
 use async_nats::jetstream::{self, Context, ContextBuilder};
 use async_nats::{Client, ConnectOptions, Event as ClientEvent, HeaderMap};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use rand::Rng;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::key::Key;
+use super::marks::Marks;
 use super::record::{Invalid, MAX_RECORD, Record};
 use super::store::Unsent;
 use super::{Inner, Wake};
@@ -52,6 +54,8 @@ const REFUSED_PAUSE: Duration = Duration::from_secs(1);
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 /// How often a silent connection is tested; it is given up after the second test without an answer.
 const PING: Duration = Duration::from_secs(2);
+/// Pause after a delete's mark was cleared, before the next: servers go through the bucket for each.
+const CLEAR_PAUSE: Duration = Duration::from_millis(50);
 /// Room the servers keep for the bucket, in bytes.
 const BUCKET_BYTES: i64 = 64 << 20;
 
@@ -227,6 +231,9 @@ impl Transport {
             .await
             .map_err(|error| Lost::Read(error.to_string()))?;
         let mut is_current = consumer.cached_info().num_pending == 0;
+        // The servers' clock against the servers' clock: ours may be wrong.
+        let (opened, servers_time) = (Instant::now(), consumer.cached_info().created);
+        let mut marks = Marks::default();
         let mut messages = consumer
             .messages()
             .await
@@ -235,7 +242,25 @@ impl Transport {
             let message = timeout(SNAPSHOT_TIME, messages.next())
                 .await
                 .map_err(|_| Lost::Read("it does not come".to_owned()))?;
-            is_current = self.receive(&bucket.prefix, message)?;
+            let received = self.receive(&bucket.prefix, message)?;
+            is_current = received.is_last;
+            match received.told {
+                Some((key, true)) => {
+                    let age = Duration::try_from(servers_time - received.published);
+                    let left = self
+                        .section
+                        .deletes_kept
+                        .saturating_sub(age.unwrap_or_default());
+                    // Not all nodes at once: they find the same marks.
+                    let spread = self
+                        .section
+                        .deletes_kept
+                        .mul_f64(rand::rng().random_range(0.0..0.1));
+                    marks.add(key, received.revision, opened + left + spread);
+                }
+                Some((key, false)) => marks.overwritten(&key),
+                None => {}
+            }
         }
         {
             let bus = self.bus.upgrade().ok_or(Lost::Closed)?;
@@ -250,6 +275,7 @@ impl Transport {
         }
 
         let mut acknowledgements = FuturesUnordered::new();
+        let mut clearing = FuturesUnordered::new();
         let mut resume = Instant::now();
         loop {
             let may_send = Instant::now() >= resume;
@@ -267,12 +293,25 @@ impl Transport {
                     }
                 }
             }
+            if clearing.is_empty()
+                && let Some((key, revision)) = marks.take_due(Instant::now())
+            {
+                clearing.push(cleared(&bucket, &key, revision));
+            }
+            let next_mark = marks.next_due().filter(|_| clearing.is_empty());
             tokio::select! {
                 message = messages.next() => {
-                    self.receive(&bucket.prefix, message)?;
+                    if let Some((key, false)) = self.receive(&bucket.prefix, message)?.told {
+                        marks.overwritten(&key);
+                    }
                 }
                 Some((change, result)) = acknowledgements.next() => match result {
-                    Ok(revision) => self.bus.upgrade().ok_or(Lost::Closed)?.acknowledged(&change, revision),
+                    Ok(revision) => {
+                        self.bus.upgrade().ok_or(Lost::Closed)?.acknowledged(&change, revision);
+                        if change.record.is_none() {
+                            marks.add(change.key, revision, Instant::now() + self.section.deletes_kept);
+                        }
+                    }
                     Err(error) => {
                         metrics::counter!("weir_bus_put_failures_total").increment(1);
                         self.bus.upgrade().ok_or(Lost::Closed)?.lock().store.failed(&change.key);
@@ -290,7 +329,15 @@ impl Transport {
                         return Ok(());
                     }
                 }
+                Some(result) = clearing.next() => {
+                    if let Err(why) = result {
+                        // What is left is found again in the next session; trying each would only fill the log.
+                        marks = Marks::default();
+                        crate::log_at_most_every!(Duration::from_secs(10), tracing::Level::WARN, "bus servers don't let old deletes be cleared: {why}");
+                    }
+                }
                 () = sleep_until(resume), if !may_send => {}
+                () = sleep_until(next_mark.unwrap_or(resume)), if next_mark.is_some() => {}
             }
         }
     }
@@ -367,19 +414,24 @@ impl Transport {
         }
     }
 
-    /// Takes one message of the bucket in. Whether it was the last there is for now.
+    /// Takes one message of the bucket in.
     fn receive<E: std::fmt::Display>(
         &self,
         prefix: &str,
         message: Option<Result<jetstream::Message, E>>,
-    ) -> Result<bool, Lost> {
+    ) -> Result<Received, Lost> {
         let message = match message {
             Some(Ok(message)) => message,
             Some(Err(error)) => return Err(Lost::Read(error.to_string())),
             None => return Err(Lost::Read("the servers ended it".to_owned())),
         };
-        let (revision, is_last) = match message.info() {
-            Ok(info) => (info.stream_sequence, info.pending == 0),
+        let mut received = match message.info() {
+            Ok(info) => Received {
+                is_last: info.pending == 0,
+                revision: info.stream_sequence,
+                published: info.published,
+                told: None,
+            },
             Err(error) => return Err(Lost::Read(error.to_string())),
         };
         let bus = self.bus.upgrade().ok_or(Lost::Closed)?;
@@ -393,11 +445,26 @@ impl Transport {
             operation,
             &message.payload,
         ) {
-            Ok((key, record)) => bus.incoming(&key, revision, record),
+            Ok((key, record)) => {
+                let deleted = record.is_none();
+                bus.incoming(&key, received.revision, record);
+                received.told = Some((key, deleted));
+            }
             Err(why) => bus.ignore(&message.subject.chars().take(120).collect::<String>(), why),
         }
-        Ok(is_last)
+        Ok(received)
     }
+}
+
+/// One message of the bucket.
+struct Received {
+    /// Whether it was the last there is for now.
+    is_last: bool,
+    revision: u64,
+    /// By the servers' clock.
+    published: DateTime,
+    /// The key it tells of, and whether that was deleted; none if nobody can tell.
+    told: Option<(Key, bool)>,
 }
 
 type Acknowledged = (Unsent, Result<u64, PublishError>);
@@ -409,6 +476,24 @@ fn acknowledged(
     Box::pin(async move {
         let result = sent.into_future().await.map(|ack| ack.sequence);
         (change, result)
+    })
+}
+
+/// Clears the mark of a delete, and nothing put under the key since.
+fn cleared(
+    bucket: &Bucket,
+    key: &Key,
+    revision: u64,
+) -> Pin<Box<dyn Future<Output = Result<(), PurgeError>> + Send>> {
+    let purge = bucket
+        .stream
+        .purge()
+        .filter(format!("{}{}", bucket.prefix, subject_of(key)))
+        .sequence(revision + 1); // up to, but not including
+    Box::pin(async move {
+        purge.await?;
+        sleep(CLEAR_PAUSE).await;
+        Ok(())
     })
 }
 

@@ -75,6 +75,8 @@ pub struct NatsSection {
     pub connect_timeout: Duration,
     /// Longest pause between two attempts to connect.
     pub retry_max: Duration,
+    /// How long the servers remember that a key was deleted; a node cut off for longer keeps what it knew of the key.
+    pub deletes_kept: Duration,
 }
 
 /// A user's name and password at the NATS server.
@@ -125,6 +127,8 @@ impl BusSection {
         }
     }
 }
+
+const DAY: Duration = Duration::from_secs(86_400);
 
 impl NatsSection {
     fn parse(table: &mut Table<'_>) -> Option<Self> {
@@ -192,6 +196,7 @@ impl NatsSection {
                 Duration::from_millis(100)..=Duration::from_secs(300),
                 Duration::from_secs(2),
             ),
+            deletes_kept: table.within("deletes_kept", Duration::from_secs(1)..=365 * DAY, DAY),
             servers: servers?,
         })
     }
