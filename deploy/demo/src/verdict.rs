@@ -12,8 +12,9 @@
 //! success, for information.
 //!
 //! A request has failed when its status, its body or the node that served it is not as expected, and when it took
-//! longer than the timeout. A run in which more than one in twenty requests could not even be sent, because the client
-//! stood still or all its virtual users were waiting for answers, proves nothing and keeps no promise.
+//! longer than the timeout. A run in which more than one in a hundred requests could not even be sent, because the client
+//! stood still or all its virtual users were waiting for answers, proves nothing and keeps no promise; if nothing else is
+//! wrong with it, it is worth another try.
 
 use serde::Serialize;
 
@@ -74,6 +75,8 @@ pub struct Row {
     pub kept: bool,
     /// Why not, if it was not.
     pub why: Vec<String>,
+    /// Nothing is wrong with the run but that too much could not be sent.
+    pub inconclusive: bool,
     /// Failed requests by reason.
     pub reasons: std::collections::BTreeMap<String, usize>,
     /// What was done meanwhile.
@@ -132,7 +135,9 @@ pub fn judge(step: &str, run: &Recorded, events: &[Event], promise: Promise) -> 
     if samples.is_empty() {
         why.push("no request was sent".into());
     }
-    if run.not_sent * 20 > samples.len() {
+    let starved = run.not_sent * 100 > samples.len();
+    let inconclusive = starved && why.is_empty();
+    if starved {
         why.push(format!(
             "{} more requests were due and could not be sent",
             run.not_sent
@@ -159,6 +164,7 @@ pub fn judge(step: &str, run: &Recorded, events: &[Event], promise: Promise) -> 
         promise: promise.text().to_owned(),
         kept: why.is_empty(),
         why,
+        inconclusive,
         reasons,
         events: events.to_vec(),
     }
@@ -358,14 +364,25 @@ mod tests {
     #[test]
     fn a_client_that_could_not_send_proves_nothing() {
         let recorded = Recorded {
-            not_sent: 30,
+            not_sent: 6,
             ..run(&[])
         };
         assert!(judge("peace", &recorded, &[], Promise::NoFailure).kept);
         let recorded = Recorded {
-            not_sent: 31,
+            not_sent: 7,
             ..run(&[])
         };
-        assert!(!judge("peace", &recorded, &[], Promise::NoFailure).kept);
+        let row = judge("peace", &recorded, &[], Promise::NoFailure);
+        assert!(!row.kept && row.inconclusive);
+    }
+
+    #[test]
+    fn a_failed_request_is_not_excused_by_a_client_that_could_not_send() {
+        let recorded = Recorded {
+            not_sent: 7,
+            ..run(&[(300, 310)])
+        };
+        let row = judge("peace", &recorded, &[], Promise::NoFailure);
+        assert!(!row.kept && !row.inconclusive);
     }
 }
