@@ -33,6 +33,9 @@ pub(crate) const WRR_SEQUENCE: u64 = 8192;
 /// Ethernet header, bytes.
 pub(crate) const ETHERNET_HEADER: usize = 14;
 
+/// The shortest Ethernet frame, without its checksum (IEEE 802.3 clause 3.2.7), bytes.
+pub(crate) const SHORTEST_FRAME: usize = 60;
+
 /// Default TTL of packets made here.
 pub(crate) const OWN_TTL: u8 = 64;
 

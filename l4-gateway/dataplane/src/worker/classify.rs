@@ -4,13 +4,13 @@ use std::net::Ipv4Addr;
 
 use super::{Context, NONE, Worker};
 use crate::flow::Tuple;
-use crate::limits::ETHERNET_HEADER;
+use crate::limits::{ETHERNET_HEADER, SHORTEST_FRAME};
 use crate::service::Protocol;
 use crate::steer;
 use crate::tables::Owned;
 use crate::wire::ipv4::Ipv4;
 use crate::wire::{ethernet, ipv4, tcp, u16_at, udp};
-use crate::{DropReason, Verdict};
+use crate::{DropReason, Frame, Verdict};
 
 /// What the first stage found out.
 #[derive(Clone, Copy)]
@@ -65,6 +65,16 @@ impl Staged {
         Self {
             kind: Kind::Settled(verdict),
             ..Self::NOTHING
+        }
+    }
+
+    /// Cuts off what stands behind the packet: nobody checked it, and the next link may be smaller than the last. Padding up
+    /// to the shortest frame stays, for links that want it.
+    #[inline]
+    pub(super) fn trim<F: Frame>(&self, frame: &mut F) {
+        let end = SHORTEST_FRAME.max(ETHERNET_HEADER + usize::from(self.ip.total));
+        if frame.bytes().len() > end {
+            frame.trim(end);
         }
     }
 

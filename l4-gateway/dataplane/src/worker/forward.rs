@@ -57,6 +57,7 @@ impl Worker {
                 .forwarded_out(flow.service, flow.target_id, bytes),
         }
         let rewrite = Rewrite::new(flow, side);
+        staged.trim(frame);
         if is_syn && side == Side::Client && strips_timestamps(context.tables, flow) {
             nat::strip_timestamps(frame.bytes_mut(), staged.ip.header, staged.ip.total);
         }

@@ -35,6 +35,7 @@ impl Worker {
         };
         match kind {
             icmp::ECHO_REQUEST if super::admit::may_answer(context.tables, staged.ip.source) => {
+                staged.trim(frame);
                 reply::echo(frame.bytes_mut(), &staged.ip, context.port.mac);
                 self.cells.worker(WorkerCount::EchoReplies, 1);
                 Verdict::Transmit(context.port.index)
@@ -93,6 +94,7 @@ impl Worker {
             return Verdict::Drop(DropReason::TooBig);
         }
         let flow = *self.flows.get(number);
+        staged.trim(frame);
         rewrite(frame.bytes_mut(), staged, quote.header, &flow, side);
         self.cells.worker(WorkerCount::IcmpForwarded, 1);
         self.cells

@@ -362,6 +362,27 @@ fn ethernet_padding_is_not_taken_for_payload() {
 }
 
 #[test]
+fn what_stands_behind_the_packet_is_not_forwarded() {
+    let mut rig = Rig::new();
+    let opened = rig.establish(client(10, 40_000), 1000);
+    let mut input = from_client(&frame::tcp(client(10, 40_000), vip(80), ACK).seq(1001, 9001));
+    input.resize(1514, 0xaa);
+    let (_, sent) = rig.transmitted(OUTSIDE, input);
+    let expected = frame::tcp(local(opened.local_port), target(21), ACK)
+        .seq(1001u32.wrapping_add(opened.shift), 9001);
+    let mut expected = to_target(&expected.ttl(63), 21);
+    expected.extend([0xaa; 6]); // up to the shortest frame
+    assert_eq!(sent, expected);
+    // Nor is it answered.
+    let ping = frame::icmp(*client(10, 0).ip(), *vip(0).ip(), 8, 0, 1, b"ping");
+    let (_, whole) = rig.transmitted(OUTSIDE, from_client(&ping));
+    let mut padded = from_client(&ping);
+    padded.resize(1514, 0xaa);
+    let (_, sent) = rig.transmitted(OUTSIDE, padded);
+    assert_eq!((sent.len(), &sent[..whole.len()]), (60, &whole[..]));
+}
+
+#[test]
 fn one_port_serves_both_sides_when_it_is_the_only_one() {
     let mut port = rig::ports()[1].clone();
     port.gateway = Some(std::net::Ipv4Addr::new(10, 3, 0, 1));
