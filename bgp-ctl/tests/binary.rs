@@ -299,6 +299,42 @@ fn the_binary_follows_a_node_and_never_withdraws_for_a_lost_bus() {
 }
 
 #[test]
+fn what_a_dead_node_left_at_the_servers_announces_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let nats_port = free_port();
+    let _server = nats(nats_port, &directory.path().join("nats"));
+    let (dead, bus) = Node::start(nats_port);
+    dead.0.send(Some(2)).unwrap();
+    wait_for("its record at the servers", || {
+        let status = bus.status();
+        status.connected && status.keys == 1 && status.pending == 0
+    });
+    drop((dead, bus));
+    std::thread::sleep(Duration::from_millis(500));
+
+    let (router_port, messages) = router();
+    let (config, _) = configuration(directory.path(), nats_port, router_port);
+    let _process = Running(
+        Command::new(env!("CARGO_BIN_EXE_bgp-ctl"))
+            .args(["run", "--config", &config])
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap(),
+    );
+    wait_for("the session", || {
+        let table = bgp_ctl(&["neighbours", "--config", &config]).stdout;
+        String::from_utf8_lossy(&table).contains("established")
+    });
+    assert!(
+        messages.recv_timeout(Duration::from_secs(2)).is_err(),
+        "it is not known to be there"
+    );
+    let (alive, _bus) = Node::start(nats_port);
+    alive.0.send(Some(2)).unwrap();
+    expect_announced(&messages, "the node is back");
+}
+
+#[test]
 fn check_lists_all_mistakes_and_fails() {
     let directory = tempfile::tempdir().unwrap();
     let (good, _) = configuration(directory.path(), 4222, 179);

@@ -48,6 +48,10 @@ pub struct RouteControl {
     expiry: Expiry,
     /// The node's record ran out; it counts as gone until it is put again.
     expired: bool,
+    /// The node itself was heard of, not only what the servers kept of it: it may have died before this process began.
+    proven: bool,
+    /// Everything the servers kept was told.
+    connected: bool,
     stopping: bool,
     /// What was last done about each VIP.
     vips: BTreeMap<Ipv4Addr, VipStatus>,
@@ -91,6 +95,8 @@ impl RouteControl {
             force: BTreeMap::new(),
             expiry: Expiry::new(),
             expired: false,
+            proven: false,
+            connected: false,
             stopping: false,
             vips: BTreeMap::new(),
             status,
@@ -113,10 +119,10 @@ impl RouteControl {
         }
     }
 
-    /// The node's record as the bus knows it, unless it has run out.
+    /// The node's record as the bus knows it, unless it has run out or nobody is known to stand behind it.
     fn node(&self) -> Option<NodeRecord> {
         match self.bus.get(&self.node_key()) {
-            Some(Record::Node(node)) if !self.expired => Some(node),
+            Some(Record::Node(node)) if self.proven && !self.expired => Some(node),
             _ => None,
         }
     }
@@ -236,6 +242,17 @@ impl RouteControl {
         }
     }
 
+    /// Whether the node's record is more than what a dead node left at the servers: it is put while connected, or by this process, or made to
+    /// stay.
+    fn is_proof(&self, change: &Change) -> bool {
+        let node = self.node_key();
+        self.bus.get(&node).is_some_and(|record| {
+            record.ttl().is_none()
+                || self.bus.is_own(&node)
+                || (self.connected && matches!(change, Change::Put(_)))
+        })
+    }
+
     /// Keeps the clock of the node's record. Two prefixes are watched and a snapshot doesn't say of which it is.
     fn observe(&mut self, change: &Change) {
         let node = self.node_key();
@@ -246,6 +263,7 @@ impl RouteControl {
             Change::Put(record) => record.key() == node,
             Change::Deleted(key) => *key == node,
             Change::Connected(connected) => {
+                self.connected = *connected;
                 self.status.change(|board| board.bus_connected = *connected);
                 true
             }
@@ -255,6 +273,7 @@ impl RouteControl {
             if matches!(change, Change::Put(_)) {
                 self.expired = false;
             }
+            self.proven = self.proven || self.is_proof(change);
         }
     }
 }

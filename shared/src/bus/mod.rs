@@ -194,6 +194,11 @@ impl Bus {
         self.inner.lock().store.get(key).cloned()
     }
 
+    /// Whether what is under a key was put by this process.
+    pub fn is_own(&self, key: &Key) -> bool {
+        self.inner.lock().store.is_own(key)
+    }
+
     /// How the bus fares.
     pub fn status(&self) -> BusStatus {
         let state = self.inner.lock();

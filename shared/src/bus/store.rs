@@ -107,6 +107,12 @@ impl Store {
         self.entries.get(key)?.record.as_ref()
     }
 
+    pub(super) fn is_own(&self, key: &Key) -> bool {
+        self.entries
+            .get(key)
+            .is_some_and(|entry| entry.own && entry.record.is_some())
+    }
+
     pub(super) fn matching(&self, prefix: &Prefix) -> Vec<Record> {
         let wanted = self.entries.iter().filter(|(key, _)| prefix.matches(key));
         wanted
