@@ -182,24 +182,14 @@ impl FromStr for Key {
 pub enum Prefix {
     /// All of them.
     All,
-    /// The nodes of a tier.
-    Nodes(Tier),
     /// One node.
     Node(Tier, String),
-    /// The targets of a service.
-    Targets(String),
-    /// The targets of every service.
-    AllTargets,
     /// What is on offer for a service.
     Registrations(String),
     /// What is on offer for every service.
     AllRegistrations,
-    /// A VIP at every node.
-    Vip(IpAddr),
     /// Every VIP at every node.
     AllVips,
-    /// What operators asked of the nodes of a tier.
-    Drains(Tier),
     /// What operators asked of one node.
     Drain(Tier, String),
 }
@@ -209,16 +199,11 @@ impl Prefix {
     pub fn matches(&self, key: &Key) -> bool {
         match (self, key) {
             (Self::All, _)
-            | (Self::AllTargets, Key::Target { .. })
             | (Self::AllRegistrations, Key::Registration { .. })
             | (Self::AllVips, Key::Vip { .. }) => true,
-            (Self::Nodes(want), Key::Node { tier, .. })
-            | (Self::Drains(want), Key::Drain { tier, .. }) => want == tier,
             (Self::Node(want, name), Key::Node { tier, id })
             | (Self::Drain(want, name), Key::Drain { tier, id }) => want == tier && name == id,
-            (Self::Targets(want), Key::Target { service, .. })
-            | (Self::Registrations(want), Key::Registration { service, .. }) => want == service,
-            (Self::Vip(want), Key::Vip { vip, .. }) => want == vip,
+            (Self::Registrations(want), Key::Registration { service, .. }) => want == service,
             _ => false,
         }
     }

@@ -360,8 +360,6 @@ fn prefixes_match_what_they_name() {
             .collect::<Vec<_>>()
     };
     assert_eq!(matching(Prefix::All).len(), 5);
-    assert_eq!(matching(Prefix::Nodes(Tier::L4)), ["node/l4/l4-1"]);
-    assert_eq!(matching(Prefix::Nodes(Tier::L7)), [""; 0]);
     assert_eq!(
         matching(Prefix::Node(Tier::L4, "l4-1".into())),
         ["node/l4/l4-1"]
@@ -371,13 +369,13 @@ fn prefixes_match_what_they_name() {
         matching(Prefix::Registrations("web".into())),
         ["registration/web/10.3.0.21:8080"]
     );
-    assert_eq!(matching(Prefix::Targets("we".into())), [""; 0]);
-    assert_eq!(matching(Prefix::AllTargets).len(), 1);
+    assert_eq!(matching(Prefix::Registrations("we".into())), [""; 0]);
+    assert_eq!(matching(Prefix::AllRegistrations).len(), 1);
+    assert_eq!(matching(Prefix::AllVips).len(), 1);
     assert_eq!(
-        matching(Prefix::Vip("2001:db8::1".parse().unwrap())).len(),
-        1
+        matching(Prefix::Drain(Tier::Bgp, "b.1".into())),
+        ["drain/bgp/b.1"]
     );
-    assert_eq!(matching(Prefix::Drains(Tier::Bgp)), ["drain/bgp/b.1"]);
     assert_eq!(matching(Prefix::Drain(Tier::L4, "b.1".into())), [""; 0]);
 }
 
