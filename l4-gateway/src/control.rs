@@ -319,6 +319,10 @@ impl Control {
     }
 
     fn offered(&mut self, record: &RegistrationRecord) -> Result<Changed, String> {
+        let is_vip = |service: &Service| IpAddr::V4(service.settings.vip) == record.addr.ip();
+        if self.services.iter().any(is_vip) {
+            return Err(format!("{} is a VIP of this node", record.addr.ip()));
+        }
         let Some(service) = self
             .services
             .iter_mut()

@@ -61,7 +61,7 @@ pub(super) fn parse(
     ports: &[PortConfig],
     sound: bool,
 ) -> Option<Vec<ServiceSettings>> {
-    let tables = root.tables("services");
+    let mut tables = root.tables("services");
     if tables.is_empty() {
         root.mistake(
             "services",
@@ -80,9 +80,10 @@ pub(super) fn parse(
     }
     let count = tables.len();
     let mut services = Vec::new();
-    for (index, mut table) in tables.into_iter().enumerate() {
-        services.extend(service(&mut table, ports, sound).map(|service| (index, service)));
+    for (index, table) in tables.iter_mut().enumerate() {
+        services.extend(service(table, ports, sound).map(|service| (index, service)));
     }
+    let sound = no_target_is_a_vip(&mut tables, &services);
     let names: Vec<_> = services
         .iter()
         .map(|(index, service)| (format!("services[{index}].name"), service.name.as_str()))
@@ -102,8 +103,28 @@ pub(super) fn parse(
         keys.iter().map(|(path, key)| (path.clone(), key.as_str())),
     );
     let distinct: BTreeSet<&str> = keys.iter().map(|(_, key)| key.as_str()).collect();
-    let sound = services.len() == count && distinct.len() == keys.len();
+    let sound = sound && services.len() == count && distinct.len() == keys.len();
     sound.then(|| services.into_iter().map(|(_, service)| service).collect())
+}
+
+/// Whether no target is a VIP of this node: its packets would go to the router, and from there to a node that has it again.
+fn no_target_is_a_vip(tables: &mut [Table<'_>], services: &[(usize, ServiceSettings)]) -> bool {
+    let mut sound = true;
+    for (index, service) in services {
+        for (place, target) in service.targets.iter().enumerate() {
+            let ip = *target.address.ip();
+            if !services.iter().any(|(_, other)| other.vip == ip) {
+                continue;
+            }
+            sound = false;
+            let mut targets = tables[*index].tables("targets");
+            if let Some(table) = targets.get_mut(place) {
+                let message = format!("{ip} is a VIP of this node");
+                table.mistake("address", message, "name the host behind it");
+            }
+        }
+    }
+    sound
 }
 
 fn service(

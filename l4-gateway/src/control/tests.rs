@@ -313,10 +313,11 @@ fn registrations_that_cannot_be_forwarded_to_are_left_out_with_a_warning() {
         "10.77.0.1:80",
         "10.3.0.11:80",
         "10.3.0.100:80",
+        "10.0.0.100:80",
     ] {
         node.bus(&put(offer("checked", addr)));
     }
-    assert_eq!(node.warnings.len(), 4, "{:?}", node.warnings);
+    assert_eq!(node.warnings.len(), 5, "{:?}", node.warnings);
     node.bus(&put(offer("unheard-of", "10.3.0.31:80")));
     assert_eq!(node.targets(0).len(), 1);
 }
