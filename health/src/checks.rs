@@ -12,6 +12,9 @@ use crate::probe::Finding;
 use crate::schedule::{Schedule, Token};
 use crate::threshold::{Next, Outcome, Threshold};
 
+/// Forgotten entries the schedule may hold, beyond as many as there are checks.
+const FORGOTTEN: usize = 64;
+
 /// The checks and their states.
 #[derive(Debug)]
 pub struct Checks {
@@ -131,6 +134,7 @@ impl Checks {
         for check in new {
             self.enter(check, now, batch);
         }
+        self.tidy();
         self.check_invariants();
     }
 
@@ -236,6 +240,19 @@ impl Checks {
             .collect();
         statuses.sort_by(|one, other| one.id.cmp(&other.id));
         statuses
+    }
+
+    /// Entries of checks that went stay in the schedule until they would have been due, an interval later: checks that come and go must not
+    /// pile them up meanwhile.
+    fn tidy(&mut self) {
+        if self.schedule.entries() > 2 * self.entries.len() + FORGOTTEN {
+            let entries = &self.entries;
+            self.schedule.retain(|due, token| {
+                entries
+                    .get(&token)
+                    .is_some_and(|entry| entry.due == Some(due))
+            });
+        }
     }
 
     fn adopts(&self, token: Token, check: &Check) -> bool {

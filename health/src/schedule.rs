@@ -72,6 +72,17 @@ impl Schedule {
         due
     }
 
+    /// How many entries there are, forgotten ones among them.
+    pub fn entries(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Drops all entries but those for which `holds` is true.
+    pub fn retain(&mut self, holds: impl Fn(Instant, Token) -> bool) {
+        self.queue
+            .retain(|Reverse((due, token))| holds(*due, *token));
+    }
+
     /// When the earliest check is due.
     pub fn next_due(&self) -> Option<Instant> {
         self.queue.peek().map(|Reverse((due, _))| *due)

@@ -357,3 +357,15 @@ fn random_histories_keep_the_invariants() {
         assert_eq!(probed.len(), checks.statuses(now).len(), "seed {seed}");
     }
 }
+
+#[test]
+fn checks_that_come_and_go_do_not_pile_up() {
+    let now = Instant::now();
+    let mut checks = Checks::new(1, 10);
+    for _ in 0..10_000 {
+        checks.set(vec![check("stays"), check("flaps")], now);
+        checks.set(vec![check("stays")], now);
+        assert!(checks.schedule.entries() <= FORGOTTEN + 4);
+    }
+    assert_eq!(launched(&mut checks, now + SECOND), ["stays"]);
+}
