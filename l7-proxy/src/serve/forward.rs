@@ -114,6 +114,7 @@ pub(super) async fn exchange(
             .error(route.upstream, backend.address(), reason);
         last = reason;
         match decide(&method, read, failure, retries_left) {
+            // Ends: the next try is made over a fresh connection, and only a reused one earns this.
             Decision::SameBackend => again = Some(index),
             Decision::NextBackend => {
                 retries_left = retries_left.saturating_sub(1);
