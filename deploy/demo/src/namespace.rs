@@ -1,4 +1,4 @@
-//! Network namespaces: built from the [topology](crate::topology) with `ip`, entered by a thread, removed whole.
+//! Network namespaces: built from the [`crate::topology`] with `ip`, entered by a thread, removed whole.
 
 use std::io::Write;
 use std::path::PathBuf;
