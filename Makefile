@@ -5,7 +5,7 @@ CARGO ?= cargo
 CHAIN := -p l4-gateway -p l7-proxy -p demo
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build demo demo-build demo-up demo-prove demo-down test test-units test-chain fmt fmt-check clippy doc fuzz
+.PHONY: help deps root build demo demo-build demo-up demo-prove demo-down test test-units test-chain fmt fmt-check clippy doc fuzz
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,7 +19,7 @@ build: deps ## build everything, optimised
 demo: demo-build ## the whole chain: bring it up, prove it with k6 while nodes are killed, take it down
 	@target/release/demo run
 
-demo-build: deps
+demo-build: root deps
 	$(CARGO) build --release $(CHAIN) --bins
 
 demo-up: demo-build ## bring the chain up and leave it running
@@ -31,13 +31,17 @@ demo-prove: ## prove the chain that is up
 demo-down: ## take the chain down
 	@target/release/demo down
 
+# Said before anything is built for minutes.
+root:
+	@[ "$$(id -u)" = 0 ] || { echo 'network namespaces need root: run it as root, or sudo env "PATH=$$PATH" make ...' >&2; exit 1; }
+
 test: test-units test-chain ## every test: unit, property, interop, and the chain end to end
 
 # Integration tests run the binaries of their own package, the chain's those of all: so they are built first.
-test-units: deps
+test-units: root deps
 	$(CARGO) test --workspace --exclude e2e --no-fail-fast
 
-test-chain: deps
+test-chain: root deps
 	$(CARGO) build --workspace --bins
 	$(CARGO) test -p e2e --no-fail-fast -- --test-threads=1
 

@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 
 use l4_gateway::config::Config;
+use l4_gateway::worker::LoopCount;
 use shared::config::Document;
 
 const PAGE: &str = include_str!("../../deploy/reference/l4-gateway.md");
@@ -38,4 +39,39 @@ fn the_reference_names_every_key() {
         .map(|(key, _)| key.to_owned())
         .collect();
     assert_eq!(named, asked);
+}
+
+#[test]
+fn the_reference_names_every_metric() {
+    let section = PAGE.split_once("## Metrics").expect("the section").1;
+    let source = include_str!("../src/metrics.rs")
+        .split("\"weir_l4_")
+        .skip(1);
+    let mut metrics: Vec<String> = source
+        .filter_map(|rest| Some(rest.split_once('"')?.0.to_owned()))
+        .filter(|metric| !metric.contains('{'))
+        .collect();
+    metrics.extend(LoopCount::ALL.map(|count| format!("worker_{}_total", count.label())));
+    for metric in &metrics {
+        // Tables by label leave out the beginning.
+        let short = ["service_", "target_", "worker_", "port_"]
+            .iter()
+            .find_map(|label| metric.strip_prefix(label));
+        let name = |name: &str| {
+            section.contains(&format!("`{name}`")) || section.contains(&format!("`{name}{{"))
+        };
+        assert!(
+            name(&format!("weir_l4_{metric}")) || short.is_some_and(name),
+            "weir_l4_{metric} is missing"
+        );
+    }
+}
+
+#[test]
+fn the_node_of_the_fleet_example_is_sound() {
+    let text = include_str!("../../deploy/examples/fleet/l4-1.toml");
+    let document = Document::from_toml("l4-1.toml", text).unwrap();
+    document
+        .parse(Config::parse)
+        .unwrap_or_else(|mistakes| panic!("{mistakes}"));
 }

@@ -26,6 +26,11 @@ where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
     let filter = EnvFilter::try_new(&section.level).unwrap_or_else(|_| EnvFilter::new("info"));
+    // The NATS client logs each failed attempt to connect; the bus says the same, at most so often.
+    let filter = match "async_nats=off".parse() {
+        Ok(directive) if !section.level.contains("async_nats") => filter.add_directive(directive),
+        _ => filter,
+    };
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(writer);
@@ -197,6 +202,17 @@ mod tests {
         tracing::subscriber::with_default(subscriber(&section, move || writer.clone(), false), log);
         let bytes = written.0.lock().unwrap().clone();
         String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn the_nats_client_is_heard_only_if_asked_for() {
+        let attempt =
+            || tracing::error!(target: "async_nats::connector", "authorization violation");
+        assert_eq!(logged(LogFormat::Text, "info", attempt), "");
+        assert_ne!(
+            logged(LogFormat::Text, "info,async_nats=error", attempt),
+            ""
+        );
     }
 
     #[test]

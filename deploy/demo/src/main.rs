@@ -166,7 +166,9 @@ fn proven(chain: &mut Chain, only: &str, say: &dyn Fn(&str)) -> Result<ExitCode>
 
 fn require_root() -> Result<()> {
     if !rustix::process::geteuid().is_root() {
-        bail!("network namespaces need root: run it as root, or `sudo -E make demo`");
+        bail!(
+            "network namespaces need root: run it as root, or `sudo env \"PATH=$PATH\" make demo`"
+        );
     }
     std::fs::create_dir_all("/run/netns").context("creating /run/netns")
 }

@@ -131,6 +131,8 @@ impl Bus {
     }
 
     fn new(transport: &'static str, connected: bool) -> Self {
+        // From the start: a node that never reaches its servers is the one to be noticed.
+        metrics::gauge!("weir_bus_connected").set(if connected { 1.0 } else { 0.0 });
         let state = State {
             store: Store::new(!connected),
             watchers: Watchers::default(),
