@@ -34,6 +34,7 @@ fn frames_have_one_owner_and_come_back_to_their_pool() {
     );
 
     bounds_of_a_frame(&pool);
+    a_frame_grows(&pool);
     an_empty_pool(&pool);
     lcores_and_rings(&eal, &pool);
     ports(&eal, &pool, &device);
@@ -104,6 +105,45 @@ fn bounds_of_a_frame(pool: &Pool) {
     assert_eq!(frame.bytes(), vec![7; most]);
     frame.trim(0);
     assert!(frame.bytes().is_empty());
+}
+
+/// By 128 bytes of headroom in front, then at its end, until the buffer is full; as a vector does, byte for byte.
+fn a_frame_grows(pool: &Pool) {
+    let mut frame = pool.allocate().unwrap();
+    let mut expected: Vec<u8> = (1..=200).collect();
+    assert!(frame.fill(&expected));
+    assert!(!frame.make_room(201, 1), "behind the end");
+    assert!(!frame.make_room(0, usize::MAX));
+    // 20 and 100 and 8 of headroom; 9 more would be too many, so the tail makes room.
+    for (at, room) in [
+        (14, 20),
+        (0, 100),
+        (54, 9),
+        (329, 0),
+        (329, 8),
+        (14, 28),
+        (365, 1000),
+    ] {
+        let start = frame.bytes().as_ptr();
+        assert!(frame.make_room(at, room), "{room} bytes at {at}");
+        assert!(expected.make_room(at, room));
+        assert_eq!(frame.bytes(), expected, "{room} bytes at {at}");
+        let moved = start != frame.bytes().as_ptr();
+        assert_eq!(moved, matches!(room, 8 | 20 | 100), "{room} bytes at {at}");
+        frame.bytes_mut()[at..at + room].fill(0xaa);
+        expected[at..at + room].fill(0xaa);
+    }
+    let left = (0..2000)
+        .rev()
+        .find(|room| frame.make_room(14, *room))
+        .unwrap();
+    assert!((600..900).contains(&left), "{left}");
+    assert!(!frame.make_room(14, 1), "the buffer is full");
+    assert!(
+        expected.make_room(14, left),
+        "and what didn't fit has changed nothing"
+    );
+    assert_eq!(frame.bytes(), expected);
 }
 
 fn an_empty_pool(pool: &Pool) {

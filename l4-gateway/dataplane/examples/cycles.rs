@@ -36,6 +36,15 @@ impl Frame for Buffer {
     fn trim(&mut self, length: usize) {
         self.length = self.length.min(length);
     }
+    fn make_room(&mut self, at: usize, len: usize) -> bool {
+        let fits = at <= self.length && len <= self.bytes.len() - self.length;
+        if fits {
+            self.bytes.copy_within(at..self.length, at + len);
+            self.bytes[at..at + len].fill(0);
+            self.length += len;
+        }
+        fits
+    }
 }
 
 struct Bench {

@@ -12,9 +12,13 @@ pub trait Frame {
     fn bytes_mut(&mut self) -> &mut [u8];
     /// Cuts the frame to its first `len` bytes; a longer `len` changes nothing.
     fn trim(&mut self, len: usize);
+    /// Makes room for `len` bytes, zeroed, at offset `at`: what stood there begins behind them. False, and nothing is changed, if the
+    /// buffer can't take them or the frame ends before `at`.
+    #[must_use]
+    fn make_room(&mut self, at: usize, len: usize) -> bool;
 }
 
-/// For tests, fuzzing and replays; a driver brings its own buffer.
+/// For tests, fuzzing and replays, up to 65,535 bytes; a driver brings its own buffer.
 impl Frame for Vec<u8> {
     fn bytes(&self) -> &[u8] {
         self
@@ -26,6 +30,14 @@ impl Frame for Vec<u8> {
 
     fn trim(&mut self, len: usize) {
         self.truncate(len);
+    }
+
+    fn make_room(&mut self, at: usize, len: usize) -> bool {
+        if at > self.len() || len > usize::from(u16::MAX).saturating_sub(self.len()) {
+            return false;
+        }
+        self.splice(at..at, std::iter::repeat_n(0, len));
+        true
     }
 }
 

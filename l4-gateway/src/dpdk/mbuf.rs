@@ -119,6 +119,37 @@ impl Frame for Mbuf {
             self.set_length(length as u16);
         }
     }
+
+    /// Moves what stands before the room into the headroom, or else what stands behind it into the tailroom.
+    fn make_room(&mut self, at: usize, room: usize) -> bool {
+        let length = usize::from(self.length());
+        let headroom = usize::from(self.get::<u16>(dpdk_sys::WEIR_MBUF_DATA_OFF));
+        let size = usize::from(self.get::<u16>(dpdk_sys::WEIR_MBUF_BUF_LEN));
+        if at > length || room > size - length {
+            return false;
+        }
+        let start = self.start();
+        if room <= headroom {
+            // SAFETY: from `room` bytes before the frame, which is in the headroom, to `at` bytes into it all is ours alone and inside
+            // the buffer; the new start is as far below the old one as the frame grows.
+            unsafe {
+                start.sub(room).copy_from(start, at);
+                start.sub(room).add(at).write_bytes(0, room);
+            }
+            self.set(dpdk_sys::WEIR_MBUF_DATA_OFF, (headroom - room) as u16);
+        } else if room <= size - headroom - length {
+            // SAFETY: from `at` bytes into the frame to `room` bytes behind it, which is in the tailroom, all is ours alone and inside
+            // the buffer.
+            unsafe {
+                start.add(at + room).copy_from(start.add(at), length - at);
+                start.add(at).write_bytes(0, room);
+            }
+        } else {
+            return false;
+        }
+        self.set_length((length + room) as u16);
+        true
+    }
 }
 
 impl Drop for Mbuf {
