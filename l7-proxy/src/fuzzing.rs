@@ -4,6 +4,7 @@ use crate::config::Config;
 use crate::normalise::{
     ClientFacts, Forwarding, Host, Path, Peer, Target, check_lengths, strip_request, strip_response,
 };
+use crate::proxy_protocol::{self, MAX_LENGTH, Parse};
 use crate::route::{HostPattern, PathPattern, Router, Rule, UpstreamId};
 use http::header::{HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
@@ -43,6 +44,30 @@ pub fn normalise(input: &[u8]) {
     }
     strip_response(&mut parts.headers);
     check_stripped(&parts.headers);
+}
+
+/// Takes the bytes as what a trusted peer sends first, and reads the PROXY header as it would arrive byte by byte.
+///
+/// # Panics
+/// When a promise is broken: a header that is longer than is taken, than what arrived, or than it was with fewer bytes behind it; a verdict that
+/// changes when more arrives.
+pub fn proxy_header(input: &[u8]) {
+    let whole = proxy_protocol::parse(input);
+    for end in 0..=input.len().min(MAX_LENGTH + 1) {
+        match proxy_protocol::parse(&input[..end]) {
+            Ok(Parse::Partial) => assert!(end < MAX_LENGTH, "a header ends"),
+            Ok(Parse::Complete(header)) => {
+                assert_eq!(header.length, end, "complete with its last byte");
+                assert_eq!(whole, Ok(Parse::Complete(header)));
+                return;
+            }
+            Err(malformed) => {
+                assert_eq!(whole, Err(malformed));
+                return;
+            }
+        }
+    }
+    assert_eq!(whole, Ok(Parse::Partial));
 }
 
 /// Parses the bytes as a configuration file.
@@ -216,6 +241,7 @@ mod tests {
         #[test]
         fn no_bytes_break_a_promise(input in proptest::collection::vec(proptest::num::u8::ANY, 0..200)) {
             normalise(&input);
+            proxy_header(&input);
             config(&input);
         }
     }

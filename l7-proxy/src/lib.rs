@@ -1,6 +1,6 @@
 //! Weir's L7 tier: a hyper and rustls reverse proxy.
 //!
-//! The modules that decide are pure: [`config`], [`normalise`], [`route`], [`balance`], [`retry`], [`access_log`]'s formats. They meet in
+//! The modules that decide are pure: [`config`], [`proxy_protocol`], [`normalise`], [`route`], [`balance`], [`retry`], [`access_log`]'s formats. They meet in
 //! a [`snapshot`], which the edge (listeners, TLS, serving, upstream connections) reads while it serves.
 
 #![forbid(unsafe_code)]
@@ -16,6 +16,7 @@ pub mod error;
 pub mod fuzzing;
 pub mod metrics;
 pub mod normalise;
+pub mod proxy_protocol;
 pub mod reason;
 pub mod retry;
 pub mod route;

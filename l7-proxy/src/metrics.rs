@@ -54,6 +54,10 @@ pub fn describe() {
         "Client connections closed because the listener is full"
     );
     describe_counter!("weir_l7_accept_errors_total", "Failed accepts, by reason");
+    describe_counter!(
+        "weir_l7_proxy_headers_total",
+        "Connections of which a PROXY header was expected, by what came"
+    );
     describe_counter!("weir_l7_tls_handshakes_total", "TLS handshakes, by result");
     describe_counter!(
         "weir_l7_framing_violations_total",
@@ -98,6 +102,7 @@ pub(crate) struct ListenerMetrics {
     pub(crate) over_limit: Counter,
     pub(crate) slow_heads: Counter,
     pub(crate) slow_readers: Counter,
+    proxied: Counter,
     full: Counter,
     resumed: Counter,
     failed: Counter,
@@ -123,6 +128,7 @@ impl ListenerMetrics {
             over_limit: counter!("weir_l7_connections_over_limit_total", "listener" => name.clone()),
             slow_heads: counter!("weir_l7_slow_heads_total", "listener" => name.clone()),
             slow_readers: ListenerMetrics::slow_readers(&name),
+            proxied: proxy_header(&name, "proxied"),
             full: handshake("full"),
             resumed: handshake("resumed"),
             failed: handshake("failed"),
@@ -146,6 +152,16 @@ impl ListenerMetrics {
             Handshake::Abandoned => self.abandoned.increment(1),
             Handshake::TimedOut => self.timed_out.increment(1),
         }
+    }
+
+    /// A PROXY header named a connection's client.
+    pub(crate) fn proxied(&self) {
+        self.proxied.increment(1);
+    }
+
+    /// Where a PROXY header was expected, something else came. Off the common path, so the handle isn't kept.
+    pub(crate) fn not_proxied(&self, result: &'static str) {
+        proxy_header(&self.name, result).increment(1);
     }
 
     pub(crate) fn accept_error(&self, reason: &'static str) {
@@ -174,6 +190,10 @@ impl ListenerMetrics {
         metrics.classes[class].increment(1);
         metrics.duration.record(seconds);
     }
+}
+
+fn proxy_header(listener: &str, result: &'static str) -> Counter {
+    counter!("weir_l7_proxy_headers_total", "listener" => listener.to_owned(), "result" => result)
 }
 
 impl RouteMetrics {

@@ -18,6 +18,7 @@ id = "l7-1"
 name = "web"
 address = "127.0.0.1:8443"
 protocol = "https"
+proxy_protocol = { trusted = ["10.2.0.100/32"] }
 [[certificates]]
 certificate = "/c.pem"
 key = "/k.pem"

@@ -1,8 +1,8 @@
 //! `[[listeners]]` and `[[certificates]]`.
 
 use crate::route::HostPattern;
-use shared::config::{ByteSize, FromValue, Table, Value};
-use std::net::SocketAddr;
+use shared::config::{ByteSize, Cidr, FromValue, Table, Value};
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -38,6 +38,8 @@ pub struct Listener {
     pub address: SocketAddr,
     /// Plain or TLS.
     pub protocol: Protocol,
+    /// Whose connections begin with a PROXY header, if any do.
+    pub proxy_protocol: Option<ProxyProtocol>,
     /// Whether HTTP/2 is spoken: by ALPN on https, by prior knowledge on http.
     pub http2: bool,
     /// From the first byte of a connection, or of the next request on it, until its head is complete; the TLS handshake has the same time.
@@ -73,6 +75,9 @@ impl Listener {
             name: String::new(),
             address: ([0, 0, 0, 0], 0).into(),
             protocol,
+            proxy_protocol: table
+                .table("proxy_protocol")
+                .and_then(|mut table| ProxyProtocol::parse(&mut table)),
             http2: table.or("http2", protocol == Protocol::Https),
             header_timeout: table.within("header_timeout", TIMES, seconds(10)),
             idle_timeout: table.within("idle_timeout", TIMES, seconds(75)),
@@ -91,6 +96,33 @@ impl Listener {
             address: address?,
             ..listener
         })
+    }
+}
+
+/// Which peers put a PROXY header in front of what their clients send. It is required of them: a receiver that guessed would let a client write
+/// the header itself wherever a load balancer does not. From anyone else it is never looked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProxyProtocol {
+    trusted: Vec<Cidr>,
+}
+
+impl ProxyProtocol {
+    fn parse(table: &mut Table<'_>) -> Option<ProxyProtocol> {
+        let trusted = table.required::<Vec<Cidr>>("trusted")?;
+        if trusted.is_empty() {
+            table.mistake(
+                "trusted",
+                "an empty list trusts nobody",
+                "name the addresses that send the header, or leave `proxy_protocol` out",
+            );
+        }
+        Some(ProxyProtocol { trusted })
+    }
+
+    /// Whether a connection from `peer` begins with a header.
+    pub fn is_expected_from(&self, peer: IpAddr) -> bool {
+        let peer = peer.to_canonical();
+        self.trusted.iter().any(|prefix| prefix.contains(peer))
     }
 }
 
@@ -217,7 +249,7 @@ impl FromValue for ServerName {
             Ok(HostPattern::Any) => Err("for every other name write `default = true`".to_owned()),
             // RFC 6066 section 3: literal addresses are not permitted in SNI.
             Ok(HostPattern::Exact(name))
-                if name.starts_with('[') || name.parse::<std::net::IpAddr>().is_ok() =>
+                if name.starts_with('[') || name.parse::<IpAddr>().is_ok() =>
             {
                 Err("clients never name an address in SNI; write `default = true`".to_owned())
             }

@@ -7,7 +7,7 @@ mod sections;
 mod tests;
 mod upstream;
 
-pub use listener::{Certificate, Listener, Protocol};
+pub use listener::{Certificate, Listener, Protocol, ProxyProtocol};
 pub use sections::{Drain, Registration};
 pub use upstream::{BackendSettings, KeepAlive, UpstreamSettings};
 

@@ -223,6 +223,25 @@ fn every_mistake_names_its_place_and_what_to_do() {
             ],
         ),
         (
+            "[[listeners]]\nname = \"b\"\naddress = \"127.0.0.1:8081\"\nproxy_protocol = { trusted = [] }",
+            &[
+                "l7.toml:15: listeners[1].proxy_protocol.trusted: an empty list trusts nobody — name the addresses that send the header, or leave `proxy_protocol` out",
+            ],
+        ),
+        (
+            "[[listeners]]\nname = \"b\"\naddress = \"127.0.0.1:8081\"\nproxy_protocol = true",
+            &[
+                "l7.toml:15: listeners[1].proxy_protocol: expected a table, got true — write [listeners[1].proxy_protocol]",
+            ],
+        ),
+        (
+            "[[listeners]]\nname = \"b\"\naddress = \"127.0.0.1:8081\"\nproxy_protocol = { from = [\"10.2.0.1/32\"] }",
+            &[
+                "l7.toml:15: listeners[1].proxy_protocol.trusted: is missing — expected a list",
+                "l7.toml:15: listeners[1].proxy_protocol.from: unknown key",
+            ],
+        ),
+        (
             "[[certificates]]\nnames = [\"*\", \"a.test\"]\ncertificate = \"/c\"\nkey = \"/k\"",
             &[
                 "l7.toml:13: certificates[0].names: expected a list, … — item 1 should be a server name such as \"www.example.com\" or \"*.example.com\", it is \"*\"; for every other name write `default = true`",

@@ -1,4 +1,4 @@
-//! Phases: accept, TLS, and which HTTP it is. One task per client connection, from the handshake to the last byte.
+//! Phases: TLS, and which HTTP it is. One task per client connection, from its first byte to the last.
 
 use std::cell::Cell;
 use std::net::SocketAddr;
@@ -18,6 +18,7 @@ use tokio::time::{sleep, timeout};
 
 use super::account;
 use super::framing::{Framing, Violation};
+use super::origin;
 use super::request;
 use super::strict::{StrictStream, Wire};
 use super::worker::{Entrance, Worker};
@@ -25,6 +26,7 @@ use crate::config::Protocol;
 use crate::drain::{Course, Phase};
 use crate::metrics::Handshake;
 use crate::normalise::Peer;
+use crate::proxy_protocol::Ends;
 use crate::reason::Reason;
 use crate::tls;
 
@@ -47,6 +49,7 @@ const COMPLAIN: Duration = Duration::from_secs(1);
 pub(crate) struct Client {
     pub(crate) worker: Rc<Worker>,
     pub(crate) entrance: Rc<Entrance>,
+    /// Who sends the requests: where a PROXY header is expected, whom it names.
     pub(crate) peer: Peer,
     /// The address the client connected to.
     pub(crate) local: SocketAddr,
@@ -95,7 +98,7 @@ impl Drop for Permit {
 pub(crate) async fn serve(
     worker: Rc<Worker>,
     entrance: Rc<Entrance>,
-    stream: TcpStream,
+    mut stream: TcpStream,
     peer: SocketAddr,
     permit: Permit,
 ) {
@@ -105,11 +108,24 @@ pub(crate) async fn serve(
     if stream.set_nodelay(true).is_err() {
         return;
     }
+    let mut ends = Ends {
+        source: peer,
+        destination: local,
+    };
+    let proxied = entrance.listener().proxy_protocol.as_ref();
+    if proxied.is_some_and(|proxied| proxied.is_expected_from(peer.ip())) {
+        let finding = origin::find(&entrance, &mut stream, ends);
+        match before_requests(&worker, finding).await.flatten() {
+            Some(told) => ends = told,
+            None => return,
+        }
+    }
+    let peer = ends.source;
     let client = Rc::new(Client {
         worker,
         entrance: entrance.clone(),
         peer: Peer::new(peer.ip()),
-        local,
+        local: ends.destination,
         wire: Arc::default(),
         _permit: permit,
     });
@@ -166,10 +182,22 @@ async fn plain(client: Rc<Client>, mut stream: TcpStream) {
         true
     };
     let listener = client.entrance.listener();
-    match timeout(listener.idle_timeout, looks_like_h2).await {
-        Ok(true) => http2(client, stream, seen).await,
-        Ok(false) if !seen.is_empty() => http1(client, stream, seen).await,
-        Ok(false) | Err(_) => {}
+    let looked = timeout(listener.idle_timeout, looks_like_h2);
+    match before_requests(&client.worker, looked).await {
+        Some(Ok(true)) => http2(client, stream, seen).await,
+        Some(Ok(false)) if !seen.is_empty() => http1(client, stream, seen).await,
+        Some(Ok(false) | Err(_)) | None => {}
+    }
+}
+
+/// Waits for what comes before a connection's first request, but not through a drain: `None` when that closes the connection first.
+async fn before_requests<T>(worker: &Worker, waiting: impl Future<Output = T>) -> Option<T> {
+    let (wire, began) = (Wire::default(), Instant::now());
+    let mut watch = Watch::new(worker.course.clone());
+    tokio::select! {
+        biased;
+        done = waiting => Some(done),
+        Step::Close | Step::Cut = watch.http1(&wire, began) => None,
     }
 }
 

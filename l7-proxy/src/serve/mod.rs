@@ -2,7 +2,8 @@
 //!
 //! | phase | file |
 //! |---|---|
-//! | accept, TLS, HTTP/1 or 2 | `connection.rs` |
+//! | whose connection it is: PROXY | `origin.rs` |
+//! | TLS, HTTP/1 or 2 | `connection.rs` |
 //! | the bytes of HTTP/1: framing that means one thing only | `framing.rs`, `strict.rs` |
 //! | normalise and validate, route | `request.rs` |
 //! | balance, upstream, retry | `forward.rs` |
@@ -19,6 +20,7 @@ mod body;
 mod connection;
 mod forward;
 mod framing;
+mod origin;
 mod request;
 mod respond;
 mod stall;

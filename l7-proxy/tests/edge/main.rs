@@ -8,6 +8,7 @@ mod client;
 mod drain;
 mod floods;
 mod limits;
+mod proxied;
 mod proxy;
 mod registration;
 mod routing;

@@ -14,10 +14,11 @@ use shared::config::{Document, Table};
 pub type Target = fn(&[u8]);
 
 /// All targets by name.
-pub const TARGETS: [(&str, Target); 9] = [
+pub const TARGETS: [(&str, Target); 10] = [
     ("frames", frames),
     ("bgp_input", bgp_input),
     ("http_normalise", http_normalise),
+    ("proxy_header", proxy_header),
     ("bus_record", bus_record),
     ("config_document", config_document),
     ("config_l4", config_l4),
@@ -39,6 +40,11 @@ pub fn bgp_input(data: &[u8]) {
 /// The head of an HTTP request, from its parts to what is forwarded.
 pub fn http_normalise(data: &[u8]) {
     l7_proxy::fuzzing::normalise(data);
+}
+
+/// What a load balancer sends in front of its client's bytes.
+pub fn proxy_header(data: &[u8]) {
+    l7_proxy::fuzzing::proxy_header(data);
 }
 
 /// A message of the bus.

@@ -6,6 +6,7 @@ mod bgp;
 mod bus;
 mod frames;
 mod http;
+mod proxy;
 mod toml;
 
 /// The seeds of a target.
@@ -15,6 +16,7 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
         "bgp_input" => bgp::seeds(),
         "bus_record" => bus::seeds(),
         "http_normalise" => http::seeds(),
+        "proxy_header" => proxy::seeds(),
         config if config.starts_with("config_") => toml::seeds(),
         _ => Vec::new(),
     }
@@ -24,6 +26,7 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
 pub fn words(target: &str) -> Vec<String> {
     match target {
         "http_normalise" => http::words(),
+        "proxy_header" => proxy::words(),
         "bus_record" => bus::words(),
         config if config.starts_with("config_") => toml::words(config),
         _ => Vec::new(),
