@@ -25,6 +25,7 @@ mod port;
 mod ports;
 mod rate;
 mod reply;
+mod rss;
 mod schedule;
 mod secret;
 mod sequence;
@@ -48,6 +49,7 @@ pub use limits::{
 };
 pub use mac::MacAddr;
 pub use port::{Port, PortIndex, Route};
+pub use rss::{Between, Fields, Hashed, Rss, RssError};
 pub use secret::Secret;
 pub use service::{
     Protocol, Scheduler, Service, ServiceConfig, Target, TargetConfig, Timeouts, Timestamps,
