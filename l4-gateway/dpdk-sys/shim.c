@@ -2,6 +2,8 @@
 #include "shim.h"
 
 #include <errno.h>
+#include <netinet/in.h>
+#include <string.h>
 #include <rte_cycles.h>
 
 int weir_errno(void) { return rte_errno; }
@@ -17,6 +19,99 @@ int weir_eth_link(uint16_t port, struct weir_link *out) {
     out->up = link.link_status == RTE_ETH_LINK_UP;
     out->full_duplex = link.link_duplex == RTE_ETH_LINK_FULL_DUPLEX;
     return status;
+}
+
+/* The redirection table as DPDK passes it. */
+#define WEIR_RSS_GROUPS (RTE_DIM(((struct weir_rss *)0)->queues) / RTE_ETH_RETA_GROUP_SIZE)
+
+int weir_eth_rss_spread(uint16_t port, uint16_t entries, uint16_t queues) {
+    if (entries == 0 || entries > WEIR_RSS_GROUPS * RTE_ETH_RETA_GROUP_SIZE)
+        return -ENOTSUP;
+    struct rte_eth_rss_reta_entry64 groups[WEIR_RSS_GROUPS];
+    memset(groups, 0, sizeof(groups));
+    for (uint16_t entry = 0; entry < entries; entry++) {
+        groups[entry / RTE_ETH_RETA_GROUP_SIZE].mask |= UINT64_C(1) << entry % RTE_ETH_RETA_GROUP_SIZE;
+        groups[entry / RTE_ETH_RETA_GROUP_SIZE].reta[entry % RTE_ETH_RETA_GROUP_SIZE] = entry % queues;
+    }
+    return rte_eth_dev_rss_reta_update(port, groups, entries);
+}
+
+int weir_eth_rss(uint16_t port, uint16_t entries, struct weir_rss *out) {
+    struct rte_eth_rss_conf conf = {.rss_key = out->key, .rss_key_len = sizeof(out->key)};
+    int status = rte_eth_dev_rss_hash_conf_get(port, &conf);
+    if (status != 0)
+        return status;
+    if (entries == 0 || entries > RTE_DIM(out->queues))
+        return -ENOTSUP;
+    struct rte_eth_rss_reta_entry64 groups[WEIR_RSS_GROUPS];
+    memset(groups, 0, sizeof(groups));
+    for (size_t group = 0; group < WEIR_RSS_GROUPS; group++)
+        groups[group].mask = UINT64_MAX;
+    status = rte_eth_dev_rss_reta_query(port, groups, entries);
+    if (status != 0)
+        return status;
+    out->types = conf.rss_hf;
+    out->key_length = conf.rss_key_len;
+    out->is_toeplitz = 1;
+#if RTE_VERSION >= RTE_VERSION_NUM(23, 11, 0, 0)
+    out->is_toeplitz =
+        conf.algorithm == RTE_ETH_HASH_FUNCTION_DEFAULT || conf.algorithm == RTE_ETH_HASH_FUNCTION_TOEPLITZ;
+#endif
+    out->entries = entries;
+    for (uint16_t entry = 0; entry < entries; entry++)
+        out->queues[entry] = groups[entry / RTE_ETH_RETA_GROUP_SIZE].reta[entry % RTE_ETH_RETA_GROUP_SIZE];
+    return 0;
+}
+
+/* Calls rte_flow_validate or, with `create`, rte_flow_create. */
+static int port_rule(uint16_t port, const struct weir_port_rule *rule, int create, char *why, size_t size) {
+    const struct rte_flow_attr attributes = {.ingress = 1};
+    struct rte_flow_item_ipv4 ipv4 = {0}, ipv4_mask = {0};
+    struct rte_flow_item_ipv6 ipv6 = {0}, ipv6_mask = {0};
+    memcpy(&ipv4.hdr.dst_addr, rule->address, 4);
+    memset(&ipv4_mask.hdr.dst_addr, 0xff, 4);
+    memcpy(&ipv6.hdr.dst_addr, rule->address, 16);
+    memset(&ipv6_mask.hdr.dst_addr, 0xff, 16);
+    const struct rte_flow_item_tcp tcp = {.hdr.dst_port = htons(rule->value)};
+    const struct rte_flow_item_tcp tcp_mask = {.hdr.dst_port = htons(rule->mask)};
+    const struct rte_flow_item_udp udp = {.hdr.dst_port = htons(rule->value)};
+    const struct rte_flow_item_udp udp_mask = {.hdr.dst_port = htons(rule->mask)};
+    struct rte_flow_item pattern[] = {
+        {.type = RTE_FLOW_ITEM_TYPE_ETH},
+        {.type = RTE_FLOW_ITEM_TYPE_IPV4, .spec = &ipv4, .mask = &ipv4_mask},
+        {.type = RTE_FLOW_ITEM_TYPE_TCP, .spec = &tcp, .mask = &tcp_mask},
+        {.type = RTE_FLOW_ITEM_TYPE_END},
+    };
+    if (rule->is_ipv6)
+        pattern[1] = (struct rte_flow_item){.type = RTE_FLOW_ITEM_TYPE_IPV6, .spec = &ipv6, .mask = &ipv6_mask};
+    if (rule->protocol == IPPROTO_UDP)
+        pattern[2] = (struct rte_flow_item){.type = RTE_FLOW_ITEM_TYPE_UDP, .spec = &udp, .mask = &udp_mask};
+    const struct rte_flow_action_queue queue = {.index = rule->queue};
+    const struct rte_flow_action actions[] = {
+        {.type = RTE_FLOW_ACTION_TYPE_QUEUE, .conf = &queue},
+        {.type = RTE_FLOW_ACTION_TYPE_END},
+    };
+    struct rte_flow_error error = {0};
+    int status = 0;
+    if (!create)
+        status = rte_flow_validate(port, &attributes, pattern, actions, &error);
+    else if (rte_flow_create(port, &attributes, pattern, actions, &error) == NULL)
+        status = rte_errno != 0 ? -rte_errno : -EINVAL;
+    snprintf(why, size, "%s", error.message != NULL ? error.message : "");
+    return status;
+}
+
+int weir_port_rule_validate(uint16_t port, const struct weir_port_rule *rule, char *why, size_t size) {
+    return port_rule(port, rule, 0, why, size);
+}
+
+int weir_port_rule_create(uint16_t port, const struct weir_port_rule *rule, char *why, size_t size) {
+    return port_rule(port, rule, 1, why, size);
+}
+
+int weir_port_rules_flush(uint16_t port) {
+    struct rte_flow_error error;
+    return rte_flow_flush(port, &error);
 }
 
 uint16_t weir_eth_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **frames, uint16_t capacity) {

@@ -11,6 +11,7 @@
 #include <rte_eal.h>
 #include <rte_errno.h>
 #include <rte_ethdev.h>
+#include <rte_flow.h>
 #include <rte_launch.h>
 #include <rte_lcore.h>
 #include <rte_log.h>
@@ -34,6 +35,14 @@ enum weir_mbuf_offset {
 static const uint64_t WEIR_RSS_IP_TCP_UDP =
     RTE_ETH_RSS_IPV4 | RTE_ETH_RSS_NONFRAG_IPV4_TCP | RTE_ETH_RSS_NONFRAG_IPV4_UDP | RTE_ETH_RSS_IPV6 |
     RTE_ETH_RSS_NONFRAG_IPV6_TCP | RTE_ETH_RSS_NONFRAG_IPV6_UDP;
+/* What frames may be hashed by. Modifiers leave out or shorten some of it, or look into tunnels. */
+static const uint64_t WEIR_RSS_IPV4 = RTE_ETH_RSS_IPV4;
+static const uint64_t WEIR_RSS_IPV4_TCP = RTE_ETH_RSS_NONFRAG_IPV4_TCP;
+static const uint64_t WEIR_RSS_IPV4_UDP = RTE_ETH_RSS_NONFRAG_IPV4_UDP;
+static const uint64_t WEIR_RSS_IPV6 = RTE_ETH_RSS_IPV6;
+static const uint64_t WEIR_RSS_IPV6_TCP = RTE_ETH_RSS_NONFRAG_IPV6_TCP;
+static const uint64_t WEIR_RSS_IPV6_UDP = RTE_ETH_RSS_NONFRAG_IPV6_UDP;
+static const uint32_t WEIR_RSS_FIRST_MODIFIER = 50; /* this bit and all above it */
 static const uint64_t WEIR_TX_OFFLOAD_MULTI_SEGS = RTE_ETH_TX_OFFLOAD_MULTI_SEGS;
 static const uint64_t WEIR_TX_OFFLOAD_MBUF_FAST_FREE = RTE_ETH_TX_OFFLOAD_MBUF_FAST_FREE;
 
@@ -43,12 +52,42 @@ struct weir_link {
     uint8_t full_duplex;
 };
 
+/* What a port does to spread frames over its queues. */
+struct weir_rss {
+    uint64_t types; /* RTE_ETH_RSS_* */
+    uint8_t key[64];
+    uint8_t key_length;
+    uint8_t is_toeplitz; /* 0 when the driver says that it is another function */
+    uint16_t entries;
+    uint16_t queues[2048]; /* the redirection table */
+};
+
+/* A rule for the NIC: packets of one protocol to this address whose destination port has this value under the mask go to a queue. */
+struct weir_port_rule {
+    uint8_t address[16]; /* the first four bytes for IPv4 */
+    uint8_t is_ipv6;
+    uint8_t protocol; /* IPPROTO_TCP or IPPROTO_UDP */
+    uint16_t value;
+    uint16_t mask;
+    uint16_t queue;
+};
+
 int weir_errno(void);
 uint32_t weir_lcore_id(void);
 uint64_t weir_rdtsc(void);
 
 /* 0 or -errno; does not wait for a negotiation to end. */
 int weir_eth_link(uint16_t port, struct weir_link *out);
+/* Has the redirection table of a started port name all its queues by turns. 0 or -errno. */
+int weir_eth_rss_spread(uint16_t port, uint16_t entries, uint16_t queues);
+/* What is in force on a started port, which has `entries` entries in its redirection table (of rte_eth_dev_info). 0 or -errno. */
+int weir_eth_rss(uint16_t port, uint16_t entries, struct weir_rss *out);
+/* Whether the driver would take a rule: 0 or -errno, with the driver's words in `why` (terminated). */
+int weir_port_rule_validate(uint16_t port, const struct weir_port_rule *rule, char *why, size_t size);
+/* Puts a rule in force until the port stops, or weir_port_rules_flush. As above. */
+int weir_port_rule_create(uint16_t port, const struct weir_port_rule *rule, char *why, size_t size);
+/* Takes all rules of a port back. 0 or -errno. */
+int weir_port_rules_flush(uint16_t port);
 uint16_t weir_eth_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **frames, uint16_t capacity);
 uint16_t weir_eth_tx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **frames, uint16_t count);
 

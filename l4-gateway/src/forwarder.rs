@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use crate::config::{Config, PortConfig};
 use crate::dpdk::{
     Device, Eal, EalSettings, Ended, Lcore, Link, Memory, Pool, Port, PortSettings, PortStats,
-    RxQueue, StartedPort, TxQueue, ring,
+    RssKey, RxQueue, StartedPort, TxQueue, ring,
 };
 use crate::error::Error;
 use crate::worker::{
@@ -77,13 +77,14 @@ impl Forwarder {
         first: impl FnOnce(&[MacAddr]) -> Result<Tables, Error>,
         news: mpsc::Sender<News>,
     ) -> Result<Forwarder, Error> {
-        let secret = secret()?;
+        let secret = Secret::new(random()?);
+        let key = RssKey(random()?);
         let sizes = Sizes::of(config);
         let eal = Eal::start(&eal_settings(config, &sizes))?;
         let pool = Pool::new(&eal, "frames", sizes.frames, sizes.room)?;
         let mut ports = Vec::new();
         for port in &config.ports {
-            ports.push(RunningPort::start(&eal, port, &pool)?);
+            ports.push(RunningPort::start(&eal, port, key, &pool)?);
         }
         let macs: Vec<MacAddr> = ports.iter().map(|port| MacAddr(port.port.mac())).collect();
         let tables = Arc::new(ArcSwap::from_pointee(first(&macs)?));
@@ -254,11 +255,17 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl RunningPort {
-    fn start(eal: &Eal, config: &PortConfig, pool: &Pool) -> Result<RunningPort, Error> {
+    fn start(
+        eal: &Eal,
+        config: &PortConfig,
+        key: RssKey,
+        pool: &Pool,
+    ) -> Result<RunningPort, Error> {
         let settings = PortSettings {
             queues: config.queues,
             mtu: config.mtu,
             descriptors: config.descriptors,
+            rss_key: key,
         };
         let port = Port::open(eal, &device(config))?.start(settings, pool)?;
         let exception = match &config.exception {
@@ -268,6 +275,7 @@ impl RunningPort {
                     queues: 1,
                     mtu: config.mtu,
                     descriptors: EXCEPTION_DESCRIPTORS,
+                    rss_key: key,
                 };
                 let device = exception_device(device, MacAddr(port.mac()));
                 eal.probe(&device)?;
@@ -485,10 +493,10 @@ impl Sizes {
     }
 }
 
-fn secret() -> Result<Secret, Error> {
-    let mut random = [0; 32];
+fn random<const N: usize>() -> Result<[u8; N], Error> {
+    let mut random = [0; N];
     std::fs::File::open("/dev/urandom")
         .and_then(|mut file| file.read_exact(&mut random))
         .map_err(Error::Random)?;
-    Ok(Secret::new(random))
+    Ok(random)
 }

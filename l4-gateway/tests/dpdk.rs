@@ -5,12 +5,13 @@
 use std::path::Path;
 use std::sync::mpsc::channel;
 
-use dataplane::Frame;
+use dataplane::{Fields, Frame, Protocol};
 use l4_gateway::dpdk::{
-    Device, Eal, EalSettings, Ended, Lcore, Memory, Pool, Port, PortSettings, ring,
+    Device, Eal, EalSettings, Ended, Lcore, Memory, Pool, Port, PortSettings, RssKey, ring,
 };
 
 const FRAMES: u32 = 511;
+const KEY: RssKey = RssKey([7; 64]);
 
 #[test]
 fn frames_have_one_owner_and_come_back_to_their_pool() {
@@ -20,7 +21,7 @@ fn frames_have_one_owner_and_come_back_to_their_pool() {
     let settings = EalSettings {
         file_prefix: format!("weir-test-{}", std::process::id()),
         memory: Memory::Ordinary(64),
-        devices: vec![device.clone(), capture.clone()],
+        devices: vec![device.clone(), capture.clone(), null()],
         workers: vec![None],
         extra: Vec::new(),
     };
@@ -39,6 +40,7 @@ fn frames_have_one_owner_and_come_back_to_their_pool() {
     lcores_and_rings(&eal, &pool);
     ports(&eal, &pool, &device);
     frames_in_pieces(&eal, &pool, &capture);
+    spreading(&eal, &pool);
     assert_eq!(pool.in_use(), 0);
 
     // Everything is gone, so EAL cleans up; a pool kept alive until now must not be what it cleans.
@@ -70,6 +72,7 @@ fn frames_in_pieces(eal: &Eal, pool: &Pool, device: &Device) {
         queues: 1,
         mtu: 1500,
         descriptors: 128,
+        rss_key: KEY,
     };
     let mut port = Port::open(eal, device)
         .unwrap()
@@ -84,6 +87,40 @@ fn frames_in_pieces(eal: &Eal, pool: &Pool, device: &Device) {
         .collect();
     assert_eq!(content, [(1, 60), (3, 1514)]);
     assert_eq!(receive.unreadable(), 1);
+}
+
+/// A device that says what it would hash; nothing ever arrives on it.
+fn null() -> Device {
+    "net_null0".parse().unwrap()
+}
+
+/// What is known of a port's queues is what its driver says, not what was asked for.
+fn spreading(eal: &Eal, pool: &Pool) {
+    let settings = PortSettings {
+        queues: 3,
+        mtu: 1500,
+        descriptors: 128,
+        rss_key: KEY,
+    };
+    let port = Port::open(eal, &null())
+        .unwrap()
+        .start(settings, pool)
+        .unwrap();
+    let rss = port.rss().unwrap();
+    assert_eq!(rss.queues(), 3);
+    assert_eq!(rss.hashed().tcp_v4, Fields::AddressesAndPorts);
+    let local_ip = "10.3.0.100".parse().unwrap();
+    // Under any key, answers to many ports come to all queues.
+    let between = rss
+        .between(Protocol::Tcp, "10.3.0.21:8080".parse().unwrap(), local_ip)
+        .unwrap();
+    let queues: Vec<u16> = (1024..1152).map(|port| between.queue(port)).collect();
+    assert!((0..3).all(|queue| queues.contains(&queue)), "{queues:?}");
+    // The driver takes no rules, and three is not a number that low bits can tell anyway.
+    let refused = port.steer_by_port(&[local_ip], 3).unwrap_err();
+    assert!(refused.contains("which of 3 queues"), "{refused}");
+    let refused = port.steer_by_port(&[local_ip], 2).unwrap_err();
+    assert!(refused.contains("rte_flow"), "{refused}");
 }
 
 fn bounds_of_a_frame(pool: &Pool) {
@@ -206,6 +243,7 @@ fn ports(eal: &Eal, pool: &Pool, device: &Device) {
         queues: 1,
         mtu: 1500,
         descriptors: 128,
+        rss_key: KEY,
     };
     let too_many = Port::open(eal, device).unwrap().start(
         PortSettings {
@@ -221,6 +259,7 @@ fn ports(eal: &Eal, pool: &Pool, device: &Device) {
         .start(settings, pool)
         .unwrap();
     assert!(port.link().up);
+    assert_eq!(port.rss().unwrap_err(), "the port has one queue");
     let (mut receive, mut transmit) = port.take_queues().pop().unwrap();
     assert!(port.take_queues().is_empty());
     let mut frames: Vec<_> = (0..3).map(|_| pool.allocate().unwrap()).collect();

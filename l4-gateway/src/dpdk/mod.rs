@@ -14,6 +14,7 @@ mod mbuf;
 mod mempool;
 mod port;
 mod ring;
+mod spread;
 mod tsc;
 
 pub use eal::{Device, Eal, EalSettings, Memory};
@@ -22,6 +23,7 @@ pub use mbuf::Mbuf;
 pub use mempool::Pool;
 pub use port::{Link, Port, PortSettings, PortStats, RxQueue, StartedPort, TxQueue};
 pub use ring::{RingReceiver, RingSender, ring};
+pub use spread::RssKey;
 pub use tsc::Tsc;
 
 /// What DPDK refused to do.

@@ -1,11 +1,14 @@
 //! Ports and their queues.
 
 use std::ffi::CString;
+use std::net::IpAddr;
 use std::sync::Arc;
+
+use dataplane::Rss;
 
 use super::eal::Environment;
 use super::ring::forget_front;
-use super::{Device, DpdkError, Eal, Mbuf, Pool};
+use super::{Device, DpdkError, Eal, Mbuf, Pool, RssKey, spread};
 
 /// How a port is set up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +19,8 @@ pub struct PortSettings {
     pub mtu: u16,
     /// Descriptors a queue; the driver may round.
     pub descriptors: u16,
+    /// What frames are hashed with to spread them over several queues, where the driver lets it be chosen.
+    pub rss_key: RssKey,
 }
 
 /// A probed port that has not been started.
@@ -81,6 +86,12 @@ impl Port {
         if settings.queues > 1 && hashes != 0 {
             conf.rxmode.mq_mode = dpdk_sys::RTE_ETH_MQ_RX_RSS;
             conf.rx_adv_conf.rss_conf.rss_hf = hashes;
+            if let Some(key) = settings.rss_key.bytes(info.hash_key_size) {
+                // Never freed: DPDK keeps the pointer, and drivers read the key when the port starts.
+                let key = Vec::leak(key.to_vec());
+                conf.rx_adv_conf.rss_conf.rss_key = key.as_mut_ptr();
+                conf.rx_adv_conf.rss_conf.rss_key_len = key.len() as u8;
+            }
         }
         // All frames come from one pool, unshared and in one segment: what the fast free asks for.
         conf.txmode.offloads = info.tx_offload_capa & dpdk_sys::WEIR_TX_OFFLOAD_MBUF_FAST_FREE;
@@ -123,6 +134,11 @@ impl Port {
         })?;
         // SAFETY: the port and all its queues are configured.
         step("starting", unsafe { dpdk_sys::rte_eth_dev_start(id) })?;
+        let rss = match (settings.queues, hashes) {
+            (0..=1, _) => Err("the port has one queue".into()),
+            (_, 0) => Err("the driver does not hash".into()),
+            _ => spread::even(id, info.reta_size, settings.queues).map(Arc::new),
+        };
         let shared = Arc::new(Running {
             id,
             name,
@@ -146,6 +162,7 @@ impl Port {
         Ok(StartedPort {
             shared,
             mac: address.addr_bytes,
+            rss,
             queues,
         })
     }
@@ -155,6 +172,7 @@ impl Port {
 pub struct StartedPort {
     shared: Arc<Running>,
     mac: [u8; 6],
+    rss: Result<Arc<Rss>, String>,
     queues: Vec<(RxQueue, TxQueue)>,
 }
 
@@ -167,6 +185,19 @@ impl StartedPort {
     /// The hardware address.
     pub fn mac(&self) -> [u8; 6] {
         self.mac
+    }
+
+    /// How it spreads frames over its queues, read back from the driver; or why nobody can tell.
+    pub fn rss(&self) -> Result<&Arc<Rss>, &str> {
+        self.rss.as_ref().map_err(String::as_str)
+    }
+
+    /// Has it give TCP and UDP to `addresses` to the queue that is the destination port modulo `queues`: by rules, all or none.
+    ///
+    /// # Errors
+    /// Why there are none.
+    pub fn steer_by_port(&self, addresses: &[IpAddr], queues: u16) -> Result<(), String> {
+        spread::steer_by_port(self.shared.id, addresses, queues)
     }
 
     /// The queues, for those who poll them; empty the second time.
