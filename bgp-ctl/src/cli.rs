@@ -12,8 +12,8 @@ use clap::{Parser, Subcommand};
 use serde_json::{Value, json};
 use shared::admin::client;
 use shared::bus::Bus;
-use shared::cli::{Action, Command, Next};
-use shared::lifecycle::{Request, Signals};
+use shared::cli::{Action, Command, Next, cell, table};
+use shared::lifecycle::{Request, Signals, reload_not_offered};
 use shared::telemetry::{init_logs, init_metrics};
 
 use crate::actors::route_control::{RouteControl, Shutdown};
@@ -62,7 +62,7 @@ impl Cli {
         let done = match &self.action {
             Some(Own::Neighbours) => self.ask(|admin| async move {
                 let status = client::get(admin, "/status").await?;
-                Ok(table(&serde_json::from_str(&status)?))
+                Ok(sessions(&serde_json::from_str(&status)?))
             }),
             Some(Own::Force { vip, force }) => {
                 let args = json!({ "vip": vip, "force": force });
@@ -177,6 +177,7 @@ fn run(config: Config) -> anyhow::Result<()> {
             match signals.next().await {
                 Request::Drain => drop(front.drain(true, "signal")),
                 Request::Undrain => drop(front.drain(false, "signal")),
+                Request::Reload => reload_not_offered(),
                 Request::Terminate => break,
             }
         }
@@ -190,7 +191,7 @@ fn run(config: Config) -> anyhow::Result<()> {
         };
         tokio::select! {
             () = leaving => {}
-            () = terminated(&mut signals) => return Ok(()),
+            () = signals.terminate() => return Ok(()),
         }
         let _ = stop_admin.send(());
         let _ = admin.await;
@@ -198,59 +199,30 @@ fn run(config: Config) -> anyhow::Result<()> {
     })
 }
 
-/// Waits to be asked once more to terminate.
-async fn terminated(signals: &mut Signals) {
-    while signals.next().await != Request::Terminate {}
-}
-
 /// The sessions as a table, from the JSON of `/status`.
-fn table(status: &Value) -> String {
-    let text = |value: &Value| match value {
-        Value::Null => "-".to_owned(),
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    };
-    let mut rows = vec![
-        [
-            "neighbour",
-            "as",
-            "state",
-            "for",
-            "hold",
-            "vips",
-            "last error",
-        ]
-        .map(str::to_owned),
+fn sessions(status: &Value) -> String {
+    const COLUMNS: [&str; 7] = [
+        "neighbour",
+        "as",
+        "state",
+        "for",
+        "hold",
+        "vips",
+        "last error",
     ];
+    let mut rows = Vec::new();
     for (address, neighbour) in status["neighbours"].as_object().into_iter().flatten() {
         let since = neighbour["since_unix_ms"].as_u64().unwrap_or_default();
-        rows.push([
+        let advertised = neighbour["advertised"].as_array().map_or(0, Vec::len);
+        rows.push(vec![
             address.clone(),
-            text(&neighbour["remote_as"]),
-            text(&neighbour["state"]),
+            cell(&neighbour["remote_as"]),
+            cell(&neighbour["state"]),
             format!("{}s", shared::bus::unix_ms().saturating_sub(since) / 1000),
-            text(&neighbour["hold_time"]),
-            neighbour["advertised"]
-                .as_array()
-                .map_or(0, Vec::len)
-                .to_string(),
-            text(&neighbour["last_error"]),
+            cell(&neighbour["hold_time"]),
+            advertised.to_string(),
+            cell(&neighbour["last_error"]),
         ]);
     }
-    let width = |column: usize| {
-        rows.iter()
-            .map(|row| row[column].chars().count())
-            .max()
-            .unwrap_or_default()
-    };
-    let widths: Vec<usize> = (0..7).map(width).collect();
-    let line = |row: &[String; 7]| {
-        let cells: Vec<String> = row
-            .iter()
-            .zip(&widths)
-            .map(|(cell, width)| format!("{cell:width$}"))
-            .collect();
-        cells.join("  ").trim_end().to_owned()
-    };
-    rows.iter().map(line).collect::<Vec<_>>().join("\n")
+    table(&COLUMNS, &rows)
 }

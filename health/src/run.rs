@@ -6,7 +6,7 @@ use std::time::Duration;
 use actix::Actor;
 use shared::admin;
 use shared::bus::{Bus, unix_ms};
-use shared::lifecycle::{Request, Signals};
+use shared::lifecycle::{Request, Signals, reload_not_offered};
 use shared::telemetry;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -48,12 +48,18 @@ pub async fn run(config: Config) -> Result<(), Error> {
     ));
     tracing::info!(node, admin = %listen, "observing");
 
-    while signals.next().await != Request::Terminate {
-        tracing::info!("an observer carries no traffic: there is nothing to drain");
+    loop {
+        match signals.next().await {
+            Request::Terminate => break,
+            Request::Reload => reload_not_offered(),
+            Request::Drain | Request::Undrain => {
+                tracing::info!("an observer carries no traffic: there is nothing to drain");
+            }
+        }
     }
     tokio::select! {
         () = wind_down(&observer, &bus) => {}
-        _ = signals.next() => {}
+        () = signals.terminate() => {}
     }
     let _ = stop.send(());
     let _ = answering.await;

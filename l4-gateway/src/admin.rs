@@ -14,9 +14,9 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use crate::actors::Board;
-use crate::config::Config;
 use crate::forwarder::Forwarder;
 use crate::metrics;
+use crate::reload::{Current, Reloader};
 use crate::status::{ShownFlow, Sources, status};
 use crate::worker::{FlowFilter, Inquiry};
 
@@ -29,14 +29,15 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The node, as seen from the admin listener.
 pub(crate) struct NodeAdmin {
-    pub(crate) config: Arc<Config>,
+    pub(crate) config: Current,
+    pub(crate) reloader: Arc<Reloader>,
     pub(crate) forwarder: Arc<Forwarder>,
     pub(crate) board: Board,
     pub(crate) bus: Bus,
     pub(crate) bgp: Option<StatusBoard>,
 }
 
-/// Arguments of `drain` and `undrain`.
+/// Arguments of `drain`, `undrain` and `reload`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Who {
@@ -55,15 +56,9 @@ struct Which {
 
 impl NodeAdmin {
     fn drain(&self, drain: bool, args: Value) -> Result<Value, CommandError> {
-        let Who { by } = arguments(args)?;
-        let by: String = by
-            .unwrap_or_else(|| "admin listener".into())
-            .chars()
-            .filter(|c| !c.is_control())
-            .take(120)
-            .collect();
+        let by = asker(args)?;
         tracing::info!(drain, by, "drain asked for");
-        let id = self.config.node.id.clone();
+        let id = self.config.load().node.id.clone();
         self.bus.put(DrainRecord {
             tier: Tier::L4,
             id,
@@ -85,7 +80,8 @@ impl Admin for NodeAdmin {
 
     fn status(&self) -> Value {
         status(Sources {
-            config: &self.config,
+            config: &self.config.load(),
+            reloader: &self.reloader,
             forwarder: &self.forwarder,
             board: &self.board,
             bus: &self.bus,
@@ -102,6 +98,14 @@ impl Admin for NodeAdmin {
             "drain" | "undrain" => {
                 let answer = self.drain(name == "drain", args);
                 Box::pin(std::future::ready(answer))
+            }
+            "reload" => {
+                let reloader = self.reloader.clone();
+                Box::pin(async move {
+                    let by = asker(args)?;
+                    let changes = reloader.reload(&by).await;
+                    Ok(json!({ "changes": changes.map_err(CommandError::Refused)? }))
+                })
             }
             "flows" => {
                 let forwarder = self.forwarder.clone();
@@ -129,8 +133,15 @@ impl Admin for NodeAdmin {
     }
 
     fn refresh_metrics(&self) {
-        metrics::refresh(&self.config, &self.forwarder, &self.board.read());
+        metrics::refresh(&self.config.load(), &self.forwarder, &self.board.read());
     }
+}
+
+/// Who asks, fit for a log.
+fn asker(args: Value) -> Result<String, CommandError> {
+    let Who { by } = arguments(args)?;
+    let by = by.unwrap_or_else(|| "admin listener".into());
+    Ok(by.chars().filter(|c| !c.is_control()).take(120).collect())
 }
 
 /// No arguments at all count as none given.

@@ -7,8 +7,8 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use serde_json::{Value, json};
-use shared::admin::client;
-use shared::cli::{Action, Command, Next};
+use shared::admin::client::{self, ClientError};
+use shared::cli::{Action, Command, Next, cell, table};
 
 use crate::config::{ADMIN_PORT, Config};
 
@@ -30,6 +30,8 @@ pub struct Cli {
 enum Own {
     #[command(flatten)]
     Shared(Action),
+    /// Have the running process read its configuration again: all of it takes effect, or nothing changes and the reasons are printed
+    Reload,
     /// List the services of the running process
     Services,
     /// List the targets of the running process
@@ -55,8 +57,8 @@ struct Flows {
 }
 
 impl Cli {
-    /// Carries out everything but `run`, for which the configuration is handed back.
-    pub fn next(self) -> Next<Config> {
+    /// Carries out everything but `run`, for which the file and its configuration are handed back.
+    pub fn next(self) -> Next<(PathBuf, Config)> {
         let Cli {
             config,
             admin,
@@ -73,7 +75,7 @@ impl Cli {
                 };
                 return match command
                     .admin_listener(ADMIN_PORT)
-                    .and_then(|admin| listing(own, admin))
+                    .and_then(|admin| answer(own, admin))
                 {
                     Ok(text) => {
                         let written = std::io::stdout().write_all(text.as_bytes());
@@ -90,16 +92,20 @@ impl Cli {
                 };
             }
         };
-        Command {
+        let file = config.clone().unwrap_or_default();
+        let command = Command {
             config,
             admin,
             action: Some(action),
+        };
+        match command.run(ADMIN_PORT, Config::parse) {
+            Next::Run(config) => Next::Run((file, config)),
+            Next::Exit(code) => Next::Exit(code),
         }
-        .run(ADMIN_PORT, Config::parse)
     }
 }
 
-fn listing(own: Own, admin: SocketAddr) -> Result<String, String> {
+fn answer(own: Own, admin: SocketAddr) -> Result<String, String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -112,7 +118,8 @@ fn listing(own: Own, admin: SocketAddr) -> Result<String, String> {
             serde_json::from_str(&text).map_err(|error| error.to_string())
         };
         match own {
-            Own::Shared(_) => Err("is not a listing".into()),
+            Own::Shared(_) => Err("is not a question".into()),
+            Own::Reload => reload(admin).await,
             Own::Services => Ok(table(&SERVICES, &services(&status().await?))),
             Own::Targets => Ok(table(&TARGETS, &targets(&status().await?))),
             Own::Flows(Flows {
@@ -128,6 +135,24 @@ fn listing(own: Own, admin: SocketAddr) -> Result<String, String> {
                     .map_err(|error| error.to_string())?;
                 Ok(table(&FLOWS, &rows(&flows, &FLOWS)))
             }
+        }
+    })
+}
+
+/// Mistakes and what needs a restart are printed as `check` prints them.
+async fn reload(admin: SocketAddr) -> Result<String, String> {
+    let args = json!({ "by": "command line" });
+    let answer = client::command(admin, "reload", &args).await;
+    let answer = answer.map_err(|error| match error {
+        ClientError::Refused(409, why) => format!("{why}\nnothing was changed"),
+        other => other.to_string(),
+    })?;
+    let changes = answer["changes"].as_array().map(Vec::as_slice);
+    Ok(match changes.unwrap_or_default() {
+        [] => "reloaded: nothing has changed\n".into(),
+        changes => {
+            let lines: Vec<String> = changes.iter().map(cell).collect();
+            format!("{}\nreloaded\n", lines.join("\n"))
         }
     })
 }
@@ -183,38 +208,6 @@ fn rows(list: &Value, columns: &[&str]) -> Vec<Vec<String>> {
         .iter()
         .map(|item| columns.iter().map(|column| cell(&item[*column])).collect())
         .collect()
-}
-
-fn cell(value: &Value) -> String {
-    match value {
-        Value::Null => String::new(),
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    }
-}
-
-/// Columns as wide as what is in them.
-fn table(columns: &[&str], rows: &[Vec<String>]) -> String {
-    let header: Vec<String> = columns.iter().map(|column| column.to_uppercase()).collect();
-    let width = |at: usize| {
-        rows.iter()
-            .chain([&header])
-            .map(|row| row[at].chars().count())
-            .max()
-            .unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..columns.len()).map(width).collect();
-    let mut text = String::new();
-    for row in std::iter::once(&header).chain(rows) {
-        let cells: Vec<String> = row
-            .iter()
-            .zip(&widths)
-            .map(|(cell, width)| format!("{cell:width$}"))
-            .collect();
-        text.push_str(cells.join("  ").trim_end());
-        text.push('\n');
-    }
-    text
 }
 
 #[cfg(test)]

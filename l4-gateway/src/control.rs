@@ -1,6 +1,7 @@
 //! What the node knows and decides, without doing any of it: targets from the configuration and the bus, their health, the
 //! node's own state; out of it the next snapshot for the workers and the records for the bus. No clock, no sockets.
 
+mod reload;
 mod snapshot;
 mod targets;
 
@@ -32,6 +33,8 @@ pub enum Action {
     Put(Record),
     /// Take this from the bus.
     Delete(Key),
+    /// Take this record of a target from the bus if this node wrote it: others may have spoken of the target since.
+    TakeBack(Key),
     /// Check these targets' health, and no others.
     Check(Vec<Check>),
     /// Tell people.
@@ -104,10 +107,6 @@ impl Service {
 impl Control {
     /// Knows the configuration and nothing else; `macs` are those of the ports, in order.
     pub fn new(config: &Config, macs: &[MacAddr]) -> Control {
-        let addresses = config
-            .ports
-            .iter()
-            .flat_map(|port| std::iter::once(port.address.address).chain(port.local_ips.clone()));
         let services = config.services.iter().map(|settings| Service {
             targets: Targets::new(settings),
             settings: settings.clone(),
@@ -115,7 +114,7 @@ impl Control {
         });
         Control {
             node: config.node.id.clone(),
-            addresses: addresses.map(IpAddr::V4).collect(),
+            addresses: addresses(&config.ports),
             ports: config.ports.clone(),
             macs: macs.to_vec(),
             services: services.collect(),
@@ -131,6 +130,11 @@ impl Control {
             unsettled: Changed::Nothing,
             refused: false,
         }
+    }
+
+    /// The node's id.
+    pub fn node(&self) -> &str {
+        &self.node
     }
 
     /// The services, in the order of the configuration.
@@ -200,6 +204,10 @@ impl Control {
                 for record in records {
                     changed |= self.take_in(record, &mut actions);
                 }
+                // A record that came before the offer it belongs to is no left-over.
+                actions.retain(
+                    |action| !matches!(action, Action::TakeBack(key) if self.checks_target(key)),
+                );
                 self.after(changed, &mut actions);
             }
             Change::Put(record) => {
@@ -208,6 +216,7 @@ impl Control {
             }
             Change::Deleted(key) => {
                 let changed = self.forget(key);
+                actions.extend(self.say_again(key));
                 self.after(changed, &mut actions);
             }
             Change::Connected(_) => {}
@@ -233,17 +242,11 @@ impl Control {
             reason: transition.reason.clone(),
             since_unix_ms: unix_ms,
         };
+        let record = seen(&self.node, &service.settings.name, address, &verdict);
         if !service.targets.checked(address, verdict) {
             return actions;
         }
-        actions.push(Action::Put(Record::Target(TargetRecord {
-            service: service.settings.name.clone(),
-            addr: SocketAddr::V4(address),
-            up: transition.state.is_up(),
-            reason: shortened(&transition.reason),
-            since_unix_ms: unix_ms,
-            seen_by: self.node.clone(),
-        })));
+        actions.push(Action::Put(record));
         self.after(Changed::States, &mut actions);
         actions
     }
@@ -311,11 +314,47 @@ impl Control {
                 };
                 self.observed(&seen.service, seen.addr, Some(verdict))
             }
+            // Left over from an earlier life of this node, or from a target that has gone since.
+            Record::Target(_) => {
+                let key = record.key();
+                if !self.checks_target(&key) {
+                    actions.push(Action::TakeBack(key));
+                }
+                Changed::Nothing
+            }
             Record::Drain(drain) if drain.tier == Tier::L4 && drain.id == self.node => {
                 self.drain_is(drain.drain)
             }
             _ => Changed::Nothing,
         }
+    }
+
+    /// The verdict of this node's own probes on the target that a record's key names, if it probes it.
+    fn own_target(&self, key: &Key) -> Option<(&Service, SocketAddrV4, &Target)> {
+        let Key::Target {
+            service,
+            addr: SocketAddr::V4(address),
+        } = key
+        else {
+            return None;
+        };
+        let of_name = |known: &&Service| known.settings.name == *service;
+        let service = self.services.iter().find(of_name)?;
+        let target = service.targets.get(address)?;
+        service.settings.health.as_ref()?;
+        Some((service, *address, target))
+    }
+
+    fn checks_target(&self, key: &Key) -> bool {
+        self.own_target(key).is_some()
+    }
+
+    /// Somebody who looks after the target no more took their record back, and ours was under the same key before.
+    fn say_again(&self, key: &Key) -> Option<Action> {
+        let (service, address, target) = self.own_target(key)?;
+        let verdict = target.verdict.as_ref()?;
+        let name = &service.settings.name;
+        Some(Action::Put(seen(&self.node, name, address, verdict)))
     }
 
     fn offered(&mut self, record: &RegistrationRecord) -> Result<Changed, String> {
@@ -438,10 +477,18 @@ impl Control {
     /// that a stream of changes does not become a stream of snapshots.
     pub fn settle(&mut self) -> Vec<Action> {
         let mut changed = std::mem::replace(&mut self.unsettled, Changed::Nothing);
-        for service in &mut self.services {
-            changed |= service.targets.sweep();
-        }
         let mut actions = Vec::new();
+        for service in &mut self.services {
+            let gone = service.targets.sweep();
+            if gone.is_empty() {
+                continue;
+            }
+            changed |= Changed::Targets;
+            if service.settings.health.is_some() {
+                let name = &service.settings.name;
+                actions.extend(gone.into_iter().map(|address| take_back(name, address)));
+            }
+        }
         if changed >= Changed::States {
             let built = self.build();
             self.refused = built.is_err();
@@ -462,15 +509,7 @@ impl Control {
     fn build(&mut self) -> Result<Tables, TablesError> {
         let builder = snapshot::describe(&self.ports, &self.macs, &self.services);
         let tables = builder.build(&mut self.ids, self.tables.as_deref())?;
-        for service in &mut self.services {
-            let ServiceSettings {
-                vip,
-                protocol,
-                port,
-                ..
-            } = service.settings;
-            service.id = tables.service_at(vip, port, protocol).map(|found| found.id);
-        }
+        number(&mut self.services, &tables);
         Ok(tables)
     }
 
@@ -551,6 +590,46 @@ impl std::ops::BitOrAssign for Changed {
     fn bitor_assign(&mut self, other: Changed) {
         *self = (*self).max(other);
     }
+}
+
+/// The addresses that others know a node by.
+fn addresses(ports: &[PortConfig]) -> Vec<IpAddr> {
+    let own = ports
+        .iter()
+        .flat_map(|port| std::iter::once(port.address.address).chain(port.local_ips.clone()));
+    own.map(IpAddr::V4).collect()
+}
+
+/// Notes the numbers that a snapshot gives the services.
+fn number(services: &mut [Service], tables: &Tables) {
+    for service in services {
+        let ServiceSettings {
+            vip,
+            protocol,
+            port,
+            ..
+        } = service.settings;
+        service.id = tables.service_at(vip, port, protocol).map(|found| found.id);
+    }
+}
+
+/// What others are told of a target that `node` probes.
+fn seen(node: &str, service: &str, address: SocketAddrV4, verdict: &Verdict) -> Record {
+    Record::Target(TargetRecord {
+        service: service.to_owned(),
+        addr: SocketAddr::V4(address),
+        up: verdict.up,
+        reason: shortened(&verdict.reason),
+        since_unix_ms: verdict.since_unix_ms,
+        seen_by: node.to_owned(),
+    })
+}
+
+fn take_back(service: &str, address: SocketAddrV4) -> Action {
+    Action::TakeBack(Key::Target {
+        service: service.to_owned(),
+        addr: SocketAddr::V4(address),
+    })
 }
 
 /// A check is named `<service> <address>`; names of services have no blanks.

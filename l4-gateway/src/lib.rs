@@ -21,6 +21,7 @@ mod error;
 pub mod forwarder;
 pub mod liveness;
 mod metrics;
+mod reload;
 pub mod run;
 mod status;
 pub mod worker;

@@ -1,5 +1,6 @@
 //! The `l4-gateway` binary.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -9,12 +10,12 @@ use l4_gateway::config::Config;
 use shared::cli::Next;
 
 fn main() -> ExitCode {
-    let config = match Cli::parse().next() {
-        Next::Run(config) => config,
+    let (file, config) = match Cli::parse().next() {
+        Next::Run(parsed) => parsed,
         Next::Exit(code) => return code,
     };
     shared::telemetry::init_logs(&config.log);
-    match start(config) {
+    match start(file, config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
@@ -23,8 +24,8 @@ fn main() -> ExitCode {
     }
 }
 
-fn start(config: Config) -> anyhow::Result<()> {
+fn start(file: PathBuf, config: Config) -> anyhow::Result<()> {
     let metrics = shared::telemetry::init_metrics().context("metrics")?;
-    actix_rt::System::new().block_on(l4_gateway::run::run(config, metrics))?;
+    actix_rt::System::new().block_on(l4_gateway::run::run(file, config, metrics))?;
     Ok(())
 }

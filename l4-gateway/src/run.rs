@@ -1,10 +1,12 @@
 //! The life of a node: start, forward, leave.
 
 use std::future::Future;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, Addr};
+use arc_swap::ArcSwap;
 use bgp_ctl::RouteControl;
 use bgp_ctl::actors::route_control::Shutdown;
 use bgp_ctl::status::StatusBoard;
@@ -23,6 +25,7 @@ use crate::config::Config;
 use crate::control::Control;
 use crate::error::Error;
 use crate::forwarder::Forwarder;
+use crate::reload::{Current, Reloader};
 use crate::worker::FlowFilter;
 
 /// Events of the workers that may wait to be logged.
@@ -34,18 +37,18 @@ const NOTICE: Duration = Duration::from_secs(1);
 /// How long the last records may take to reach the bus's servers.
 const FAREWELL: Duration = Duration::from_secs(2);
 
-/// Runs a node until it is told to end.
+/// Runs a node by `config`, which was read from `file`, until it is told to end.
 ///
 /// # Errors
 /// What kept it from starting, or a worker that panicked.
-pub async fn run(config: Config, metrics: MetricsHandle) -> Result<(), Error> {
+pub async fn run(file: PathBuf, config: Config, metrics: MetricsHandle) -> Result<(), Error> {
     let config = Arc::new(config);
     let address = config.admin.listen;
     let admin_error = |error| Error::Admin { address, error };
     // Signals first: one that comes while DPDK starts must not leave half a node behind.
     let mut signals = Signals::new().map_err(Error::Signals)?;
     let listener = TcpListener::bind(address).await.map_err(admin_error)?;
-    let node = Node::start(config.clone())?;
+    let node = Node::start(file, config.clone())?;
     let (ended, mut worker_ended) = mpsc::channel::<usize>(1);
     node.watch(ended);
 
@@ -61,6 +64,11 @@ pub async fn run(config: Config, metrics: MetricsHandle) -> Result<(), Error> {
             request = signals.next() => match request {
                 Request::Drain => node.drain(true),
                 Request::Undrain => node.drain(false),
+                Request::Reload => {
+                    let reloader = node.reloader.clone();
+                    // It logs what came of it.
+                    actix_rt::spawn(async move { reloader.reload("signal").await.is_ok() });
+                }
                 Request::Terminate => break node.leave(signals).await,
             },
             Some(worker) = worker_ended.recv() => {
@@ -77,7 +85,8 @@ pub async fn run(config: Config, metrics: MetricsHandle) -> Result<(), Error> {
 
 /// A running node.
 struct Node {
-    config: Arc<Config>,
+    config: Current,
+    reloader: Arc<Reloader>,
     forwarder: Arc<Forwarder>,
     bus: Bus,
     board: Board,
@@ -86,7 +95,7 @@ struct Node {
 }
 
 impl Node {
-    fn start(config: Arc<Config>) -> Result<Node, Error> {
+    fn start(file: PathBuf, config: Arc<Config>) -> Result<Node, Error> {
         let bus = Bus::start(&config.bus, &config.node.id);
         let (to_control, mut news) = mpsc::channel(NEWS);
         let mut control = None;
@@ -120,8 +129,11 @@ impl Node {
                 status,
             )
         });
+        let config: Current = Arc::new(ArcSwap::new(config));
+        let reloader = Reloader::new(file, config.clone(), control.clone());
         Ok(Node {
             config,
+            reloader: Arc::new(reloader),
             forwarder,
             bus,
             board,
@@ -132,14 +144,10 @@ impl Node {
 
     /// Starts the watchdog; `ended` hears of a worker whose loop ends by itself.
     fn watch(&self, ended: mpsc::Sender<usize>) {
-        let names = self
-            .config
-            .ports
-            .iter()
-            .map(|port| port.name.clone())
-            .collect();
+        let config = self.config.load();
+        let names = config.ports.iter().map(|port| port.name.clone()).collect();
         let to = self.control.clone().recipient();
-        let limit = self.config.workers.stall_limit;
+        let limit = config.workers.stall_limit;
         // The channel holds one, and there is one.
         let tell = move |worker| {
             let _ = ended.try_send(worker);
@@ -150,6 +158,7 @@ impl Node {
     fn admin(&self) -> NodeAdmin {
         NodeAdmin {
             config: self.config.clone(),
+            reloader: self.reloader.clone(),
             forwarder: self.forwarder.clone(),
             board: self.board.clone(),
             bus: self.bus.clone(),
@@ -161,7 +170,7 @@ impl Node {
     }
 
     fn drain(&self, drain: bool) {
-        let id = self.config.node.id.clone();
+        let id = self.config.load().node.id.clone();
         self.bus.put(DrainRecord {
             tier: Tier::L4,
             id,
@@ -177,17 +186,17 @@ impl Node {
         let _ = self.control.send(Stop).await;
         tokio::select! {
             () = self.flows_finished() => {}
-            () = again(&mut signals) => {}
+            () = signals.terminate() => {}
         }
         self.take_leave("shutting down").await;
     }
 
     fn flows_finished(&self) -> impl Future<Output = ()> {
         let began = Instant::now();
-        let deadline = began + self.config.drain.deadline;
+        let config = self.config.load();
+        let deadline = began + config.drain.deadline;
         // Without [bgp] another process may announce the VIPs.
-        let elsewhere =
-            self.route_control.is_none() && self.config.bus.transport != Transport::Local;
+        let elsewhere = self.route_control.is_none() && config.bus.transport != Transport::Local;
         let notice = if elsewhere { began + NOTICE } else { began };
         let forwarder = self.forwarder.clone();
         async move {
@@ -222,8 +231,4 @@ impl Node {
             tracing::warn!("the bus did not take the last records in time");
         }
     }
-}
-
-async fn again(signals: &mut Signals) {
-    while signals.next().await != Request::Terminate {}
 }

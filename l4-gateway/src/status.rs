@@ -10,11 +10,13 @@ use crate::actors::{Board, ServiceView, TargetView, View};
 use crate::config::Config;
 use crate::dpdk::Eal;
 use crate::forwarder::{Forwarder, PortView};
+use crate::reload::Reloader;
 use crate::worker::{LoopCount, WorkerState};
 
 /// What a status is read from.
 pub(crate) struct Sources<'a> {
     pub(crate) config: &'a Config,
+    pub(crate) reloader: &'a Reloader,
     pub(crate) forwarder: &'a Forwarder,
     pub(crate) board: &'a Board,
     pub(crate) bus: &'a Bus,
@@ -55,6 +57,7 @@ pub(crate) fn status(from: Sources<'_>) -> Value {
         "node": from.config.node.id,
         "software": concat!("l4-gateway ", env!("CARGO_PKG_VERSION")),
         "dpdk": Eal::version(),
+        "configuration": *from.reloader.last(),
         "ready": not_ready.is_none(),
         "not_ready": not_ready,
         "draining": draining,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use actix::{Actor, Addr};
 use shared::admin;
 use shared::bus::Bus;
-use shared::lifecycle::{Request, Signals};
+use shared::lifecycle::{Request, Signals, reload_not_offered};
 use shared::telemetry;
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
@@ -150,6 +150,7 @@ pub async fn run(config: Config) -> Result<(), StartError> {
             request = signals.next() => match request {
                 Request::Drain => ask(&supervisor, true).await,
                 Request::Undrain => ask(&supervisor, false).await,
+                Request::Reload => reload_not_offered(),
                 Request::Terminate if again => break,
                 Request::Terminate => supervisor.do_send(Exit),
             },
@@ -159,7 +160,7 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     // The second wish to terminate ends this wait, too.
     tokio::select! {
         () = take_back(&supervisor, &bus) => {}
-        _ = signals.next() => {}
+        () = signals.terminate() => {}
     }
     let _ = stop_admin.send(());
     let _ = answering.await;

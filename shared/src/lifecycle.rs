@@ -13,6 +13,15 @@ pub enum Request {
     Drain,
     /// SIGUSR2: take traffic again.
     Undrain,
+    /// SIGHUP: read the configuration again; see [`reload_not_offered`].
+    Reload,
+}
+
+/// What a tier that can't reload its configuration answers to [`Request::Reload`].
+pub fn reload_not_offered() {
+    tracing::warn!(
+        "SIGHUP ignored: the configuration can't be reloaded yet; restart the process to use a new one"
+    );
 }
 
 /// The signals of this process, as requests.
@@ -45,27 +54,27 @@ impl Signals {
     /// Waits for the next request. A caller that should exit at once at the second [`Request::Terminate`] simply sees it twice; see
     /// [`Self::is_terminating`].
     pub async fn next(&mut self) -> Request {
-        loop {
-            let request = tokio::select! {
-                _ = self.term.recv() => Request::Terminate,
-                _ = self.int.recv() => Request::Terminate,
-                _ = self.usr1.recv() => Request::Drain,
-                _ = self.usr2.recv() => Request::Undrain,
-                _ = self.hup.recv() => {
-                    tracing::warn!("SIGHUP ignored: the configuration can't be reloaded yet; restart the process to use a new one");
-                    continue;
-                }
-            };
-            if request == Request::Terminate {
-                if self.terminating {
-                    tracing::warn!("asked a second time: exiting at once");
-                } else {
-                    tracing::info!("asked to terminate: draining first");
-                }
-                self.terminating = true;
+        let request = tokio::select! {
+            _ = self.term.recv() => Request::Terminate,
+            _ = self.int.recv() => Request::Terminate,
+            _ = self.usr1.recv() => Request::Drain,
+            _ = self.usr2.recv() => Request::Undrain,
+            _ = self.hup.recv() => Request::Reload,
+        };
+        if request == Request::Terminate {
+            if self.terminating {
+                tracing::warn!("asked a second time: exiting at once");
+            } else {
+                tracing::info!("asked to terminate: draining first");
             }
-            return request;
+            self.terminating = true;
         }
+        request
+    }
+
+    /// Waits for [`Request::Terminate`], whatever else is asked meanwhile.
+    pub async fn terminate(&mut self) {
+        while self.next().await != Request::Terminate {}
     }
 
     /// Whether [`Request::Terminate`] was seen: the next one means to exit at once.

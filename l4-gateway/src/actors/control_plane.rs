@@ -10,9 +10,10 @@ use arc_swap::ArcSwap;
 use dataplane::{Event, Protocol, ServiceId, Tables, TargetId};
 use health::{Checker, SetChecks, Transition};
 use serde::Serialize;
-use shared::bus::{Bus, Change, Prefix, unix_ms};
+use shared::bus::{Bus, Change, Prefix, Record, WatchId, unix_ms};
 use shared::telemetry::monotonic;
 
+use crate::config::Config;
 use crate::control::{Action, Control, Pulse, Target, target_id};
 use crate::forwarder::Forwarder;
 use crate::worker::{News, Times};
@@ -109,11 +110,18 @@ pub struct Stop;
 #[rtype(result = "()")]
 pub struct Leave;
 
+/// Go on by this configuration, which differs from the one before only in what can change while the node runs. The answer says why it can't be
+/// done; nothing has changed then.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<(), String>")]
+pub struct Reload(pub Arc<Config>);
+
 /// Owns the node's knowledge.
 pub struct ControlPlane {
     control: Control,
     forwarder: Arc<Forwarder>,
     bus: Bus,
+    watch: Option<WatchId>,
     checker: Addr<Checker>,
     board: Board,
     /// Snapshots that a worker may still read; the last holder frees one, and that should not be a worker.
@@ -147,6 +155,7 @@ impl ControlPlane {
                 control,
                 forwarder,
                 bus,
+                watch: None,
                 checker,
                 board,
                 retired: VecDeque::new(),
@@ -194,6 +203,13 @@ impl ControlPlane {
                 Action::Publish(tables) => self.publish(tables),
                 Action::Put(record) => self.bus.put(record),
                 Action::Delete(key) => self.bus.delete(&key),
+                Action::TakeBack(key) => {
+                    if let Some(Record::Target(target)) = self.bus.get(&key)
+                        && target.seen_by == self.control.node()
+                    {
+                        self.bus.delete(&key);
+                    }
+                }
                 Action::Check(checks) => self.checker.do_send(SetChecks(checks)),
                 Action::Warn(text) => {
                     shared::log_at_most_every!(
@@ -219,6 +235,15 @@ impl ControlPlane {
             .iter()
             .map(|state| state.heartbeat())
             .collect()
+    }
+
+    /// Has the bus tell all it knows, then each change. One watch for all: a snapshot of it is complete, so what it lacks is known to be missing.
+    fn watch_bus(&mut self, context: &mut Context<ControlPlane>) {
+        if let Some(before) = self.watch.take() {
+            self.bus.unwatch(before);
+        }
+        let to = context.address().recipient();
+        self.watch = Some(self.bus.watch(Prefix::All, to));
     }
 
     fn tick(&mut self, context: &mut Context<ControlPlane>) {
@@ -324,8 +349,7 @@ impl Actor for ControlPlane {
         context.set_mailbox_capacity(MAILBOX);
         let actions = self.control.begin();
         self.follow(actions, context);
-        // One watch for all: a snapshot of it is complete, so what it lacks is known to be missing.
-        self.bus.watch(Prefix::All, context.address().recipient());
+        self.watch_bus(context);
         context.run_interval(TICK, ControlPlane::tick);
     }
 }
@@ -356,6 +380,24 @@ impl Handler<PulseIs> for ControlPlane {
     fn handle(&mut self, PulseIs(pulse): PulseIs, context: &mut Context<ControlPlane>) {
         let actions = self.control.pulse_is(pulse);
         self.follow(actions, context);
+    }
+}
+
+impl Handler<Reload> for ControlPlane {
+    type Result = Result<(), String>;
+
+    fn handle(
+        &mut self,
+        Reload(config): Reload,
+        context: &mut Context<ControlPlane>,
+    ) -> Result<(), String> {
+        let actions = self
+            .control
+            .reload(&config)
+            .map_err(|error| error.to_string())?;
+        self.follow(actions, context);
+        self.watch_bus(context);
+        Ok(())
     }
 }
 

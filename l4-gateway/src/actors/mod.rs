@@ -13,7 +13,7 @@
 //!          links      └──────────┘      Change ┌─────┐  node, drain  ┌──────────────┐  BGP
 //!                                              │ bus │ ────────────▶ │ RouteControl │ ─────▶ routers
 //!                                              └─────┘ ◀──────────── └──────────────┘ (bgp-ctl)
-//!   signals, admin ── Stop, Leave, drain records ──▶ ControlPlane, bus         vip
+//!   signals, admin ── Reload, Stop, Leave, drain records ──▶ ControlPlane, bus         vip
 //! ```
 //!
 //! Workers have no actor: they read one immutable snapshot and write counters. The [`Board`] carries what ControlPlane knows to
@@ -22,5 +22,7 @@
 mod control_plane;
 mod watchdog;
 
-pub use control_plane::{Board, ControlPlane, Leave, PulseIs, ServiceView, Stop, TargetView, View};
+pub use control_plane::{
+    Board, ControlPlane, Leave, PulseIs, Reload, ServiceView, Stop, TargetView, View,
+};
 pub use watchdog::Watchdog;

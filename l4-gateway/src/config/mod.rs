@@ -1,9 +1,11 @@
 //! The configuration of a node, parsed into types that can't be wrong. The reference is `deploy/reference/l4-gateway.md`.
 
+mod changes;
 mod ports;
 mod process;
 mod services;
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
 
@@ -11,10 +13,11 @@ use bgp_ctl::config::BgpSection;
 use dataplane::{Limits, MacAddr};
 use shared::bus::MAX_REGISTERED;
 use shared::config::sections::{AdminSection, BusSection, LogSection, NodeSection, Transport};
-use shared::config::{Document, Mistakes, Table};
+use shared::config::{Document, Mistakes, Table, Value};
 
 use crate::control::Control;
 
+pub use changes::Changes;
 pub use ports::{Network, PortConfig, RouteConfig};
 pub use process::{DrainSection, EalSection, WorkersSection};
 pub(crate) use services::{MOST_WEIGHT, reachable};
@@ -46,6 +49,8 @@ pub struct Config {
     pub services: Vec<ServiceSettings>,
     /// `[bgp]`; without it nobody is told of the VIPs.
     pub bgp: Option<BgpSection>,
+    /// All of it as it was written, to compare with what is written later: see [`Changes`].
+    pub written: BTreeMap<String, Value>,
 }
 
 impl Config {
@@ -110,6 +115,7 @@ impl Config {
             ports,
             services: services?,
             bgp,
+            written: root.written().clone(),
         };
         // What the data plane itself would refuse, should a check above have missed it.
         let macs = vec![MacAddr::default(); config.ports.len()];

@@ -114,6 +114,28 @@ impl Targets {
         targets
     }
 
+    /// The targets of the service by new settings, with what is known of those that stay: a target that was up is not taken for down until
+    /// a probe says so, even if it is the first one.
+    pub(super) fn succeeded_by(&self, settings: &ServiceSettings) -> Targets {
+        let mut targets = Targets::new(settings);
+        for (address, known) in &self.by_address {
+            let offer = known.offer.clone().filter(|_| settings.from_registrations);
+            if offer.is_none() && !targets.by_address.contains_key(address) {
+                continue;
+            }
+            let unknown = targets.unknown();
+            let target = targets.by_address.entry(*address).or_insert(unknown);
+            target.offer = offer;
+            // What probes of others found, or own ones that are no more, holds if they go on.
+            if known.checked == target.checked {
+                target.verdict.clone_from(&known.verdict);
+            } else if target.checked {
+                target.initially_up = known.is_up();
+            }
+        }
+        targets
+    }
+
     fn unknown(&self) -> Target {
         Target {
             configured: None,
@@ -210,14 +232,10 @@ impl Targets {
 
     /// Removes what nothing speaks for. Not before a snapshot is due: a target that is withdrawn and offered again meanwhile keeps what
     /// its probes found, as their verdict would not be repeated.
-    pub(super) fn sweep(&mut self) -> Changed {
-        let before = self.by_address.len();
-        self.by_address
-            .retain(|_, target| target.has_reason_to_stay());
-        if self.by_address.len() == before {
-            Changed::Nothing
-        } else {
-            Changed::Targets
-        }
+    pub(super) fn sweep(&mut self) -> Vec<SocketAddrV4> {
+        let gone = self
+            .by_address
+            .extract_if(.., |_, target| !target.has_reason_to_stay());
+        gone.map(|(address, _)| address).collect()
     }
 }

@@ -1,3 +1,5 @@
+mod reload;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -43,6 +45,7 @@ struct Node {
     puts: Vec<Record>,
     warnings: Vec<String>,
     deleted: Vec<Key>,
+    taken_back: Vec<Key>,
 }
 
 impl Node {
@@ -60,6 +63,7 @@ impl Node {
             puts: Vec::new(),
             warnings: Vec::new(),
             deleted: Vec::new(),
+            taken_back: Vec::new(),
         };
         let actions = node.control.begin();
         node.carry_out(actions);
@@ -80,6 +84,7 @@ impl Node {
                 Action::Check(checks) => self.checks = checks,
                 Action::Warn(text) => self.warnings.push(text),
                 Action::Delete(key) => self.deleted.push(key),
+                Action::TakeBack(key) => self.taken_back.push(key),
             }
         }
     }

@@ -414,18 +414,22 @@ impl Gateway {
 
     /// Runs the binary's subcommand against this node.
     pub(crate) fn subcommand(&self, arguments: &[&str]) -> String {
+        self.try_subcommand(arguments)
+            .unwrap_or_else(|why| panic!("{arguments:?}: {why}"))
+    }
+
+    /// As [`Gateway::subcommand`], with what it prints to standard error when it fails.
+    pub(crate) fn try_subcommand(&self, arguments: &[&str]) -> Result<String, String> {
         let mut command = self.place.command(env!("CARGO_BIN_EXE_l4-gateway"));
         let output = command
             .args(arguments)
             .args(["--admin", ADMIN])
             .output()
             .unwrap();
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        String::from_utf8(output.stdout).unwrap()
+        match output.status.success() {
+            true => Ok(String::from_utf8(output.stdout).unwrap()),
+            false => Err(String::from_utf8(output.stderr).unwrap()),
+        }
     }
 
     pub(crate) fn signal(&self, signal: rustix::process::Signal) {

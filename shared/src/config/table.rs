@@ -37,6 +37,11 @@ impl<'d> Table<'d> {
         &self.path
     }
 
+    /// What is written in this table, for comparing it with what is written later. Counts as asking for nothing.
+    pub fn written(&self) -> &'d BTreeMap<String, Value> {
+        self.values
+    }
+
     /// Whether the key is there, whatever its value. Counts as asking for it.
     pub fn has(&mut self, key: &'static str) -> bool {
         self.value(key).is_some()

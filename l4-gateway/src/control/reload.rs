@@ -1,0 +1,60 @@
+//! A new configuration for a running node.
+
+use dataplane::TablesError;
+
+use super::targets::Targets;
+use super::{Action, Changed, Control, Service, addresses, number, snapshot, take_back};
+use crate::config::{Config, ServiceSettings};
+
+impl Control {
+    /// Goes on by `config`: services, targets and addresses become what it says, and what is known of those that stay is kept. Registrations and
+    /// others' views of services that are new are not known yet: the caller has the bus tell its records anew.
+    ///
+    /// # Errors
+    /// When no snapshot can be made of it; nothing has changed then.
+    pub fn reload(&mut self, config: &Config) -> Result<Vec<Action>, TablesError> {
+        let successor = |settings: &ServiceSettings| {
+            let before = self
+                .services
+                .iter()
+                .find(|service| service.settings.name == settings.name);
+            Service {
+                targets: match before {
+                    Some(before) => before.targets.succeeded_by(settings),
+                    None => Targets::new(settings),
+                },
+                settings: settings.clone(),
+                id: None,
+            }
+        };
+        let mut services: Vec<Service> = config.services.iter().map(successor).collect();
+        for service in &mut services {
+            service.targets.sweep();
+        }
+        let builder = snapshot::describe(&config.ports, &self.macs, &services);
+        let tables = builder.build(&mut self.ids, self.tables.as_deref())?;
+        number(&mut services, &tables);
+
+        let mut actions = vec![Action::Publish(tables)];
+        let before = std::mem::replace(&mut self.services, services);
+        for service in before
+            .iter()
+            .filter(|service| service.settings.health.is_some())
+        {
+            let name = &service.settings.name;
+            let records = service
+                .targets()
+                .map(|(address, _)| take_back(name, *address));
+            actions.extend(records.filter(
+                |action| !matches!(action, Action::TakeBack(key) if self.checks_target(key)),
+            ));
+        }
+        self.ports.clone_from(&config.ports);
+        self.addresses = addresses(&config.ports);
+        self.unsettled = Changed::Nothing;
+        self.refused = false;
+        actions.push(Action::Check(self.checks()));
+        actions.extend(self.told_if_changed());
+        Ok(actions)
+    }
+}

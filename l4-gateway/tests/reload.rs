@@ -1,0 +1,192 @@
+//! A new configuration for a running node, by command and by signal.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)] // A test may end on what it did not expect.
+
+mod lab;
+
+use std::io::ErrorKind;
+use std::time::Duration;
+
+use lab::{Echo, Gateway, Lab, SERVICES, WORKERS, pattern};
+use rustix::process::Signal;
+
+fn write(lab: &Lab, config: &str) {
+    std::fs::write(lab.directory.path().join("l4.toml"), config).unwrap();
+}
+
+/// Which targets new connections reach.
+fn reached(lab: &Lab, port: u16) -> Vec<u8> {
+    lab.client().run(move || {
+        let mut ids: Vec<u8> = (0..6).map(|_| Echo::connect(port).unwrap().id).collect();
+        ids.sort();
+        ids.dedup();
+        ids
+    })
+}
+
+#[test]
+fn a_reload_prints_what_it_changes_and_leaves_flows_alone() {
+    let lab = Lab::new();
+    lab.target().usual_targets();
+    let workers = WORKERS.replace("[workers]", "[workers]\ncount = 2");
+    let usual = lab.config(&workers, "queues = 2", SERVICES);
+    let gateway = Gateway::start(&lab, &usual);
+    let mut held: Vec<Echo> = lab
+        .client()
+        .run(|| (0..8).map(|_| Echo::connect(80).unwrap()).collect());
+    assert!(held.iter().any(|echo| echo.id == b'1'));
+
+    // The first target goes, the second becomes heavier, and a service comes.
+    let first_gone = usual.replace(
+        "{ address = \"10.3.0.21:8080\" }, { address = \"10.3.0.22:8080\" }",
+        "{ address = \"10.3.0.22:8080\", weight = 3 }",
+    ) + "[[services]]\nname = \"more\"\nvip = \"10.0.0.100\"\nprotocol = \"tcp\"\nport = 81\ntargets = [{ address = \"10.3.0.21:8080\" }]\n";
+    write(&lab, &first_gone);
+    assert_eq!(
+        gateway.subcommand(&["reload"]),
+        "services.tcp.targets.10.3.0.21:8080: removed\n\
+         services.tcp.targets.10.3.0.22:8080.weight: (default) -> 3\n\
+         services.more: added (name \"more\", port 81, protocol \"tcp\", vip \"10.0.0.100\")\n\
+         reloaded\n"
+    );
+    assert_eq!(reached(&lab, 80), [b'2']);
+    assert_eq!(reached(&lab, 81), [b'1']);
+    for (seed, echo) in held.iter_mut().enumerate() {
+        echo.exchange(&pattern(20_000, seed as u64));
+    }
+    assert_eq!(
+        gateway.subcommand(&["reload"]),
+        "reloaded: nothing has changed\n"
+    );
+
+    // The service itself goes: its flows go on, new ones are refused at once.
+    let (head, _) = first_gone.split_once("[[services]]").unwrap();
+    let (_, more) = first_gone.split_once("name = \"more\"").unwrap();
+    write(&lab, &format!("{head}[[services]]\nname = \"more\"{more}"));
+    gateway.signal(Signal::HUP);
+    gateway.wait("reloaded", || {
+        gateway.status()["services"].as_array().unwrap().len() == 1
+    });
+    for (seed, echo) in held.iter_mut().enumerate() {
+        echo.exchange(&pattern(20_000, seed as u64));
+    }
+    let refused = lab
+        .client()
+        .run(|| Echo::connect(80).map(|_| ()).map_err(|error| error.kind()));
+    assert_eq!(refused, Err(ErrorKind::ConnectionRefused));
+}
+
+#[test]
+fn a_mistake_or_a_key_that_needs_a_restart_changes_nothing() {
+    let lab = Lab::new();
+    lab.target().usual_targets();
+    let usual = lab.usual();
+    let gateway = Gateway::start(&lab, &usual);
+    let refused = |config: &str| {
+        write(&lab, config);
+        let why = gateway.try_subcommand(&["reload"]).unwrap_err();
+        assert!(why.ends_with("nothing was changed\n"), "{why}");
+        assert_eq!(gateway.status()["services"].as_array().unwrap().len(), 2);
+        assert!(
+            gateway
+                .metrics()
+                .contains("weir_l4_config_last_reload_successful 0")
+        );
+        assert_eq!(gateway.ready(), Ok(()));
+        why
+    };
+    let only_udp = usual[..usual.find("[[services]]").unwrap()].to_owned()
+        + &usual[usual.rfind("[[services]]").unwrap()..];
+
+    let why = refused(&only_udp.replace("scheduler = \"rr\"", "scheduler = \"rrr\""));
+    assert!(
+        why.contains("l4.toml:")
+            && why.contains("services[0].scheduler: ")
+            && why.contains("did you mean \"rr\"?"),
+        "{why}"
+    );
+    let why = refused("not toml at all [");
+    assert!(why.contains("l4.toml:1"), "{why}");
+    let why = refused(&only_udp.replace("flows = 16384", "flows = 32768"));
+    assert!(
+        why.starts_with("workers.flows: takes effect by a restart only\n")
+            && why.contains("the other changes (1)"),
+        "{why}"
+    );
+    let why = refused(&only_udp.replace(
+        "device = \"net_af_packet0,iface=ext0\"",
+        "device = \"net_af_packet7,iface=ext0\"",
+    ));
+    assert!(
+        why.starts_with("ports.ext.device: takes effect by a restart only\n"),
+        "{why}"
+    );
+    std::fs::remove_file(lab.directory.path().join("l4.toml")).unwrap();
+    let why = gateway.try_subcommand(&["reload"]).unwrap_err();
+    assert!(
+        why.contains("l4.toml") && why.contains("No such file"),
+        "{why}"
+    );
+    let status = gateway.status();
+    assert!(
+        status["configuration"]["refused"]
+            .as_str()
+            .unwrap()
+            .contains("No such file"),
+        "{status}"
+    );
+
+    write(&lab, &only_udp);
+    gateway.subcommand(&["reload"]);
+    assert_eq!(gateway.status()["services"].as_array().unwrap().len(), 1);
+    assert!(
+        gateway
+            .metrics()
+            .contains("weir_l4_config_last_reload_successful 1")
+    );
+}
+
+#[test]
+fn health_checks_follow_a_reload() {
+    let lab = Lab::new();
+    lab.target().usual_targets();
+    let checked = |targets: &str| {
+        let services = format!(
+            "[[services]]\nname = \"tcp\"\nvip = \"10.0.0.100\"\nprotocol = \"tcp\"\nport = 80\ntargets = [{targets}]\n\
+             health = {{ type = \"tcp\", interval = \"100ms\", rise = 1, fall = 1, timeout = \"100ms\" }}\n"
+        );
+        lab.config(WORKERS, "", &services)
+    };
+    let up = |gateway: &Gateway| {
+        let service = gateway.service("tcp");
+        let targets = service["targets"].as_array().unwrap().clone();
+        let up = targets.into_iter().filter(|target| target["up"] == true);
+        up.map(|target| target["address"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    let gateway = Gateway::start(&lab, &checked("{ address = \"10.3.0.21:8080\" }"));
+    gateway.wait("probed", || up(&gateway) == ["10.3.0.21:8080"]);
+    assert_eq!(gateway.status()["bus"]["keys"], 2, "node and target");
+    // Nobody listens on 9.
+    write(
+        &lab,
+        &checked("{ address = \"10.3.0.22:8080\" }, { address = \"10.3.0.22:9\" }"),
+    );
+    gateway.subcommand(&["reload"]);
+    gateway.wait("probed", || {
+        up(&gateway) == ["10.3.0.22:8080"]
+            && gateway.service("tcp")["targets"][0]["reason"] != "not probed"
+    });
+    gateway.wait("told of the targets it has, and of no other", || {
+        gateway.status()["bus"]["keys"] == 3
+    });
+    assert_eq!(reached(&lab, 80), [b'2']);
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(
+        gateway
+            .metrics()
+            .contains("weir_l4_service_targets{service=\"tcp\"} 2"),
+        "{}",
+        gateway.metrics()
+    );
+}
