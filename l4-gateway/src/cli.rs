@@ -1,7 +1,7 @@
 //! The command line.
 
 use std::io::Write;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -10,7 +10,9 @@ use serde_json::{Value, json};
 use shared::admin::client::{self, ClientError};
 use shared::cli::{Action, Command, Next, cell, table};
 
+use crate::capture::{Blocks, Request, Tally};
 use crate::config::{ADMIN_PORT, Config};
+use crate::filter::End;
 
 /// Weir's L4 gateway: forwards TCP and UDP from VIPs to targets (FULLNAT over DPDK).
 #[derive(Debug, Parser)]
@@ -36,24 +38,68 @@ enum Own {
     Services,
     /// List the targets of the running process
     Targets,
-    /// List flows of the running process
+    /// List flows of the running process; each part of the filter that is given must match
     Flows(Flows),
+    /// Write frames of the running process to a file or standard output (pcapng), as they came in and as they left
+    ///
+    /// `l4-gateway capture --client 10.2.0.1 | tshark -r -` or `| tcpdump -nr -`. One at a time. It ends at its bounds or by Ctrl-C.
+    Capture(Capture),
 }
 
 #[derive(Debug, Args)]
 struct Flows {
-    /// Only flows of this client
-    #[arg(long, value_name = "IP")]
-    client: Option<Ipv4Addr>,
-    /// Only flows to this target
-    #[arg(long, value_name = "IP:PORT")]
-    target: Option<SocketAddrV4>,
-    /// Only flows that the target sees coming from here
-    #[arg(long, value_name = "IP:PORT")]
-    local: Option<SocketAddrV4>,
-    /// How many at most
+    #[command(flatten)]
+    ends: Wanted,
+    /// Only flows of this service
+    #[arg(long, value_name = "NAME")]
+    service: Option<String>,
+    /// Only tcp or udp
+    #[arg(long)]
+    protocol: Option<String>,
+    /// Only flows in this state, as the last column shows it
+    #[arg(long)]
+    state: Option<String>,
+    /// How many at most, 10000 at the most
     #[arg(long, default_value_t = 100)]
     limit: usize,
+}
+
+/// Each an address, a network, or an address with a port.
+#[derive(Debug, Args)]
+struct Wanted {
+    /// Only flows of this client: 10.2.0.1, 10.2.0.0/24 or 10.2.0.1:40312
+    #[arg(long, value_name = "END")]
+    client: Option<End>,
+    /// Only flows to this VIP
+    #[arg(long, value_name = "END")]
+    vip: Option<End>,
+    /// Only flows that the target sees coming from here: a LocalIP, with or without a port
+    #[arg(long, value_name = "END")]
+    local: Option<End>,
+    /// Only flows to this target
+    #[arg(long, value_name = "END")]
+    target: Option<End>,
+}
+
+#[derive(Debug, Args)]
+struct Capture {
+    #[command(flatten)]
+    ends: Wanted,
+    /// The file to write; standard output without one
+    #[arg(long, short, value_name = "FILE")]
+    write: Option<PathBuf>,
+    /// End after so many frames, both sides counted
+    #[arg(long, default_value_t = 10_000)]
+    packets: u64,
+    /// End after so many bytes of frames
+    #[arg(long, default_value_t = 64 << 20)]
+    bytes: u64,
+    /// End after so many seconds
+    #[arg(long, default_value_t = 60)]
+    seconds: u64,
+    /// Bytes kept of each frame
+    #[arg(long, default_value_t = 256)]
+    snap: usize,
 }
 
 impl Cli {
@@ -122,21 +168,93 @@ fn answer(own: Own, admin: SocketAddr) -> Result<String, String> {
             Own::Reload => reload(admin).await,
             Own::Services => Ok(table(&SERVICES, &services(&status().await?))),
             Own::Targets => Ok(table(&TARGETS, &targets(&status().await?))),
-            Own::Flows(Flows {
-                client,
-                target,
-                local,
-                limit,
-            }) => {
-                let args =
-                    json!({ "client": client, "target": target, "local": local, "limit": limit });
-                let flows = client::command(admin, "flows", &args)
-                    .await
-                    .map_err(|error| error.to_string())?;
-                Ok(table(&FLOWS, &rows(&flows, &FLOWS)))
-            }
+            Own::Flows(wanted) => flows(admin, &wanted).await,
+            Own::Capture(capture) => record(admin, capture).await,
         }
     })
+}
+
+async fn flows(admin: SocketAddr, wanted: &Flows) -> Result<String, String> {
+    let Flows {
+        ends,
+        service,
+        protocol,
+        state,
+        limit,
+    } = wanted;
+    let args = json!({
+        "client": ends.client, "vip": ends.vip, "local": ends.local, "target": ends.target,
+        "service": service, "protocol": protocol, "state": state, "limit": limit,
+    });
+    let answer = client::command(admin, "flows", &args)
+        .await
+        .map_err(|error| error.to_string())?;
+    let mut text = table(&FLOWS, &rows(&answer["flows"], &FLOWS));
+    match answer["left_out"].as_u64() {
+        None | Some(0) => {}
+        Some(more) => text.push_str(&format!(
+            "and {more} more: narrow the filter, or raise --limit\n"
+        )),
+    }
+    Ok(text)
+}
+
+/// Writes whole blocks only, so that the file can be read however the capture ends.
+async fn record(admin: SocketAddr, capture: Capture) -> Result<String, String> {
+    let Capture {
+        ends,
+        write,
+        packets,
+        bytes,
+        seconds,
+        snap,
+    } = capture;
+    let request = Request {
+        client: ends.client,
+        vip: ends.vip,
+        local: ends.local,
+        target: ends.target,
+        packets,
+        bytes,
+        seconds,
+        snap,
+    };
+    let args = serde_json::to_value(request).map_err(|error| error.to_string())?;
+    let mut out: Box<dyn Write> = match &write {
+        Some(file) => {
+            let opened = std::fs::File::create(file);
+            Box::new(opened.map_err(|error| format!("{}: {error}", file.display()))?)
+        }
+        None => Box::new(std::io::stdout().lock()),
+    };
+    let mut blocks = Blocks::default();
+    let mut failed = None;
+    let interrupted = async {
+        if tokio::signal::ctrl_c().await.is_err() {
+            // Without the handler, the signal ends the process as ever.
+            std::future::pending::<()>().await;
+        }
+    };
+    let piece = |bytes: bytes::Bytes| {
+        let written = blocks.push(&bytes).and_then(|whole| {
+            let written = out.write_all(&whole).and_then(|()| out.flush());
+            written.map_err(|error| format!("writing the capture: {error}"))
+        });
+        failed = written.err();
+        failed.is_none()
+    };
+    let streamed = client::stream(admin, "capture", &args, interrupted, piece).await;
+    let Tally { packets, lost } = blocks.tally();
+    let _closed = writeln!(
+        std::io::stderr(),
+        "{packets} frames captured, {lost} that matched were lost for want of room"
+    );
+    match (failed, streamed) {
+        (Some(why), _) => Err(why),
+        (None, streamed) => streamed
+            .map(|()| String::new())
+            .map_err(|error| error.to_string()),
+    }
 }
 
 /// Mistakes and what needs a restart are printed as `check` prints them.

@@ -5,7 +5,7 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
-use dataplane::{Counters, MacAddr, PortIndex, Secret, Tables};
+use dataplane::{Counters, MacAddr, Now, PortIndex, Secret, Tables};
 use tokio::sync::mpsc;
 
 use crate::config::{Config, PortConfig};
@@ -15,7 +15,8 @@ use crate::dpdk::{
 };
 use crate::error::Error;
 use crate::worker::{
-    self, Exception, Inquiry, LANE_WAITING, Lane, Learned, News, Transmit, WorkerParts, WorkerState,
+    self, Exception, LANE_WAITING, Lane, Learned, News, Question, Transmit, WorkerParts,
+    WorkerState,
 };
 
 /// Frames that a worker's ring of redirected frames holds.
@@ -38,7 +39,7 @@ pub struct Forwarder {
     tables: Arc<ArcSwap<Tables>>,
     counters: Arc<Counters>,
     pool: Pool,
-    _eal: Eal,
+    eal: Eal,
 }
 
 struct RunningPort {
@@ -50,7 +51,7 @@ struct RunningPort {
 
 struct RunningWorker {
     state: Arc<WorkerState>,
-    inquiries: SyncSender<Inquiry>,
+    inquiries: SyncSender<Question>,
     /// Taken when it is joined.
     lcore: Mutex<Option<Lcore>>,
 }
@@ -156,7 +157,7 @@ impl Forwarder {
             tables,
             counters,
             pool,
-            _eal: eal,
+            eal,
         })
     }
 
@@ -184,7 +185,7 @@ impl Forwarder {
     }
 
     /// Where workers can be asked, by number.
-    pub fn inquiries(&self) -> Vec<SyncSender<Inquiry>> {
+    pub fn questions(&self) -> Vec<SyncSender<Question>> {
         self.workers
             .iter()
             .map(|worker| worker.inquiries.clone())
@@ -207,6 +208,11 @@ impl Forwarder {
             .iter()
             .map(|port| port.link().up)
             .collect()
+    }
+
+    /// The time on the workers' clock.
+    pub fn now(&self) -> Now {
+        self.eal.tsc().now()
     }
 
     /// Frame buffers in use.

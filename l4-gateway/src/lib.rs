@@ -12,12 +12,14 @@
 
 pub mod actors;
 mod admin;
+mod capture;
 pub mod cli;
 pub mod config;
 pub mod control;
 #[allow(unsafe_code)]
 pub mod dpdk;
 mod error;
+pub mod filter;
 pub mod forwarder;
 pub mod liveness;
 mod metrics;

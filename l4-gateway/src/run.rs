@@ -21,12 +21,13 @@ use tokio::time::{Instant, sleep};
 
 use crate::actors::{Board, ControlPlane, Leave, Stop, Watchdog};
 use crate::admin::{NodeAdmin, flows};
+use crate::capture::Captures;
 use crate::config::Config;
 use crate::control::Control;
 use crate::error::Error;
+use crate::filter::FlowFilter;
 use crate::forwarder::Forwarder;
 use crate::reload::{Current, Reloader};
-use crate::worker::FlowFilter;
 
 /// Events of the workers that may wait to be logged.
 const NEWS: usize = 256;
@@ -162,6 +163,7 @@ impl Node {
             forwarder: self.forwarder.clone(),
             board: self.board.clone(),
             bus: self.bus.clone(),
+            captures: Captures::default(),
             bgp: self
                 .route_control
                 .as_ref()
@@ -206,13 +208,13 @@ impl Node {
                     open: true,
                     ..FlowFilter::default()
                 };
-                let left = flows(&forwarder, open, 1).await;
+                let left = flows(&forwarder, open, 1, false).await;
                 let now = Instant::now();
                 if now >= deadline {
                     tracing::warn!("the drain's deadline has passed with flows left");
                     return;
                 }
-                if left.is_ok_and(|left| left.is_empty()) && now >= notice {
+                if left.is_ok_and(|left| left.flows.is_empty()) && now >= notice {
                     tracing::info!(took = ?now - began, "no flow is left");
                     return;
                 }

@@ -1,7 +1,7 @@
 //! The JSON of `/status`: what the control side knows beside what the workers counted.
 
 use bgp_ctl::status::{Status as BgpStatus, StatusBoard};
-use dataplane::{Counters, DropReason, FlowState, FlowView, Protocol};
+use dataplane::{Counters, DropReason, FlowView, Protocol};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use shared::bus::Bus;
@@ -9,6 +9,7 @@ use shared::bus::Bus;
 use crate::actors::{Board, ServiceView, TargetView, View};
 use crate::config::Config;
 use crate::dpdk::Eal;
+use crate::filter::STATES;
 use crate::forwarder::{Forwarder, PortView};
 use crate::reload::Reloader;
 use crate::worker::{LoopCount, WorkerState};
@@ -196,16 +197,10 @@ impl From<&FlowView> for ShownFlow {
             vip: flow.vip.to_string(),
             local: flow.local.to_string(),
             target: flow.target.to_string(),
-            state: match flow.state {
-                FlowState::Udp => "udp",
-                FlowState::SynReceived => "syn_received",
-                FlowState::SynAnswered => "syn_answered",
-                FlowState::Established => "established",
-                FlowState::FinClient => "fin_client",
-                FlowState::FinTarget => "fin_target",
-                FlowState::TimeWait => "time_wait",
-                FlowState::Closed => "closed",
-            },
+            state: STATES
+                .iter()
+                .find(|(state, _)| *state == flow.state)
+                .map_or("", |(_, name)| *name),
             expires_in_seconds: flow.expires_in.as_secs_f64(),
         }
     }

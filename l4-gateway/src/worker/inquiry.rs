@@ -1,9 +1,19 @@
 //! Questions that only a worker can answer, as nobody else sees its tables.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
-
-use dataplane::{FlowState, FlowView, Now, Worker};
+use dataplane::{FlowView, Now, Worker};
 use tokio::sync::oneshot;
+
+use crate::capture::Tap;
+use crate::filter::FlowFilter;
+
+/// What a worker can be asked.
+#[derive(Debug)]
+pub enum Question {
+    /// Which flows it has.
+    Flows(Inquiry),
+    /// To let its frames be seen.
+    Capture(Box<Tap>),
+}
 
 /// A question about a worker's flows.
 #[derive(Debug)]
@@ -12,41 +22,30 @@ pub struct Inquiry {
     pub filter: FlowFilter,
     /// At most so many; the worker forwards nothing while it collects them.
     pub limit: usize,
+    /// Whether those beyond the limit are to be counted.
+    pub count: bool,
     /// Where the answer goes.
-    pub reply: oneshot::Sender<Vec<FlowView>>,
+    pub reply: oneshot::Sender<Found>,
 }
 
-/// Picks flows; each part that is given must match.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct FlowFilter {
-    /// The client's address.
-    pub client: Option<Ipv4Addr>,
-    /// The target.
-    pub target: Option<SocketAddrV4>,
-    /// The LocalIP and port that the target sees.
-    pub local: Option<SocketAddrV4>,
-    /// Only flows on which something may still be sent.
-    pub open: bool,
-}
-
-impl FlowFilter {
-    /// Whether a flow is wanted.
-    pub fn matches(&self, flow: &FlowView) -> bool {
-        self.client.is_none_or(|client| *flow.client.ip() == client)
-            && self.target.is_none_or(|target| flow.target == target)
-            && self.local.is_none_or(|local| flow.local == local)
-            && !(self.open && matches!(flow.state, FlowState::TimeWait | FlowState::Closed))
-    }
+/// Flows that were asked for.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// Up to the limit.
+    pub flows: Vec<FlowView>,
+    /// How many more there are, if they were to be counted.
+    pub left_out: u64,
 }
 
 impl Inquiry {
     pub(super) fn answer(self, worker: &Worker, now: Now) {
-        let flows = worker
-            .flows(now)
-            .filter(|flow| self.filter.matches(flow))
-            .take(self.limit)
-            .collect();
+        let mut matching = worker.flows(now).filter(|flow| self.filter.matches(flow));
+        let flows = matching.by_ref().take(self.limit).collect();
+        let left_out = match self.count {
+            true => matching.count() as u64,
+            false => 0,
+        };
         // Who asked may have given up; that is theirs to know.
-        let _ = self.reply.send(flows);
+        let _ = self.reply.send(Found { flows, left_out });
     }
 }

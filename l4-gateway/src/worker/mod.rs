@@ -23,9 +23,10 @@ use arc_swap::{ArcSwap, Cache};
 use dataplane::{DropReason, Emitted, Event, MAX_BURST, MacAddr, Now, PortIndex, Tables, Verdict};
 use tokio::sync::mpsc;
 
+use crate::capture::Tap;
 use crate::dpdk::{Mbuf, Pool, RingReceiver, RingSender, Tsc};
 
-pub use inquiry::{FlowFilter, Inquiry};
+pub use inquiry::{Found, Inquiry, Question};
 pub(crate) use lane::WAITING as LANE_WAITING;
 pub use lane::{Exception, Lane, Transmit};
 pub use poll::Poll;
@@ -72,7 +73,7 @@ pub struct WorkerParts {
     /// Where the control side hears of events.
     pub news: mpsc::Sender<News>,
     /// Questions of the control side.
-    pub inquiries: Receiver<Inquiry>,
+    pub inquiries: Receiver<Question>,
     /// Buffers for frames made here.
     pub pool: Pool,
     /// The clock.
@@ -123,6 +124,7 @@ pub fn run(parts: WorkerParts) {
         news,
         pool,
         state: state.clone(),
+        tap: None,
     };
     let mut started = tsc.now();
     let mut next_tick = started.0;
@@ -136,8 +138,13 @@ pub fn run(parts: WorkerParts) {
         if now.0 >= next_tick {
             next_tick = now.0 + TICK;
             round.tick(snapshot, now, &lessons);
-            if let Ok(inquiry) = inquiries.try_recv() {
-                inquiry.answer(&round.dataplane, now);
+            match inquiries.try_recv() {
+                Ok(Question::Flows(inquiry)) => inquiry.answer(&round.dataplane, now),
+                Ok(Question::Capture(tap)) => {
+                    tap.begin();
+                    round.tap = Some(tap);
+                }
+                Err(_) => {}
             }
         }
         round.flush();
@@ -183,6 +190,8 @@ struct Round {
     frames: Vec<Mbuf>,
     verdicts: Vec<Verdict>,
     emitted: Emitted,
+    /// A capture that runs.
+    tap: Option<Box<Tap>>,
 }
 
 impl Round {
@@ -208,6 +217,9 @@ impl Round {
                 continue;
             }
             worked = true;
+            if let Some(tap) = &mut self.tap {
+                tap.before(now, &self.frames);
+            }
             self.dataplane.burst(
                 tables,
                 now,
@@ -216,6 +228,9 @@ impl Round {
                 &mut self.verdicts,
                 &mut self.emitted,
             );
+            if let Some(tap) = &mut self.tap {
+                tap.after(port, &self.frames, &self.verdicts);
+            }
             self.carry_out();
             self.say();
         }
@@ -237,15 +252,16 @@ impl Round {
                 .count();
             let run = left..left + same;
             let port = self.lanes[lane_of(&self.lanes, dpdk_port)].port;
-            let verdicts = &mut self.verdicts[run.clone()];
-            self.dataplane.handed_over(
-                tables,
-                now,
-                port,
-                &mut self.frames[run],
-                verdicts,
-                &mut self.emitted,
-            );
+            let frames = &mut self.frames[run.clone()];
+            let verdicts = &mut self.verdicts[run];
+            if let Some(tap) = &mut self.tap {
+                tap.before(now, frames);
+            }
+            self.dataplane
+                .handed_over(tables, now, port, frames, verdicts, &mut self.emitted);
+            if let Some(tap) = &mut self.tap {
+                tap.after(port, frames, verdicts);
+            }
             left += same;
         }
         self.carry_out();
@@ -314,6 +330,12 @@ impl Round {
 
     /// Timers, and what others learned.
     fn tick(&mut self, tables: &Tables, now: Now, lessons: &Receiver<Learned>) {
+        if let Some(tap) = &mut self.tap {
+            tap.turn(now);
+        }
+        if self.tap.as_ref().is_some_and(|tap| tap.is_over()) {
+            self.tap = None;
+        }
         for Learned { port, address, mac } in lessons.try_iter().take(MAX_BURST) {
             self.dataplane
                 .learn(now, port, address, mac, &mut self.emitted);
@@ -327,6 +349,9 @@ impl Round {
     fn say(&mut self) {
         if self.emitted.is_empty() {
             return;
+        }
+        if let Some(tap) = &mut self.tap {
+            tap.made(self.emitted.frames());
         }
         for (port, bytes) in self.emitted.frames() {
             let frame = self

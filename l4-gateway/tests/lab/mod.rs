@@ -25,7 +25,7 @@ pub(crate) const VIP: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 100);
 pub(crate) const LOCAL_IP: Ipv4Addr = Ipv4Addr::new(10, 3, 0, 100);
 pub(crate) const FIRST: Ipv4Addr = Ipv4Addr::new(10, 3, 0, 21);
 pub(crate) const SECOND: Ipv4Addr = Ipv4Addr::new(10, 3, 0, 22);
-const ADMIN: &str = "127.0.0.1:9401";
+pub(crate) const ADMIN: &str = "127.0.0.1:9401";
 
 /// Two ports and a TCP and a UDP service on both targets; tests add to it.
 pub(crate) const SERVICES: &str = r#"

@@ -53,22 +53,112 @@ pub async fn command(addr: SocketAddr, name: &str, args: &Value) -> Result<Value
     serde_json::from_str(&answer).map_err(|error| ClientError::Broken(addr, error.to_string()))
 }
 
+/// Begins a command that answers over time; `piece` takes the bytes as they come and says whether there should be more. Returns when the answer
+/// ends, `piece` wants no more, or `stop` completes.
+///
+/// # Errors
+/// If there is no answer, one other than 200, or the connection breaks.
+pub async fn stream(
+    addr: SocketAddr,
+    name: &str,
+    args: &Value,
+    stop: impl Future<Output = ()>,
+    mut piece: impl FnMut(Bytes) -> bool,
+) -> Result<(), ClientError> {
+    let broken = |why: String| ClientError::Broken(addr, why);
+    let stream = connect(addr).await?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| broken(error.to_string()))?;
+    // It ends with the answer, or when both ends of it are dropped below.
+    let connection = AbortOnDrop(tokio::spawn(async move {
+        let _broken_connections_are_seen_by_the_reader = connection.await;
+    }));
+    let request = build(
+        addr,
+        Method::POST,
+        &format!("/command/{name}"),
+        args.to_string().into(),
+    );
+    let request = request.map_err(broken)?;
+    let answer = timeout(CONNECT_TIME, sender.send_request(request)).await;
+    let answer = answer
+        .map_err(|_| broken(format!("no answer within {CONNECT_TIME:?}")))?
+        .map_err(|error| broken(error.to_string()))?;
+    let status = answer.status();
+    let mut body = answer.into_body();
+    if status != StatusCode::OK {
+        let text = Limited::new(body, MAX_ANSWER).collect().await;
+        let text = text.map_err(|error| broken(error.to_string()))?.to_bytes();
+        return Err(ClientError::Refused(
+            status.as_u16(),
+            reason(&String::from_utf8_lossy(&text)),
+        ));
+    }
+    tokio::pin!(stop);
+    loop {
+        let frame = tokio::select! {
+            frame = body.frame() => frame,
+            () = &mut stop => break,
+        };
+        match frame {
+            None => break,
+            Some(Err(error)) => return Err(broken(error.to_string())),
+            Some(Ok(frame)) => {
+                if let Ok(bytes) = frame.into_data()
+                    && !piece(bytes)
+                {
+                    break;
+                }
+            }
+        }
+    }
+    drop(connection);
+    Ok(())
+}
+
+struct AbortOnDrop(tokio::task::JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+async fn connect(addr: SocketAddr) -> Result<TcpStream, ClientError> {
+    match timeout(CONNECT_TIME, TcpStream::connect(addr)).await {
+        Ok(Ok(stream)) => Ok(stream),
+        Ok(Err(error)) => Err(ClientError::Connect(addr, error.to_string())),
+        Err(_) => Err(ClientError::Connect(
+            addr,
+            format!("no answer within {CONNECT_TIME:?}"),
+        )),
+    }
+}
+
+fn build(
+    addr: SocketAddr,
+    method: Method,
+    path: &str,
+    body: Bytes,
+) -> Result<Request<Full<Bytes>>, String> {
+    Request::builder()
+        .method(method)
+        .uri(path)
+        .header(header::HOST, addr.to_string())
+        .header(header::CONTENT_TYPE, "application/json")
+        .header(header::CONNECTION, "close")
+        .body(Full::new(body))
+        .map_err(|error| error.to_string())
+}
+
 async fn request(
     addr: SocketAddr,
     method: Method,
     path: &str,
     body: Bytes,
 ) -> Result<String, ClientError> {
-    let stream = match timeout(CONNECT_TIME, TcpStream::connect(addr)).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return Err(ClientError::Connect(addr, error.to_string())),
-        Err(_) => {
-            return Err(ClientError::Connect(
-                addr,
-                format!("no answer within {CONNECT_TIME:?}"),
-            ));
-        }
-    };
+    let stream = connect(addr).await?;
     match timeout(ANSWER_TIME, exchange(stream, addr, method, path, body)).await {
         Ok(Ok((StatusCode::OK, answer))) => Ok(answer),
         Ok(Ok((status, answer))) => Err(ClientError::Refused(status.as_u16(), reason(&answer))),
@@ -87,14 +177,7 @@ async fn exchange(
     path: &str,
     body: Bytes,
 ) -> Result<(StatusCode, String), String> {
-    let request = Request::builder()
-        .method(method)
-        .uri(path)
-        .header(header::HOST, addr.to_string())
-        .header(header::CONTENT_TYPE, "application/json")
-        .header(header::CONNECTION, "close")
-        .body(Full::new(body))
-        .map_err(|error| error.to_string())?;
+    let request = build(addr, method, path, body)?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
         .await
         .map_err(|error| error.to_string())?;

@@ -6,7 +6,7 @@
 //! | `GET /healthz` | 200 while the process answers |
 //! | `GET /readyz` | 200 when it can take traffic, else 503 with the reason |
 //! | `GET /status` | JSON, the tier's own |
-//! | `POST /command/<name>` | JSON arguments in the body (none is `null`), JSON answer |
+//! | `POST /command/<name>` | JSON arguments in the body (none is `null`), JSON answer, or bytes as they come |
 //!
 //! The listener trusts who can reach it: bind it to loopback or a management network.
 
@@ -15,8 +15,10 @@ mod server;
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use serde_json::Value;
+use tokio::sync::mpsc;
 
 pub use server::serve;
 
@@ -33,6 +35,13 @@ pub trait Admin: Send + Sync + 'static {
 
     /// Carries out a command: `drain`, `undrain`, or the tier's own.
     fn command(&self, name: &str, args: Value) -> BoxFuture<'static, Result<Value, CommandError>>;
+
+    /// Begins a command whose answer is bytes that come over time, such as a capture. It should end when nobody reads them any more. None if the
+    /// command is not one of these.
+    fn stream(&self, name: &str, args: &Value) -> Option<Result<Stream, CommandError>> {
+        let _ = (name, args);
+        None
+    }
 
     /// Called before metrics are rendered, for gauges that are read rather than counted.
     fn refresh_metrics(&self) {}
@@ -51,9 +60,22 @@ impl<A: Admin + ?Sized> Admin for Arc<A> {
         (**self).command(name, args)
     }
 
+    fn stream(&self, name: &str, args: &Value) -> Option<Result<Stream, CommandError>> {
+        (**self).stream(name, args)
+    }
+
     fn refresh_metrics(&self) {
         (**self).refresh_metrics();
     }
+}
+
+/// An answer that comes over time.
+#[derive(Debug)]
+pub struct Stream {
+    /// What it is.
+    pub content_type: &'static str,
+    /// Its pieces; the answer ends with the sender.
+    pub pieces: mpsc::Receiver<Bytes>,
 }
 
 /// Why a command was not carried out.

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::stream::{self, BoxStream, StreamExt};
 use http::{Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Incoming;
+use http_body_util::{BodyExt, Either, Full, Limited, StreamBody};
+use hyper::body::{Frame, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -18,7 +19,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use super::{Admin, CommandError};
+use super::{Admin, CommandError, Stream};
 use crate::telemetry::MetricsHandle;
 
 /// Connections at a time; more wait in the kernel's queue.
@@ -36,7 +37,8 @@ const CONNECTION_TIME: Duration = Duration::from_secs(600);
 /// Time for running requests to finish after the shutdown.
 const SHUTDOWN_TIME: Duration = Duration::from_secs(2);
 
-type Answer = Response<Full<Bytes>>;
+type Pieces = StreamBody<BoxStream<'static, Result<Frame<Bytes>, Infallible>>>;
+type Answer = Response<Either<Full<Bytes>, Pieces>>;
 
 /// Serves the admin listener until `shutdown` completes, then gives running requests 2 s to finish.
 pub async fn serve(
@@ -186,8 +188,16 @@ async fn run_command(name: &str, request: Request<Incoming>, admin: &dyn Admin) 
             }
         },
     };
-    match admin.command(name, args).await {
-        Ok(done) => json_answer(StatusCode::OK, &done),
+    let answer = match admin.stream(name, &args) {
+        Some(Ok(stream)) => Ok(streamed(stream)),
+        Some(Err(error)) => Err(error),
+        None => {
+            let done = admin.command(name, args).await;
+            done.map(|done| json_answer(StatusCode::OK, &done))
+        }
+    };
+    match answer {
+        Ok(answer) => answer,
         Err(error) => {
             let status = match error {
                 CommandError::Unknown => StatusCode::NOT_FOUND,
@@ -208,8 +218,31 @@ fn json_answer(status: StatusCode, value: &Value) -> Answer {
     with_type(status, "application/json", format!("{value:#}\n"))
 }
 
+/// Pieces are taken only as fast as they are read.
+fn streamed(
+    Stream {
+        content_type,
+        pieces,
+    }: Stream,
+) -> Answer {
+    let pieces = stream::unfold(pieces, |mut pieces| async move {
+        let piece = pieces.recv().await?;
+        Some((Ok(Frame::data(piece)), pieces))
+    });
+    let body = Either::Right(StreamBody::new(pieces.boxed()));
+    of_type(StatusCode::OK, content_type, body)
+}
+
 fn with_type(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Answer {
-    let mut answer = Response::new(Full::new(body.into()));
+    of_type(status, content_type, Either::Left(Full::new(body.into())))
+}
+
+fn of_type(
+    status: StatusCode,
+    content_type: &'static str,
+    body: Either<Full<Bytes>, Pieces>,
+) -> Answer {
+    let mut answer = Response::new(body);
     *answer.status_mut() = status;
     answer.headers_mut().insert(
         header::CONTENT_TYPE,

@@ -1,0 +1,285 @@
+//! The worker's side of a capture: frames as they came in and as they left, copied into a bounded queue.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use dataplane::{DropReason, Frame, MAX_BURST, Now, PortIndex, Verdict};
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
+
+use super::ends::{self, Pair};
+use super::pcapng::Direction;
+use crate::filter::Ends;
+
+/// Bytes of copies that may wait for the control side, over all workers.
+const WAITING: usize = 8 << 20;
+
+/// What all workers of one capture share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) wanted: Ends,
+    /// Bytes kept of a frame.
+    pub(super) snap: usize,
+    waiting: AtomicUsize,
+    /// Workers that have their tap in place.
+    listening: AtomicUsize,
+    /// By port.
+    counts: Vec<Count>,
+}
+
+/// Frames of a port that matched, and those of them that were not kept.
+#[derive(Debug, Default)]
+pub(super) struct Count {
+    pub(super) matched: AtomicU64,
+    pub(super) lost: AtomicU64,
+}
+
+impl Shared {
+    pub(super) fn new(wanted: Ends, snap: usize, ports: usize) -> Shared {
+        Shared {
+            wanted,
+            snap,
+            waiting: AtomicUsize::new(0),
+            listening: AtomicUsize::new(0),
+            counts: std::iter::repeat_with(Count::default).take(ports).collect(),
+        }
+    }
+
+    pub(super) fn counts(&self) -> &[Count] {
+        &self.counts
+    }
+
+    /// Workers that have their tap in place.
+    pub(super) fn listening(&self) -> usize {
+        self.listening.load(Ordering::Relaxed)
+    }
+
+    /// The control side has written these bytes.
+    pub(super) fn written(&self, bytes: usize) {
+        self.waiting.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    fn count(&self, port: u16, matched: u64, lost: u64) {
+        if let Some(count) = self.counts.get(usize::from(port)) {
+            count.matched.fetch_add(matched, Ordering::Relaxed);
+            count.lost.fetch_add(lost, Ordering::Relaxed);
+        }
+    }
+
+    /// A flow's frame has two pairs of ends, one on each side of the translation, and which is which follows from the side it came from: both
+    /// are tried. Of a frame that did not leave, or was made here, only one is known.
+    fn wants(&self, came: Option<Pair>, left: Option<Pair>) -> bool {
+        let (from, to) = came.unzip();
+        let (source, destination) = left.unzip();
+        self.wanted.is_any()
+            || self.wanted.matches(from, to, source, destination)
+            || self.wanted.matches(destination, source, to, from)
+    }
+}
+
+/// Frames of one burst.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    pub(super) records: Vec<Record>,
+    /// What was kept of them, one after the other.
+    pub(super) bytes: Vec<u8>,
+}
+
+/// A frame that was kept.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Record {
+    pub(super) port: PortIndex,
+    pub(super) at: Now,
+    pub(super) direction: Direction,
+    /// On the wire.
+    pub(super) length: u32,
+    /// Of it, in the batch.
+    pub(super) kept: usize,
+    pub(super) fate: Fate,
+}
+
+/// What became of a frame that did not leave as it came in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// It went on.
+    Forwarded,
+    /// It was dropped.
+    Dropped(DropReason),
+    /// It waits for its next hop, and leaves later.
+    Held,
+    /// It was taken in: ARP replies, and what else is for the node itself.
+    Consumed,
+    /// It is not for the forwarder.
+    Kernel,
+    /// It was made here.
+    Made,
+}
+
+/// A worker's end of a capture.
+#[derive(Debug)]
+pub struct Tap {
+    shared: Arc<Shared>,
+    to: mpsc::Sender<Batch>,
+    /// The burst as it came in.
+    came: Vec<Came>,
+    bytes: Vec<u8>,
+    at: Now,
+    batch: Batch,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Came {
+    ends: Option<Pair>,
+    length: u32,
+    start: usize,
+    kept: usize,
+}
+
+impl Tap {
+    pub(super) fn new(shared: Arc<Shared>, to: mpsc::Sender<Batch>) -> Tap {
+        Tap {
+            bytes: Vec::with_capacity(MAX_BURST * shared.snap.min(2048)),
+            shared,
+            to,
+            came: Vec::with_capacity(MAX_BURST),
+            at: Now(0),
+            batch: Batch::default(),
+        }
+    }
+
+    /// The worker has it in place.
+    pub(crate) fn begin(&self) {
+        self.shared.listening.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The time of what comes next.
+    pub(crate) fn turn(&mut self, now: Now) {
+        self.at = now;
+    }
+
+    /// Whether nobody wants more.
+    pub(crate) fn is_over(&self) -> bool {
+        self.to.is_closed()
+    }
+
+    /// Frames that are about to be worked on.
+    #[cold]
+    pub(crate) fn before<F: Frame>(&mut self, now: Now, frames: &[F]) {
+        self.turn(now);
+        self.came.clear();
+        self.bytes.clear();
+        for frame in frames {
+            let bytes = frame.bytes();
+            let kept = bytes.len().min(self.shared.snap);
+            self.came.push(Came {
+                ends: ends::of(bytes),
+                length: bytes.len() as u32,
+                start: self.bytes.len(),
+                kept,
+            });
+            self.bytes
+                .extend_from_slice(bytes.get(..kept).unwrap_or_default());
+        }
+    }
+
+    /// The same frames with what was decided about them; they came in on `port`.
+    #[cold]
+    pub(crate) fn after<F: Frame>(&mut self, port: PortIndex, frames: &[F], verdicts: &[Verdict]) {
+        let came = std::mem::take(&mut self.came);
+        let bytes = std::mem::take(&mut self.bytes);
+        for ((came, frame), verdict) in came.iter().zip(frames).zip(verdicts) {
+            let (out, fate) = match *verdict {
+                Verdict::Transmit(out) => (Some(out), Fate::Forwarded),
+                // Its owner captures it.
+                Verdict::Redirect(_) => continue,
+                Verdict::Drop(reason) => (None, Fate::Dropped(reason)),
+                Verdict::Held => (None, Fate::Held),
+                Verdict::Consumed => (None, Fate::Consumed),
+                Verdict::Kernel => (None, Fate::Kernel),
+            };
+            let left = out.and_then(|_| ends::of(frame.bytes()));
+            if !self.shared.wants(came.ends, left) {
+                continue;
+            }
+            let before = bytes.get(came.start..came.start + came.kept);
+            self.keep(
+                port,
+                Direction::In,
+                came.length,
+                before.unwrap_or_default(),
+                fate,
+            );
+            if let Some(out) = out {
+                self.keep_whole(out, Direction::Out, frame.bytes(), Fate::Forwarded);
+            }
+        }
+        self.came = came;
+        self.bytes = bytes;
+        self.hand_over();
+    }
+
+    /// Frames that leave without having come in with the burst.
+    #[cold]
+    pub(crate) fn made<'f>(&mut self, frames: impl Iterator<Item = (PortIndex, &'f [u8])>) {
+        for (port, bytes) in frames {
+            if self.shared.wants(None, ends::of(bytes)) {
+                self.keep_whole(port, Direction::Out, bytes, Fate::Made);
+            }
+        }
+        self.hand_over();
+    }
+
+    fn keep_whole(&mut self, port: PortIndex, direction: Direction, bytes: &[u8], fate: Fate) {
+        let kept = bytes.get(..self.shared.snap).unwrap_or(bytes);
+        self.keep(port, direction, bytes.len() as u32, kept, fate);
+    }
+
+    fn keep(
+        &mut self,
+        port: PortIndex,
+        direction: Direction,
+        length: u32,
+        bytes: &[u8],
+        fate: Fate,
+    ) {
+        self.batch.bytes.extend_from_slice(bytes);
+        self.batch.records.push(Record {
+            port,
+            at: self.at,
+            direction,
+            length,
+            kept: bytes.len(),
+            fate,
+        });
+    }
+
+    fn hand_over(&mut self) {
+        if self.batch.records.is_empty() {
+            return;
+        }
+        let batch = std::mem::take(&mut self.batch);
+        for record in &batch.records {
+            self.shared.count(record.port.0, 1, 0);
+        }
+        let bytes = batch.bytes.len();
+        // Workers may pass the bound together, by a burst each.
+        if self.shared.waiting.load(Ordering::Relaxed) >= WAITING {
+            return self.lose(&batch);
+        }
+        self.shared.waiting.fetch_add(bytes, Ordering::Relaxed);
+        match self.to.try_send(batch) {
+            Err(TrySendError::Full(batch)) => {
+                self.shared.written(bytes);
+                self.lose(&batch);
+            }
+            // A capture that has ended misses nothing.
+            Ok(()) | Err(TrySendError::Closed(_)) => {}
+        }
+    }
+
+    fn lose(&self, batch: &Batch) {
+        for record in &batch.records {
+            self.shared.count(record.port.0, 0, 1);
+        }
+    }
+}
