@@ -5,7 +5,7 @@ mod reload;
 mod snapshot;
 mod targets;
 
-use std::net::{IpAddr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use dataplane::{Counters, Ids, MacAddr, ServiceId, Tables, TablesError};
@@ -15,7 +15,7 @@ use shared::bus::{
     TargetRecord, Tier,
 };
 
-use crate::config::{Config, PortConfig, ServiceSettings, reachable};
+use crate::config::{Config, PortConfig, ServiceSettings, other_family, reachable};
 
 pub use snapshot::target_id;
 use targets::Targets;
@@ -28,7 +28,7 @@ const NODE_TTL: Duration = Duration::from_secs(3);
 #[derive(Debug)]
 pub enum Action {
     /// Let the workers forward by this.
-    Publish(Tables),
+    Publish(Box<Tables>),
     /// Put this on the bus.
     Put(Record),
     /// Take this from the bus.
@@ -89,7 +89,7 @@ pub struct Service {
 
 impl Service {
     /// The targets, by address.
-    pub fn targets(&self) -> impl Iterator<Item = (&SocketAddrV4, &Target)> {
+    pub fn targets(&self) -> impl Iterator<Item = (&SocketAddr, &Target)> {
         self.targets.iter()
     }
 
@@ -330,10 +330,10 @@ impl Control {
     }
 
     /// The verdict of this node's own probes on the target that a record's key names, if it probes it.
-    fn own_target(&self, key: &Key) -> Option<(&Service, SocketAddrV4, &Target)> {
+    fn own_target(&self, key: &Key) -> Option<(&Service, SocketAddr, &Target)> {
         let Key::Target {
             service,
-            addr: SocketAddr::V4(address),
+            addr: address,
         } = key
         else {
             return None;
@@ -358,7 +358,7 @@ impl Control {
     }
 
     fn offered(&mut self, record: &RegistrationRecord) -> Result<Changed, String> {
-        let is_vip = |service: &Service| IpAddr::V4(service.settings.vip) == record.addr.ip();
+        let is_vip = |service: &Service| service.settings.vip == record.addr.ip();
         if self.services.iter().any(is_vip) {
             return Err(format!("{} is a VIP of this node", record.addr.ip()));
         }
@@ -372,10 +372,11 @@ impl Control {
         if !service.settings.from_registrations {
             return Ok(Changed::Nothing);
         }
-        let SocketAddr::V4(address) = record.addr else {
-            return Err("IPv6 is not forwarded".into());
-        };
-        reachable(*address.ip(), &self.ports).map_err(|(why, _)| why)?;
+        let address = record.addr;
+        if let Some((why, _)) = other_family(address, service.settings.vip) {
+            return Err(why);
+        }
+        reachable(address.ip(), &self.ports).map_err(|(why, _)| why)?;
         if service.targets.registered() >= MAX_REGISTERED && service.targets.get(&address).is_none()
         {
             return Err(format!(
@@ -399,9 +400,6 @@ impl Control {
         address: SocketAddr,
         verdict: Option<Verdict>,
     ) -> Changed {
-        let SocketAddr::V4(address) = address else {
-            return Changed::Nothing;
-        };
         let service = self
             .services
             .iter_mut()
@@ -418,7 +416,7 @@ impl Control {
         match key {
             Key::Registration {
                 service,
-                addr: SocketAddr::V4(address),
+                addr: address,
             } => {
                 let service = self
                     .services
@@ -439,10 +437,10 @@ impl Control {
         let mut changed = Changed::Nothing;
         for service in &mut self.services {
             let name = &service.settings.name;
-            let gone = |address: &SocketAddrV4| {
+            let gone = |address: &SocketAddr| {
                 gone(&Key::Registration {
                     service: name.clone(),
-                    addr: SocketAddr::V4(*address),
+                    addr: *address,
                 })
             };
             changed = changed.max(service.targets.lapse(gone));
@@ -493,7 +491,7 @@ impl Control {
             let built = self.build();
             self.refused = built.is_err();
             match built {
-                Ok(tables) => actions.push(Action::Publish(tables)),
+                Ok(tables) => actions.push(Action::Publish(Box::new(tables))),
                 Err(error) => actions.push(Action::Warn(format!(
                     "the tables stay as they are: {error}"
                 ))),
@@ -517,16 +515,17 @@ impl Control {
         let of_service = |service: &Service| {
             let settings = service.settings.health.clone();
             let name = service.settings.name.clone();
-            let addresses: Vec<SocketAddrV4> = service
+            let addresses: Vec<SocketAddr> = service
                 .targets
                 .iter()
                 .map(|(address, _)| *address)
                 .collect();
             settings.into_iter().flat_map(move |settings| {
                 let name = name.clone();
-                addresses.clone().into_iter().map(move |address| {
-                    settings.check(format!("{name} {address}"), SocketAddr::V4(address))
-                })
+                addresses
+                    .clone()
+                    .into_iter()
+                    .map(move |address| settings.check(format!("{name} {address}"), address))
             })
         };
         self.services.iter().flat_map(of_service).collect()
@@ -537,7 +536,7 @@ impl Control {
             let (healthy, total) = service.counts();
             ServiceState {
                 service: service.settings.name.clone(),
-                vip: service.settings.vip.into(),
+                vip: service.settings.vip,
                 healthy,
                 total,
             }
@@ -594,10 +593,11 @@ impl std::ops::BitOrAssign for Changed {
 
 /// The addresses that others know a node by.
 fn addresses(ports: &[PortConfig]) -> Vec<IpAddr> {
-    let own = ports
-        .iter()
-        .flat_map(|port| std::iter::once(port.address.address).chain(port.local_ips.clone()));
-    own.map(IpAddr::V4).collect()
+    let own = ports.iter().flat_map(|port| {
+        let own = port.addresses.iter().map(|network| network.address);
+        own.chain(port.local_ips.clone())
+    });
+    own.collect()
 }
 
 /// Notes the numbers that a snapshot gives the services.
@@ -614,10 +614,10 @@ fn number(services: &mut [Service], tables: &Tables) {
 }
 
 /// What others are told of a target that `node` probes.
-fn seen(node: &str, service: &str, address: SocketAddrV4, verdict: &Verdict) -> Record {
+fn seen(node: &str, service: &str, address: SocketAddr, verdict: &Verdict) -> Record {
     Record::Target(TargetRecord {
         service: service.to_owned(),
-        addr: SocketAddr::V4(address),
+        addr: address,
         up: verdict.up,
         reason: shortened(&verdict.reason),
         since_unix_ms: verdict.since_unix_ms,
@@ -625,15 +625,15 @@ fn seen(node: &str, service: &str, address: SocketAddrV4, verdict: &Verdict) -> 
     })
 }
 
-fn take_back(service: &str, address: SocketAddrV4) -> Action {
+fn take_back(service: &str, address: SocketAddr) -> Action {
     Action::TakeBack(Key::Target {
         service: service.to_owned(),
-        addr: SocketAddr::V4(address),
+        addr: address,
     })
 }
 
 /// A check is named `<service> <address>`; names of services have no blanks.
-fn named(id: &CheckId) -> Option<(&str, SocketAddrV4)> {
+fn named(id: &CheckId) -> Option<(&str, SocketAddr)> {
     let (service, address) = id.as_str().split_once(' ')?;
     Some((service, address.parse().ok()?))
 }

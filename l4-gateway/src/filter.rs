@@ -144,10 +144,10 @@ impl FlowFilter {
             && self.state.is_none_or(|wanted| flow.state == wanted)
             && !(self.open && matches!(flow.state, FlowState::TimeWait | FlowState::Closed))
             && self.ends.matches(
-                Some(flow.client.into()),
-                Some(flow.vip.into()),
-                Some(flow.local.into()),
-                Some(flow.target.into()),
+                Some(flow.client),
+                Some(flow.vip),
+                Some(flow.local),
+                Some(flow.target),
             )
     }
 }

@@ -40,6 +40,14 @@ fn workers(forwarder: &Forwarder, counters: &Counters) {
             ),
             ("weir_l4_worker_arp_replies_total", counts.arp_replies),
             ("weir_l4_worker_arp_requests_total", counts.arp_requests),
+            (
+                "weir_l4_worker_neighbour_advertisements_total",
+                counts.neighbour_advertisements,
+            ),
+            (
+                "weir_l4_worker_neighbour_solicitations_total",
+                counts.neighbour_solicitations,
+            ),
             ("weir_l4_worker_echo_replies_total", counts.echo_replies),
             ("weir_l4_worker_resets_sent_total", counts.resets_sent),
             (

@@ -2,22 +2,27 @@
 //!
 //! `cargo run --release -p dataplane --example cycles`
 //!
+//! With arguments only what they name is run, a short round of it, for counting instructions:
+//! `valgrind --tool=callgrind --toggle-collect='*measured*' target/release/examples/cycles udp 1000 both`
+//!
 //! Each row forwards 64-byte frames of flows in random order, in bursts of 32; what making the frames costs is measured alone and
 //! taken off. Machines are noisy: the median of several rounds is printed with the least and the most.
 
 #![allow(clippy::expect_used, reason = "a bench that can't begin says so")]
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use dataplane::{
     Counters, Emitted, Frame, Ids, Limits, MacAddr, Now, Port, PortIndex, Protocol, Secret,
-    ServiceConfig, Tables, TargetConfig, Verdict, Worker,
+    Segment, ServiceConfig, Tables, TargetConfig, Verdict, Worker,
 };
 
 const BURST: usize = 32;
 const BURSTS: usize = 20_000;
 const ROUNDS: usize = 7;
+/// Bursts of a run whose instructions are counted.
+const COUNTED_BURSTS: usize = 1000;
 
 /// A frame in a buffer of its own, as an mbuf is.
 #[derive(Clone, Copy)]
@@ -59,6 +64,20 @@ struct Bench {
 }
 
 fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [protocol, flows, way] = arguments.as_slice() {
+        let protocol = match protocol.as_str() {
+            "udp" => Protocol::Udp,
+            "tcp" => Protocol::Tcp,
+            other => panic!("expected udp or tcp, got {other}"),
+        };
+        let flows = flows.parse().expect("a number of flows");
+        let returning = if way == "both" { 2 } else { 0 };
+        let mut bench = Bench::new(protocol, flows);
+        bench.time(flows, returning, Some(COUNTED_BURSTS));
+        println!("{} packets measured", COUNTED_BURSTS * BURST);
+        return;
+    }
     println!(
         "{:<8} {:>9} {:<9} {:>8} {:>8} {:>8}",
         "protocol", "flows", "way", "median", "least", "most"
@@ -100,9 +119,12 @@ impl Bench {
             builder.port(Port {
                 index: PortIndex(u16::from(index)),
                 mac: MacAddr([2, 0, 0, 0, 0, index]),
-                address: Ipv4Addr::new(10, 2 + index, 0, 11),
-                prefix: 24,
-                gateway: (index == 0).then_some(Ipv4Addr::new(10, 2, 0, 1)),
+                ipv4: Some(Segment {
+                    address: Ipv4Addr::new(10, 2 + index, 0, 11),
+                    prefix: 24,
+                    gateway: (index == 0).then_some(Ipv4Addr::new(10, 2, 0, 1)),
+                }),
+                ipv6: None,
                 mtu: 1500,
                 answers: true,
             });
@@ -112,7 +134,7 @@ impl Bench {
         }
         let mut service = ServiceConfig::new(Ipv4Addr::new(10, 0, 0, 100), protocol, 80);
         for last in 0..16 {
-            let address = SocketAddrV4::new(Ipv4Addr::new(10, 3, 0, 20 + last), 80);
+            let address = SocketAddr::from((Ipv4Addr::new(10, 3, 0, 20 + last), 80));
             service.targets.push(TargetConfig {
                 address,
                 weight: 1,
@@ -144,7 +166,7 @@ impl Bench {
             bench.worker.learn(
                 bench.now,
                 PortIndex(port),
-                address,
+                address.into(),
                 MacAddr([2, 0, 0, 0, 1, 0]),
                 &mut bench.out,
             );
@@ -189,16 +211,16 @@ impl Bench {
     /// Nanoseconds a packet of one round; of each three bursts, `returning` are answers.
     fn round(&mut self, flows: u32, returning: usize) -> f64 {
         let seed = self.random;
-        let made = self.time(flows, returning, false);
+        let made = self.time(flows, returning, None);
         self.random = seed;
-        (self.time(flows, returning, true) - made) / (BURST * BURSTS) as f64
+        (self.time(flows, returning, Some(BURSTS)) - made) / (BURST * BURSTS) as f64
     }
 
-    fn time(&mut self, flows: u32, returning: usize, forward: bool) -> f64 {
+    fn time(&mut self, flows: u32, returning: usize, forward: Option<usize>) -> f64 {
         let mut frames = [self.client_frame(0, 0x10); BURST];
         let mut verdicts = [Verdict::Kernel; BURST];
         let start = cpu_time();
-        for burst in 0..BURSTS {
+        for burst in 0..forward.unwrap_or(BURSTS) {
             let back = burst % 4 < returning;
             for frame in &mut frames {
                 self.random = self
@@ -212,17 +234,8 @@ impl Bench {
                     self.client_frame(flow, 0x10)
                 };
             }
-            if forward {
-                self.now.0 += 1000;
-                let port = PortIndex(u16::from(back));
-                self.worker.burst(
-                    &self.tables,
-                    self.now,
-                    port,
-                    &mut frames,
-                    &mut verdicts,
-                    &mut self.out,
-                );
+            if forward.is_some() {
+                self.measured(u16::from(back), &mut frames, &mut verdicts);
                 if burst % 64 == 0 {
                     self.worker.tick(&self.tables, self.now, &mut self.out);
                 }
@@ -231,6 +244,25 @@ impl Bench {
             std::hint::black_box((&frames, &verdicts));
         }
         (cpu_time() - start) as f64
+    }
+
+    /// One burst; a function of its own, so that a profiler can tell it from the making of frames.
+    #[inline(never)]
+    fn measured(
+        &mut self,
+        port: u16,
+        frames: &mut [Buffer; BURST],
+        verdicts: &mut [Verdict; BURST],
+    ) {
+        self.now.0 += 1000;
+        self.worker.burst(
+            &self.tables,
+            self.now,
+            PortIndex(port),
+            frames,
+            verdicts,
+            &mut self.out,
+        );
     }
 
     fn client_frame(&self, flow: u32, flags: u8) -> Buffer {

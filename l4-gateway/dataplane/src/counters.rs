@@ -131,6 +131,10 @@ counted! {
         ArpReplies arp_replies,
         /// ARP requests sent.
         ArpRequests arp_requests,
+        /// Neighbour advertisements sent.
+        NeighbourAdvertisements neighbour_advertisements,
+        /// Neighbour solicitations sent.
+        NeighbourSolicitations neighbour_solicitations,
         /// Echo requests answered.
         EchoReplies echo_replies,
         /// RSTs sent, to clients and targets.

@@ -1,6 +1,6 @@
 //! What a worker has to say beside verdicts: frames of its own and events for the control thread and the other workers.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use crate::ids::{ServiceId, TargetId};
 use crate::limits::{MAX_EMITTED_BYTES, MAX_EVENTS};
@@ -23,16 +23,16 @@ pub enum Event {
         /// The port it is on.
         port: PortIndex,
         /// Its address.
-        address: Ipv4Addr,
+        address: IpAddr,
         /// Its MAC.
         mac: MacAddr,
     },
-    /// A next hop doesn't answer ARP.
+    /// A next hop doesn't answer ARP or neighbour solicitations.
     Unresolved {
         /// The port it was looked for on.
         port: PortIndex,
         /// Its address.
-        address: Ipv4Addr,
+        address: IpAddr,
     },
     /// All local ports towards a target are in use: new flows to it are refused. More LocalIPs would help.
     PortsExhausted {

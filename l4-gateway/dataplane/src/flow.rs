@@ -7,8 +7,9 @@ mod prefetch;
 mod state;
 mod table;
 mod tuple;
+mod wide;
 
-pub(crate) use entry::{Flow, HOP_UNKNOWN, Side};
+pub(crate) use entry::{Addresses, Flow, HOP_UNKNOWN, Side};
 pub(crate) use expiry::{Due, Wheel};
 pub(crate) use index::{Index, NONE};
 pub use state::FlowState;

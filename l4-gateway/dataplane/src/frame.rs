@@ -97,7 +97,11 @@ drop_reasons! {
     BadIpChecksum = "bad_ip_checksum",
     /// IP options don't parse, or ask for source routing.
     BadIpOptions = "bad_ip_options",
-    /// The source address can't be a sender: multicast, broadcast, loopback, zero or one of ours.
+    /// IPv6 extension headers don't parse, are too many, or ask for a route (RFC 5095).
+    BadExtensionHeader = "bad_extension_header",
+    /// A neighbour solicitation or advertisement that RFC 4861 7.1 says to ignore.
+    BadNdp = "bad_ndp",
+    /// The source address can't be a sender: multicast, broadcast, loopback, zero, link-local or IPv4-mapped (IPv6), or one of ours.
     MartianSource = "martian_source",
     /// From the address of a flow's target, but on a port where the target isn't: forged, or routed astray.
     WrongPort = "wrong_port",
@@ -109,6 +113,8 @@ drop_reasons! {
     BadTcpFlags = "bad_tcp_flags",
     /// The UDP header doesn't fit the packet, or its length field is wrong.
     BadUdp = "bad_udp",
+    /// UDP over IPv6 without a checksum (RFC 8200 8.1).
+    UdpUnchecked = "udp_unchecked",
     /// ICMP that is truncated or has a wrong checksum.
     BadIcmp = "bad_icmp",
     /// An ICMP error that quotes no flow of ours.

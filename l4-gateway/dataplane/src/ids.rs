@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 
 use crate::limits::Limits;
 use crate::service::Protocol;
@@ -25,9 +25,9 @@ pub struct LocalIpId(pub u8);
 /// [`Ids::reclaim`].
 #[derive(Debug)]
 pub struct Ids {
-    services: Pool<(Ipv4Addr, Protocol, u16)>,
-    targets: Pool<(ServiceId, SocketAddrV4)>,
-    local_ips: Pool<Ipv4Addr>,
+    services: Pool<(IpAddr, Protocol, u16)>,
+    targets: Pool<(ServiceId, SocketAddr)>,
+    local_ips: Pool<IpAddr>,
 }
 
 impl Ids {
@@ -35,24 +35,25 @@ impl Ids {
     #[must_use]
     pub fn new(limits: &Limits) -> Self {
         Self {
-            services: Pool::new(limits.services),
+            // A flow keeps 16 bits of it.
+            services: Pool::new(limits.services.min(1 << 16)),
             targets: Pool::new(limits.targets),
             local_ips: Pool::new(u32::from(limits.local_ips).min(256)),
         }
     }
 
     /// The number of a service; none when [`Limits::services`] names are in use.
-    pub fn service(&mut self, vip: Ipv4Addr, protocol: Protocol, port: u16) -> Option<ServiceId> {
+    pub fn service(&mut self, vip: IpAddr, protocol: Protocol, port: u16) -> Option<ServiceId> {
         self.services.number((vip, protocol, port)).map(ServiceId)
     }
 
     /// The number of a target; none when [`Limits::targets`] names are in use.
-    pub fn target(&mut self, service: ServiceId, address: SocketAddrV4) -> Option<TargetId> {
+    pub fn target(&mut self, service: ServiceId, address: SocketAddr) -> Option<TargetId> {
         self.targets.number((service, address)).map(TargetId)
     }
 
     /// The number of a LocalIP; none when [`Limits::local_ips`] names are in use.
-    pub fn local_ip(&mut self, address: Ipv4Addr) -> Option<LocalIpId> {
+    pub fn local_ip(&mut self, address: IpAddr) -> Option<LocalIpId> {
         self.local_ips
             .number(address)
             .map(|number| LocalIpId(number as u8))

@@ -14,6 +14,7 @@
 
 pub mod counters;
 mod emitted;
+mod family;
 mod flow;
 mod frame;
 mod ids;
@@ -48,7 +49,7 @@ pub use limits::{
     Limits, MAX_BURST, TICK_NANOSECONDS,
 };
 pub use mac::MacAddr;
-pub use port::{Port, PortIndex, Route};
+pub use port::{Port, PortIndex, Route, Segment};
 pub use rss::{Between, Fields, Hashed, Rss, RssError};
 pub use secret::Secret;
 pub use service::{

@@ -43,6 +43,18 @@ pub(crate) const OWN_TTL: u8 = 64;
 /// fits in 576 bytes).
 pub(crate) const ICMP_QUOTE: usize = 576 - 20 - 8;
 
+/// Bytes of the offending packet an ICMPv6 error made here quotes (RFC 4443 2.4: as much as fits in 1280 bytes).
+pub(crate) const ICMP6_QUOTE: usize = 1280 - 40 - 8;
+
+/// The longest frame of an ICMP error made here, of either family.
+pub(crate) const LARGEST_ERROR: usize = ETHERNET_HEADER + 1280;
+
+/// Extension headers an IPv6 packet may have. RFC 8200 4.1 recommends at most six different ones.
+pub(crate) const EXTENSION_HEADERS: usize = 8;
+
+/// Hop limit of neighbour discovery, by which a receiver knows that no router passed it on (RFC 4861 7.1).
+pub(crate) const NDP_HOP_LIMIT: u8 = 255;
+
 /// Events kept in one [`crate::Emitted`]; more are counted, not kept.
 pub(crate) const MAX_EVENTS: usize = 256;
 
@@ -71,7 +83,7 @@ pub const DEFAULT_NEIGHBOURS: u16 = 4096;
 pub struct Limits {
     /// Flows a worker holds; a new one beyond them is refused.
     pub flows: u32,
-    /// Services, over all snapshots still referred to by flows.
+    /// Services, over all snapshots still referred to by flows; at most 65,536.
     pub services: u32,
     /// Targets, over all services and snapshots still referred to by flows.
     pub targets: u32,
@@ -113,7 +125,7 @@ impl Default for Limits {
 
 /// A neighbour that answered is believed this long, milliseconds (RFC 4861's REACHABLE_TIME, used for ARP too).
 pub(crate) const NEIGHBOUR_REACHABLE: u64 = 30_000;
-/// Between two ARP requests for the same address, milliseconds.
+/// Between two requests for the same address, milliseconds.
 pub(crate) const NEIGHBOUR_RETRANSMIT: u64 = 1000;
 /// Requests sent before a new next hop counts as not answering.
 pub(crate) const NEIGHBOUR_REQUESTS: u8 = 3;

@@ -1,48 +1,42 @@
 //! Rewriting a packet in place. Checksums are updated, not computed anew, so that a packet damaged before stays detectably so.
 
-use std::net::Ipv4Addr;
-
-use crate::flow::{Flow, Side};
+use crate::family::Family;
+use crate::flow::{Addresses, Flow, Side, Tuple};
 use crate::limits::ETHERNET_HEADER;
 use crate::service::Protocol;
 use crate::wire::checksum::Delta;
-use crate::wire::{ipv4, put, tcp, u16_at, u32_at, udp};
+use crate::wire::ip::Ip;
+use crate::wire::{put, tcp, u16_at, u32_at, udp};
 
 /// What becomes of the addresses of a packet from one side.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Rewrite {
-    source: Ipv4Addr,
-    destination: Ipv4Addr,
+pub(crate) struct Rewrite<A> {
+    source: A,
+    destination: A,
     source_port: u16,
     destination_port: u16,
-    address_delta: Delta,
-    delta: Delta,
     shift: u32,
     side: Side,
 }
 
-impl Rewrite {
+impl<A: Copy> Rewrite<A> {
     /// Of packets that come from `side`.
     #[inline]
-    pub(crate) fn new(flow: &Flow, side: Side) -> Self {
+    pub(crate) fn new(flow: &Flow, addresses: &Addresses<A>, side: Side) -> Self {
         match side {
             Side::Client => Self {
-                source: flow.local,
-                destination: flow.target,
+                source: addresses.local,
+                destination: addresses.target,
                 source_port: flow.local_port,
                 destination_port: flow.target_port,
-                address_delta: flow.address_delta,
-                delta: flow.delta,
                 shift: flow.shift,
                 side,
             },
             Side::Target => Self {
-                source: flow.vip,
-                destination: flow.client,
+                source: addresses.vip,
+                destination: addresses.client,
                 source_port: flow.vip_port,
                 destination_port: flow.client_port,
-                address_delta: flow.address_delta.reversed(),
-                delta: flow.delta.reversed(),
                 shift: flow.shift,
                 side,
             },
@@ -50,36 +44,36 @@ impl Rewrite {
     }
 }
 
-/// One TTL less: the word of TTL and protocol shrinks by 0x0100.
-const ONE_HOP: (u16, u16) = (0x0100, 0x0000);
-
-/// Rewrites a whole frame whose headers were parsed before (`header`: bytes of the IP header, `total`: IP total length). Counts
-/// one hop.
+/// Rewrites a whole frame whose headers were parsed before into `ip` and `tuple`. Counts one hop.
 #[inline]
-pub(crate) fn rewrite(frame: &mut [u8], header: u8, total: u16, protocol: Protocol, to: &Rewrite) {
-    let Some((head, _)) = frame.split_first_chunk_mut::<{ ETHERNET_HEADER + ipv4::HEADER }>()
-    else {
+pub(crate) fn rewrite<V: Family>(
+    frame: &mut [u8],
+    ip: &Ip<V>,
+    tuple: &Tuple<V>,
+    to: &Rewrite<V::Address>,
+) {
+    let delta = V::delta(
+        [tuple.source, tuple.destination],
+        [to.source, to.destination],
+    );
+    let end = ETHERNET_HEADER + usize::from(ip.total);
+    let Some(packet) = frame.get_mut(ETHERNET_HEADER..end) else {
         return;
     };
-    let ip: &mut [u8] = &mut head[ETHERNET_HEADER..];
-    let checksum = u16_at(ip, 10);
-    let delta = to.address_delta.and(Delta::word(ONE_HOP.0, ONE_HOP.1));
-    ip[8] = ip[8].wrapping_sub(1);
-    put(ip, 10, delta.apply(checksum).to_be_bytes());
-    put(ip, 12, to.source.octets());
-    put(ip, 16, to.destination.octets());
-    let end = ETHERNET_HEADER + usize::from(total);
-    if let Some(transport) = frame.get_mut(ETHERNET_HEADER + usize::from(header)..end) {
-        match protocol {
-            Protocol::Tcp => rewrite_tcp(transport, to),
-            Protocol::Udp => rewrite_udp(transport, to),
+    V::readdress(packet, to.source, to.destination, delta, 1);
+    let delta = delta
+        .and(Delta::word(tuple.source_port, to.source_port))
+        .and(Delta::word(tuple.destination_port, to.destination_port));
+    if let Some(transport) = packet.get_mut(usize::from(ip.header)..) {
+        match tuple.protocol {
+            Protocol::Tcp => rewrite_tcp(transport, to, delta),
+            Protocol::Udp => rewrite_udp(transport, to, delta),
         }
     }
 }
 
 #[inline]
-fn rewrite_tcp(segment: &mut [u8], to: &Rewrite) {
-    let mut delta = to.delta;
+fn rewrite_tcp<A>(segment: &mut [u8], to: &Rewrite<A>, mut delta: Delta) {
     let Some(fixed) = segment.first_chunk_mut::<{ tcp::HEADER }>() else {
         return;
     };
@@ -102,7 +96,7 @@ fn rewrite_tcp(segment: &mut [u8], to: &Rewrite) {
 }
 
 #[inline]
-fn rewrite_udp(datagram: &mut [u8], to: &Rewrite) {
+fn rewrite_udp<A>(datagram: &mut [u8], to: &Rewrite<A>, delta: Delta) {
     let Some(fixed) = datagram.first_chunk_mut::<{ udp::HEADER }>() else {
         return;
     };
@@ -112,7 +106,7 @@ fn rewrite_udp(datagram: &mut [u8], to: &Rewrite) {
     put(
         fixed,
         udp::CHECKSUM,
-        to.delta.apply_udp(checksum).to_be_bytes(),
+        delta.apply_udp(checksum).to_be_bytes(),
     );
 }
 
@@ -126,9 +120,9 @@ fn add(bytes: &mut [u8], at: usize, n: u32) -> Delta {
 }
 
 /// Takes the timestamp option out of a client's SYN.
-pub(crate) fn strip_timestamps(frame: &mut [u8], header: u8, total: u16) {
-    let end = ETHERNET_HEADER + usize::from(total);
-    if let Some(segment) = frame.get_mut(ETHERNET_HEADER + usize::from(header)..end) {
+pub(crate) fn strip_timestamps<V: Family>(frame: &mut [u8], ip: &Ip<V>) {
+    let end = ETHERNET_HEADER + usize::from(ip.total);
+    if let Some(segment) = frame.get_mut(ETHERNET_HEADER + usize::from(ip.header)..end) {
         let delta = tcp::strip_timestamps(segment);
         let checksum = u16_at(segment, tcp::CHECKSUM);
         put(segment, tcp::CHECKSUM, delta.apply(checksum).to_be_bytes());
@@ -136,34 +130,39 @@ pub(crate) fn strip_timestamps(frame: &mut [u8], header: u8, total: u16) {
 }
 
 /// Undoes the rewriting in the packet an ICMP error quotes, so that the receiver of the error finds its own packet: the side
-/// the error comes from got what `flow` made of it. `quote` starts at the quoted IP header, of `header` bytes.
+/// the error comes from got what `flow` made of it. `quote` starts at the quoted IP header, of `header` bytes, in which
+/// `quoted` was found.
 ///
 /// The quote may end anywhere behind the first 8 bytes of the transport header: fields beyond it are left out. Its TTL is what
 /// was left on arrival and stays.
-pub(crate) fn restore_quote(quote: &mut [u8], header: usize, flow: &Flow, error_from: Side) {
+pub(crate) fn restore_quote<V: Family>(
+    quote: &mut [u8],
+    header: usize,
+    quoted: &Tuple<V>,
+    flow: &Flow,
+    addresses: &Addresses<V::Address>,
+    error_from: Side,
+) {
     // What was sent towards `error_from` came from the other side.
-    let (source, destination, source_port, destination_port, undone) = match error_from {
-        Side::Target => (flow.client, flow.vip, flow.client_port, flow.vip_port, true),
-        Side::Client => (
-            flow.target,
-            flow.local,
-            flow.target_port,
-            flow.local_port,
-            false,
-        ),
+    let original = match error_from {
+        Side::Target => flow.client_key::<V>(addresses),
+        Side::Client => flow.target_key::<V>(addresses),
     };
-    let direction = |delta: Delta| if undone { delta.reversed() } else { delta };
-    let (address_delta, mut delta) = (direction(flow.address_delta), direction(flow.delta));
-    let checksum = u16_at(quote, 10);
-    put(quote, 10, address_delta.apply(checksum).to_be_bytes());
-    put(quote, 12, source.octets());
-    put(quote, 16, destination.octets());
+    let (source, destination) = (original.source, original.destination);
+    let mut delta = V::delta([quoted.source, quoted.destination], [source, destination]);
+    V::readdress(quote, source, destination, delta, 0);
+    delta = delta
+        .and(Delta::word(quoted.source_port, original.source_port))
+        .and(Delta::word(
+            quoted.destination_port,
+            original.destination_port,
+        ));
     let Some(transport) = quote.get_mut(header..) else {
         return;
     };
-    put(transport, 0, source_port.to_be_bytes());
-    put(transport, 2, destination_port.to_be_bytes());
-    match flow.protocol {
+    put(transport, 0, original.source_port.to_be_bytes());
+    put(transport, 2, original.destination_port.to_be_bytes());
+    match original.protocol {
         Protocol::Tcp => {
             match error_from {
                 Side::Target => {

@@ -1,4 +1,4 @@
-//! Next hops: which MAC is behind an address on a port (RFC 826), asked for when first needed, refreshed before it is stale.
+//! Next hops: which MAC is behind an address on a port (ARP, RFC 826; neighbour discovery, RFC 4861), asked for when first needed, refreshed before it is stale.
 //!
 //! ```text
 //!             request            reply                  30 s, in use
@@ -13,7 +13,7 @@
 
 mod held;
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use held::Held;
 
@@ -26,12 +26,14 @@ use crate::limits::{
 };
 use crate::secret::Secret;
 use crate::wire::arp::{Arp, Operation};
+use crate::wire::ipv6;
+use crate::wire::ndp::{self, Ndp};
 use crate::{MacAddr, Now, PortIndex, Tables};
 
 /// What is known of one next hop.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Neighbour {
-    pub(crate) address: Ipv4Addr,
+    pub(crate) address: IpAddr,
     pub(crate) port: PortIndex,
     /// Destination and source MAC of frames to it.
     pub(crate) header: [u8; 12],
@@ -65,7 +67,7 @@ pub(crate) enum State {
 }
 
 const FREE: Neighbour = Neighbour {
-    address: Ipv4Addr::UNSPECIFIED,
+    address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
     port: PortIndex(0),
     header: [0; 12],
     mtu: 0,
@@ -86,7 +88,10 @@ pub(crate) struct Neighbours {
     secret: Secret,
     /// Where the timer goes on.
     cursor: usize,
-    epoch: u32,
+    /// From 1: 0 is no epoch.
+    epoch: u16,
+    /// It has begun anew since [`Neighbours::has_wrapped`] was last asked.
+    wrapped: bool,
 }
 
 /// What became of a frame that waits.
@@ -116,13 +121,28 @@ impl Neighbours {
             secret,
             cursor: 0,
             epoch: 1,
+            wrapped: false,
         }
     }
 
     /// Changes whenever a slot's number may stand for another neighbour than before, or routes may have changed.
     #[inline]
-    pub(crate) fn epoch(&self) -> u32 {
+    pub(crate) fn epoch(&self) -> u16 {
         self.epoch
+    }
+
+    /// Whether the epochs began anew since this was last asked: whoever keeps one must forget it then. To be asked before an epoch
+    /// is compared, wherever one may have passed.
+    #[inline]
+    pub(crate) fn has_wrapped(&mut self) -> bool {
+        std::mem::take(&mut self.wrapped)
+    }
+
+    fn next_epoch(&mut self) {
+        self.epoch = self.epoch.checked_add(1).unwrap_or_else(|| {
+            self.wrapped = true;
+            1
+        });
     }
 
     /// The slot of a next hop, made if it is new; none without room.
@@ -131,7 +151,7 @@ impl Neighbours {
         tables: &Tables,
         now: Now,
         port: PortIndex,
-        address: Ipv4Addr,
+        address: IpAddr,
     ) -> Option<u16> {
         if let Some(slot) = self.find(port, address) {
             return Some(slot);
@@ -192,13 +212,14 @@ impl Neighbours {
         }
     }
 
-    /// Takes in what an address says its MAC is. Only neighbours already known are changed.
+    /// Takes in what an address says its MAC is. Only neighbours already known are changed, and another MAC than one in use counts
+    /// only if it `overrides` (RFC 4861 7.2.5).
     pub(crate) fn learn(
         &mut self,
         now: Now,
-        port: PortIndex,
-        address: Ipv4Addr,
+        (port, address): (PortIndex, IpAddr),
         mac: MacAddr,
+        overrides: bool,
         out: &mut Emitted,
         cells: &Cells,
     ) -> Lesson {
@@ -207,10 +228,15 @@ impl Neighbours {
         };
         let entry = &mut self.entries[usize::from(slot)];
         let usable = matches!(entry.state, State::Reachable | State::Probing);
+        let news = !usable || entry.header[..6] != mac.0;
+        let named = entry.named;
         let lesson = Lesson::Known {
-            named: entry.named,
-            news: !usable || entry.header[..6] != mac.0,
+            named,
+            news: news && (overrides || !usable),
         };
+        if usable && news && !overrides {
+            return lesson;
+        }
         entry.header[..6].copy_from_slice(&mac.0);
         entry.state = State::Reachable;
         entry.requests = 0;
@@ -278,7 +304,7 @@ impl Neighbours {
 
     /// Takes over a new snapshot: MACs and MTUs of the ports may differ, ports may be gone, others are named.
     pub(crate) fn follow(&mut self, tables: &Tables, now: Now, cells: &Cells) {
-        self.epoch = self.epoch.wrapping_add(1);
+        self.next_epoch();
         for at in 0..self.entries.len() {
             let entry = &mut self.entries[at];
             entry.named = false;
@@ -314,21 +340,41 @@ impl Neighbours {
             return;
         };
         let directly = entry.state == State::Probing && entry.requests <= NEIGHBOUR_UNICAST_PROBES;
-        let request = Arp {
-            operation: Operation::Request,
-            sender_mac: port.mac,
-            sender: port.address,
-            target_mac: MacAddr::default(),
-            target: entry.address,
-        };
         let [a, b, c, d, e, f, ..] = entry.header;
-        let frame = request.frame(if directly {
-            MacAddr([a, b, c, d, e, f])
-        } else {
-            MacAddr::BROADCAST
-        });
-        cells.worker(WorkerCount::ArpRequests, 1);
-        emit(out, cells, port.index, &frame);
+        let known = MacAddr([a, b, c, d, e, f]);
+        // Without an address of the family nobody could answer: the port lost it with the last snapshot.
+        match (entry.address, port.ipv4, port.ipv6) {
+            (IpAddr::V4(address), Some(own), _) => {
+                let request = Arp {
+                    operation: Operation::Request,
+                    sender_mac: port.mac,
+                    sender: own.address,
+                    target_mac: MacAddr::default(),
+                    target: address,
+                };
+                let to = if directly { known } else { MacAddr::BROADCAST };
+                cells.worker(WorkerCount::ArpRequests, 1);
+                emit(out, cells, port.index, &request.frame(to));
+            }
+            (IpAddr::V6(address), _, Some(own)) => {
+                let group = ipv6::solicited_node(address);
+                let (destination, to) = if directly {
+                    (address, known)
+                } else {
+                    (group, ndp::multicast_mac(group))
+                };
+                let solicitation = Ndp {
+                    kind: ndp::Kind::Solicitation,
+                    source: own.address,
+                    destination,
+                    target: address,
+                    mac: Some(port.mac),
+                };
+                cells.worker(WorkerCount::NeighbourSolicitations, 1);
+                emit(out, cells, port.index, &solicitation.frame(port.mac, to));
+            }
+            (IpAddr::V4(_), None, _) | (IpAddr::V6(_), _, None) => {}
+        }
     }
 
     fn fail(&mut self, now: Now, at: usize, out: &mut Emitted, cells: &Cells) {
@@ -353,7 +399,7 @@ impl Neighbours {
         self.index.remove(hash, at as u32);
         self.entries[at] = FREE;
         self.free.push(at as u16);
-        self.epoch = self.epoch.wrapping_add(1);
+        self.next_epoch();
     }
 
     fn drop_held(&mut self, at: usize, cells: &Cells) {
@@ -381,11 +427,11 @@ impl Neighbours {
         let hash = self.hash(port, address);
         self.index.remove(hash, at as u32);
         self.entries[at] = FREE;
-        self.epoch = self.epoch.wrapping_add(1);
+        self.next_epoch();
         Some(at as u16)
     }
 
-    fn find(&self, port: PortIndex, address: Ipv4Addr) -> Option<u16> {
+    fn find(&self, port: PortIndex, address: IpAddr) -> Option<u16> {
         let is = |number: u32| {
             let entry = &self.entries[number as usize];
             entry.address == address && entry.port == port
@@ -396,9 +442,12 @@ impl Neighbours {
             .map(|number| number as u16)
     }
 
-    fn hash(&self, port: PortIndex, address: Ipv4Addr) -> u64 {
-        self.secret
-            .hash(u64::from(address.to_bits()), u64::from(port.0))
+    fn hash(&self, port: PortIndex, address: IpAddr) -> u64 {
+        let port = u64::from(port.0);
+        match address {
+            IpAddr::V4(address) => self.secret.hash(u64::from(address.to_bits()), port),
+            IpAddr::V6(address) => self.secret.hash_wide(address.to_bits(), 0, port),
+        }
     }
 
     /// Panics if the parts contradict each other.

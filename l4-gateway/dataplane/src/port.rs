@@ -1,8 +1,9 @@
 //! The ports of the node and the routes over them.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::MacAddr;
+use crate::family::Family;
 
 /// A port, by the number its owner gave it; below 256.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -15,22 +16,38 @@ pub struct Port {
     pub index: PortIndex,
     /// Its MAC, the source of everything it sends.
     pub mac: MacAddr,
-    /// Its own address: the sender of ARP requests and of ICMP errors.
-    pub address: Ipv4Addr,
-    /// Length of the on-link prefix around `address`, 0 to 32.
-    pub prefix: u8,
-    /// Next hop for everything no other route covers. The port given first wins if several have one.
-    pub gateway: Option<Ipv4Addr>,
+    /// Its IPv4 segment. A port has a segment of one family at least.
+    pub ipv4: Option<Segment<Ipv4Addr>>,
+    /// Its IPv6 segment.
+    pub ipv6: Option<Segment<Ipv6Addr>>,
     /// Longest IP packet it carries, bytes.
     pub mtu: u16,
-    /// Whether ARP and echo requests for `address` are answered here; false where the kernel holds the address too
-    /// (af_packet), which then answers itself.
+    /// Whether ARP, neighbour solicitations and echo requests for its own addresses are answered here; false where the kernel
+    /// holds them too (af_packet), which then answers itself.
     pub answers: bool,
 }
 
+/// What a port has of one Internet protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment<A> {
+    /// Its own address: the sender of questions for next hops and of ICMP errors.
+    pub address: A,
+    /// Length of the on-link prefix around `address`, 0 to the bits of an address.
+    pub prefix: u8,
+    /// Next hop for everything no other route covers; an IPv6 one may be link-local. The port given first wins if several have
+    /// one.
+    pub gateway: Option<A>,
+}
+
 impl Port {
-    pub(crate) fn covers(&self, address: Ipv4Addr) -> bool {
-        matches(address, self.address, self.prefix)
+    /// Whether an address is on this port's segment.
+    pub(crate) fn covers<V: Family>(&self, address: V::Address) -> bool {
+        V::segment(self).is_some_and(|segment| V::matches(address, segment.address, segment.prefix))
+    }
+
+    /// Its own address, if it has one of this family.
+    pub(crate) fn address<V: Family>(&self) -> Option<V::Address> {
+        V::segment(self).map(|segment| segment.address)
     }
 }
 
@@ -38,17 +55,11 @@ impl Port {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
     /// First address of the destination prefix; bits beyond the length are ignored.
-    pub destination: Ipv4Addr,
-    /// Length of the prefix, 0 to 32.
+    pub destination: IpAddr,
+    /// Length of the prefix, 0 to the bits of an address.
     pub prefix: u8,
     /// Where packets leave.
     pub port: PortIndex,
-    /// The router they go to; none if the destination is on the port's own segment.
-    pub gateway: Option<Ipv4Addr>,
-}
-
-/// Whether two addresses agree in their first `prefix` bits.
-pub(crate) fn matches(a: Ipv4Addr, b: Ipv4Addr, prefix: u8) -> bool {
-    let host_bits = 32 - u32::from(prefix.min(32));
-    (u64::from(a.to_bits()) >> host_bits) == (u64::from(b.to_bits()) >> host_bits)
+    /// The router they go to, of the same family; none if the destination is on the port's own segment.
+    pub gateway: Option<IpAddr>,
 }

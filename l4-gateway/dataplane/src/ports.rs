@@ -91,12 +91,12 @@ impl PortPool {
 
     /// Takes a port towards a target on one of the LocalIPs, which take turns. `taken` tells whether a flow to the target
     /// has it. None if all are taken, or [`PORT_PROBES`] were.
-    pub(crate) fn claim<'l>(
+    pub(crate) fn claim<'l, A: 'l>(
         &mut self,
         target: TargetId,
-        local_ips: impl Iterator<Item = &'l LocalIp> + Clone,
-        taken: impl Fn(&LocalIp, u16) -> bool,
-    ) -> Option<(&'l LocalIp, u16)> {
+        local_ips: impl Iterator<Item = &'l LocalIp<A>> + Clone,
+        taken: impl Fn(&LocalIp<A>, u16) -> bool,
+    ) -> Option<(&'l LocalIp<A>, u16)> {
         let turn = self.turns.get_mut(target.0 as usize)?;
         let choices = local_ips.clone().count();
         let first = usize::from(*turn).checked_rem(choices)?;

@@ -3,7 +3,7 @@
 mod maglev;
 mod wrr;
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::ids::TargetId;
@@ -14,7 +14,7 @@ pub(crate) fn plan<'t>(
     scheduler: Scheduler,
     targets: impl Iterator<Item = &'t Target>,
 ) -> Arc<[u16]> {
-    let weighted: Vec<(SocketAddrV4, u16)> = targets
+    let weighted: Vec<(SocketAddr, u16)> = targets
         .map(|target| (target.config.address, target.config.weight))
         .collect();
     match scheduler {
@@ -33,7 +33,7 @@ pub(crate) fn plan<'t>(
 pub(crate) fn choose(
     service: &Service,
     cursor: &mut u32,
-    client: (Ipv4Addr, u16),
+    client: (IpAddr, u16),
     flows: impl Fn(TargetId) -> u64,
     weight: impl Fn(TargetId) -> u16,
 ) -> Option<TargetId> {

@@ -23,6 +23,15 @@ impl Secret {
         let x = fold(a ^ k0, b ^ k1);
         fold(x ^ k2, b.rotate_left(32) ^ a ^ k3)
     }
+
+    /// Hashes two wide words and one: each wide one folded under its own secret words, then as [`Secret::hash`].
+    #[inline]
+    pub(crate) const fn hash_wide(&self, a: u128, b: u128, c: u64) -> u64 {
+        let [k0, k1, k2, k3] = self.0;
+        let x = fold((a >> 64) as u64 ^ k0, a as u64 ^ k1);
+        let y = fold((b >> 64) as u64 ^ k2, b as u64 ^ k3);
+        self.hash(x.wrapping_add(y.rotate_left(32)), c)
+    }
 }
 
 impl std::fmt::Debug for Secret {

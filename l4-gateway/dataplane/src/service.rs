@@ -1,6 +1,6 @@
 //! Services and their targets: as configured, and as a snapshot holds them.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -94,7 +94,7 @@ pub enum Timestamps {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TargetConfig {
     /// Where it listens.
-    pub address: SocketAddrV4,
+    pub address: SocketAddr,
     /// Its share of new flows; 0 gives it none.
     pub weight: u16,
     /// A target that is down gets no new flows; those it has stay.
@@ -107,7 +107,7 @@ pub struct TargetConfig {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceConfig {
     /// The address clients send to.
-    pub vip: Ipv4Addr,
+    pub vip: IpAddr,
     /// TCP or UDP.
     pub protocol: Protocol,
     /// The port clients send to.
@@ -120,18 +120,18 @@ pub struct ServiceConfig {
     pub unknown_segment: UnknownSegment,
     /// What happens to TCP timestamps.
     pub timestamps: Timestamps,
-    /// Whether ARP requests for the VIP are answered on ports whose prefix holds it; false where routers are told of it.
+    /// Whether ARP requests or neighbour solicitations for the VIP are answered on ports whose prefix holds it; false where routers are told of it.
     pub arp: bool,
-    /// The targets, in any order; an address at most once.
+    /// The targets, in any order; an address at most once, all of the VIP's family.
     pub targets: Vec<TargetConfig>,
 }
 
 impl ServiceConfig {
     /// A service with defaults and no targets.
     #[must_use]
-    pub fn new(vip: Ipv4Addr, protocol: Protocol, port: u16) -> Self {
+    pub fn new(vip: impl Into<IpAddr>, protocol: Protocol, port: u16) -> Self {
         Self {
-            vip,
+            vip: vip.into(),
             protocol,
             port,
             scheduler: Scheduler::default(),

@@ -2,15 +2,15 @@
 //! worked out before a packet comes.
 
 mod builder;
+mod net;
 
-use std::collections::HashMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-pub(crate) use builder::is_host;
 pub use builder::{TablesBuilder, TablesError};
+pub(crate) use net::Net;
 
+use crate::family::{Family, V4, V6};
 use crate::flow::FlowState;
-
 use crate::ids::{LocalIpId, ServiceId, TargetId};
 use crate::port::{Port, PortIndex};
 use crate::service::{Protocol, Service, Target, TickTimeouts};
@@ -21,24 +21,22 @@ pub struct Tables {
     /// Different for each snapshot of a process: tells a worker that what it cached may be stale.
     serial: u64,
     ports: Vec<Port>,
-    /// Longest prefix first.
-    routes: Vec<Hop>,
+    v4: Net<V4>,
+    v6: Net<V6>,
     /// Of everything the snapshot names: gateways first, then targets that take flows.
-    next_hops: Vec<(PortIndex, Ipv4Addr)>,
-    owned: HashMap<Ipv4Addr, Owned>,
+    next_hops: Vec<(PortIndex, IpAddr)>,
     local_ips: Vec<LocalIp>,
     /// By service; apart from the services, since each packet needs them.
     timeouts: Vec<TickTimeouts>,
     default_timeouts: TickTimeouts,
     services: Vec<Option<Service>>,
     targets: Vec<Option<Target>>,
-    by_address: HashMap<(Ipv4Addr, u16, Protocol), ServiceId>,
 }
 
 /// An address this node answers for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Owned {
-    /// A VIP, and whether ARP is answered for it.
+    /// A VIP, and whether ARP or neighbour solicitations are answered for it.
     Vip { arp: bool },
     /// A LocalIP, by its place in [`Tables::local_ips`].
     LocalIp(LocalIpId),
@@ -48,22 +46,13 @@ pub(crate) enum Owned {
 
 /// A LocalIP in a snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LocalIp {
+pub struct LocalIp<A = IpAddr> {
     /// Stable across snapshots.
     pub id: LocalIpId,
     /// The address.
-    pub address: Ipv4Addr,
+    pub address: A,
     /// The port it is used on.
     pub port: PortIndex,
-}
-
-/// A route as looked up: where to, and by whom.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Hop {
-    destination: Ipv4Addr,
-    prefix: u8,
-    port: PortIndex,
-    gateway: Option<Ipv4Addr>,
 }
 
 impl Tables {
@@ -115,37 +104,49 @@ impl Tables {
 
     /// The service at this address.
     #[must_use]
-    pub fn service_at(&self, vip: Ipv4Addr, port: u16, protocol: Protocol) -> Option<&Service> {
-        self.service(*self.by_address.get(&(vip, port, protocol))?)
+    pub fn service_at(
+        &self,
+        vip: impl Into<IpAddr>,
+        port: u16,
+        protocol: Protocol,
+    ) -> Option<&Service> {
+        let id = match vip.into() {
+            IpAddr::V4(vip) => self.v4.service_at(vip, port, protocol),
+            IpAddr::V6(vip) => self.v6.service_at(vip, port, protocol),
+        };
+        self.service(id?)
     }
 
     pub(crate) fn serial(&self) -> u64 {
         self.serial
     }
 
-    pub(crate) fn owned(&self, address: Ipv4Addr) -> Option<Owned> {
-        self.owned.get(&address).copied()
+    /// What is known of one family.
+    #[inline]
+    pub(crate) fn net<V: Family>(&self) -> &Net<V> {
+        V::net(self)
     }
 
-    /// Whether packets to a LocalIP may come in on a port: on the one whose segment it is on (where ARP for it is answered), or
-    /// routes lead to it by. True of one that left the snapshot: nothing is known of it any more.
-    #[cold]
-    pub(crate) fn is_at_home(&self, address: Ipv4Addr, port: &Port) -> bool {
-        let mut local_ips = self.local_ips.iter();
-        port.covers(address)
-            || local_ips
-                .find(|local| local.address == address)
-                .is_none_or(|local| local.port == port.index)
+    #[inline]
+    pub(crate) fn v4(&self) -> &Net<V4> {
+        &self.v4
     }
 
-    /// Asked for each packet where there are several workers. LocalIPs are few (16 by default), so that going through them costs
-    /// less than a hash would.
-    pub(crate) fn is_local_ip(&self, address: Ipv4Addr) -> bool {
-        self.local_ips.iter().any(|local| local.address == address)
+    #[inline]
+    pub(crate) fn v6(&self) -> &Net<V6> {
+        &self.v6
+    }
+
+    pub(crate) fn v4_mut(&mut self) -> &mut Net<V4> {
+        &mut self.v4
+    }
+
+    pub(crate) fn v6_mut(&mut self) -> &mut Net<V6> {
+        &mut self.v6
     }
 
     /// The next hops worth knowing before the first packet, without repetition.
-    pub(crate) fn next_hops(&self) -> &[(PortIndex, Ipv4Addr)] {
+    pub(crate) fn next_hops(&self) -> &[(PortIndex, IpAddr)] {
         &self.next_hops
     }
 
@@ -157,22 +158,11 @@ impl Tables {
             .unwrap_or(&self.default_timeouts)[state as usize]
     }
 
-    /// The LocalIPs used on a port.
-    pub(crate) fn local_ips_on(&self, port: PortIndex) -> impl Iterator<Item = &LocalIp> + Clone {
-        self.local_ips
-            .iter()
-            .filter(move |local| local.port == port)
+    /// The port and the next hop towards a destination of either family.
+    fn route(&self, destination: IpAddr) -> Option<(PortIndex, IpAddr)> {
+        match destination {
+            IpAddr::V4(to) => self.v4.route(to).map(|(port, hop)| (port, hop.into())),
+            IpAddr::V6(to) => self.v6.route(to).map(|(port, hop)| (port, hop.into())),
+        }
     }
-
-    /// The port and the next hop towards a destination; the longest prefix wins, then the earlier entry.
-    pub(crate) fn route(&self, destination: Ipv4Addr) -> Option<(PortIndex, Ipv4Addr)> {
-        lookup(&self.routes, destination)
-    }
-}
-
-fn lookup(routes: &[Hop], destination: Ipv4Addr) -> Option<(PortIndex, Ipv4Addr)> {
-    let hop = routes
-        .iter()
-        .find(|hop| crate::port::matches(destination, hop.destination, hop.prefix))?;
-    Some((hop.port, hop.gateway.unwrap_or(destination)))
 }

@@ -4,7 +4,10 @@ pub(crate) mod arp;
 pub(crate) mod checksum;
 pub(crate) mod ethernet;
 pub(crate) mod icmp;
+pub(crate) mod ip;
 pub(crate) mod ipv4;
+pub(crate) mod ipv6;
+pub(crate) mod ndp;
 pub(crate) mod tcp;
 pub(crate) mod udp;
 

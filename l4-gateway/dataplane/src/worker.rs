@@ -3,23 +3,28 @@
 //!
 //! 1. `classify` each frame: parse, hash, start loading the hash bucket;
 //! 2. read each bucket, start loading the flow it points to;
-//! 3. carry out each frame: [`forward`] a known flow, [`admit`] a new one, answer [`arp`] and [`icmp`].
+//! 3. carry out each frame: [`forward`] a known flow, [`admit`] a new one, answer [`arp`], [`ndp`] and [`icmp`].
+//!
+//! A burst may mix IPv4 and IPv6: the stages are compiled once for each [`Family`].
 
 mod admit;
 mod arp;
 mod classify;
 mod forward;
 mod icmp;
+mod ndp;
+mod neighbours;
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use classify::{Kind, Staged};
+use classify::{Kind, Stage};
 
 use crate::counters::{Cells, Counters, ServiceCount, TargetCount, WorkerCount};
 use crate::emitted::{Emitted, Event};
-use crate::flow::{Due, Flow, FlowState, FlowTable, NONE, Wheel};
+use crate::family::{Family, V4, V6};
+use crate::flow::{Addresses, Due, Flow, FlowState, FlowTable, NONE, Wheel};
 use crate::frame::{Frame, Verdict};
 use crate::ids::{ServiceId, TargetId};
 use crate::limits::{EXPIRY_BUDGET, LEARNED_PER_SECOND, Limits, MAX_BURST, TICK_NANOSECONDS};
@@ -209,34 +214,55 @@ impl Worker {
         frames: &mut [F],
         verdicts: &mut [Verdict],
     ) {
-        let mut staged = [Staged::NOTHING; MAX_BURST];
-        for (staged, frame) in staged.iter_mut().zip(&*frames) {
-            *staged = self.classify(context, frame.bytes());
-            if let Kind::Transport = staged.kind {
-                self.flows.prefetch_bucket(staged.hash);
+        let mut stages = [Stage::NOTHING; MAX_BURST];
+        for (stage, frame) in stages.iter_mut().zip(&*frames) {
+            *stage = self.classify(context, frame.bytes());
+            if let Kind::Transport = stage.kind {
+                self.flows.prefetch_bucket(stage.hash);
             }
         }
-        for staged in staged.iter_mut().take(frames.len()) {
-            if let Kind::Transport = staged.kind {
-                staged.candidate = self.flows.prefetch_entry(staged.hash);
+        for stage in stages.iter_mut().take(frames.len()) {
+            if let Kind::Transport = stage.kind {
+                stage.candidate = self.flows.prefetch_entry(stage.hash, stage.is_v6);
             }
         }
-        for ((staged, frame), verdict) in staged.iter().zip(frames).zip(verdicts) {
-            *verdict = match staged.kind {
-                Kind::Transport => {
-                    match self
-                        .flows
-                        .find(staged.hash, staged.candidate, &staged.tuple)
-                    {
-                        Some((number, side)) => self.forward(context, frame, staged, number, side),
-                        None => self.admit(context, frame, staged, None),
-                    }
+        for ((stage, frame), verdict) in stages.iter().zip(frames).zip(verdicts) {
+            *verdict = match stage.kind {
+                Kind::Transport if stage.is_v6 => self.transport::<V6, F>(context, frame, stage),
+                Kind::Transport => self.transport::<V4, F>(context, frame, stage),
+                Kind::Icmp if stage.is_v6 => {
+                    let staged = stage.of::<V6>(frame.bytes());
+                    self.icmp(context, frame, &staged)
+                }
+                Kind::Icmp => {
+                    let staged = stage.of::<V4>(frame.bytes());
+                    self.icmp(context, frame, &staged)
+                }
+                Kind::Neighbour => {
+                    let staged = stage.of(frame.bytes());
+                    self.ndp(context, frame.bytes(), &staged)
                 }
                 Kind::Arp => self.arp(context, frame.bytes_mut()),
-                Kind::Icmp => self.icmp(context, frame, staged),
+                Kind::Multicast => self.multicast(context, frame.bytes()),
                 Kind::Settled(verdict) => verdict,
             };
             self.count(*verdict);
+        }
+    }
+
+    /// The third stage of one transport packet.
+    #[inline]
+    fn transport<V: Family, F: Frame>(
+        &mut self,
+        context: &mut Context<'_>,
+        frame: &mut F,
+        stage: &Stage,
+    ) -> Verdict {
+        let staged = stage.of::<V>(frame.bytes());
+        let found = self.flows.find(staged.hash, stage.candidate, &staged.tuple);
+        match found {
+            Some((number, side)) => self.forward(context, frame, &staged, number, side),
+            None => self.admit(context, frame, &staged, None),
         }
     }
 
@@ -261,6 +287,7 @@ impl Worker {
         if self.serial != tables.serial() {
             self.serial = tables.serial();
             self.neighbours.follow(tables, now, &self.cells);
+            self.forget_old_hops();
         }
     }
 
@@ -269,12 +296,12 @@ impl Worker {
         &mut self,
         now: Now,
         port: PortIndex,
-        address: Ipv4Addr,
+        address: IpAddr,
         mac: MacAddr,
         out: &mut Emitted,
     ) {
         self.neighbours
-            .learn(now, port, address, mac, out, &self.cells);
+            .learn(now, (port, address), mac, true, out, &self.cells);
     }
 
     /// Runs the timers: flows that expired go, next hops are refreshed or asked for again. Call it about every millisecond;
@@ -297,16 +324,25 @@ impl Worker {
         }
         self.announce(tables, out);
         self.neighbours.tick(tables, now, out, &self.cells);
+        self.forget_old_hops();
+    }
+
+    /// If the epochs of next hops began anew, no flow may keep one of the last turn: they would look alike.
+    #[inline]
+    fn forget_old_hops(&mut self) {
+        if self.neighbours.has_wrapped() {
+            self.flows.forget_hops();
+        }
     }
 
     /// Takes a flow out of the table; its port is free, its entry is when the wheel passes.
     fn end_flow(&mut self, number: u32) {
         let Flow {
-            service,
             target_id,
             local_id,
             ..
         } = *self.flows.get(number);
+        let service = self.flows.get(number).service();
         self.flows.remove(number);
         self.ports.release(target_id, local_id);
         let less = 1u64.wrapping_neg();
@@ -327,7 +363,7 @@ impl Worker {
         let now = now.tick();
         self.flows
             .iter()
-            .map(move |(_, flow)| FlowView::new(flow, now))
+            .map(move |(number, flow)| FlowView::new(flow, self.flows.addresses(number), now))
     }
 
     /// Panics if the parts of the worker contradict each other. For tests: it walks everything.
@@ -338,7 +374,7 @@ impl Worker {
         let mut living = 0;
         self.wheel.each(&self.flows, |number| {
             on_wheel += 1;
-            living += u32::from(self.flows.get(number).alive);
+            living += u32::from(self.flows.get(number).is_alive());
         });
         assert_eq!(living, self.flows.len(), "each living flow is on the wheel");
         assert_eq!(
@@ -384,13 +420,13 @@ impl std::fmt::Debug for Worker {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowView {
     /// The client.
-    pub client: SocketAddrV4,
+    pub client: SocketAddr,
     /// What the client talks to.
-    pub vip: SocketAddrV4,
+    pub vip: SocketAddr,
     /// Who the target sees.
-    pub local: SocketAddrV4,
+    pub local: SocketAddr,
     /// The target.
-    pub target: SocketAddrV4,
+    pub target: SocketAddr,
     /// TCP or UDP.
     pub protocol: Protocol,
     /// How far it is.
@@ -404,15 +440,15 @@ pub struct FlowView {
 }
 
 impl FlowView {
-    fn new(flow: &Flow, now: u32) -> Self {
+    fn new(flow: &Flow, addresses: Addresses<IpAddr>, now: u32) -> Self {
         Self {
-            client: SocketAddrV4::new(flow.client, flow.client_port),
-            vip: SocketAddrV4::new(flow.vip, flow.vip_port),
-            local: SocketAddrV4::new(flow.local, flow.local_port),
-            target: SocketAddrV4::new(flow.target, flow.target_port),
-            protocol: flow.protocol,
+            client: SocketAddr::new(addresses.client, flow.client_port),
+            vip: SocketAddr::new(addresses.vip, flow.vip_port),
+            local: SocketAddr::new(addresses.local, flow.local_port),
+            target: SocketAddr::new(addresses.target, flow.target_port),
+            protocol: flow.protocol(),
             state: flow.progress.state(),
-            service: flow.service,
+            service: flow.service(),
             target_id: flow.target_id,
             expires_in: Duration::from_nanos(
                 u64::from(flow.deadline.saturating_sub(now)) * TICK_NANOSECONDS,

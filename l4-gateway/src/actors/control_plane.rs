@@ -1,7 +1,7 @@
 //! Owns [`Control`], feeds it and carries out its actions.
 
 use std::collections::VecDeque;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,7 +48,7 @@ pub struct ServiceView {
     /// Its name.
     pub name: String,
     /// Its VIP.
-    pub vip: Ipv4Addr,
+    pub vip: IpAddr,
     /// `tcp` or `udp`.
     pub protocol: &'static str,
     /// Its port.
@@ -66,7 +66,7 @@ pub struct ServiceView {
 #[derive(Debug, Clone, Serialize)]
 pub struct TargetView {
     /// Where it listens.
-    pub address: SocketAddrV4,
+    pub address: SocketAddr,
     /// Its share of new flows.
     pub weight: u16,
     /// Whether it serves.
@@ -200,7 +200,7 @@ impl ControlPlane {
     fn carry_out(&mut self, actions: Vec<Action>) {
         for action in actions {
             match action {
-                Action::Publish(tables) => self.publish(tables),
+                Action::Publish(tables) => self.publish(*tables),
                 Action::Put(record) => self.bus.put(record),
                 Action::Delete(key) => self.bus.delete(&key),
                 Action::TakeBack(key) => {
@@ -285,7 +285,7 @@ impl ControlPlane {
     fn show(&self) {
         let tables = self.forwarder.tables();
         let services = self.control.services().iter().map(|service| {
-            let target = |(address, target): (&SocketAddrV4, &Target)| TargetView {
+            let target = |(address, target): (&SocketAddr, &Target)| TargetView {
                 address: *address,
                 weight: target.weight(),
                 up: target.is_up(),

@@ -20,7 +20,7 @@ use crate::control::Control;
 pub use changes::Changes;
 pub use ports::{Network, PortConfig, RouteConfig};
 pub use process::{DrainSection, EalSection, WorkersSection};
-pub(crate) use services::{MOST_WEIGHT, reachable};
+pub(crate) use services::{MOST_WEIGHT, other_family, reachable};
 pub use services::{ServiceSettings, StaticTarget};
 
 /// Where `l4-gateway` answers `status`, unless configured.
@@ -151,11 +151,7 @@ impl Config {
 
     /// The VIPs of all services, each once.
     pub fn vips(&self) -> Vec<IpAddr> {
-        let mut vips: Vec<IpAddr> = self
-            .services
-            .iter()
-            .map(|service| service.vip.into())
-            .collect();
+        let mut vips: Vec<IpAddr> = self.services.iter().map(|service| service.vip).collect();
         vips.sort();
         vips.dedup();
         vips

@@ -1,7 +1,7 @@
 //! `[[ports]]`: the interfaces of the forwarder, their addresses, LocalIPs and routes.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use dataplane::PortIndex;
 use shared::bus::MAX_ITEMS;
@@ -18,14 +18,14 @@ pub struct PortConfig {
     pub name: String,
     /// What DPDK opens.
     pub device: Device,
-    /// The port's own address with the network on its segment.
-    pub address: Network,
-    /// The next hop for all that no route covers.
-    pub gateway: Option<Ipv4Addr>,
+    /// The port's own addresses with the networks on its segment: one IPv4, one IPv6, or both.
+    pub addresses: Vec<Network>,
+    /// The next hops for all that no route covers: one of each family at most.
+    pub gateways: Vec<IpAddr>,
     /// Routes over this port, beyond its own network.
     pub routes: Vec<RouteConfig>,
-    /// Addresses from which targets are spoken to, in the port's network.
-    pub local_ips: Vec<Ipv4Addr>,
+    /// Addresses from which targets are spoken to, in the port's networks.
+    pub local_ips: Vec<IpAddr>,
     /// Receive and transmit queues; as many workers receive on this port.
     pub queues: u16,
     /// Descriptors a queue.
@@ -34,9 +34,9 @@ pub struct PortConfig {
     pub mtu: u16,
     /// Where frames go that are not the forwarder's, and whose frames leave by this port: the kernel behind a DPDK-owned NIC.
     pub exception: Option<Device>,
-    /// Whether ARP requests for VIPs in the port's network are answered.
+    /// Whether ARP requests and neighbour solicitations for VIPs in the port's networks are answered.
     pub answer_arp_for_vips: bool,
-    /// Whether ARP and echo requests for the port's own address are answered here.
+    /// Whether ARP requests, neighbour solicitations and echo requests for the port's own addresses are answered here.
     pub answer_for_address: bool,
 }
 
@@ -46,39 +46,109 @@ pub struct RouteConfig {
     /// Where to.
     pub to: Network,
     /// The router on the port's segment; without one the destinations are on the segment themselves.
-    pub via: Option<Ipv4Addr>,
+    pub via: Option<IpAddr>,
 }
 
-/// An IPv4 address with a prefix length.
+/// An address with a prefix length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Network {
     /// The address, host bits included.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// Bits of the network.
     pub prefix: u8,
 }
 
 impl Network {
     /// Whether `address` lies in the network.
-    pub fn contains(self, address: Ipv4Addr) -> bool {
-        Cidr::new(self.address.into(), self.prefix)
-            .is_some_and(|cidr| cidr.contains(address.into()))
+    pub fn contains(self, address: IpAddr) -> bool {
+        Cidr::new(self.address, self.prefix).is_some_and(|cidr| cidr.contains(address))
     }
 }
 
 impl FromValue for Network {
-    const EXPECTED: &'static str = "an IPv4 address with a prefix length such as \"10.0.0.1/24\"";
+    const EXPECTED: &'static str =
+        "an address with a prefix length such as \"10.0.0.1/24\" or \"fd00::1/64\"";
 
     fn from_value(value: &Value) -> Result<Network, String> {
         let cidr = Cidr::from_value(value)?;
-        match cidr.address() {
-            IpAddr::V4(address) => Ok(Network {
-                address,
-                prefix: cidr.prefix(),
-            }),
-            IpAddr::V6(_) => Err("IPv6 is not forwarded".into()),
+        Ok(Network {
+            address: cidr.address(),
+            prefix: cidr.prefix(),
+        })
+    }
+}
+
+/// One value, or a list of one IPv4 and one IPv6 value.
+struct Families<T>(Vec<T>);
+
+impl FromValue for Families<Network> {
+    const EXPECTED: &'static str = "an address with a prefix length such as \"10.0.0.1/24\", or a list of an IPv4 and an IPv6 one";
+
+    fn from_value(value: &Value) -> Result<Self, String> {
+        families(value, |network: &Network| network.address)
+    }
+}
+
+impl FromValue for Families<IpAddr> {
+    const EXPECTED: &'static str = "an IP address, or a list of an IPv4 and an IPv6 one";
+
+    fn from_value(value: &Value) -> Result<Self, String> {
+        families(value, |address: &IpAddr| *address)
+    }
+}
+
+fn families<T: FromValue>(
+    value: &Value,
+    address: impl Fn(&T) -> IpAddr,
+) -> Result<Families<T>, String> {
+    let values = match value {
+        Value::Array(_) => Vec::from_value(value)?,
+        _ => vec![T::from_value(value)?],
+    };
+    for is_ipv6 in [false, true] {
+        let of_family = values
+            .iter()
+            .filter(|value| address(value).is_ipv6() == is_ipv6);
+        if of_family.count() > 1 {
+            return Err("give one of each family at most".into());
         }
     }
+    if values.is_empty() {
+        return Err("the list is empty".into());
+    }
+    Ok(Families(values))
+}
+
+impl PortConfig {
+    /// The port's own address and network of the family of `address`.
+    pub fn network_for(&self, address: IpAddr) -> Option<Network> {
+        network_for(&self.addresses, address)
+    }
+
+    /// Whether an address is on the port's segment.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        self.addresses
+            .iter()
+            .any(|network| network.contains(address))
+    }
+
+    /// Whether an address is one of the port's own.
+    pub fn is_own(&self, address: IpAddr) -> bool {
+        self.addresses
+            .iter()
+            .any(|network| network.address == address)
+    }
+
+    /// The next hop for what no route covers, of the family of `address`.
+    pub fn gateway_for(&self, address: IpAddr) -> Option<IpAddr> {
+        let mut gateways = self.gateways.iter().copied();
+        gateways.find(|gateway| gateway.is_ipv6() == address.is_ipv6())
+    }
+}
+
+fn network_for(networks: &[Network], address: IpAddr) -> Option<Network> {
+    let mut networks = networks.iter().copied();
+    networks.find(|network| network.address.is_ipv6() == address.is_ipv6())
 }
 
 impl std::fmt::Display for Network {
@@ -99,8 +169,8 @@ impl FromValue for Device {
 /// Most ports of a node: what the data plane's numbers allow.
 const MOST: usize = 16;
 
-/// Most LocalIPs of a node: with the ports' own addresses they fit a node record.
-const MOST_LOCAL_IPS: usize = MAX_ITEMS - MOST;
+/// Most LocalIPs of a node: with the ports' own addresses, two each, they fit a node record.
+const MOST_LOCAL_IPS: usize = MAX_ITEMS - 2 * MOST;
 
 /// Reads all ports; `workers` is how many there are to receive. The flag is false after mistakes that make
 /// forwarding impossible; what could be read comes all the same, so that services can be held against it.
@@ -177,8 +247,9 @@ fn port(
         table.mistake("name", "a port's name has 1 to 32 characters", "");
     }
     let device = table.required::<Device>("device");
-    let address = table.required::<Network>("address");
-    let gateway = next_hop(table, "gateway", address);
+    let addresses = table.required::<Families<Network>>("address");
+    let networks = addresses.as_ref().map(|Families(networks)| &**networks);
+    let gateways = gateways(table, networks);
     let queues = table.within("queues", 1..=workers, workers);
     if let Some(device) = &device
         && matches!(device.driver(), Some("net_pcap" | "net_tap"))
@@ -192,11 +263,11 @@ fn port(
             "write queues = 1",
         );
     }
-    let local_ips = local_ips(table, address);
+    let local_ips = local_ips(table, networks);
     let mut routes = Vec::new();
     for mut route in table.tables("routes") {
         let to = route.required::<Network>("to");
-        let via = next_hop(&mut route, "via", address);
+        let via = via(&mut route, networks, to);
         routes.push(to.zip(via.ok()).map(|(to, via)| RouteConfig { to, via }));
     }
     let mtu = table.within("mtu", 576..=9600, 1500);
@@ -221,14 +292,14 @@ fn port(
         "answer_for_address",
         !shared_with_kernel && exception.is_none(),
     );
-    *sound &= gateway.is_ok() && routes.iter().all(Option::is_some) && local_ips.1;
-    let (name, address) = (name?, address?);
+    *sound &= gateways.is_ok() && routes.iter().all(Option::is_some) && local_ips.1;
+    let (name, Families(addresses)) = (name?, addresses?);
     Some(PortConfig {
         index,
         name,
         device: device?,
-        address,
-        gateway: gateway.unwrap_or(None),
+        addresses,
+        gateways: gateways.unwrap_or_default(),
         routes: routes.into_iter().flatten().collect(),
         local_ips: local_ips.0,
         queues,
@@ -243,17 +314,62 @@ fn port(
 /// A mistake was recorded.
 struct Recorded;
 
-/// A router's address, if one is named: it must lie in the port's network and not be the port's own.
+/// The routers for what no route covers.
+fn gateways(table: &mut Table<'_>, port: Option<&[Network]>) -> Result<Vec<IpAddr>, Recorded> {
+    if !table.has("gateway") {
+        return Ok(Vec::new());
+    }
+    let Families(gateways) = table
+        .optional::<Families<IpAddr>>("gateway")
+        .ok_or(Recorded)?;
+    for gateway in &gateways {
+        next_hop(table, "gateway", port, *gateway)?;
+    }
+    Ok(gateways)
+}
+
+/// The router of a route, if one is named: of its family.
+fn via(
+    table: &mut Table<'_>,
+    port: Option<&[Network]>,
+    to: Option<Network>,
+) -> Result<Option<IpAddr>, Recorded> {
+    let via = match table.has("via") {
+        true => Some(table.optional::<IpAddr>("via").ok_or(Recorded)?),
+        false => None,
+    };
+    let (port, to) = (port.ok_or(Recorded)?, to.ok_or(Recorded)?);
+    if network_for(port, to.address).is_none() {
+        let message = format!("the port has no address of the family of {to}");
+        table.mistake("to", message, "add one to the port's `address`");
+        return Err(Recorded);
+    }
+    if let Some(address) = via {
+        if address.is_ipv6() != to.address.is_ipv6() {
+            let message = format!("{address} is not of the family of {to}");
+            table.mistake("via", message, "name a router of the same family");
+            return Err(Recorded);
+        }
+        next_hop(table, "via", Some(port), address)?;
+    }
+    Ok(via)
+}
+
+/// Whether a router can be reached: in the port's network or link-local, and not the port itself.
 fn next_hop(
     table: &mut Table<'_>,
     key: &'static str,
-    port: Option<Network>,
-) -> Result<Option<Ipv4Addr>, Recorded> {
-    if !table.has(key) {
-        return Ok(None);
-    }
-    let address = table.optional::<Ipv4Addr>(key).ok_or(Recorded)?;
-    let port = port.ok_or(Recorded)?;
+    port: Option<&[Network]>,
+    address: IpAddr,
+) -> Result<(), Recorded> {
+    let Some(port) = network_for(port.ok_or(Recorded)?, address) else {
+        table.mistake(
+            key,
+            format!("the port has no address of the family of {address}"),
+            "add one to the port's `address`",
+        );
+        return Err(Recorded);
+    };
     if address == port.address {
         table.mistake(
             key,
@@ -262,7 +378,8 @@ fn next_hop(
         );
         return Err(Recorded);
     }
-    if !port.contains(address) {
+    let is_link_local = matches!(address, IpAddr::V6(address) if address.is_unicast_link_local());
+    if !port.contains(address) && !is_link_local {
         table.mistake(
             key,
             format!("{address} is not in the port's network {port}"),
@@ -270,35 +387,37 @@ fn next_hop(
         );
         return Err(Recorded);
     }
-    Ok(Some(address))
+    Ok(())
 }
 
 /// The LocalIPs that are sound, and whether all are.
-fn local_ips(table: &mut Table<'_>, port: Option<Network>) -> (Vec<Ipv4Addr>, bool) {
+fn local_ips(table: &mut Table<'_>, port: Option<&[Network]>) -> (Vec<IpAddr>, bool) {
     if !table.has("local_ips") {
         return (Vec::new(), true);
     }
-    let (Some(written), Some(port)) = (table.optional::<Vec<Ipv4Addr>>("local_ips"), port) else {
+    let (Some(written), Some(port)) = (table.optional::<Vec<IpAddr>>("local_ips"), port) else {
         return (Vec::new(), false);
     };
     let mut local_ips = Vec::new();
     for address in &written {
-        if !port.contains(*address) {
-            let hint = "targets answer to LocalIPs, so they belong to the segment of the port";
-            table.mistake(
-                "local_ips",
-                format!("{address} is not in the port's network {port}"),
-                hint,
-            );
-        } else if *address == port.address {
-            let hint = "the kernel or ARP of the port uses that one; take another free address of the network";
-            table.mistake(
-                "local_ips",
+        let mistake = match network_for(port, *address) {
+            None => Some((
+                format!("the port has no address of the family of {address}"),
+                "add one to the port's `address`",
+            )),
+            Some(network) if !network.contains(*address) => Some((
+                format!("{address} is not in the port's network {network}"),
+                "targets answer to LocalIPs, so they belong to the segment of the port",
+            )),
+            Some(network) if network.address == *address => Some((
                 format!("{address} is the port's own address"),
-                hint,
-            );
-        } else {
-            local_ips.push(*address);
+                "the kernel or ARP of the port uses that one; take another free address of the network",
+            )),
+            Some(_) => None,
+        };
+        match mistake {
+            Some((message, hint)) => table.mistake("local_ips", message, hint),
+            None => local_ips.push(*address),
         }
     }
     let sound = local_ips.len() == written.len();
@@ -306,14 +425,16 @@ fn local_ips(table: &mut Table<'_>, port: Option<Network>) -> (Vec<Ipv4Addr>, bo
 }
 
 /// Every address the node answers for, with where it was written.
-fn own_addresses(port: &PortConfig) -> Vec<(String, Ipv4Addr)> {
-    let mut owned = vec![(format!("{}.address", path(port)), port.address.address)];
-    owned.extend(
-        port.local_ips
-            .iter()
-            .map(|address| (format!("{}.local_ips", path(port)), *address)),
-    );
-    owned
+fn own_addresses(port: &PortConfig) -> Vec<(String, IpAddr)> {
+    let own = port
+        .addresses
+        .iter()
+        .map(|network| (format!("{}.address", path(port)), network.address));
+    let local_ips = port
+        .local_ips
+        .iter()
+        .map(|address| (format!("{}.local_ips", path(port)), *address));
+    own.chain(local_ips).collect()
 }
 
 fn path(port: &PortConfig) -> String {

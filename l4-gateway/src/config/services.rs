@@ -1,7 +1,7 @@
 //! `[[services]]`: VIP, protocol and port, and the targets behind them.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use dataplane::{Protocol, Scheduler, Timeouts, Timestamps, UnknownSegment};
@@ -17,7 +17,7 @@ pub struct ServiceSettings {
     /// The name in records, statuses and metrics.
     pub name: String,
     /// The address clients connect to.
-    pub vip: Ipv4Addr,
+    pub vip: IpAddr,
     /// TCP or UDP.
     pub protocol: Protocol,
     /// The port clients connect to.
@@ -42,7 +42,7 @@ pub struct ServiceSettings {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StaticTarget {
     /// Where it listens.
-    pub address: SocketAddrV4,
+    pub address: SocketAddr,
     /// Its share of new flows.
     pub weight: u16,
 }
@@ -112,7 +112,7 @@ fn no_target_is_a_vip(tables: &mut [Table<'_>], services: &[(usize, ServiceSetti
     let mut sound = true;
     for (index, service) in services {
         for (place, target) in service.targets.iter().enumerate() {
-            let ip = *target.address.ip();
+            let ip = target.address.ip();
             if !services.iter().any(|(_, other)| other.vip == ip) {
                 continue;
             }
@@ -169,7 +169,7 @@ fn service(
         .table("timeouts")
         .map(|mut table| timeouts(&mut table))
         .unwrap_or_default();
-    let targets = targets(table, ports_sound.then_some(ports));
+    let targets = targets(table, ports_sound.then_some(ports), vip);
     let from_registrations = table.or("from_registrations", false);
     if !from_registrations && !table.has("targets") {
         table.mistake(
@@ -196,8 +196,8 @@ fn service(
     })
 }
 
-fn vip(table: &mut Table<'_>, ports: &[PortConfig]) -> Option<Ipv4Addr> {
-    let vip = table.required::<Ipv4Addr>("vip")?;
+fn vip(table: &mut Table<'_>, ports: &[PortConfig]) -> Option<IpAddr> {
+    let vip = table.required::<IpAddr>("vip")?;
     if !is_host(vip) {
         table.mistake(
             "vip",
@@ -206,7 +206,7 @@ fn vip(table: &mut Table<'_>, ports: &[PortConfig]) -> Option<Ipv4Addr> {
         );
         return None;
     }
-    if let Some(port) = ports.iter().find(|port| port.address.address == vip) {
+    if let Some(port) = ports.iter().find(|port| port.is_own(vip)) {
         let hint = "take an address of its own, as the node's kernel and ARP use that one";
         table.mistake(
             "vip",
@@ -228,8 +228,17 @@ fn vip(table: &mut Table<'_>, ports: &[PortConfig]) -> Option<Ipv4Addr> {
 }
 
 /// Whether one host can have the address.
-fn is_host(address: Ipv4Addr) -> bool {
-    (1..224).contains(&address.octets()[0]) && !address.is_loopback()
+fn is_host(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => (1..224).contains(&address.octets()[0]) && !address.is_loopback(),
+        IpAddr::V6(address) => {
+            !(address.is_unspecified()
+                || address.is_loopback()
+                || address.is_multicast()
+                || address.is_unicast_link_local()
+                || address.to_ipv4_mapped().is_some())
+        }
+    }
 }
 
 fn timeouts(table: &mut Table<'_>) -> Timeouts {
@@ -245,13 +254,17 @@ fn timeouts(table: &mut Table<'_>) -> Timeouts {
 }
 
 /// `None` after recording a mistake.
-fn targets(table: &mut Table<'_>, ports: Option<&[PortConfig]>) -> Option<Vec<StaticTarget>> {
+fn targets(
+    table: &mut Table<'_>,
+    ports: Option<&[PortConfig]>,
+    vip: Option<IpAddr>,
+) -> Option<Vec<StaticTarget>> {
     let tables = table.tables("targets");
     let count = tables.len();
     let mut targets = Vec::new();
     let mut seen = BTreeSet::new();
     for mut table in tables {
-        let address = target_address(&mut table, ports);
+        let address = target_address(&mut table, ports, vip);
         let weight = table.within("weight", 0..=MOST_WEIGHT, 1);
         let Some(address) = address else { continue };
         if seen.insert(address) {
@@ -267,29 +280,40 @@ fn targets(table: &mut Table<'_>, ports: Option<&[PortConfig]>) -> Option<Vec<St
     (targets.len() == count).then_some(targets)
 }
 
-fn target_address(table: &mut Table<'_>, ports: Option<&[PortConfig]>) -> Option<SocketAddrV4> {
+fn target_address(
+    table: &mut Table<'_>,
+    ports: Option<&[PortConfig]>,
+    vip: Option<IpAddr>,
+) -> Option<SocketAddr> {
     let address = table.required::<SocketAddr>("address")?;
-    let IpAddr::V4(ip) = address.ip() else {
-        table.mistake(
-            "address",
-            format!("{address}: IPv6 is not forwarded"),
-            "name an IPv4 address",
-        );
+    if let Some((why, hint)) = vip.and_then(|vip| other_family(address, vip)) {
+        table.mistake("address", why, hint);
         return None;
-    };
+    }
     if address.port() == 0 {
         table.mistake("address", "0 is not a port", "");
         return None;
     }
-    if let Some(Err((why, hint))) = ports.map(|ports| reachable(ip, ports)) {
+    if let Some(Err((why, hint))) = ports.map(|ports| reachable(address.ip(), ports)) {
         table.mistake("address", why, hint);
         return None;
     }
-    Some(SocketAddrV4::new(ip, address.port()))
+    // A zone or flow label, which could be written, means nothing here.
+    Some(SocketAddr::new(address.ip(), address.port()))
+}
+
+/// Why a target can't serve a VIP of the other family, and what to do.
+pub(crate) fn other_family(target: SocketAddr, vip: IpAddr) -> Option<(String, String)> {
+    (target.is_ipv6() != vip.is_ipv6()).then(|| {
+        (
+            format!("{target} is not of the family of the VIP {vip}"),
+            "a service and its targets are all IPv4 or all IPv6".into(),
+        )
+    })
 }
 
 /// Whether a target can be forwarded to: it needs a way and, at the end of it, a LocalIP.
-pub(crate) fn reachable(target: Ipv4Addr, ports: &[PortConfig]) -> Result<(), (String, String)> {
+pub(crate) fn reachable(target: IpAddr, ports: &[PortConfig]) -> Result<(), (String, String)> {
     if !is_host(target) {
         return Err((
             format!("{target} is not an address of one host"),
@@ -298,7 +322,7 @@ pub(crate) fn reachable(target: Ipv4Addr, ports: &[PortConfig]) -> Result<(), (S
     }
     if let Some(port) = ports
         .iter()
-        .find(|port| port.address.address == target || port.local_ips.contains(&target))
+        .find(|port| port.is_own(target) || port.local_ips.contains(&target))
     {
         return Err((
             format!("{target} is this node's own (port {})", port.name),
@@ -309,14 +333,18 @@ pub(crate) fn reachable(target: Ipv4Addr, ports: &[PortConfig]) -> Result<(), (S
         let hint = "give a port that network, a [[ports.routes]] to it, or a gateway";
         return Err((format!("no port leads to {target}"), hint.into()));
     };
-    if port.local_ips.is_empty() {
-        let hint = format!(
-            "give port {} local_ips of its network {}",
-            port.name, port.address
-        );
+    let mut local_ips = port.local_ips.iter();
+    if !local_ips.any(|local| local.is_ipv6() == target.is_ipv6()) {
+        let hint = match port.network_for(target) {
+            Some(network) => format!("give port {} local_ips of its network {network}", port.name),
+            None => format!(
+                "give port {} an address and local_ips of that family",
+                port.name
+            ),
+        };
         return Err((
             format!(
-                "{target} is behind port {}, which has no LocalIP",
+                "{target} is behind port {}, which has no LocalIP of its family",
                 port.name
             ),
             hint,
@@ -326,10 +354,10 @@ pub(crate) fn reachable(target: Ipv4Addr, ports: &[PortConfig]) -> Result<(), (S
 }
 
 /// The port of the longest match among networks and routes, else the first with a gateway.
-fn egress(target: Ipv4Addr, ports: &[PortConfig]) -> Option<&PortConfig> {
+fn egress(target: IpAddr, ports: &[PortConfig]) -> Option<&PortConfig> {
     let matches = ports.iter().flat_map(|port| {
-        let networks =
-            std::iter::once(port.address).chain(port.routes.iter().map(|route| route.to));
+        let routes = port.routes.iter().map(|route| route.to);
+        let networks = port.addresses.iter().copied().chain(routes);
         networks
             .filter(|network| network.contains(target))
             .map(move |network| (network.prefix, port))
@@ -338,13 +366,13 @@ fn egress(target: Ipv4Addr, ports: &[PortConfig]) -> Option<&PortConfig> {
     let longest = matches.reduce(|best, next| if next.0 > best.0 { next } else { best });
     longest
         .map(|(_, port)| port)
-        .or_else(|| ports.iter().find(|port| port.gateway.is_some()))
+        .or_else(|| ports.iter().find(|port| port.gateway_for(target).is_some()))
 }
 
-fn key(vip: Ipv4Addr, protocol: Protocol, port: u16) -> String {
+fn key(vip: IpAddr, protocol: Protocol, port: u16) -> String {
     let protocol = match protocol {
         Protocol::Tcp => "tcp",
         Protocol::Udp => "udp",
     };
-    format!("{protocol} {vip}:{port}")
+    format!("{protocol} {}", SocketAddr::new(vip, port))
 }

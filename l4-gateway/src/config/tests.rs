@@ -1,3 +1,4 @@
+use std::net::IpAddr;
 use std::time::Duration;
 
 use dataplane::{Protocol, Scheduler, UnknownSegment};
@@ -129,7 +130,34 @@ fn mistakes_name_the_key_and_what_to_do() {
         ),
         (
             &[("vip = \"10.0.0.100\"", "vip = \"2001:db8::1\"")],
-            "services[0].vip: expected",
+            "10.3.0.21:8080 is not of the family of the VIP 2001:db8::1",
+        ),
+        (
+            &[("vip = \"10.0.0.100\"", "vip = \"fe80::1\"")],
+            "vip: fe80::1 is not an address that clients can connect to",
+        ),
+        (
+            &[("\"10.3.0.11/24\"", "[\"10.3.0.11/24\", \"10.9.0.11/24\"]")],
+            "ports[1].address: expected an address with a prefix length such as \"10.0.0.1/24\", or a list",
+        ),
+        (
+            &[("[\"10.3.0.100\"]", "[\"fd00:3::100\"]")],
+            "local_ips: the port has no address of the family of fd00:3::100",
+        ),
+        (
+            &[
+                ("vip = \"10.0.0.100\"", "vip = \"2001:db8::1\""),
+                ("\"10.3.0.21:8080\"", "\"[fd00:3::21]:8080\""),
+            ],
+            "no port leads to fd00:3::21",
+        ),
+        (
+            &[
+                ("vip = \"10.0.0.100\"", "vip = \"2001:db8::1\""),
+                ("\"10.3.0.21:8080\"", "\"[fd00:3::21]:8080\""),
+                ("\"10.3.0.11/24\"", "[\"10.3.0.11/24\", \"fd00:3::11/64\"]"),
+            ],
+            "fd00:3::21 is behind port int, which has no LocalIP of its family",
         ),
         (
             &[("[\"10.3.0.100\"]", "[\"10.9.0.100\"]")],
@@ -145,7 +173,7 @@ fn mistakes_name_the_key_and_what_to_do() {
         ),
         (
             &[("[\"10.3.0.100\"]", "[]")],
-            "10.3.0.21 is behind port int, which has no LocalIP — give port int local_ips",
+            "10.3.0.21 is behind port int, which has no LocalIP of its family — give port int local_ips",
         ),
         (
             &[("gateway = \"10.2.0.1\"", "gateway = \"10.9.0.1\"")],
@@ -221,7 +249,7 @@ fn mistakes_name_the_key_and_what_to_do() {
         ),
         (
             &[("10.2.0.11/24", "10.2.0.11")],
-            "ports[0].address: expected an IPv4 address with a prefix length",
+            "ports[0].address: expected an address with a prefix length",
         ),
         (
             &[("gateway", "queues = 2\ngateway")],
@@ -263,6 +291,31 @@ fn mistakes_name_the_key_and_what_to_do() {
             "{changes:?} gave {complaints:?}, not {complaint:?}"
         );
     }
+}
+
+#[test]
+fn a_port_may_have_both_families_and_a_service_one() {
+    let config = parse(&with(&[
+        ("\"10.2.0.11/24\"", "[\"10.2.0.11/24\", \"fd00:2::11/64\"]"),
+        ("\"10.3.0.11/24\"", "\"fd00:3::11/64\""),
+        ("[\"10.3.0.100\"]", "[\"fd00:3::100\"]"),
+        ("\"10.2.0.1\"", "[\"10.2.0.1\", \"fe80::1\"]"),
+        ("vip = \"10.0.0.100\"", "vip = \"2001:db8::1\""),
+        ("\"10.3.0.21:8080\"", "\"[fd00:3::21]:8080\""),
+    ]))
+    .unwrap();
+    let [ext, int] = &config.ports[..] else {
+        panic!("two ports");
+    };
+    assert_eq!((ext.addresses.len(), int.addresses.len()), (2, 1));
+    let gateways: [IpAddr; 2] = ["10.2.0.1".parse().unwrap(), "fe80::1".parse().unwrap()];
+    assert_eq!(ext.gateways, gateways);
+    assert!(int.contains("fd00:3::21".parse().unwrap()));
+    assert!(!int.contains("10.3.0.21".parse().unwrap()));
+    assert_eq!(
+        config.services[0].targets[0].address,
+        "[fd00:3::21]:8080".parse().unwrap()
+    );
 }
 
 #[test]

@@ -35,7 +35,7 @@ impl Control {
         let tables = builder.build(&mut self.ids, self.tables.as_deref())?;
         number(&mut services, &tables);
 
-        let mut actions = vec![Action::Publish(tables)];
+        let mut actions = vec![Action::Publish(Box::new(tables))];
         let before = std::mem::replace(&mut self.services, services);
         for service in before
             .iter()

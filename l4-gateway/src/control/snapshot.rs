@@ -1,9 +1,10 @@
 //! From what is known to what the workers forward by.
 
-use std::net::SocketAddrV4;
+use std::net::{IpAddr, SocketAddr};
 
 use dataplane::{
-    MacAddr, Port, Route, ServiceConfig, ServiceId, Tables, TablesBuilder, TargetConfig, TargetId,
+    MacAddr, Port, Route, Segment, ServiceConfig, ServiceId, Tables, TablesBuilder, TargetConfig,
+    TargetId,
 };
 
 use super::Service;
@@ -34,7 +35,7 @@ pub(super) fn describe(
             timestamps,
             arp: ports
                 .iter()
-                .any(|port| port.answer_arp_for_vips && port.address.contains(vip)),
+                .any(|port| port.answer_arp_for_vips && port.contains(vip)),
             targets: service
                 .targets
                 .iter()
@@ -55,12 +56,39 @@ pub(super) fn describe(
 fn base(ports: &[PortConfig], macs: &[MacAddr]) -> TablesBuilder {
     let mut builder = Tables::builder();
     for (config, mac) in ports.iter().zip(macs) {
+        let (mut ipv4, mut ipv6) = (None, None);
+        for network in &config.addresses {
+            let (prefix, gateway) = (network.prefix, config.gateway_for(network.address));
+            match network.address {
+                IpAddr::V4(address) => {
+                    let gateway = gateway.and_then(|gateway| match gateway {
+                        IpAddr::V4(gateway) => Some(gateway),
+                        IpAddr::V6(_) => None,
+                    });
+                    ipv4 = Some(Segment {
+                        address,
+                        prefix,
+                        gateway,
+                    });
+                }
+                IpAddr::V6(address) => {
+                    let gateway = gateway.and_then(|gateway| match gateway {
+                        IpAddr::V4(_) => None,
+                        IpAddr::V6(gateway) => Some(gateway),
+                    });
+                    ipv6 = Some(Segment {
+                        address,
+                        prefix,
+                        gateway,
+                    });
+                }
+            }
+        }
         builder.port(Port {
             index: config.index,
             mac: *mac,
-            address: config.address.address,
-            prefix: config.address.prefix,
-            gateway: config.gateway,
+            ipv4,
+            ipv6,
             mtu: config.mtu,
             answers: config.answer_for_address,
         });
@@ -80,7 +108,7 @@ fn base(ports: &[PortConfig], macs: &[MacAddr]) -> TablesBuilder {
 }
 
 /// A target's number in a snapshot.
-pub fn target_id(tables: &Tables, service: ServiceId, address: SocketAddrV4) -> Option<TargetId> {
+pub fn target_id(tables: &Tables, service: ServiceId, address: SocketAddr) -> Option<TargetId> {
     let targets = &tables.service(service)?.targets;
     targets.iter().copied().find(|id| {
         tables

@@ -1,7 +1,7 @@
 //! The targets of one service and all that is known about each.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 
 use super::Changed;
 use crate::config::ServiceSettings;
@@ -84,7 +84,7 @@ impl Target {
 
 #[derive(Debug)]
 pub(super) struct Targets {
-    by_address: BTreeMap<SocketAddrV4, Target>,
+    by_address: BTreeMap<SocketAddr, Target>,
     initially_up: bool,
     checked: bool,
 }
@@ -146,11 +146,11 @@ impl Targets {
         }
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&SocketAddrV4, &Target)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&SocketAddr, &Target)> {
         self.by_address.iter()
     }
 
-    pub(super) fn get(&self, address: &SocketAddrV4) -> Option<&Target> {
+    pub(super) fn get(&self, address: &SocketAddr) -> Option<&Target> {
         self.by_address.get(address)
     }
 
@@ -162,7 +162,7 @@ impl Targets {
             .count()
     }
 
-    pub(super) fn offered(&mut self, address: SocketAddrV4, offer: Offer) -> Changed {
+    pub(super) fn offered(&mut self, address: SocketAddr, offer: Offer) -> Changed {
         let unknown = self.unknown();
         let is_new = !self.by_address.contains_key(&address);
         let target = self.by_address.entry(address).or_insert(unknown);
@@ -181,7 +181,7 @@ impl Targets {
     }
 
     /// The offer was taken back on purpose.
-    pub(super) fn withdrawn(&mut self, address: &SocketAddrV4) -> Changed {
+    pub(super) fn withdrawn(&mut self, address: &SocketAddr) -> Changed {
         match self.by_address.get_mut(address) {
             Some(target) if target.offer.is_some() => {
                 target.offer = None;
@@ -192,7 +192,7 @@ impl Targets {
     }
 
     /// The offers for which `gone` holds ran out.
-    pub(super) fn lapse(&mut self, gone: impl Fn(&SocketAddrV4) -> bool) -> Changed {
+    pub(super) fn lapse(&mut self, gone: impl Fn(&SocketAddr) -> bool) -> Changed {
         let mut changed = Changed::Nothing;
         for (address, target) in &mut self.by_address {
             if let Some(offer) = &mut target.offer
@@ -206,7 +206,7 @@ impl Targets {
     }
 
     /// An own probe's verdict; false if the target is not known.
-    pub(super) fn checked(&mut self, address: SocketAddrV4, verdict: Verdict) -> bool {
+    pub(super) fn checked(&mut self, address: SocketAddr, verdict: Verdict) -> bool {
         let Some(target) = self.by_address.get_mut(&address) else {
             return false;
         };
@@ -215,7 +215,7 @@ impl Targets {
     }
 
     /// What others see of a target that is not checked here.
-    pub(super) fn observed(&mut self, address: SocketAddrV4, verdict: Option<Verdict>) -> Changed {
+    pub(super) fn observed(&mut self, address: SocketAddr, verdict: Option<Verdict>) -> Changed {
         match self.by_address.get_mut(&address) {
             Some(target) => {
                 let was_up = target.is_up();
@@ -232,7 +232,7 @@ impl Targets {
 
     /// Removes what nothing speaks for. Not before a snapshot is due: a target that is withdrawn and offered again meanwhile keeps what
     /// its probes found, as their verdict would not be repeated.
-    pub(super) fn sweep(&mut self) -> Vec<SocketAddrV4> {
+    pub(super) fn sweep(&mut self) -> Vec<SocketAddr> {
         let gone = self
             .by_address
             .extract_if(.., |_, target| !target.has_reason_to_stay());

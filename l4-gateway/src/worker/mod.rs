@@ -14,7 +14,7 @@ mod lane;
 mod poll;
 mod state;
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender};
 use std::time::Duration;
@@ -41,7 +41,7 @@ const TICK: u64 = 1_000_000;
 #[derive(Debug, Clone, Copy)]
 pub struct Learned {
     port: PortIndex,
-    address: Ipv4Addr,
+    address: IpAddr,
     mac: MacAddr,
 }
 

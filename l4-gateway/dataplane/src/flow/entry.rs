@@ -1,13 +1,13 @@
-//! What is known of one flow: one cache line.
+//! What is known of one flow: one cache line, and for IPv6 another with its addresses.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr};
 
 use super::index::NONE;
 use super::state::{FlowState, Progress};
 use super::tuple::Tuple;
+use crate::family::Family;
 use crate::ids::{LocalIpId, ServiceId, TargetId};
 use crate::service::Protocol;
-use crate::wire::checksum::Delta;
 
 /// A next hop that has to be looked up.
 pub(crate) const HOP_UNKNOWN: u16 = u16::MAX;
@@ -19,132 +19,233 @@ pub(crate) enum Side {
     Target,
 }
 
+/// The addresses of a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub(crate) struct Addresses<A> {
+    pub(crate) client: A,
+    pub(crate) vip: A,
+    pub(crate) target: A,
+    pub(crate) local: A,
+}
+
+impl<A: Into<IpAddr>> Addresses<A> {
+    /// Of either family.
+    pub(crate) fn widened(self) -> Addresses<IpAddr> {
+        Addresses {
+            client: self.client.into(),
+            vip: self.vip.into(),
+            target: self.target.into(),
+            local: self.local.into(),
+        }
+    }
+}
+
 /// One flow, in all that forwarding touches.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
 pub(crate) struct Flow {
-    pub(crate) client: Ipv4Addr,
-    pub(crate) vip: Ipv4Addr,
-    pub(crate) target: Ipv4Addr,
-    pub(crate) local: Ipv4Addr,
+    /// Of an IPv4 flow; those of an IPv6 flow are in the table's wide lines. Read them by [`Family::addresses`].
+    pub(crate) narrow: Addresses<Ipv4Addr>,
     pub(crate) client_port: u16,
     pub(crate) vip_port: u16,
     pub(crate) target_port: u16,
     pub(crate) local_port: u16,
-    pub(crate) service: ServiceId,
     pub(crate) target_id: TargetId,
     /// The tick at which it expires without another packet.
     pub(crate) deadline: u32,
     /// Added to sequence numbers from the client, subtracted from acknowledgments to it.
     pub(crate) shift: u32,
-    /// The worker's count of next hop changes when the hops below were looked up.
-    pub(crate) hop_epoch: u32,
-    pub(crate) hop_to_client: u16,
-    pub(crate) hop_to_target: u16,
-    /// What rewriting the addresses towards the target does to a sum.
-    pub(crate) address_delta: Delta,
-    /// What rewriting addresses and ports towards the target does to a sum.
-    pub(crate) delta: Delta,
+    /// TCP: the sequence number behind the client's last segment, as the client counts.
+    pub(crate) client_next: u32,
+    /// TCP: the last acknowledgment number the client sent.
+    pub(crate) client_acked: u32,
+    /// TCP: the sequence number of the first byte of the client's stream (its initial sequence number + 1).
+    pub(crate) origin: u32,
     /// The next in the list this entry is in: a slot of the expiry wheel, or the free entries.
     pub(crate) next: u32,
-    pub(crate) protocol: Protocol,
+    service: u16,
+    /// The worker's count of next hop changes when the hops below were looked up.
+    pub(crate) hop_epoch: u16,
+    pub(crate) hop_to_client: u16,
+    pub(crate) hop_to_target: u16,
     pub(crate) progress: Progress,
-    /// In the index; false for a free entry, and for one that was replaced and waits for the wheel to pass.
-    pub(crate) alive: bool,
     pub(crate) local_id: LocalIpId,
+    marks: u16,
 }
 
 const _: () = assert!(size_of::<Flow>() == 64);
 
+/// Bits of [`Flow::marks`]; the rest are free.
+///
+/// In the index; not set in a free entry, nor in one that was replaced and waits for the wheel to pass.
+const ALIVE: u16 = 1 << 0;
+/// IPv6, not IPv4.
+const V6: u16 = 1 << 1;
+/// TCP, not UDP.
+const TCP: u16 = 1 << 2;
+/// Found by packets from the client only: its target answers the client itself, and it has no local port.
+const ONE_SIDED: u16 = 1 << 3;
+
 impl Flow {
     /// A free entry.
     pub(crate) const FREE: Flow = Flow {
-        client: Ipv4Addr::UNSPECIFIED,
-        vip: Ipv4Addr::UNSPECIFIED,
-        target: Ipv4Addr::UNSPECIFIED,
-        local: Ipv4Addr::UNSPECIFIED,
+        narrow: Addresses {
+            client: Ipv4Addr::UNSPECIFIED,
+            vip: Ipv4Addr::UNSPECIFIED,
+            target: Ipv4Addr::UNSPECIFIED,
+            local: Ipv4Addr::UNSPECIFIED,
+        },
         client_port: 0,
         vip_port: 0,
         target_port: 0,
         local_port: 0,
-        service: ServiceId(0),
         target_id: TargetId(0),
         deadline: 0,
         shift: 0,
+        client_next: 0,
+        client_acked: 0,
+        origin: 0,
+        next: NONE,
+        service: 0,
         hop_epoch: 0,
         hop_to_client: HOP_UNKNOWN,
         hop_to_target: HOP_UNKNOWN,
-        address_delta: Delta::NONE,
-        delta: Delta::NONE,
-        next: NONE,
-        protocol: Protocol::Udp,
         progress: Progress::new(FlowState::Udp),
-        alive: false,
         local_id: LocalIpId(0),
+        marks: 0,
     };
 
-    /// A flow between the sender of a packet (the client side key) and a target.
-    pub(crate) fn new(packet: &Tuple, target: SocketAddrV4, local: SocketAddrV4) -> Self {
-        let addresses = |from: Ipv4Addr, to: Ipv4Addr| Delta::double(from.to_bits(), to.to_bits());
-        let address_delta =
-            addresses(packet.source, *local.ip()).and(addresses(packet.destination, *target.ip()));
-        let delta = address_delta
-            .and(Delta::word(packet.source_port, local.port()))
-            .and(Delta::word(packet.destination_port, target.port()));
+    /// A flow between the sender of a packet (the client side key) and a port of a target. Its addresses are kept apart.
+    pub(crate) fn new<V: Family>(packet: &Tuple<V>, target_port: u16, local_port: u16) -> Self {
         Self {
-            client: packet.source,
-            vip: packet.destination,
-            target: *target.ip(),
-            local: *local.ip(),
             client_port: packet.source_port,
             vip_port: packet.destination_port,
-            target_port: target.port(),
-            local_port: local.port(),
-            address_delta,
-            delta,
-            protocol: packet.protocol,
+            target_port,
+            local_port,
             progress: Progress::new(match packet.protocol {
                 Protocol::Tcp => FlowState::SynReceived,
                 Protocol::Udp => FlowState::Udp,
             }),
-            alive: true,
+            marks: marks::<V>(packet.protocol),
             ..Self::FREE
         }
     }
 
+    /// The service, by number: there are at most 65,536.
+    #[inline]
+    pub(crate) fn service(&self) -> ServiceId {
+        ServiceId(u32::from(self.service))
+    }
+
+    pub(crate) fn with_service(self, service: ServiceId) -> Self {
+        Self {
+            service: service.0 as u16,
+            ..self
+        }
+    }
+
+    /// Found by packets from the client only.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "every service rewrites both ways so far")
+    )]
+    pub(crate) fn one_sided(self) -> Self {
+        Self {
+            marks: self.marks | ONE_SIDED,
+            ..self
+        }
+    }
+
+    /// Whether packets from the target find it.
+    pub(crate) fn is_two_sided(&self) -> bool {
+        self.marks & ONE_SIDED == 0
+    }
+
+    /// Whether the entry is in the index.
+    #[inline]
+    pub(crate) fn is_alive(&self) -> bool {
+        self.marks & ALIVE != 0
+    }
+
+    pub(super) fn set_alive(&mut self, alive: bool) {
+        self.marks = self.marks & !ALIVE | if alive { ALIVE } else { 0 };
+    }
+
+    #[inline]
+    pub(crate) fn is_v6(&self) -> bool {
+        self.marks & V6 != 0
+    }
+
+    #[inline]
+    pub(crate) fn protocol(&self) -> Protocol {
+        if self.marks & TCP != 0 {
+            Protocol::Tcp
+        } else {
+            Protocol::Udp
+        }
+    }
+
     /// The tuple of packets from the client.
-    pub(crate) fn client_key(&self) -> Tuple {
+    pub(crate) fn client_key<V: Family>(&self, addresses: &Addresses<V::Address>) -> Tuple<V> {
         Tuple {
-            source: self.client,
-            destination: self.vip,
+            source: addresses.client,
+            destination: addresses.vip,
             source_port: self.client_port,
             destination_port: self.vip_port,
-            protocol: self.protocol,
+            protocol: self.protocol(),
         }
     }
 
     /// The tuple of packets from the target.
-    pub(crate) fn target_key(&self) -> Tuple {
+    #[inline]
+    pub(crate) fn target_key<V: Family>(&self, addresses: &Addresses<V::Address>) -> Tuple<V> {
         Tuple {
-            source: self.target,
-            destination: self.local,
+            source: addresses.target,
+            destination: addresses.local,
             source_port: self.target_port,
             destination_port: self.local_port,
-            protocol: self.protocol,
+            protocol: self.protocol(),
         }
     }
 
-    /// From which side of this flow a packet comes, if from any.
+    /// From which side of this flow, with these addresses, a packet comes, if from any.
     #[inline]
-    pub(crate) fn side(&self, packet: &Tuple) -> Option<Side> {
-        if !self.alive {
-            None
-        } else if self.client_key() == *packet {
+    pub(super) fn side<V: Family>(
+        &self,
+        addresses: impl FnOnce() -> Addresses<V::Address>,
+        packet: &Tuple<V>,
+    ) -> Option<Side> {
+        let differs = self.marks ^ marks::<V>(packet.protocol);
+        if differs & (ALIVE | V6 | TCP) != 0 {
+            return None;
+        }
+        let addresses = addresses();
+        if (self.client_port, self.vip_port) == (packet.source_port, packet.destination_port)
+            && addresses.client == packet.source
+            && addresses.vip == packet.destination
+        {
             Some(Side::Client)
-        } else if self.target_key() == *packet {
+        } else if (self.target_port, self.local_port)
+            == (packet.source_port, packet.destination_port)
+            && addresses.target == packet.source
+            && addresses.local == packet.destination
+            && differs & ONE_SIDED == 0
+        {
             Some(Side::Target)
         } else {
             None
         }
     }
+}
+
+/// The marks of a living flow that packets of both sides find.
+#[inline]
+fn marks<V: Family>(protocol: Protocol) -> u16 {
+    let family = if V::IS_V6 { V6 } else { 0 };
+    let transport = match protocol {
+        Protocol::Tcp => TCP,
+        Protocol::Udp => 0,
+    };
+    ALIVE | family | transport
 }

@@ -67,7 +67,7 @@ impl Wheel {
                 let number = self.rest;
                 let flow = flows.get_mut(number);
                 self.rest = std::mem::replace(&mut flow.next, NONE);
-                if !flow.alive {
+                if !flow.is_alive() {
                     return Some(Due::Removed(number));
                 }
                 if flow.deadline <= now {

@@ -1,14 +1,19 @@
-//! All flows of a worker: the entries, and an index by both their keys. Memory is fixed at the start.
+//! All flows of a worker: the entries, and an index by their keys. Memory is fixed at the start.
 
-use super::entry::{Flow, Side};
+use std::net::IpAddr;
+
+use super::entry::{Addresses, Flow, HOP_UNKNOWN, Side};
 use super::index::{Index, NONE};
 use super::prefetch::prefetch;
 use super::tuple::Tuple;
+use super::wide::Wide;
+use crate::family::{Family, V4, V6};
 use crate::secret::Secret;
 
-/// The flows of one worker.
+/// The flows of one worker, of both families.
 pub(crate) struct FlowTable {
     entries: Box<[Flow]>,
+    wide: Wide,
     index: Index,
     secret: Secret,
     free: u32,
@@ -23,6 +28,7 @@ impl FlowTable {
         }
         Self {
             entries,
+            wide: Wide::new(flows as usize),
             index: Index::new(2 * flows as usize),
             secret,
             free: if flows == 0 { NONE } else { 0 },
@@ -31,7 +37,7 @@ impl FlowTable {
     }
 
     #[inline]
-    pub(crate) fn hash(&self, tuple: &Tuple) -> u64 {
+    pub(crate) fn hash<V: Family>(&self, tuple: &Tuple<V>) -> u64 {
         tuple.hash(&self.secret)
     }
 
@@ -43,98 +49,130 @@ impl FlowTable {
 
     /// Second stage: reads the bucket, starts loading the likely entry, returns its number (or [`NONE`]).
     #[inline]
-    pub(crate) fn prefetch_entry(&self, hash: u64) -> u32 {
+    pub(crate) fn prefetch_entry(&self, hash: u64, is_v6: bool) -> u32 {
         let candidate = self.index.candidate(hash);
         if let Some(entry) = self.entries.get(candidate as usize) {
             prefetch(entry);
+            if is_v6 {
+                self.wide.prefetch(candidate);
+            }
         }
         candidate
     }
 
     /// Third stage: the flow of a packet. `candidate` is what the second stage returned; it may be stale by now.
     #[inline]
-    pub(crate) fn find(&self, hash: u64, candidate: u32, packet: &Tuple) -> Option<(u32, Side)> {
-        if let Some(side) = self
-            .entries
-            .get(candidate as usize)
-            .and_then(|entry| entry.side(packet))
-        {
+    pub(crate) fn find<V: Family>(
+        &self,
+        hash: u64,
+        candidate: u32,
+        packet: &Tuple<V>,
+    ) -> Option<(u32, Side)> {
+        if let Some(side) = self.side(candidate, packet) {
             return Some((candidate, side));
         }
+        self.search(hash, packet)
+    }
+
+    fn search<V: Family>(&self, hash: u64, packet: &Tuple<V>) -> Option<(u32, Side)> {
         let mut found = None;
         self.index.find(hash, |number| {
-            found = self.entries[number as usize]
-                .side(packet)
-                .map(|side| (number, side));
+            found = self.side(number, packet).map(|side| (number, side));
             found.is_some()
         });
         found
     }
 
+    #[inline]
+    fn side<V: Family>(&self, number: u32, packet: &Tuple<V>) -> Option<Side> {
+        self.entries
+            .get(number as usize)?
+            .side(|| V::addresses(self, number), packet)
+    }
+
     /// Whether a flow has this key.
-    pub(crate) fn contains(&self, key: &Tuple) -> bool {
+    pub(crate) fn contains<V: Family>(&self, key: &Tuple<V>) -> bool {
         self.find(self.hash(key), NONE, key).is_some()
     }
 
-    /// Adds a flow neither of whose keys is in the table; none if the table is full. The caller puts it on the wheel.
-    pub(crate) fn insert(&mut self, flow: Flow) -> Option<u32> {
+    /// Adds a flow none of whose keys is in the table; none if the table is full. The caller puts it on the wheel. It is indexed by
+    /// its client's key, and by its target's unless it is one-sided.
+    pub(crate) fn insert<V: Family>(
+        &mut self,
+        flow: Flow,
+        addresses: &Addresses<V::Address>,
+    ) -> Option<u32> {
         let number = self.free;
         let entry = self.entries.get_mut(number as usize)?;
         self.free = entry.next;
         entry.next = NONE;
-        self.place(number, flow);
+        self.place::<V>(number, flow, addresses);
         Some(number)
     }
 
     /// Puts a flow into an entry whose flow was removed and which the wheel hasn't passed yet.
-    pub(crate) fn replace(&mut self, number: u32, flow: Flow) {
+    pub(crate) fn replace<V: Family>(
+        &mut self,
+        number: u32,
+        flow: Flow,
+        addresses: &Addresses<V::Address>,
+    ) {
         debug_assert!(
-            !self.entries[number as usize].alive,
+            !self.entries[number as usize].is_alive(),
             "a living flow is replaced"
         );
-        self.place(number, flow);
+        self.place::<V>(number, flow, addresses);
     }
 
-    fn place(&mut self, number: u32, flow: Flow) {
-        debug_assert!(
-            !self.contains(&flow.client_key()) && !self.contains(&flow.target_key()),
-            "a key is used twice"
-        );
-        let next = self.entries[number as usize].next;
-        self.entries[number as usize] = Flow {
-            next,
-            alive: true,
-            ..flow
-        };
-        let placed = self
-            .index
-            .insert(flow.client_key().hash(&self.secret), number)
-            && self
-                .index
-                .insert(flow.target_key().hash(&self.secret), number);
-        debug_assert!(placed, "the index is made for two keys a flow");
+    fn place<V: Family>(&mut self, number: u32, flow: Flow, addresses: &Addresses<V::Address>) {
+        let entry = &mut self.entries[number as usize];
+        let next = entry.next;
+        *entry = flow;
+        entry.next = next;
+        entry.set_alive(false);
+        V::store(self, number, addresses);
+        for key in self.keys::<V>(number) {
+            debug_assert!(!self.contains(&key), "a key is used twice");
+            let placed = self.index.insert(key.hash(&self.secret), number);
+            debug_assert!(placed, "the index is made for two keys a flow");
+        }
+        self.entries[number as usize].set_alive(true);
         self.alive += 1;
     }
 
     /// Takes a flow out of the index. Its entry stays until the wheel passes it and calls [`FlowTable::free`].
     pub(crate) fn remove(&mut self, number: u32) {
-        let flow = self.entries[number as usize];
-        debug_assert!(flow.alive, "a flow is removed twice");
-        let removed = self
-            .index
-            .remove(flow.client_key().hash(&self.secret), number)
-            & self
-                .index
-                .remove(flow.target_key().hash(&self.secret), number);
-        debug_assert!(removed, "a living flow has both its keys in the index");
-        self.entries[number as usize].alive = false;
+        debug_assert!(
+            self.entries[number as usize].is_alive(),
+            "a flow is removed twice"
+        );
+        if self.entries[number as usize].is_v6() {
+            self.unindex::<V6>(number);
+        } else {
+            self.unindex::<V4>(number);
+        }
+        self.entries[number as usize].set_alive(false);
         self.alive -= 1;
+    }
+
+    fn unindex<V: Family>(&mut self, number: u32) {
+        for key in self.keys::<V>(number) {
+            let removed = self.index.remove(key.hash(&self.secret), number);
+            debug_assert!(removed, "a living flow has its keys in the index");
+        }
+    }
+
+    /// The keys a flow is in the index under.
+    fn keys<V: Family>(&self, number: u32) -> impl Iterator<Item = Tuple<V>> + use<V> {
+        let (flow, addresses) = (self.get(number), V::addresses(self, number));
+        let target = flow.is_two_sided().then(|| flow.target_key(&addresses));
+        [flow.client_key(&addresses)].into_iter().chain(target)
     }
 
     /// Returns the entry of a removed flow, off the wheel, to the free ones.
     pub(crate) fn free(&mut self, number: u32) {
         debug_assert!(
-            !self.entries[number as usize].alive,
+            !self.entries[number as usize].is_alive(),
             "a living flow is freed"
         );
         self.entries[number as usize].next = self.free;
@@ -151,9 +189,38 @@ impl FlowTable {
         &mut self.entries[number as usize]
     }
 
+    /// The addresses of a flow of either family.
+    pub(crate) fn addresses(&self, number: u32) -> Addresses<IpAddr> {
+        if self.get(number).is_v6() {
+            V6::addresses(self, number).widened()
+        } else {
+            V4::addresses(self, number).widened()
+        }
+    }
+
+    #[inline]
+    pub(crate) fn wide(&self) -> &Wide {
+        &self.wide
+    }
+
+    #[inline]
+    pub(crate) fn wide_mut(&mut self) -> &mut Wide {
+        &mut self.wide
+    }
+
+    /// Makes every flow look up its next hops anew.
+    #[cold]
+    pub(crate) fn forget_hops(&mut self) {
+        for flow in &mut self.entries {
+            (flow.hop_to_client, flow.hop_to_target) = (HOP_UNKNOWN, HOP_UNKNOWN);
+        }
+    }
+
     /// All living flows with their numbers.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &Flow)> {
-        (0u32..).zip(&self.entries).filter(|(_, flow)| flow.alive)
+        (0u32..)
+            .zip(&self.entries)
+            .filter(|(_, flow)| flow.is_alive())
     }
 
     /// Living flows.
@@ -166,41 +233,46 @@ impl FlowTable {
         self.free == NONE
     }
 
-    /// Bytes of memory, entries and index.
+    /// Bytes of memory, entries and index; without and with the addresses of IPv6.
     #[cfg(test)]
-    pub(crate) fn bytes(&self) -> usize {
-        size_of_val(&*self.entries) + self.index.bytes()
+    pub(crate) fn bytes(&self) -> (usize, usize) {
+        let narrow = size_of_val(&*self.entries) + self.index.bytes();
+        (narrow, narrow + self.wide.bytes())
     }
 
-    /// Panics unless the index holds each living flow under both keys and nothing else; the free entries' count.
+    /// Panics unless the index holds each living flow under its keys and nothing else; the free entries' count.
     pub(crate) fn check_invariants(&self) -> usize {
+        let mut keys = 0;
         for (number, flow) in self.iter() {
-            for (key, side) in [
-                (flow.client_key(), Side::Client),
-                (flow.target_key(), Side::Target),
-            ] {
-                assert_eq!(
-                    self.find(self.hash(&key), NONE, &key),
-                    Some((number, side)),
-                    "flow {number} under {key:?}"
-                );
-            }
+            keys += if flow.is_v6() {
+                self.check_keys::<V6>(number)
+            } else {
+                self.check_keys::<V4>(number)
+            };
         }
         assert_eq!(self.iter().count(), self.alive as usize, "living flows");
-        assert_eq!(
-            self.index.count(),
-            2 * self.alive as usize,
-            "keys in the index"
-        );
+        assert_eq!(self.index.count(), keys, "keys in the index");
         let mut free = 0;
         let mut at = self.free;
         while at != NONE {
-            assert!(!self.entries[at as usize].alive, "a free entry lives");
+            assert!(!self.entries[at as usize].is_alive(), "a free entry lives");
             free += 1;
             assert!(free <= self.entries.len(), "the free list is a ring");
             at = self.entries[at as usize].next;
         }
         free
+    }
+
+    fn check_keys<V: Family>(&self, number: u32) -> usize {
+        let sides = [Side::Client, Side::Target];
+        let found = self.keys::<V>(number).zip(sides).map(|(key, side)| {
+            assert_eq!(
+                self.find(self.hash(&key), NONE, &key),
+                Some((number, side)),
+                "flow {number} under {key:?}"
+            );
+        });
+        found.count()
     }
 
     pub(crate) fn capacity(&self) -> usize {

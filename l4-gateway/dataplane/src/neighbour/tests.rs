@@ -61,7 +61,9 @@ fn epochs_begin_anew_when_they_run_out() {
         .build(&mut Ids::new(&limits), None)
         .expect("an empty snapshot");
     let mut neighbours = Neighbours::new(&limits, Secret::new([1; 32]));
-    neighbours.epoch = u32::MAX;
+    neighbours.epoch = u16::MAX;
     neighbours.follow(&tables, Now(0), &Counters::new(1, &limits).cells(0));
-    assert_eq!(neighbours.epoch(), 0);
+    assert_eq!(neighbours.epoch(), 1);
+    assert!(neighbours.has_wrapped());
+    assert!(!neighbours.has_wrapped());
 }

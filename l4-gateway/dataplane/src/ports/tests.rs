@@ -20,7 +20,7 @@ fn limits(first_port: u16, last_port: u16) -> Limits {
 fn local(id: u8) -> LocalIp {
     LocalIp {
         id: LocalIpId(id),
-        address: Ipv4Addr::new(10, 3, 0, 100 + id),
+        address: Ipv4Addr::new(10, 3, 0, 100 + id).into(),
         port: PortIndex(1),
     }
 }
@@ -187,7 +187,7 @@ fn one_claim_tries_a_bounded_number_of_ports_over_all_local_ips() {
 #[test]
 fn no_local_ip_and_no_such_target_are_no_port() {
     let mut pool = pool(0, 1, &limits(5000, 5009));
-    assert_eq!(pool.claim(TARGET, [].iter(), |_, _| false), None);
+    assert_eq!(pool.claim(TARGET, [].iter(), |_: &LocalIp, _| false), None);
     assert_eq!(
         pool.claim(TargetId(99), [local(0)].iter(), |_, _| false),
         None

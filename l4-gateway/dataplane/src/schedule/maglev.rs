@@ -1,6 +1,6 @@
 //! Maglev hashing (Eisenbud et al., NSDI 2016, section 3.4), weighted.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 
 use crate::limits::MAGLEV_SLOTS;
 
@@ -10,7 +10,7 @@ use crate::limits::MAGLEV_SLOTS;
 /// Each target walks its own permutation of the slots and takes the next free one whenever it is its turn. Turns come
 /// in rounds; in a round a target earns its weight over the greatest weight, and takes a slot for each whole one earned, so
 /// that equal weights differ by at most one slot.
-pub(super) fn table(targets: &[(SocketAddrV4, u16)]) -> Vec<u16> {
+pub(super) fn table(targets: &[(SocketAddr, u16)]) -> Vec<u16> {
     const FREE: u16 = u16::MAX;
     let greatest = targets
         .iter()
@@ -46,8 +46,8 @@ pub(super) fn table(targets: &[(SocketAddrV4, u16)]) -> Vec<u16> {
 }
 
 /// The slot of a client.
-pub(super) fn slot(address: Ipv4Addr, port: u16, slots: usize) -> Option<usize> {
-    let hash = mix(u64::from(address.to_bits()) << 16 | u64::from(port));
+pub(super) fn slot(address: IpAddr, port: u16, slots: usize) -> Option<usize> {
+    let hash = mix(name(address, port));
     // The high half, scaled to the table: no division.
     (slots > 0).then_some((((hash >> 32) * slots as u64) >> 32) as usize)
 }
@@ -61,9 +61,9 @@ struct Walk {
 }
 
 impl Walk {
-    fn new(address: SocketAddrV4, weight: u32) -> Self {
-        let name = u64::from(address.ip().to_bits()) << 16 | u64::from(address.port());
-        let hash = mix(name ^ 0x6d61_676c_6576_0000_u64.rotate_left(16));
+    fn new(address: SocketAddr, weight: u32) -> Self {
+        let hash =
+            mix(name(address.ip(), address.port()) ^ 0x6d61_676c_6576_0000_u64.rotate_left(16));
         let size = MAGLEV_SLOTS as u64;
         Self {
             next: ((hash >> 32) % size) as usize,
@@ -81,6 +81,17 @@ impl Iterator for Walk {
         let slot = self.next;
         self.next = (slot + self.skip) % MAGLEV_SLOTS;
         Some(slot)
+    }
+}
+
+/// An address and port in one word; an IPv6 address is hashed into it.
+fn name(address: IpAddr, port: u16) -> u64 {
+    match address {
+        IpAddr::V4(address) => u64::from(address.to_bits()) << 16 | u64::from(port),
+        IpAddr::V6(address) => {
+            let bits = address.to_bits();
+            mix(mix((bits >> 64) as u64) ^ bits as u64) ^ u64::from(port)
+        }
     }
 }
 

@@ -1,5 +1,5 @@
 use std::collections::HashMap;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::*;
 use crate::ids::ServiceId;
@@ -7,9 +7,9 @@ use crate::limits::MAGLEV_SLOTS;
 use crate::port::PortIndex;
 use crate::service::{Protocol, ServiceConfig, TargetConfig};
 
-fn addresses(weights: &[u16]) -> Vec<(SocketAddrV4, u16)> {
+fn addresses(weights: &[u16]) -> Vec<(SocketAddr, u16)> {
     let address =
-        |n: usize| SocketAddrV4::new(Ipv4Addr::new(10, 3, (n / 250) as u8, (n % 250) as u8), 8080);
+        |n: usize| SocketAddr::from((Ipv4Addr::new(10, 3, (n / 250) as u8, (n % 250) as u8), 8080));
     weights
         .iter()
         .enumerate()
@@ -46,7 +46,7 @@ fn service(scheduler: Scheduler, weights: &[u16]) -> Service {
     }
 }
 
-const CLIENT: (Ipv4Addr, u16) = (Ipv4Addr::new(10, 1, 0, 1), 4000);
+const CLIENT: (IpAddr, u16) = (IpAddr::V4(Ipv4Addr::new(10, 1, 0, 1)), 4000);
 
 fn turns(service: &Service, weights: &[u16], n: usize) -> Vec<u32> {
     let mut cursor = 0;
@@ -151,7 +151,7 @@ fn without_an_eligible_target_none_is_chosen() {
     }
 }
 
-fn slots(targets: &[(SocketAddrV4, u16)]) -> HashMap<SocketAddrV4, usize> {
+fn slots(targets: &[(SocketAddr, u16)]) -> HashMap<SocketAddr, usize> {
     let mut slots = HashMap::new();
     for place in maglev::table(targets) {
         *slots.entry(targets[usize::from(place)].0).or_insert(0) += 1;
@@ -229,7 +229,7 @@ fn maglev_spreads_clients_evenly() {
     let mut counts = [0u32; 4];
     for n in 0..40_000u32 {
         let client = (
-            Ipv4Addr::from_bits(0x0a01_0000 + n / 100),
+            Ipv4Addr::from_bits(0x0a01_0000 + n / 100).into(),
             30_000 + (n % 100) as u16,
         );
         let id = choose(&service, &mut 0, client, |_| 0, |_| 1).expect("a target");

@@ -1,11 +1,13 @@
 //! From checked configuration and target states to a snapshot. Everything that could make a snapshot wrong is an error here.
 
-use std::collections::{HashMap, HashSet};
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::collections::HashSet;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{Hop, LocalIp, Owned, Tables, lookup};
+use super::net::{Hop, Net};
+use super::{LocalIp, Owned, Tables};
+use crate::family::{Family, V4, V6};
 use crate::ids::{Ids, TargetId};
 use crate::port::{Port, PortIndex, Route};
 use crate::schedule;
@@ -16,7 +18,7 @@ use crate::service::{Protocol, Service, ServiceConfig, Target, Timeouts};
 pub struct TablesBuilder {
     ports: Vec<Port>,
     routes: Vec<Route>,
-    local_ips: Vec<Ipv4Addr>,
+    local_ips: Vec<IpAddr>,
     services: Vec<ServiceConfig>,
 }
 
@@ -30,10 +32,10 @@ pub enum TablesError {
     #[error("port {0} is out of range: ports are numbered 0 to 255")]
     PortOutOfRange(u16),
     /// A prefix longer than an address.
-    #[error("prefix length {prefix} of {address} is longer than 32")]
+    #[error("prefix length {prefix} of {address} is longer than the address")]
     BadPrefix {
         /// The address given with it.
-        address: Ipv4Addr,
+        address: IpAddr,
         /// The length given.
         prefix: u8,
     },
@@ -41,7 +43,7 @@ pub enum TablesError {
     #[error("gateway {gateway} isn't in the prefix of port {port}, so it can't be reached")]
     GatewayOffLink {
         /// The gateway given.
-        gateway: Ipv4Addr,
+        gateway: IpAddr,
         /// The port it was given for.
         port: u16,
     },
@@ -50,49 +52,70 @@ pub enum TablesError {
     UnknownPort(u16),
     /// One address in two roles, or twice in one.
     #[error("{0} is given twice, or as two of port address, LocalIP and VIP")]
-    AddressInUse(Ipv4Addr),
+    AddressInUse(IpAddr),
     /// A LocalIP that no port and no route covers.
     #[error(
         "LocalIP {0} is in no port's prefix and no route leads to it, so replies to it can't arrive"
     )]
-    LocalIpOffLink(Ipv4Addr),
+    LocalIpOffLink(IpAddr),
     /// An address no host can have.
     #[error("{0} can't be a host's address")]
-    NotAHost(Ipv4Addr),
+    NotAHost(IpAddr),
     /// Two services at the same address.
-    #[error("service {vip}:{port}/{protocol:?} is given twice")]
+    #[error("service {}/{protocol:?} is given twice", SocketAddr::new(*vip, *port))]
     DuplicateService {
         /// Its VIP.
-        vip: Ipv4Addr,
+        vip: IpAddr,
         /// Its protocol.
         protocol: Protocol,
         /// Its port.
         port: u16,
     },
     /// A target twice in one service.
-    #[error("target {target} is given twice for service {vip}:{port}")]
+    #[error("target {target} is given twice for service {}", SocketAddr::new(*vip, *port))]
     DuplicateTarget {
         /// The service's VIP.
-        vip: Ipv4Addr,
+        vip: IpAddr,
         /// The service's port.
         port: u16,
         /// The target.
-        target: SocketAddrV4,
+        target: SocketAddr,
     },
     /// A target port or service port of 0.
     #[error("port 0 can't be served ({0})")]
-    PortZero(SocketAddrV4),
+    PortZero(SocketAddr),
     /// A target no route leads to.
     #[error("no route leads to target {0}")]
-    NoRoute(SocketAddrV4),
-    /// A target on a port without LocalIP.
-    #[error("target {target} is reached over port {port}, which has no LocalIP")]
+    NoRoute(SocketAddr),
+    /// A target on a port without LocalIP of its family.
+    #[error("target {target} is reached over port {port}, which has no LocalIP of its family")]
     NoLocalIp {
         /// The target.
-        target: SocketAddrV4,
+        target: SocketAddr,
         /// The port that leads to it.
         port: u16,
     },
+    /// A target of another family than its service.
+    #[error("target {target} isn't of the family of its service {}", SocketAddr::new(*vip, *port))]
+    MixedFamilies {
+        /// The service's VIP.
+        vip: IpAddr,
+        /// The service's port.
+        port: u16,
+        /// The target.
+        target: SocketAddr,
+    },
+    /// A route whose gateway is of another family than its destination.
+    #[error("gateway {gateway} isn't of the family of the route to {destination}")]
+    MixedRoute {
+        /// The destination given.
+        destination: IpAddr,
+        /// The gateway given.
+        gateway: IpAddr,
+    },
+    /// A port without any address.
+    #[error("port {0} has neither an IPv4 nor an IPv6 address")]
+    NoSegment(u16),
     /// More targets than a scheduler's layout can name.
     #[error("a service has {0} targets; 65534 is the most")]
     TooManyTargets(usize),
@@ -115,8 +138,8 @@ impl TablesBuilder {
     }
 
     /// Adds a LocalIP. It is used on the port that a route to it leads to.
-    pub fn local_ip(&mut self, address: Ipv4Addr) -> &mut Self {
-        self.local_ips.push(address);
+    pub fn local_ip(&mut self, address: impl Into<IpAddr>) -> &mut Self {
+        self.local_ips.push(address.into());
         self
     }
 
@@ -131,42 +154,38 @@ impl TablesBuilder {
     /// # Errors
     /// The first thing found wrong. Numbers given out meanwhile stay given out until [`Ids::reclaim`].
     pub fn build(&self, ids: &mut Ids, previous: Option<&Tables>) -> Result<Tables, TablesError> {
-        let routes = self.routes()?;
-        let mut owned = HashMap::new();
-        for port in &self.ports {
-            own(
-                &mut owned,
-                port.address,
-                Owned::Port {
-                    answers: port.answers,
-                },
-            )?;
-        }
-        let local_ips = self.local_ips(ids, &routes, &mut owned)?;
+        self.check_ports()?;
         let mut tables = Tables {
             serial: SERIAL.fetch_add(1, Ordering::Relaxed),
             ports: self.ports.clone(),
-            routes,
+            v4: self.net()?,
+            v6: self.net()?,
             next_hops: Vec::new(),
-            owned,
-            local_ips,
+            local_ips: Vec::with_capacity(self.local_ips.len()),
             default_timeouts: Timeouts::default().by_state(),
             timeouts: Vec::new(),
             services: Vec::new(),
             targets: Vec::new(),
-            by_address: HashMap::new(),
         };
+        for &address in &self.local_ips {
+            let local = match address {
+                IpAddr::V4(address) => add_local_ip::<V4>(&mut tables.v4, address, ids)?,
+                IpAddr::V6(address) => add_local_ip::<V6>(&mut tables.v6, address, ids)?,
+            };
+            tables.local_ips.push(local);
+        }
         for config in &self.services {
-            add_service(&mut tables, config, ids, previous)?;
+            match config.vip {
+                IpAddr::V4(vip) => add_service::<V4>(&mut tables, config, vip, ids, previous)?,
+                IpAddr::V6(vip) => add_service::<V6>(&mut tables, config, vip, ids, previous)?,
+            }
         }
         tables.next_hops = next_hops(&tables);
         Ok(tables)
     }
 
-    /// On-link prefixes, routes and gateways as one list, longest prefix first.
-    fn routes(&self) -> Result<Vec<Hop>, TablesError> {
+    fn check_ports(&self) -> Result<(), TablesError> {
         let mut indices = HashSet::new();
-        let mut routes = Vec::new();
         for port in &self.ports {
             if port.index.0 > 255 {
                 return Err(TablesError::PortOutOfRange(port.index.0));
@@ -174,48 +193,73 @@ impl TablesBuilder {
             if !indices.insert(port.index) {
                 return Err(TablesError::DuplicatePort(port.index.0));
             }
-            if port.prefix > 32 {
-                return Err(TablesError::BadPrefix {
-                    address: port.address,
-                    prefix: port.prefix,
-                });
+            if port.ipv4.is_none() && port.ipv6.is_none() {
+                return Err(TablesError::NoSegment(port.index.0));
             }
+        }
+        Ok(())
+    }
+
+    /// Routes and the ports' own addresses of one family.
+    fn net<V: Family>(&self) -> Result<Net<V>, TablesError> {
+        let mut net = Net {
+            routes: self.routes()?,
+            ..Net::default()
+        };
+        for port in &self.ports {
+            let answers = port.answers;
+            if let Some(address) = port.address::<V>() {
+                own(&mut net, address, Owned::Port { answers })?;
+            }
+        }
+        Ok(net)
+    }
+
+    /// On-link prefixes, routes and gateways as one list, longest prefix first.
+    fn routes<V: Family>(&self) -> Result<Vec<Hop<V>>, TablesError> {
+        let segments = || {
+            let segment = |port| V::segment(port).map(|segment| (port.index, segment));
+            self.ports.iter().filter_map(segment)
+        };
+        let mut routes = Vec::new();
+        for (port, segment) in segments() {
+            check_prefix::<V>(segment.address, segment.prefix)?;
             routes.push(Hop {
-                destination: port.address,
-                prefix: port.prefix,
-                port: port.index,
+                destination: segment.address,
+                prefix: segment.prefix,
+                port,
                 gateway: None,
             });
         }
         for route in &self.routes {
-            if route.prefix > 32 {
-                return Err(TablesError::BadPrefix {
-                    address: route.destination,
-                    prefix: route.prefix,
-                });
-            }
-            self.check_gateway(route.port, route.gateway)?;
-            let Route {
-                destination,
-                prefix,
-                port,
+            let Some(destination) = V::address(route.destination) else {
+                continue;
+            };
+            check_prefix::<V>(destination, route.prefix)?;
+            let mixed = |gateway: IpAddr| TablesError::MixedRoute {
+                destination: route.destination,
                 gateway,
-            } = *route;
+            };
+            let gateway = match route.gateway {
+                Some(given) => Some(V::address(given).ok_or_else(|| mixed(given))?),
+                None => None,
+            };
+            self.check_gateway::<V>(route.port, gateway)?;
             routes.push(Hop {
                 destination,
-                prefix,
-                port,
+                prefix: route.prefix,
+                port: route.port,
                 gateway,
             });
         }
-        for port in &self.ports {
-            self.check_gateway(port.index, port.gateway)?;
-            if port.gateway.is_some() {
+        for (port, segment) in segments() {
+            self.check_gateway::<V>(port, segment.gateway)?;
+            if segment.gateway.is_some() {
                 routes.push(Hop {
-                    destination: Ipv4Addr::UNSPECIFIED,
+                    destination: V::unspecified(),
                     prefix: 0,
-                    port: port.index,
-                    gateway: port.gateway,
+                    port,
+                    gateway: segment.gateway,
                 });
             }
         }
@@ -223,10 +267,10 @@ impl TablesBuilder {
         Ok(routes)
     }
 
-    fn check_gateway(
+    fn check_gateway<V: Family>(
         &self,
         index: PortIndex,
-        gateway: Option<Ipv4Addr>,
+        gateway: Option<V::Address>,
     ) -> Result<(), TablesError> {
         let port = self
             .ports
@@ -234,62 +278,65 @@ impl TablesBuilder {
             .find(|port| port.index == index)
             .ok_or(TablesError::UnknownPort(index.0))?;
         match gateway {
-            Some(gateway) if !port.covers(gateway) => Err(TablesError::GatewayOffLink {
-                gateway,
-                port: index.0,
-            }),
+            Some(gateway) if !port.covers::<V>(gateway) && !V::is_link_local(gateway) => {
+                Err(TablesError::GatewayOffLink {
+                    gateway: gateway.into(),
+                    port: index.0,
+                })
+            }
             _ => Ok(()),
         }
     }
+}
 
-    fn local_ips(
-        &self,
-        ids: &mut Ids,
-        routes: &[Hop],
-        owned: &mut HashMap<Ipv4Addr, Owned>,
-    ) -> Result<Vec<LocalIp>, TablesError> {
-        let mut local_ips = Vec::with_capacity(self.local_ips.len());
-        for &address in &self.local_ips {
-            let (port, _) = lookup(routes, address).ok_or(TablesError::LocalIpOffLink(address))?;
-            let id = ids
-                .local_ip(address)
-                .ok_or(TablesError::LimitReached("LocalIPs"))?;
-            own(owned, address, Owned::LocalIp(id))?;
-            local_ips.push(LocalIp { id, address, port });
-        }
-        Ok(local_ips)
+fn check_prefix<V: Family>(address: V::Address, prefix: u8) -> Result<(), TablesError> {
+    if prefix > V::BITS {
+        let address = address.into();
+        return Err(TablesError::BadPrefix { address, prefix });
     }
+    Ok(())
+}
+
+fn add_local_ip<V: Family>(
+    net: &mut Net<V>,
+    address: V::Address,
+    ids: &mut Ids,
+) -> Result<LocalIp, TablesError> {
+    let any: IpAddr = address.into();
+    let (port, _) = net.route(address).ok_or(TablesError::LocalIpOffLink(any))?;
+    let id = ids
+        .local_ip(any)
+        .ok_or(TablesError::LimitReached("LocalIPs"))?;
+    own(net, address, Owned::LocalIp(id))?;
+    net.local_ips.push(LocalIp { id, address, port });
+    Ok(LocalIp {
+        id,
+        address: any,
+        port,
+    })
 }
 
 static SERIAL: AtomicU64 = AtomicU64::new(1);
 
-fn own(
-    owned: &mut HashMap<Ipv4Addr, Owned>,
-    address: Ipv4Addr,
-    role: Owned,
-) -> Result<(), TablesError> {
-    if !is_host(address) {
-        return Err(TablesError::NotAHost(address));
+fn own<V: Family>(net: &mut Net<V>, address: V::Address, role: Owned) -> Result<(), TablesError> {
+    if !V::is_routable(address) {
+        return Err(TablesError::NotAHost(address.into()));
     }
-    match (owned.get_mut(&address), role) {
+    match (net.owned.get_mut(&address), role) {
         // Services share a VIP; one that wants ARP answered decides for it.
         (Some(Owned::Vip { arp }), Owned::Vip { arp: wanted }) => *arp |= wanted,
-        (Some(_), _) => return Err(TablesError::AddressInUse(address)),
+        (Some(_), _) => return Err(TablesError::AddressInUse(address.into())),
         (None, _) => {
-            owned.insert(address, role);
+            net.owned.insert(address, role);
         }
     }
     Ok(())
 }
 
-/// Whether a packet can come from or go to this one host.
-pub(crate) fn is_host(address: Ipv4Addr) -> bool {
-    !(address.octets()[0] == 0 || address.is_loopback() || address.octets()[0] >= 224)
-}
-
-fn add_service(
+fn add_service<V: Family>(
     tables: &mut Tables,
     config: &ServiceConfig,
+    address: V::Address,
     ids: &mut Ids,
     previous: Option<&Tables>,
 ) -> Result<(), TablesError> {
@@ -300,15 +347,15 @@ fn add_service(
         ..
     } = *config;
     if port == 0 {
-        return Err(TablesError::PortZero(SocketAddrV4::new(vip, port)));
+        return Err(TablesError::PortZero(SocketAddr::new(vip, port)));
     }
-    own(&mut tables.owned, vip, Owned::Vip { arp: config.arp })?;
+    own(V::net_mut(tables), address, Owned::Vip { arp: config.arp })?;
     let id = ids
         .service(vip, protocol, port)
         .ok_or(TablesError::LimitReached("services"))?;
-    if tables
+    if V::net_mut(tables)
         .by_address
-        .insert((vip, port, protocol), id)
+        .insert((address, port, protocol), id)
         .is_some()
     {
         return Err(TablesError::DuplicateService {
@@ -341,13 +388,19 @@ fn add_service(
         if target.address.port() == 0 {
             return Err(TablesError::PortZero(target.address));
         }
-        if !is_host(*target.address.ip()) {
-            return Err(TablesError::NotAHost(*target.address.ip()));
+        let target_ip = V::address(target.address.ip()).ok_or(TablesError::MixedFamilies {
+            vip,
+            port,
+            target: target.address,
+        })?;
+        if !V::is_routable(target_ip) {
+            return Err(TablesError::NotAHost(target.address.ip()));
         }
-        let (egress, _) = tables
-            .route(*target.address.ip())
+        let net = tables.net::<V>();
+        let (egress, _) = net
+            .route(target_ip)
             .ok_or(TablesError::NoRoute(target.address))?;
-        if !tables.local_ips.iter().any(|local| local.port == egress) {
+        if net.local_ips_on(egress).next().is_none() {
             return Err(TablesError::NoLocalIp {
                 target: target.address,
                 port: egress.0,
@@ -399,16 +452,13 @@ fn add_service(
     Ok(())
 }
 
-fn next_hops(tables: &Tables) -> Vec<(PortIndex, Ipv4Addr)> {
-    let gateways = tables
-        .routes
-        .iter()
-        .filter_map(|hop| hop.gateway.map(|gateway| (hop.port, gateway)));
+fn next_hops(tables: &Tables) -> Vec<(PortIndex, IpAddr)> {
+    let gateways = tables.v4.gateways().chain(tables.v6.gateways());
     let targets = tables
         .services()
         .flat_map(|service| &service.eligible)
         .filter_map(|id| tables.target(*id));
-    let targets = targets.filter_map(|target| tables.route(*target.config.address.ip()));
+    let targets = targets.filter_map(|target| tables.route(target.config.address.ip()));
     let mut seen = HashSet::new();
     gateways
         .chain(targets)

@@ -23,18 +23,9 @@ pub(crate) fn checksum(bytes: &[u8]) -> u16 {
     !sum(bytes)
 }
 
-/// The sum of the pseudo header of TCP and UDP over IPv4 (RFC 9293 3.1, RFC 768).
-pub(crate) fn pseudo_header(
-    source: [u8; 4],
-    destination: [u8; 4],
-    protocol: u8,
-    length: u16,
-) -> u16 {
-    let total = u64::from(u32::from_be_bytes(source))
-        + u64::from(u32::from_be_bytes(destination))
-        + u64::from(protocol)
-        + u64::from(length);
-    fold(total)
+/// The sum of the pseudo header of a payload of this length, bytes, between these addresses (RFC 9293 3.1, RFC 8200 8.1).
+pub(crate) fn pseudo_header(addresses: &[u8], protocol: u8, length: u16) -> u16 {
+    fold(u64::from(sum(addresses)) + u64::from(protocol) + u64::from(length))
 }
 
 /// Adds one's complement sums.
@@ -51,10 +42,10 @@ fn fold(total: u64) -> u16 {
     total as u16
 }
 
-/// How the sum under a checksum changes: of `~old + new` over all replaced words (RFC 1624, equation 3). Deltas add up, and
-/// the reverse replacement is the complement.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Delta(u16);
+/// How the sum under a checksum changes: of `~old + new` over all replaced words (RFC 1624, equation 3). Deltas add up; they are
+/// folded once, at the end (2^30 of them fit).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Delta(u64);
 
 impl Delta {
     /// Nothing replaced.
@@ -63,42 +54,46 @@ impl Delta {
     /// One word replaced.
     #[inline]
     pub(crate) fn word(old: u16, new: u16) -> Self {
-        Self(fold(u64::from(!old) + u64::from(new)))
+        Self(u64::from(!old) + u64::from(new))
     }
 
     /// One double word replaced.
     #[inline]
     pub(crate) fn double(old: u32, new: u32) -> Self {
-        Self(fold(u64::from(!old) + u64::from(new)))
+        Self(u64::from(!old) + u64::from(new))
+    }
+
+    /// Four double words replaced.
+    #[inline]
+    pub(crate) fn wide(old: u128, new: u128) -> Self {
+        let doubles = |wide: u128| {
+            let (high, low) = ((wide >> 64) as u64, wide as u64);
+            (high >> 32) + (high & 0xffff_ffff) + (low >> 32) + (low & 0xffff_ffff)
+        };
+        Self(doubles(!old) + doubles(new))
     }
 
     /// One double word replaced that starts at an odd offset: its bytes sit in the other halves of the words.
     #[inline]
     pub(crate) fn double_at(offset: usize, old: u32, new: u32) -> Self {
-        let Self(delta) = Self::double(old, new);
-        Self(if offset.is_multiple_of(2) {
+        let delta = Self::double(old, new);
+        if offset.is_multiple_of(2) {
             delta
         } else {
-            delta.swap_bytes()
-        })
+            Self(u64::from(fold(delta.0).swap_bytes()))
+        }
     }
 
     /// Both replacements.
     #[inline]
     pub(crate) fn and(self, other: Delta) -> Self {
-        Self(fold(u64::from(self.0) + u64::from(other.0)))
-    }
-
-    /// The replacement undone.
-    #[inline]
-    pub(crate) fn reversed(self) -> Self {
-        Self(!self.0)
+        Self(self.0 + other.0)
     }
 
     /// The checksum after the replacement.
     #[inline]
     pub(crate) fn apply(self, checksum: u16) -> u16 {
-        !fold(u64::from(!checksum) + u64::from(self.0))
+        !fold(u64::from(!checksum) + self.0)
     }
 
     /// The UDP checksum after the replacement: 0 means there is none and stays (RFC 768), a computed 0 is sent as 0xffff.

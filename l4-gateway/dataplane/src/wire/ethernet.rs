@@ -5,6 +5,8 @@ use crate::limits::ETHERNET_HEADER;
 
 /// EtherType of IPv4.
 pub(crate) const IPV4: u16 = 0x0800;
+/// EtherType of IPv6.
+pub(crate) const IPV6: u16 = 0x86dd;
 /// EtherType of ARP.
 pub(crate) const ARP: u16 = 0x0806;
 

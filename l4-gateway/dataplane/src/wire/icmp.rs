@@ -1,63 +1,135 @@
-//! ICMP (RFC 792) messages.
+//! ICMP (RFC 792) and ICMPv6 (RFC 4443) messages: the same in form, numbered differently.
 
-use std::net::Ipv4Addr;
-
-use super::{checksum, ipv4, u16_at};
+use super::ip::{Ip, TCP, UDP};
+use super::{checksum, u16_at};
 use crate::DropReason;
+use crate::family::Family;
 use crate::flow::Tuple;
 use crate::service::Protocol;
 
 /// The header of every message used here, bytes.
 pub(crate) const HEADER: usize = 8;
 
-pub(crate) const ECHO_REPLY: u8 = 0;
-pub(crate) const UNREACHABLE: u8 = 3;
-pub(crate) const ECHO_REQUEST: u8 = 8;
-pub(crate) const TIME_EXCEEDED: u8 = 11;
-pub(crate) const PARAMETER_PROBLEM: u8 = 12;
+/// The numbers of one ICMP.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Kinds {
+    pub(crate) echo_request: u8,
+    pub(crate) echo_reply: u8,
+    /// Errors that are passed on to the other end.
+    errors: &'static [u8],
+    port_unreachable: (u8, u8),
+    no_route: (u8, u8),
+    time_exceeded: (u8, u8),
+    too_big: (u8, u8),
+    /// Neighbour discovery: solicitation and advertisement.
+    neighbours: &'static [u8],
+}
 
-/// Code of [`UNREACHABLE`].
-pub(crate) const PORT_UNREACHABLE: u8 = 3;
-/// Code of [`UNREACHABLE`]; the MTU is in the last two bytes of the header (RFC 1191).
-pub(crate) const FRAGMENTATION_NEEDED: u8 = 4;
+/// RFC 792, RFC 1191.
+pub(crate) const V4: Kinds = Kinds {
+    echo_request: 8,
+    echo_reply: 0,
+    // Unreachable, time exceeded, parameter problem.
+    errors: &[3, 11, 12],
+    port_unreachable: (3, 3),
+    no_route: (3, 0),
+    time_exceeded: (11, 0),
+    too_big: (3, 4),
+    neighbours: &[],
+};
 
-/// Checks a message's length and checksum; its type.
-pub(crate) fn parse(message: &[u8]) -> Result<u8, DropReason> {
-    if message.len() < HEADER || checksum::sum(message) != 0xffff {
+/// RFC 4443, RFC 4861.
+pub(crate) const V6: Kinds = Kinds {
+    echo_request: 128,
+    echo_reply: 129,
+    // Unreachable, packet too big, time exceeded, parameter problem.
+    errors: &[1, 2, 3, 4],
+    port_unreachable: (1, 4),
+    no_route: (1, 0),
+    time_exceeded: (3, 0),
+    too_big: (2, 0),
+    neighbours: &[135, 136],
+};
+
+/// An error made here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Problem {
+    PortUnreachable,
+    NoRoute,
+    TimeExceeded,
+    /// The next link takes packets of this many bytes.
+    TooBig(u16),
+}
+
+impl Kinds {
+    #[inline]
+    pub(crate) fn is_error(&self, kind: u8) -> bool {
+        self.errors.contains(&kind)
+    }
+
+    #[inline]
+    pub(crate) fn is_neighbour_discovery(&self, kind: u8) -> bool {
+        self.neighbours.contains(&kind)
+    }
+
+    /// Type, code, and the second half of the header.
+    pub(crate) fn of(&self, problem: Problem) -> (u8, u8, u32) {
+        let ((kind, code), rest) = match problem {
+            Problem::PortUnreachable => (self.port_unreachable, 0),
+            Problem::NoRoute => (self.no_route, 0),
+            Problem::TimeExceeded => (self.time_exceeded, 0),
+            Problem::TooBig(mtu) => (self.too_big, u32::from(mtu)),
+        };
+        (kind, code, rest)
+    }
+}
+
+/// Checks the length and checksum of a packet's message; its type.
+pub(crate) fn parse<V: Family>(ip: &Ip<V>, message: &[u8]) -> Result<u8, DropReason> {
+    let seed = V::icmp_seed(ip.source, ip.destination, message.len() as u16);
+    if message.len() < HEADER || checksum::add(seed, checksum::sum(message)) != 0xffff {
         return Err(DropReason::BadIcmp);
     }
     Ok(message[0])
 }
 
-/// What an error quotes of the packet it is about. The quote may be cut after the first 8 bytes behind the IP header, and its
-/// IP total length is that of the packet, not of the quote.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Quote {
-    /// Bytes of the quoted IP header.
-    pub(crate) header: usize,
-    pub(crate) tuple: Tuple,
+/// Writes the checksum of a message between these addresses.
+pub(crate) fn seal<V: Family>(source: V::Address, destination: V::Address, message: &mut [u8]) {
+    super::put(message, 2, [0, 0]);
+    let seed = V::icmp_seed(source, destination, message.len() as u16);
+    let sum = checksum::add(seed, checksum::sum(message));
+    super::put(message, 2, (!sum).to_be_bytes());
 }
 
-impl Quote {
+/// What an error quotes of the packet it is about. The quote may be cut after the first 8 bytes behind the IP header, and its
+/// IP length is that of the packet, not of the quote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Quote<V: Family> {
+    /// Bytes of the quoted IP header, with its options or extension headers.
+    pub(crate) header: usize,
+    pub(crate) tuple: Tuple<V>,
+}
+
+impl<V: Family> Quote<V> {
     /// Parses what follows the ICMP header.
     pub(crate) fn parse(quote: &[u8]) -> Result<Self, DropReason> {
-        let fixed: &[u8; ipv4::HEADER] = quote.first_chunk().ok_or(DropReason::BadIcmp)?;
-        let header = usize::from(fixed[0] & 0x0f) * 4;
-        if fixed[0] >> 4 != 4 || header < ipv4::HEADER || quote.len() < header + 8 {
-            return Err(DropReason::BadIcmp);
-        }
-        // A later fragment has no ports.
-        if u16_at(fixed, 6) & 0x1fff != 0 {
-            return Err(DropReason::IcmpNoFlow);
-        }
-        let protocol = match fixed[9] {
-            ipv4::TCP => Protocol::Tcp,
-            ipv4::UDP => Protocol::Udp,
+        let ip = V::parse_quoted(quote).map_err(|_| DropReason::BadIcmp)?;
+        let header = usize::from(ip.header);
+        let protocol = match ip.protocol {
+            TCP => Protocol::Tcp,
+            UDP => Protocol::Udp,
             _ => return Err(DropReason::IcmpNoFlow),
         };
+        // A later fragment has no ports.
+        if ip.fragment && !ip.first {
+            return Err(DropReason::IcmpNoFlow);
+        }
+        if quote.len() < header + 8 {
+            return Err(DropReason::BadIcmp);
+        }
         let tuple = Tuple {
-            source: Ipv4Addr::new(fixed[12], fixed[13], fixed[14], fixed[15]),
-            destination: Ipv4Addr::new(fixed[16], fixed[17], fixed[18], fixed[19]),
+            source: ip.source,
+            destination: ip.destination,
             source_port: u16_at(quote, header),
             destination_port: u16_at(quote, header + 2),
             protocol,

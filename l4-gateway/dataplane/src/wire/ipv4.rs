@@ -3,71 +3,67 @@
 use std::net::Ipv4Addr;
 
 use super::checksum;
+use super::ip::Ip;
 use crate::DropReason;
+use crate::family::V4;
 
 /// The fixed part of the header, bytes.
 pub(crate) const HEADER: usize = 20;
 
 /// Protocol number of ICMP.
 pub(crate) const ICMP: u8 = 1;
-/// Protocol number of TCP.
-pub(crate) const TCP: u8 = 6;
-/// Protocol number of UDP.
-pub(crate) const UDP: u8 = 17;
 
-/// What the forwarder needs of a header that was found right.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Ipv4 {
-    /// Bytes of the header with its options, 20 to 60.
-    pub(crate) header: u8,
-    /// Bytes of header and payload; the frame may be longer (Ethernet padding).
-    pub(crate) total: u16,
-    pub(crate) ttl: u8,
-    pub(crate) protocol: u8,
-    pub(crate) dont_fragment: bool,
-    /// Part of a fragmented packet.
-    pub(crate) fragment: bool,
-    pub(crate) source: Ipv4Addr,
-    pub(crate) destination: Ipv4Addr,
+/// Parses a packet that starts at the IP header.
+#[inline]
+pub(crate) fn parse(packet: &[u8]) -> Result<Ip<V4>, DropReason> {
+    let fixed: &[u8; HEADER] = packet.first_chunk().ok_or(DropReason::Truncated)?;
+    let ip = fields(fixed)?;
+    if ip.total < ip.header || usize::from(ip.total) > packet.len() {
+        return Err(DropReason::BadIpHeader);
+    }
+    let header = usize::from(ip.header);
+    let sum = if header == HEADER {
+        checksum::sum(fixed)
+    } else {
+        checksum::sum(&packet[..header])
+    };
+    if sum != 0xffff {
+        return Err(DropReason::BadIpChecksum);
+    }
+    if header > HEADER {
+        check_options(&packet[HEADER..header])?;
+    }
+    Ok(ip)
 }
 
-impl Ipv4 {
-    /// Parses a packet that starts at the IP header.
-    #[inline]
-    pub(crate) fn parse(packet: &[u8]) -> Result<Self, DropReason> {
-        let fixed: &[u8; HEADER] = packet.first_chunk().ok_or(DropReason::Truncated)?;
-        let header = usize::from(fixed[0] & 0x0f) * 4;
-        let total = u16::from_be_bytes([fixed[2], fixed[3]]);
-        if fixed[0] >> 4 != 4
-            || header < HEADER
-            || usize::from(total) < header
-            || usize::from(total) > packet.len()
-        {
-            return Err(DropReason::BadIpHeader);
-        }
-        let sum = if header == HEADER {
-            checksum::sum(fixed)
-        } else {
-            checksum::sum(&packet[..header])
-        };
-        if sum != 0xffff {
-            return Err(DropReason::BadIpChecksum);
-        }
-        if header > HEADER {
-            check_options(&packet[HEADER..header])?;
-        }
-        let fragmentation = u16::from_be_bytes([fixed[6], fixed[7]]);
-        Ok(Self {
-            header: header as u8,
-            total,
-            ttl: fixed[8],
-            protocol: fixed[9],
-            dont_fragment: fragmentation & 0x4000 != 0,
-            fragment: fragmentation & 0x3fff != 0,
-            source: Ipv4Addr::new(fixed[12], fixed[13], fixed[14], fixed[15]),
-            destination: Ipv4Addr::new(fixed[16], fixed[17], fixed[18], fixed[19]),
-        })
+/// Parses the header of a packet that may be cut off behind it; nobody promised that its checksum is right.
+pub(crate) fn parse_quoted(packet: &[u8]) -> Result<Ip<V4>, DropReason> {
+    let fixed: &[u8; HEADER] = packet.first_chunk().ok_or(DropReason::Truncated)?;
+    let ip = fields(fixed)?;
+    if usize::from(ip.header) > packet.len() {
+        return Err(DropReason::BadIpHeader);
     }
+    Ok(ip)
+}
+
+#[inline]
+fn fields(fixed: &[u8; HEADER]) -> Result<Ip<V4>, DropReason> {
+    let header = u16::from(fixed[0] & 0x0f) * 4;
+    if fixed[0] >> 4 != 4 || usize::from(header) < HEADER {
+        return Err(DropReason::BadIpHeader);
+    }
+    let fragmentation = u16::from_be_bytes([fixed[6], fixed[7]]);
+    Ok(Ip {
+        header,
+        total: u16::from_be_bytes([fixed[2], fixed[3]]),
+        ttl: fixed[8],
+        protocol: fixed[9],
+        dont_fragment: fragmentation & 0x4000 != 0,
+        fragment: fragmentation & 0x3fff != 0,
+        first: fragmentation & 0x1fff == 0,
+        source: Ipv4Addr::new(fixed[12], fixed[13], fixed[14], fixed[15]),
+        destination: Ipv4Addr::new(fixed[16], fixed[17], fixed[18], fixed[19]),
+    })
 }
 
 /// Walks the options. Those that parse are carried along unread, but for source routes, which would steer around the

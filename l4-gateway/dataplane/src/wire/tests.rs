@@ -2,6 +2,7 @@ use proptest::prelude::*;
 
 use super::checksum::{Delta, checksum, sum};
 use super::tcp;
+use crate::family::{V4, V6};
 
 /// RFC 1071 by the book.
 fn by_the_book(bytes: &[u8]) -> u16 {
@@ -39,7 +40,7 @@ proptest! {
         prop_assert_eq!(checksum(&bytes), by_the_book(&bytes));
     }
 
-    /// Updating gives what computing anew gives, for one and for several replacements, and back.
+    /// Updating gives what computing anew gives, for one and for several replacements.
     #[test]
     fn updating_equals_computing_anew(
         mut bytes in prop::collection::vec(any::<u8>(), 24..60),
@@ -50,7 +51,6 @@ proptest! {
         // A header is never all zero (RFC 1624 leaves that case open).
         bytes[0] = 0x45;
         let before = by_the_book(&bytes);
-        let original = bytes.clone();
         let old = super::u32_at(&bytes, at);
         super::put(&mut bytes, at, double.to_be_bytes());
         let mut delta = Delta::double_at(at, old, double);
@@ -58,7 +58,6 @@ proptest! {
         super::put(&mut bytes, 20, word.to_be_bytes());
         delta = delta.and(Delta::word(old, word));
         prop_assert_eq!(delta.apply(before), by_the_book(&bytes));
-        prop_assert_eq!(delta.reversed().apply(by_the_book(&bytes)), by_the_book(&original));
     }
 
     /// Whatever stands where TCP options should: nothing panics, nothing but options is touched, the delta is right.
@@ -76,11 +75,16 @@ proptest! {
 
     #[test]
     fn parsers_take_anything(bytes in prop::collection::vec(any::<u8>(), 0..120)) {
-        let _ = super::ipv4::Ipv4::parse(&bytes);
+        let _ = super::ipv4::parse(&bytes);
+        if let Ok(ip) = super::ipv6::parse(&bytes) {
+            prop_assert!(ip.header <= ip.total && usize::from(ip.total) <= bytes.len());
+            let _ = super::ndp::Ndp::parse(&ip, &bytes[usize::from(ip.header)..usize::from(ip.total)]);
+        }
         let _ = super::arp::Arp::parse(&bytes);
-        let _ = super::icmp::parse(&bytes);
-        let _ = super::icmp::Quote::parse(&bytes);
-        let _ = super::udp::parse(&bytes);
+        let _ = super::icmp::Quote::<V4>::parse(&bytes);
+        let _ = super::icmp::Quote::<V6>::parse(&bytes);
+        let _ = super::udp::parse::<V4>(&bytes);
+        let _ = super::udp::parse::<V6>(&bytes);
         if tcp::parse(&bytes).is_ok() {
             prop_assert!(tcp::occupies(&bytes) <= bytes.len() as u32 + 2);
         }

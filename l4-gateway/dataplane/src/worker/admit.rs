@@ -1,32 +1,34 @@
 //! A packet of no known flow: a new flow, or a refusal that the sender hears of.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
-
 use super::classify::Staged;
 use super::{Context, Event, Flow, Worker};
 use crate::counters::{ServiceCount, TargetCount, WorkerCount};
-use crate::flow::Side;
+use crate::family::Family;
+use crate::flow::{Addresses, Side};
 use crate::ids::ServiceId;
 use crate::service::{Protocol, Service, UnknownSegment};
-use crate::tables::{Owned, Tables, is_host};
-use crate::wire::{icmp, tcp, u32_at};
+use crate::tables::{LocalIp, Owned, Tables};
+use crate::wire::icmp::Problem;
+use crate::wire::{tcp, u32_at};
 use crate::{DropReason, Frame, Verdict, reply, schedule};
 
 impl Worker {
     /// Decides a packet without flow. `reuse`: the entry of a flow it replaces, already removed but still on the wheel.
-    pub(super) fn admit<F: Frame>(
+    pub(super) fn admit<V: Family, F: Frame>(
         &mut self,
         context: &mut Context<'_>,
         frame: &mut F,
-        staged: &Staged,
+        staged: &Staged<V>,
         reuse: Option<u32>,
     ) -> Verdict {
         let tables = context.tables;
         let tuple = &staged.tuple;
-        let Some(service) =
-            tables.service_at(tuple.destination, tuple.destination_port, tuple.protocol)
-        else {
-            return match tables.owned(tuple.destination) {
+        let net = tables.net::<V>();
+        let service = net
+            .service_at(tuple.destination, tuple.destination_port, tuple.protocol)
+            .and_then(|id| tables.service(id));
+        let Some(service) = service else {
+            return match net.owned(tuple.destination) {
                 Some(Owned::Vip { .. }) => {
                     self.refuse(context, frame, staged, None, DropReason::NoService)
                 }
@@ -36,7 +38,7 @@ impl Worker {
                 Some(Owned::Port { .. }) | None => Verdict::Kernel,
             };
         };
-        if !may_answer(tables, tuple.source) {
+        if !may_forward::<V>(tables, tuple.source) {
             return Verdict::Drop(DropReason::MartianSource);
         }
         let opens =
@@ -60,11 +62,11 @@ impl Worker {
     }
 
     /// A SYN from a client whose old connection is closing: that one goes, a new one takes its place.
-    pub(super) fn reschedule<F: Frame>(
+    pub(super) fn reschedule<V: Family, F: Frame>(
         &mut self,
         context: &mut Context<'_>,
         frame: &mut F,
-        staged: &Staged,
+        staged: &Staged<V>,
         number: u32,
     ) -> Verdict {
         self.cells.worker(WorkerCount::FlowsRescheduled, 1);
@@ -73,11 +75,11 @@ impl Worker {
     }
 
     /// Creates the flow of a packet from a client; its number, or why not.
-    fn create(
+    fn create<V: Family>(
         &mut self,
         context: &mut Context<'_>,
         frame: &[u8],
-        staged: &Staged,
+        staged: &Staged<V>,
         service: &Service,
         reuse: Option<u32>,
     ) -> Result<u32, DropReason> {
@@ -90,7 +92,7 @@ impl Worker {
             }
             return Err(DropReason::FlowTableFull);
         }
-        let client = (staged.tuple.source, staged.tuple.source_port);
+        let client = (staged.tuple.source.into(), staged.tuple.source_port);
         let chosen = self.cursors.get_mut(id.0 as usize).and_then(|cursor| {
             let weight = |target| {
                 tables
@@ -113,13 +115,24 @@ impl Worker {
             return Err(DropReason::NoTarget);
         };
         let address = target.config.address;
+        // Snapshots don't mix families.
+        let Some(target_ip) = V::address(address.ip()) else {
+            return Err(DropReason::NoTarget);
+        };
+        let tuple = &staged.tuple;
+        let addresses = |local: &LocalIp<V::Address>| Addresses {
+            client: tuple.source,
+            vip: tuple.destination,
+            target: target_ip,
+            local: local.address,
+        };
         let flows = &self.flows;
         let claimed = self.ports.claim(
             target.id,
-            tables.local_ips_on(target.port),
+            tables.net::<V>().local_ips_on(target.port),
             |local, port| {
-                let local = SocketAddrV4::new(local.address, port);
-                flows.contains(&Flow::new(&staged.tuple, address, local).target_key())
+                let flow = Flow::new(tuple, address.port(), port);
+                flows.contains(&flow.target_key::<V>(&addresses(local)))
             },
         );
         let Some((local, port)) = claimed else {
@@ -136,26 +149,22 @@ impl Worker {
             }
             return Err(DropReason::PortExhausted);
         };
-        let mut flow = Flow::new(
-            &staged.tuple,
-            address,
-            SocketAddrV4::new(local.address, port),
-        );
-        flow.service = id;
+        let addresses = addresses(local);
+        let mut flow = Flow::new(tuple, address.port(), port).with_service(id);
         flow.target_id = target.id;
         flow.local_id = local.id;
         flow.deadline = context.now.tick() + tables.timeout(id, flow.progress.timed_as());
-        if staged.tuple.protocol == Protocol::Tcp {
+        if tuple.protocol == Protocol::Tcp {
             self.created += 1;
             let random = self.secret.hash(self.created, staged.hash);
-            let initial = self
-                .sequences
-                .initial(self.flows.hash(&flow.target_key()), random);
+            let key = self.flows.hash(&flow.target_key::<V>(&addresses));
+            let initial = self.sequences.initial(key, random);
             let chosen_by_client =
                 u32_at(frame.get(staged.payload()).unwrap_or(&[]), tcp::SEQUENCE);
             flow.shift = initial.wrapping_sub(chosen_by_client);
+            flow.origin = chosen_by_client.wrapping_add(1);
         }
-        let number = self.place(flow, reuse, context.now.tick());
+        let number = self.place::<V>(flow, &addresses, reuse, context.now.tick());
         self.cells.service(id, ServiceCount::FlowsCreated, 1);
         self.cells.service(id, ServiceCount::FlowsActive, 1);
         self.cells.target(target.id, TargetCount::FlowsCreated, 1);
@@ -166,26 +175,32 @@ impl Worker {
     }
 
     /// Puts a flow into the table and on the wheel.
-    fn place(&mut self, flow: Flow, reuse: Option<u32>, now: u32) -> Option<u32> {
+    fn place<V: Family>(
+        &mut self,
+        flow: Flow,
+        addresses: &Addresses<V::Address>,
+        reuse: Option<u32>,
+        now: u32,
+    ) -> Option<u32> {
         if let Some(number) = reuse {
-            self.flows.replace(number, flow);
+            self.flows.replace::<V>(number, flow, addresses);
             return Some(number);
         }
-        let number = self.flows.insert(flow)?;
+        let number = self.flows.insert::<V>(flow, addresses)?;
         self.wheel.insert(&mut self.flows, number, now);
         Some(number)
     }
 
     /// Refuses a packet so that its sender knows at once: TCP gets an RST, UDP a port unreachable (rate-limited).
-    fn refuse<F: Frame>(
+    fn refuse<V: Family, F: Frame>(
         &mut self,
         context: &mut Context<'_>,
         frame: &mut F,
-        staged: &Staged,
+        staged: &Staged<V>,
         service: Option<ServiceId>,
         reason: DropReason,
     ) -> Verdict {
-        if !may_answer(context.tables, staged.ip.source) {
+        if !may_answer::<V>(context.tables, staged.ip.source) {
             return Verdict::Drop(DropReason::MartianSource);
         }
         match staged.tuple.protocol {
@@ -200,9 +215,13 @@ impl Worker {
                 Verdict::Transmit(context.port.index)
             }
             Protocol::Udp => {
-                let error = (icmp::UNREACHABLE, icmp::PORT_UNREACHABLE, 0);
-                let sent =
-                    self.icmp_error(context, frame.bytes(), staged, staged.ip.destination, error);
+                let sent = self.icmp_error(
+                    context,
+                    frame.bytes(),
+                    staged,
+                    staged.ip.destination,
+                    Problem::PortUnreachable,
+                );
                 if let Some(service) = service.filter(|_| sent) {
                     self.cells.service(service, ServiceCount::IcmpErrorsSent, 1);
                 }
@@ -212,7 +231,12 @@ impl Worker {
     }
 }
 
-/// Whether packets from this source may be answered and forwarded: it can be one host, and isn't us.
-pub(super) fn may_answer(tables: &Tables, source: Ipv4Addr) -> bool {
-    is_host(source) && tables.owned(source).is_none()
+/// Whether packets from this source may be forwarded: it can be one host, beyond its own link, and isn't us.
+pub(super) fn may_forward<V: Family>(tables: &Tables, source: V::Address) -> bool {
+    V::is_routable(source) && tables.net::<V>().owned(source).is_none()
+}
+
+/// Whether packets from this source may be answered; a host on the link may use its link-local address.
+pub(super) fn may_answer<V: Family>(tables: &Tables, source: V::Address) -> bool {
+    V::is_host(source) && tables.net::<V>().owned(source).is_none()
 }

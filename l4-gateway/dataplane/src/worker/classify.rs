@@ -1,71 +1,127 @@
 //! The first stage: what a frame is, and for a transport packet whose.
 
-use std::net::Ipv4Addr;
-
 use super::{Context, NONE, Worker};
+use crate::family::{Family, V4, V6};
 use crate::flow::Tuple;
 use crate::limits::{ETHERNET_HEADER, SHORTEST_FRAME};
 use crate::service::Protocol;
 use crate::steer;
 use crate::tables::Owned;
-use crate::wire::ipv4::Ipv4;
-use crate::wire::{ethernet, ipv4, tcp, u16_at, udp};
+use crate::wire::ip::{self, Ip};
+use crate::wire::{ethernet, tcp, u16_at, udp};
 use crate::{DropReason, Frame, Verdict};
 
-/// What the first stage found out.
+/// What the first stage found out. Short, since it is written and read for each packet: the addresses stay in the frame.
 #[derive(Clone, Copy)]
-pub(super) struct Staged {
+pub(super) struct Stage {
     pub(super) kind: Kind,
-    /// Of TCP: the flags that matter; 0 for UDP.
-    pub(super) flags: u8,
-    pub(super) ip: Ipv4,
-    pub(super) tuple: Tuple,
-    pub(super) hash: u64,
+    /// The packet is IPv6, not IPv4.
+    pub(super) is_v6: bool,
+    flags: u8,
+    ttl: u8,
+    protocol: Protocol,
+    dont_fragment: bool,
+    header: u16,
+    total: u16,
+    source_port: u16,
+    destination_port: u16,
     /// Filled in by the second stage.
     pub(super) candidate: u32,
+    pub(super) hash: u64,
 }
 
 /// What a frame is.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// TCP or UDP over IPv4, well-formed.
+    /// TCP or UDP, well-formed.
     Transport,
     Icmp,
     Arp,
+    /// A neighbour solicitation or advertisement, to our MAC.
+    Neighbour,
+    /// IPv6 to a multicast MAC: it may be a question about an address of ours.
+    Multicast,
     /// Nothing further to do.
     Settled(Verdict),
 }
 
-impl Staged {
-    pub(super) const NOTHING: Staged = Staged {
-        kind: Kind::Settled(Verdict::Kernel),
-        flags: 0,
-        ip: Ipv4 {
+/// A packet to be worked on.
+#[derive(Clone, Copy)]
+pub(super) struct Staged<V: Family> {
+    /// Of TCP: the flags that matter; 0 for UDP.
+    pub(super) flags: u8,
+    pub(super) ip: Ip<V>,
+    /// Of a transport packet.
+    pub(super) tuple: Tuple<V>,
+    pub(super) hash: u64,
+}
+
+impl Stage {
+    pub(super) const NOTHING: Stage = Stage::only(Kind::Settled(Verdict::Kernel));
+
+    const fn only(kind: Kind) -> Self {
+        Self {
+            kind,
+            is_v6: false,
+            flags: 0,
+            ttl: 0,
+            protocol: Protocol::Udp,
+            dont_fragment: false,
             header: 0,
             total: 0,
-            ttl: 0,
-            protocol: 0,
-            dont_fragment: false,
-            fragment: false,
-            source: Ipv4Addr::UNSPECIFIED,
-            destination: Ipv4Addr::UNSPECIFIED,
-        },
-        tuple: Tuple {
-            source: Ipv4Addr::UNSPECIFIED,
-            destination: Ipv4Addr::UNSPECIFIED,
             source_port: 0,
             destination_port: 0,
-            protocol: Protocol::Udp,
-        },
-        hash: 0,
-        candidate: NONE,
-    };
+            candidate: NONE,
+            hash: 0,
+        }
+    }
 
-    fn settled(verdict: Verdict) -> Self {
+    #[inline]
+    fn new<V: Family>(kind: Kind, ip: &Ip<V>) -> Self {
         Self {
-            kind: Kind::Settled(verdict),
+            kind,
+            is_v6: V::IS_V6,
+            ttl: ip.ttl,
+            dont_fragment: ip.dont_fragment,
+            header: ip.header,
+            total: ip.total,
             ..Self::NOTHING
         }
+    }
+
+    /// With what is in the frame.
+    #[inline]
+    pub(super) fn of<V: Family>(&self, frame: &[u8]) -> Staged<V> {
+        let (source, destination) = V::ends(frame.get(ETHERNET_HEADER..).unwrap_or(&[]));
+        Staged {
+            flags: self.flags,
+            ip: Ip {
+                header: self.header,
+                total: self.total,
+                ttl: self.ttl,
+                protocol: self.protocol as u8,
+                dont_fragment: self.dont_fragment,
+                fragment: false,
+                first: true,
+                source,
+                destination,
+            },
+            tuple: Tuple {
+                source,
+                destination,
+                source_port: self.source_port,
+                destination_port: self.destination_port,
+                protocol: self.protocol,
+            },
+            hash: self.hash,
+        }
+    }
+}
+
+impl<V: Family> Staged<V> {
+    /// A packet found in a frame that no flow is looked up for.
+    pub(super) fn apart(ip: &Ip<V>, frame: &[u8]) -> Self {
+        Stage::new(Kind::Icmp, ip).of(frame)
     }
 
     /// Cuts off what stands behind the packet: nobody checked it, and the next link may be smaller than the last. Padding up
@@ -86,15 +142,15 @@ impl Staged {
 
 impl Worker {
     #[inline]
-    pub(super) fn classify(&self, context: &Context<'_>, frame: &[u8]) -> Staged {
+    pub(super) fn classify(&self, context: &Context<'_>, frame: &[u8]) -> Stage {
         match self.parse(context, frame) {
-            Ok(staged) => staged,
-            Err(verdict) => Staged::settled(verdict),
+            Ok(stage) => stage,
+            Err(verdict) => Stage::only(Kind::Settled(verdict)),
         }
     }
 
     #[inline]
-    fn parse(&self, context: &Context<'_>, frame: &[u8]) -> Result<Staged, Verdict> {
+    fn parse(&self, context: &Context<'_>, frame: &[u8]) -> Result<Stage, Verdict> {
         let (header, packet) = frame
             .split_first_chunk()
             .ok_or(Verdict::Drop(DropReason::Truncated))?;
@@ -107,38 +163,51 @@ impl Worker {
             return Err(Verdict::Drop(DropReason::OtherMac));
         }
         match ethernet::ether_type(header) {
-            ethernet::IPV4 if destination == mac => self.parse_ipv4(context, packet),
-            ethernet::ARP => Ok(Staged {
-                kind: Kind::Arp,
-                ..Staged::NOTHING
-            }),
+            ethernet::IPV4 if destination == mac => self.parse_ip::<V4>(context, packet),
+            ethernet::IPV6 if destination == mac => self.parse_ip::<V6>(context, packet),
+            ethernet::IPV6 => Ok(Stage::only(Kind::Multicast)),
+            ethernet::ARP => Ok(Stage::only(Kind::Arp)),
             _ => Err(Verdict::Kernel),
         }
     }
 
     #[inline]
-    fn parse_ipv4(&self, context: &Context<'_>, packet: &[u8]) -> Result<Staged, Verdict> {
-        let ip = Ipv4::parse(packet).map_err(Verdict::Drop)?;
+    fn parse_ip<V: Family>(&self, context: &Context<'_>, packet: &[u8]) -> Result<Stage, Verdict> {
+        let ip = V::parse(packet).map_err(Verdict::Drop)?;
         let payload = &packet[usize::from(ip.header)..usize::from(ip.total)];
         if ip.fragment {
-            return Err(unless_ours(context, ip.destination, DropReason::Fragment));
+            return Err(unless_ours::<V>(
+                context,
+                ip.destination,
+                DropReason::Fragment,
+            ));
         }
         let (protocol, flags) = match ip.protocol {
-            ipv4::TCP => (Protocol::Tcp, tcp::parse(payload).map_err(Verdict::Drop)?),
-            ipv4::UDP => {
-                udp::parse(payload).map_err(Verdict::Drop)?;
+            ip::TCP => (Protocol::Tcp, tcp::parse(payload).map_err(Verdict::Drop)?),
+            ip::UDP => {
+                udp::parse::<V>(payload).map_err(Verdict::Drop)?;
                 (Protocol::Udp, 0)
             }
-            ipv4::ICMP => {
-                return Ok(Staged {
-                    kind: Kind::Icmp,
-                    ip,
-                    ..Staged::NOTHING
-                });
+            protocol if protocol == V::ICMP => {
+                let discovers = payload
+                    .first()
+                    .is_some_and(|kind| V::KINDS.is_neighbour_discovery(*kind));
+                let kind = if discovers {
+                    Kind::Neighbour
+                } else {
+                    Kind::Icmp
+                };
+                return Ok(Stage::new(kind, &ip));
             }
-            _ => return Err(unless_ours(context, ip.destination, DropReason::NoService)),
+            _ => {
+                return Err(unless_ours::<V>(
+                    context,
+                    ip.destination,
+                    DropReason::NoService,
+                ));
+            }
         };
-        let tuple = Tuple {
+        let tuple = Tuple::<V> {
             source: ip.source,
             destination: ip.destination,
             source_port: u16_at(payload, 0),
@@ -148,24 +217,28 @@ impl Worker {
         let hash = self.flows.hash(&tuple);
         if context.steer {
             let owner = steer::owner(context.tables, &tuple, hash, self.workers);
-            if owner != self.index && is_forwarded(context, ip.destination) {
+            if owner != self.index && is_forwarded::<V>(context, ip.destination) {
                 return Err(Verdict::Redirect(owner));
             }
         }
-        Ok(Staged {
-            kind: Kind::Transport,
+        Ok(Stage {
             flags,
-            ip,
-            tuple,
+            protocol,
+            source_port: tuple.source_port,
+            destination_port: tuple.destination_port,
             hash,
-            candidate: NONE,
+            ..Stage::new(Kind::Transport, &ip)
         })
     }
 }
 
 /// What can't be forwarded is dropped if it was for us to forward, and the kernel's otherwise.
-fn unless_ours(context: &Context<'_>, destination: Ipv4Addr, reason: DropReason) -> Verdict {
-    if is_forwarded(context, destination) {
+fn unless_ours<V: Family>(
+    context: &Context<'_>,
+    destination: V::Address,
+    reason: DropReason,
+) -> Verdict {
+    if is_forwarded::<V>(context, destination) {
         Verdict::Drop(reason)
     } else {
         Verdict::Kernel
@@ -173,9 +246,9 @@ fn unless_ours(context: &Context<'_>, destination: Ipv4Addr, reason: DropReason)
 }
 
 /// Whether packets to this address are the forwarder's.
-pub(super) fn is_forwarded(context: &Context<'_>, destination: Ipv4Addr) -> bool {
+pub(super) fn is_forwarded<V: Family>(context: &Context<'_>, destination: V::Address) -> bool {
     matches!(
-        context.tables.owned(destination),
+        context.tables.net::<V>().owned(destination),
         Some(Owned::Vip { .. } | Owned::LocalIp(_))
     )
 }

@@ -17,7 +17,7 @@ fn rig(answers: bool, vip_arp: bool) -> Rig {
     let mut services = rig::services();
     // A VIP on the outer segment, as with two nodes that share it by VRRP.
     let mut onlink = services[0].clone();
-    onlink.vip = Ipv4Addr::new(10, 2, 0, 100);
+    onlink.vip = Ipv4Addr::new(10, 2, 0, 100).into();
     onlink.arp = vip_arp;
     services.push(onlink);
     let mut ports = rig::ports();

@@ -385,7 +385,7 @@ fn what_stands_behind_the_packet_is_not_forwarded() {
 #[test]
 fn one_port_serves_both_sides_when_it_is_the_only_one() {
     let mut port = rig::ports()[1].clone();
-    port.gateway = Some(std::net::Ipv4Addr::new(10, 3, 0, 1));
+    rig::ipv4(&mut port).gateway = Some(std::net::Ipv4Addr::new(10, 3, 0, 1));
     let builder = rig::builder(&[port], &rig::services());
     let mut rig = Rig::from(&rig::small(), &builder, 0, 1).resolved();
     let router = frame::mac(1);
@@ -481,7 +481,8 @@ fn what_is_not_ours_is_left_to_the_kernel_untouched() {
     let elsewhere = std::net::SocketAddrV4::new(std::net::Ipv4Addr::new(10, 2, 0, 12), 80);
     let mut ipv6 = vec![0; 60];
     ipv6[..12].copy_from_slice(&from_client(&frame::tcp(client(10, 1), vip(80), SYN))[..12]);
-    ipv6[12..14].copy_from_slice(&[0x86, 0xdd]);
+    // No next header, six bytes of it.
+    ipv6[12..22].copy_from_slice(&[0x86, 0xdd, 0x60, 0, 0, 0, 0, 6, 59, 64]);
     let mut broadcast = from_client(&frame::udp(client(10, 68), vip(53), b"dhcp"));
     broadcast[..6].fill(0xff);
     let cases = [

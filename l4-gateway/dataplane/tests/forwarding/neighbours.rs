@@ -162,7 +162,7 @@ fn a_next_hop_that_does_not_answer_is_given_up_and_asked_again_later() {
     tick(&mut rig, 1000);
     assert!(rig.events().contains(&Event::Unresolved {
         port: INSIDE,
-        address: *target(21).ip()
+        address: target(21).ip().to_owned().into()
     }));
     assert_eq!(rig.worker_counts().held_dropped, 1);
     assert_eq!(

@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use dataplane::{DropReason, FlowState, Port, Route, ServiceConfig};
+use dataplane::{DropReason, FlowState, Route, ServiceConfig};
 
 use super::frame::{self, ACK, PSH, Packet, RST, SYN, mac};
 use super::rig::{
@@ -83,10 +83,8 @@ fn a_client_may_come_in_on_any_port() {
 
 /// One port, a router and the targets on its segment.
 fn single_arm() -> Rig {
-    let port = Port {
-        gateway: Some(Ipv4Addr::new(10, 3, 0, 1)),
-        ..rig::ports()[1].clone()
-    };
+    let [_, mut port] = rig::ports();
+    rig::ipv4(&mut port).gateway = Some(Ipv4Addr::new(10, 3, 0, 1));
     let builder = rig::builder(&[port], &rig::services());
     Rig::from(&rig::small(), &builder, 0, 1).resolved()
 }
@@ -154,10 +152,10 @@ fn a_flow_survives_its_target_moving_to_another_port() {
     let mut builder = rig::builder(&rig::ports(), &services);
     builder.local_ip(Ipv4Addr::new(10, 2, 0, 100));
     builder.route(Route {
-        destination: *target(21).ip(),
+        destination: target(21).ip().to_owned().into(),
         prefix: 32,
         port: OUTSIDE,
-        gateway: Some(router),
+        gateway: Some(router.into()),
     });
     rig.tables = builder.build(&mut rig.ids, Some(&rig.tables)).unwrap();
     rig.refresh();

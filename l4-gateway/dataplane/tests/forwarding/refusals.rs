@@ -253,8 +253,11 @@ fn exhausted_ports_are_counted_reported_once_a_second_and_answered() {
 
 impl Rig {
     /// Opens from any address; the local port.
-    fn open_from(&mut self, from: std::net::SocketAddrV4) -> u16 {
-        frame::port_word(&self.outside(&frame::tcp(from, vip(80), SYN)).1, 0)
+    fn open_from(&mut self, from: std::net::SocketAddr) -> u16 {
+        frame::port_word(
+            &self.outside(&frame::tcp(rig::narrow(from), vip(80), SYN)).1,
+            0,
+        )
     }
 }
 
@@ -289,7 +292,7 @@ fn two_services_with_one_target_never_share_a_local_port_towards_it() {
     let mut rig = Rig::with(&limits, &services).resolved();
     let mut ports = Vec::new();
     for n in 0..4 {
-        ports.push(rig.open_from(client(n, 4000)));
+        ports.push(rig.open_from(client(n, 4000).into()));
         let (_, sent) = rig.outside(&frame::tcp(client(n, 4000), vip(443), SYN));
         ports.push(frame::port_word(&sent, 0));
     }
@@ -469,7 +472,7 @@ fn a_packet_too_long_for_the_next_link_is_reported_to_the_sender() {
 #[test]
 fn a_client_no_route_leads_to_is_counted() {
     let mut ports = rig::ports();
-    ports[0].gateway = None;
+    rig::ipv4(&mut ports[0]).gateway = None;
     let mut rig =
         Rig::from(&rig::small(), &rig::builder(&ports, &rig::services()), 0, 1).resolved();
     let opened = rig.open(client(10, 4000), 1000);

@@ -1,11 +1,11 @@
 //! A dual-arm node in a test: port 0 outside (10.2.0.11/24, gateway .1), port 1 inside (10.3.0.11/24, LocalIP .100).
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 
 use dataplane::{
     Counters, DropReason, Emitted, Event, Ids, Limits, MacAddr, Now, Port, PortIndex, Protocol,
-    Secret, Service, ServiceConfig, ServiceCounts, Tables, TablesBuilder, TargetConfig,
+    Secret, Segment, Service, ServiceConfig, ServiceCounts, Tables, TablesBuilder, TargetConfig,
     TargetCounts, Verdict, Worker, WorkerCounts,
 };
 
@@ -42,9 +42,9 @@ pub fn target(n: u8) -> SocketAddrV4 {
     SocketAddrV4::new(Ipv4Addr::new(10, 3, 0, n), 8080)
 }
 
-pub fn up(address: SocketAddrV4) -> TargetConfig {
+pub fn up(address: impl Into<SocketAddr>) -> TargetConfig {
     TargetConfig {
-        address,
+        address: address.into(),
         weight: 1,
         up: true,
         draining: false,
@@ -56,22 +56,40 @@ pub fn ports() -> [Port; 2] {
         Port {
             index: OUTSIDE,
             mac: OUTSIDE_MAC,
-            address: OUTSIDE_ADDRESS,
-            prefix: 24,
-            gateway: Some(GATEWAY),
+            ipv4: Some(Segment {
+                address: OUTSIDE_ADDRESS,
+                prefix: 24,
+                gateway: Some(GATEWAY),
+            }),
+            ipv6: None,
             mtu: 1500,
             answers: true,
         },
         Port {
             index: INSIDE,
             mac: INSIDE_MAC,
-            address: INSIDE_ADDRESS,
-            prefix: 24,
-            gateway: None,
+            ipv4: Some(Segment {
+                address: INSIDE_ADDRESS,
+                prefix: 24,
+                gateway: None,
+            }),
+            ipv6: None,
             mtu: 1500,
             answers: true,
         },
     ]
+}
+
+pub fn narrow(address: SocketAddr) -> SocketAddrV4 {
+    match address {
+        SocketAddr::V4(address) => address,
+        SocketAddr::V6(address) => panic!("{address} isn't IPv4"),
+    }
+}
+
+/// The IPv4 side of a port.
+pub fn ipv4(port: &mut Port) -> &mut Segment<Ipv4Addr> {
+    port.ipv4.as_mut().unwrap()
 }
 
 /// TCP 80 and UDP 53 on the VIP, each with targets 21 and 22 in turn.
@@ -327,7 +345,9 @@ impl Rig {
             .targets
             .iter()
             .copied()
-            .find(|id| self.tables.target(*id).unwrap().config.address == target(n));
+            .find(|id| {
+                self.tables.target(*id).unwrap().config.address == SocketAddr::V4(target(n))
+            });
         self.counters.target(id.unwrap())
     }
 

@@ -1,6 +1,6 @@
 //! Snapshots swapped under running flows, and what can't be a snapshot.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 
 use dataplane::{
     Ids, PortIndex, Protocol, Route, ServiceConfig, Tables, TablesBuilder, TablesError,
@@ -62,7 +62,7 @@ fn numbers_are_stable_and_return_only_when_no_flow_refers_to_them() {
         let ids = rig
             .tables
             .targets()
-            .filter(|entry| entry.config.address == target(n))
+            .filter(|entry| entry.config.address == target(n).into())
             .map(|entry| entry.id);
         ids.collect::<Vec<_>>()
     };
@@ -109,10 +109,10 @@ fn flows_follow_a_route_that_changes() {
     let mut builder = rig::builder(&rig::ports(), &rig::services());
     let other = Ipv4Addr::new(10, 2, 0, 2);
     builder.route(Route {
-        destination: Ipv4Addr::new(10, 1, 0, 0),
+        destination: Ipv4Addr::new(10, 1, 0, 0).into(),
         prefix: 24,
         port: OUTSIDE,
-        gateway: Some(other),
+        gateway: Some(other.into()),
     });
     rig.tables = builder.build(&mut rig.ids, Some(&rig.tables)).unwrap();
     rig.refresh();
@@ -169,7 +169,8 @@ fn build(
 fn what_contradicts_itself_is_no_snapshot() {
     use TablesError::*;
     assert!(build(|_, _, _| {}).is_ok());
-    let elsewhere = SocketAddrV4::new(Ipv4Addr::new(192, 168, 0, 1), 80);
+    let elsewhere = SocketAddr::from(([192, 168, 0, 1], 80));
+    let zero = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
     type Change =
         Box<dyn FnOnce(&mut Vec<dataplane::Port>, &mut Vec<ServiceConfig>, &mut TablesBuilder)>;
     let route = |destination, prefix, port, gateway| Route {
@@ -189,59 +190,57 @@ fn what_contradicts_itself_is_no_snapshot() {
         ),
         (
             BadPrefix {
-                address: rig::INSIDE_ADDRESS,
+                address: rig::INSIDE_ADDRESS.into(),
                 prefix: 33,
             },
-            Box::new(|ports, _, _| ports[1].prefix = 33),
+            Box::new(|ports, _, _| rig::ipv4(&mut ports[1]).prefix = 33),
         ),
         (
             GatewayOffLink {
-                gateway: *elsewhere.ip(),
+                gateway: elsewhere.ip(),
                 port: 0,
             },
-            Box::new(move |ports, _, _| ports[0].gateway = Some(*elsewhere.ip())),
+            Box::new(move |ports, _, _| {
+                rig::ipv4(&mut ports[0]).gateway = Some(Ipv4Addr::new(192, 168, 0, 1))
+            }),
         ),
         (
             UnknownPort(7),
-            Box::new(move |_, _, builder| {
-                _ = builder.route(route(Ipv4Addr::UNSPECIFIED, 0, PortIndex(7), None))
-            }),
+            Box::new(move |_, _, builder| _ = builder.route(route(zero, 0, PortIndex(7), None))),
         ),
         (
             BadPrefix {
-                address: Ipv4Addr::UNSPECIFIED,
+                address: zero,
                 prefix: 40,
             },
-            Box::new(move |_, _, builder| {
-                _ = builder.route(route(Ipv4Addr::UNSPECIFIED, 40, INSIDE, None))
-            }),
+            Box::new(move |_, _, builder| _ = builder.route(route(zero, 40, INSIDE, None))),
         ),
         (
-            AddressInUse(rig::LOCAL_IP),
-            Box::new(|_, services, _| services[0].vip = rig::LOCAL_IP),
+            AddressInUse(rig::LOCAL_IP.into()),
+            Box::new(|_, services, _| services[0].vip = rig::LOCAL_IP.into()),
         ),
         (
-            AddressInUse(rig::LOCAL_IP),
+            AddressInUse(rig::LOCAL_IP.into()),
             Box::new(|_, _, builder| _ = builder.local_ip(rig::LOCAL_IP)),
         ),
         (
-            AddressInUse(rig::INSIDE_ADDRESS),
-            Box::new(|_, services, _| services[0].vip = rig::INSIDE_ADDRESS),
+            AddressInUse(rig::INSIDE_ADDRESS.into()),
+            Box::new(|_, services, _| services[0].vip = rig::INSIDE_ADDRESS.into()),
         ),
         (
-            NotAHost(Ipv4Addr::BROADCAST),
-            Box::new(|_, services, _| services[0].vip = Ipv4Addr::BROADCAST),
+            NotAHost(Ipv4Addr::BROADCAST.into()),
+            Box::new(|_, services, _| services[0].vip = Ipv4Addr::BROADCAST.into()),
         ),
         (
-            LocalIpOffLink(*elsewhere.ip()),
+            LocalIpOffLink(elsewhere.ip()),
             Box::new(move |ports, _, builder| {
-                ports[0].gateway = None;
-                builder.local_ip(*elsewhere.ip());
+                rig::ipv4(&mut ports[0]).gateway = None;
+                builder.local_ip(elsewhere.ip());
             }),
         ),
         (
             DuplicateService {
-                vip: rig::VIP,
+                vip: rig::VIP.into(),
                 protocol: Protocol::Tcp,
                 port: 80,
             },
@@ -249,32 +248,32 @@ fn what_contradicts_itself_is_no_snapshot() {
         ),
         (
             DuplicateTarget {
-                vip: rig::VIP,
+                vip: rig::VIP.into(),
                 port: 80,
-                target: target(21),
+                target: target(21).into(),
             },
             Box::new(|_, services, _| services[0].targets.push(up(target(21)))),
         ),
         (
-            PortZero(vip(0)),
+            PortZero(vip(0).into()),
             Box::new(|_, services, _| services[0].port = 0),
         ),
         (
-            PortZero(SocketAddrV4::new(*target(21).ip(), 0)),
+            PortZero(SocketAddrV4::new(*target(21).ip(), 0).into()),
             Box::new(|_, services, _| services[0].targets[0].address.set_port(0)),
         ),
         (
-            NotAHost(Ipv4Addr::new(224, 0, 0, 5)),
+            NotAHost(Ipv4Addr::new(224, 0, 0, 5).into()),
             Box::new(|_, services, _| {
                 services[0].targets[0]
                     .address
-                    .set_ip(Ipv4Addr::new(224, 0, 0, 5))
+                    .set_ip(Ipv4Addr::new(224, 0, 0, 5).into())
             }),
         ),
         (
             NoRoute(elsewhere),
             Box::new(move |ports, services, _| {
-                ports[0].gateway = None;
+                rig::ipv4(&mut ports[0]).gateway = None;
                 services[0].targets[0].address = elsewhere;
             }),
         ),
@@ -301,11 +300,11 @@ fn what_contradicts_itself_is_no_snapshot() {
 fn the_longest_route_wins() {
     let mut builder = rig::builder(&rig::ports(), &rig::services());
     let behind = |last| Ipv4Addr::new(10, 3, 0, last);
-    let route = |destination, prefix, last| Route {
-        destination,
+    let route = |destination: Ipv4Addr, prefix, last| Route {
+        destination: destination.into(),
         prefix,
         port: INSIDE,
-        gateway: Some(behind(last)),
+        gateway: Some(behind(last).into()),
     };
     builder.route(route(Ipv4Addr::new(10, 20, 0, 0), 16, 50));
     builder.route(route(Ipv4Addr::new(10, 20, 30, 0), 24, 51));
