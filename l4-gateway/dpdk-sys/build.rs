@@ -25,7 +25,7 @@ const LIBRARIES: [&str; 5] = [
     "rte_ring",
 ];
 
-const FUNCTIONS: [&str; 39] = [
+const FUNCTIONS: [&str; 40] = [
     "rte_eal_init",
     "rte_eal_cleanup",
     "rte_eal_remote_launch",
@@ -39,6 +39,7 @@ const FUNCTIONS: [&str; 39] = [
     "rte_version",
     "rte_dev_probe",
     "rte_eth_dev_is_valid_port",
+    "rte_eth_dev_callback_register",
     "rte_eth_dev_adjust_nb_rx_tx_desc",
     "rte_eth_dev_close",
     "rte_eth_dev_configure",
@@ -146,7 +147,7 @@ fn generate(flags: &[String]) {
         .allowlist_var(
             "RTE_MAX_LCORE|RTE_PKTMBUF_HEADROOM|RTE_LOG_(ERR|WARNING|NOTICE|INFO|DEBUG)|WEIR_.*",
         )
-        .allowlist_var("RTE_ETH_MQ_RX_.*|RING_F_.*")
+        .allowlist_var("RTE_ETH_MQ_RX_.*|RTE_ETH_EVENT_INTR_LSC|RING_F_.*")
         .allowlist_type("weir_.*")
         .prepend_enum_name(false)
         .derive_default(true)

@@ -43,6 +43,8 @@ static const uint64_t WEIR_RSS_IPV6 = RTE_ETH_RSS_IPV6;
 static const uint64_t WEIR_RSS_IPV6_TCP = RTE_ETH_RSS_NONFRAG_IPV6_TCP;
 static const uint64_t WEIR_RSS_IPV6_UDP = RTE_ETH_RSS_NONFRAG_IPV6_UDP;
 static const uint32_t WEIR_RSS_FIRST_MODIFIER = 50; /* this bit and all above it */
+/* In the flags of a device: its driver reports changes of the link. */
+static const uint32_t WEIR_DEV_INTR_LSC = RTE_ETH_DEV_INTR_LSC;
 static const uint64_t WEIR_TX_OFFLOAD_MULTI_SEGS = RTE_ETH_TX_OFFLOAD_MULTI_SEGS;
 static const uint64_t WEIR_TX_OFFLOAD_MBUF_FAST_FREE = RTE_ETH_TX_OFFLOAD_MBUF_FAST_FREE;
 

@@ -91,10 +91,45 @@ fn a_lost_link_is_node_state_at_once() {
     let lab = Lab::new();
     let gateway = Gateway::start(&lab, &lab.usual());
     lab.target().ip(&["link", "set", "t0", "down"]);
-    gateway.wait("not forwarding", || gateway.status()["forwarding"] == false);
+    let took = until_not_forwarding(&gateway);
+    assert!(took < Duration::from_millis(100), "{took:?}");
     let why = gateway.ready().unwrap_err();
     assert!(why.contains("link of port int is down"), "{why}");
     lab.target().ip(&["link", "set", "t0", "up"]);
+    gateway.wait("ready", || gateway.ready().is_ok());
+    let metrics = gateway.metrics();
+    for series in [
+        "weir_l4_port_link_changes_total{port=\"int\"} 2",
+        "weir_l4_port_link_changes_total{port=\"ext\"} 0",
+        "weir_l4_port_link_up{port=\"int\"} 1",
+    ] {
+        assert!(metrics.contains(series), "{series} is not in\n{metrics}");
+    }
+}
+
+/// How long after this call; the state on the bus changes with what `/status` shows, in one step.
+fn until_not_forwarding(gateway: &Gateway) -> Duration {
+    let began = Instant::now();
+    loop {
+        let forwarding = gateway.status()["forwarding"].as_bool().unwrap();
+        let took = began.elapsed();
+        if !forwarding || took > Duration::from_secs(5) {
+            return took;
+        }
+    }
+}
+
+#[test]
+fn a_driver_that_reports_its_link_is_heard() {
+    let lab = Lab::new();
+    let config = lab
+        .usual()
+        .replace("net_af_packet1,iface=int0", "net_tap1,iface=tap0");
+    let gateway = Gateway::start(&lab, &config);
+    lab.gateway().ip(&["link", "set", "tap0", "down"]);
+    let took = until_not_forwarding(&gateway);
+    assert!(took < Duration::from_millis(100), "{took:?}");
+    lab.gateway().ip(&["link", "set", "tap0", "up"]);
     gateway.wait("ready", || gateway.ready().is_ok());
 }
 

@@ -1,21 +1,32 @@
 //! Looks after workers and links, and says when they stop or come back.
+//!
+//! Drivers that report changes of the link (LSC interrupts) are looked at when they do. Few virtual ones do, so all links are looked at
+//! every 10 ms besides; of af_packet the kernel's carrier, as the driver's own state never changes.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Actor, AsyncContext, Context, Recipient};
+use actix::{Actor, AsyncContext, Context, Handler, Message, Recipient};
+use metrics::counter;
 use shared::telemetry::monotonic;
 
 use super::PulseIs;
 use crate::control::Pulse;
+use crate::dpdk::link_changed;
 use crate::forwarder::Forwarder;
 use crate::liveness::Liveness;
+
+/// Between two looks at the links.
+const LINKS: Duration = Duration::from_millis(10);
 
 /// Watches heartbeats and links.
 pub struct Watchdog {
     forwarder: Arc<Forwarder>,
     names: Vec<String>,
     liveness: Liveness,
+    /// Workers that stand still, and whether each link is up.
+    still: Vec<usize>,
+    links: Vec<bool>,
     to: Recipient<PulseIs>,
     told: Option<Pulse>,
     ended: Option<Box<dyn FnOnce(usize)>>,
@@ -30,33 +41,54 @@ impl Watchdog {
         to: Recipient<PulseIs>,
         ended: impl FnOnce(usize) + 'static,
     ) -> Watchdog {
+        for name in &names {
+            counter!("weir_l4_port_link_changes_total", "port" => name.clone()).absolute(0);
+        }
         let liveness = Liveness::new(forwarder.worker_states().len(), limit);
         Watchdog {
             forwarder,
             names,
             liveness,
+            still: Vec::new(),
+            links: Vec::new(),
             to,
             told: None,
             ended: Some(Box::new(ended)),
         }
     }
 
-    fn look(&mut self, _: &mut Context<Watchdog>) {
+    fn look_at_workers(&mut self) {
         if let Some(worker) = self.forwarder.ended_workers().first()
             && let Some(ended) = self.ended.take()
         {
             ended(*worker);
         }
-        let beats: Vec<u64> = self
-            .forwarder
-            .worker_states()
-            .iter()
-            .map(|state| state.heartbeat())
-            .collect();
-        let still = self.liveness.look(monotonic(), beats.iter().copied());
-        let down = self.forwarder.links().iter().position(|up| !up);
-        let pulse = match (still.first(), down) {
-            (Some(worker), _) if beats[*worker] == 0 => {
+        let states = self.forwarder.worker_states();
+        let beats = states.iter().map(|state| state.heartbeat());
+        self.still = self.liveness.look(monotonic(), beats);
+        self.look_at_links();
+    }
+
+    fn look_at_links(&mut self) {
+        let links = self.forwarder.links();
+        for ((name, up), was_up) in self.names.iter().zip(&links).zip(&self.links) {
+            if up != was_up {
+                tracing::warn!(port = name, up, "link");
+                counter!("weir_l4_port_link_changes_total", "port" => name.clone()).increment(1);
+            }
+        }
+        self.links = links;
+        self.tell();
+    }
+
+    fn tell(&mut self) {
+        let beat = |worker: usize| {
+            let states = self.forwarder.worker_states();
+            states.get(worker).map_or(0, |state| state.heartbeat())
+        };
+        let down = self.links.iter().position(|up| !up);
+        let pulse = match (self.still.first(), down) {
+            (Some(worker), _) if beat(*worker) == 0 => {
                 Pulse::Stalled(format!("worker {worker} is starting"))
             }
             (Some(worker), _) => Pulse::Stalled(format!("worker {worker} does not turn its loop")),
@@ -83,6 +115,31 @@ impl Actor for Watchdog {
     type Context = Context<Watchdog>;
 
     fn started(&mut self, context: &mut Context<Watchdog>) {
-        context.run_interval(self.liveness.interval(), Watchdog::look);
+        self.look_at_workers();
+        let interval = self.liveness.interval();
+        context.run_interval(interval, |watchdog, _| watchdog.look_at_workers());
+        context.run_interval(LINKS, |watchdog, _| watchdog.look_at_links());
+        let watchdog = context.address();
+        actix_rt::spawn(async move {
+            loop {
+                link_changed().await;
+                if watchdog.send(LinkChanged).await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+}
+
+/// Some driver has reported a change.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct LinkChanged;
+
+impl Handler<LinkChanged> for Watchdog {
+    type Result = ();
+
+    fn handle(&mut self, _: LinkChanged, _: &mut Context<Watchdog>) {
+        self.look_at_links();
     }
 }

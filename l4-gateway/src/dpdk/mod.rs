@@ -10,6 +10,7 @@
 
 mod eal;
 mod lcore;
+mod link;
 mod mbuf;
 mod mempool;
 mod port;
@@ -19,9 +20,10 @@ mod tsc;
 
 pub use eal::{Device, Eal, EalSettings, Memory};
 pub use lcore::{Ended, Lcore};
+pub use link::{Link, link_changed};
 pub use mbuf::Mbuf;
 pub use mempool::Pool;
-pub use port::{Link, Port, PortSettings, PortStats, RxQueue, StartedPort, TxQueue};
+pub use port::{Port, PortSettings, PortStats, RxQueue, StartedPort, TxQueue};
 pub use ring::{RingReceiver, RingSender, ring};
 pub use spread::RssKey;
 pub use tsc::Tsc;

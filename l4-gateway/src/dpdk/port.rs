@@ -7,6 +7,7 @@ use std::sync::Arc;
 use dataplane::Rss;
 
 use super::eal::Environment;
+use super::link::{self, Link};
 use super::ring::forget_front;
 use super::{Device, DpdkError, Eal, Mbuf, Pool, RssKey, spread};
 
@@ -95,6 +96,10 @@ impl Port {
         }
         // All frames come from one pool, unshared and in one segment: what the fast free asks for.
         conf.txmode.offloads = info.tx_offload_capa & dpdk_sys::WEIR_TX_OFFLOAD_MBUF_FAST_FREE;
+        // SAFETY: `dev_flags` is null or points to the driver's flags, which stay.
+        let flags = unsafe { info.dev_flags.as_ref() }.map_or(0, |flags| *flags);
+        let reports_link = flags & dpdk_sys::WEIR_DEV_INTR_LSC != 0;
+        conf.intr_conf.set_lsc(u32::from(reports_link));
         // SAFETY: as above; DPDK copies `conf`.
         step("configuring", unsafe {
             dpdk_sys::rte_eth_dev_configure(id, settings.queues, settings.queues, &conf)
@@ -132,6 +137,9 @@ impl Port {
         step("reading its MAC address", unsafe {
             dpdk_sys::rte_eth_macaddr_get(id, &mut address)
         })?;
+        if reports_link {
+            step("reports of its link", link::report(id))?;
+        }
         // SAFETY: the port and all its queues are configured.
         step("starting", unsafe { dpdk_sys::rte_eth_dev_start(id) })?;
         let rss = match (settings.queues, hashes) {
@@ -207,15 +215,7 @@ impl StartedPort {
 
     /// The link as the driver last saw it.
     pub fn link(&self) -> Link {
-        let mut link = dpdk_sys::weir_link::default();
-        // SAFETY: the port is started; `link` is a live place.
-        let status = unsafe { dpdk_sys::weir_eth_link(self.shared.id, &mut link) };
-        let speed_mbps =
-            (link.speed_mbps != 0 && link.speed_mbps != u32::MAX).then_some(link.speed_mbps);
-        Link {
-            up: status == 0 && link.up != 0,
-            speed_mbps,
-        }
+        link::read(self.shared.id)
     }
 
     /// The driver's counters since the start; zeros where the driver has none.
@@ -236,15 +236,6 @@ impl StartedPort {
             no_buffer: stats.rx_nombuf,
         }
     }
-}
-
-/// A port's link.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Link {
-    /// Whether frames can pass.
-    pub up: bool,
-    /// In Mbit/s, where the driver knows.
-    pub speed_mbps: Option<u32>,
 }
 
 /// A port's counters.
