@@ -45,9 +45,12 @@ impl Pair {
     }
 }
 
-/// Whether a search leaps after this round. Not where the rounds reach every port anyway.
-fn leaps(round: u32, capacity: u16) -> bool {
-    round + 1 >= PORT_PROBES_IN_A_ROW && u32::from(capacity) > PORT_PROBES
+/// Something asked about a port of a LocalIP.
+type Asked<'a, A> = dyn Fn(&LocalIp<A>, u16) -> bool + 'a;
+
+/// Whether a search leaps after a taken port, so many rounds having met one before. Not where the rounds reach every port anyway.
+fn leaps(rounds_taken: u32, capacity: u16) -> bool {
+    rounds_taken + 1 >= PORT_PROBES_IN_A_ROW && u32::from(capacity) > PORT_PROBES
 }
 
 impl PortPool {
@@ -90,11 +93,13 @@ impl PortPool {
     }
 
     /// Takes a port towards a target on one of the LocalIPs, which take turns. `taken` tells whether a flow to the target
-    /// has it. None if all are taken, or [`PORT_PROBES`] were.
+    /// has it, `comes_here` whether the NIC gives answers to it to this worker, where somebody knows: such ports are preferred,
+    /// but none is refused for it. None if all are taken, or [`PORT_PROBES`] were.
     pub(crate) fn claim<'l, A: 'l>(
         &mut self,
         target: TargetId,
         local_ips: impl Iterator<Item = &'l LocalIp<A>> + Clone,
+        comes_here: Option<&Asked<'_, A>>,
         taken: impl Fn(&LocalIp<A>, u16) -> bool,
     ) -> Option<(&'l LocalIp<A>, u16)> {
         let turn = self.turns.get_mut(target.0 as usize)?;
@@ -102,15 +107,33 @@ impl PortPool {
         let first = usize::from(*turn).checked_rem(choices)?;
         *turn = ((first + 1) % choices) as u8;
         let in_turn = local_ips.clone().skip(first).chain(local_ips.take(first));
+        if let Some(comes_here) = comes_here {
+            // Answers to one port of so many come here. When as many are out, few of those left do.
+            let most = (self.capacity / self.stride).max(1);
+            let preferred = self.search(target, in_turn.clone(), most, comes_here, &taken);
+            if preferred.is_some() {
+                return preferred;
+            }
+        }
+        self.search(target, in_turn, self.capacity, |_, _| true, taken)
+    }
+
+    /// Takes the first port that is `wanted` and not taken, on a LocalIP with less than `most` ports out.
+    fn search<'l, A: 'l>(
+        &mut self,
+        target: TargetId,
+        in_turn: impl Iterator<Item = &'l LocalIp<A>> + Clone,
+        most: u16,
+        wanted: impl Fn(&LocalIp<A>, u16) -> bool,
+        taken: impl Fn(&LocalIp<A>, u16) -> bool,
+    ) -> Option<(&'l LocalIp<A>, u16)> {
         let (base, stride, capacity) = (self.base, self.stride, self.capacity);
-        let mut probes = 0;
-        for round in 0..u32::from(capacity) {
+        let (mut probes, mut rounds_taken) = (0, 0);
+        for _ in 0..capacity {
             let probes_before = probes;
+            let mut was_taken = false;
             for local in in_turn.clone() {
-                let Some(pair) = self
-                    .pair(target, local.id)
-                    .filter(|pair| pair.used < capacity)
-                else {
+                let Some(pair) = self.pair(target, local.id).filter(|pair| pair.used < most) else {
                     continue;
                 };
                 if probes == PORT_PROBES {
@@ -118,8 +141,13 @@ impl PortPool {
                 }
                 probes += 1;
                 let port = base + pair.cursor * stride;
-                let free = !taken(local, port);
-                pair.pass(capacity, !free && leaps(round, capacity));
+                let is_wanted = wanted(local, port);
+                let free = is_wanted && !taken(local, port);
+                was_taken |= is_wanted && !free;
+                pair.pass(
+                    capacity,
+                    is_wanted && !free && leaps(rounds_taken, capacity),
+                );
                 if free {
                     pair.used += 1;
                     return Some((local, port));
@@ -128,6 +156,7 @@ impl PortPool {
             if probes == probes_before {
                 return None;
             }
+            rounds_taken += u32::from(was_taken);
         }
         None
     }

@@ -48,14 +48,14 @@ fn workers_split_any_range_completely() {
                 for _ in 0..pool.capacity {
                     let is_taken = |_: &LocalIp, port| taken.borrow().contains(&port);
                     let (_, port) = pool
-                        .claim(TARGET, [local(0)].iter(), is_taken)
+                        .claim(TARGET, [local(0)].iter(), None, is_taken)
                         .expect("a port");
                     assert_eq!(PortPool::owner(port, workers), index);
                     taken.borrow_mut().insert(port);
                     all.push(port);
                 }
                 assert_eq!(
-                    pool.claim(TARGET, [local(0)].iter(), |_, _| false),
+                    pool.claim(TARGET, [local(0)].iter(), None, |_, _| false),
                     None,
                     "all are out"
                 );
@@ -76,12 +76,12 @@ fn pairs_have_ports_of_their_own() {
     for target in [TargetId(0), TargetId(1)] {
         for _ in 0..4 {
             assert!(
-                pool.claim(target, [local(0), local(1)].iter(), |_, _| false)
+                pool.claim(target, [local(0), local(1)].iter(), None, |_, _| false)
                     .is_some()
             );
         }
         assert!(
-            pool.claim(target, [local(0), local(1)].iter(), |_, _| false)
+            pool.claim(target, [local(0), local(1)].iter(), None, |_, _| false)
                 .is_none()
         );
     }
@@ -96,7 +96,7 @@ fn pairs_have_ports_of_their_own() {
     );
     let both = [local(0), local(1)];
     let (local, _) = pool
-        .claim(TargetId(0), both.iter(), |_, _| false)
+        .claim(TargetId(0), both.iter(), None, |_, _| false)
         .expect("the one given back");
     assert_eq!(local.id, LocalIpId(1));
 }
@@ -106,12 +106,15 @@ fn a_port_taken_otherwise_is_passed_over() {
     let mut pool = pool(0, 1, &limits(5000, 5009));
     for _ in 0..3 {
         let (_, port) = pool
-            .claim(TARGET, [local(0)].iter(), |_, port| port != 5007)
+            .claim(TARGET, [local(0)].iter(), None, |_, port| port != 5007)
             .expect("one is free");
         assert_eq!(port, 5007);
         pool.release(TARGET, LocalIpId(0));
     }
-    assert_eq!(pool.claim(TARGET, [local(0)].iter(), |_, _| true), None);
+    assert_eq!(
+        pool.claim(TARGET, [local(0)].iter(), None, |_, _| true),
+        None
+    );
     assert_eq!(pool.total_used(), 0);
 }
 
@@ -127,7 +130,7 @@ fn a_long_run_of_taken_ports_refuses_nobody() {
             }
             let in_run = |_: &LocalIp, port| (taken_from..=taken_to).contains(&port);
             let locals = [local(0)];
-            let claimed = pool.claim(TARGET, locals.iter(), in_run);
+            let claimed = pool.claim(TARGET, locals.iter(), None, in_run);
             assert!(
                 claimed.is_some(),
                 "{taken_from} to {taken_to}, the cursor at {}",
@@ -142,7 +145,7 @@ fn ports_rest_in_turn_while_few_are_taken() {
     let mut pool = pool(0, 1, &limits(1024, u16::MAX));
     let locals = [local(0)];
     let claimed: Vec<u16> = (0..1000)
-        .filter_map(|_| pool.claim(TARGET, locals.iter(), |_, port| port % 4 == 0))
+        .filter_map(|_| pool.claim(TARGET, locals.iter(), None, |_, port| port % 4 == 0))
         .map(|(_, port)| port)
         .collect();
     assert_eq!(claimed.len(), 1000);
@@ -171,7 +174,7 @@ fn one_claim_tries_a_bounded_number_of_ports_over_all_local_ips() {
             tried.set(tried.get() + 1);
             true
         };
-        assert_eq!(pool.claim(TARGET, locals.iter(), all), None);
+        assert_eq!(pool.claim(TARGET, locals.iter(), None, all), None);
         assert_eq!(tried.get(), PORT_PROBES, "{count} LocalIPs");
         // A LocalIP whose ports are all out costs nothing, and one that is free is found at once.
         for id in 1..count {
@@ -179,7 +182,7 @@ fn one_claim_tries_a_bounded_number_of_ports_over_all_local_ips() {
                 pair.used = u16::MAX;
             }
         }
-        let claimed = pool.claim(TARGET, locals.iter(), |_, _| false);
+        let claimed = pool.claim(TARGET, locals.iter(), None, |_, _| false);
         assert_eq!(claimed.map(|(local, _)| local.id), Some(LocalIpId(0)));
     }
 }
@@ -187,10 +190,87 @@ fn one_claim_tries_a_bounded_number_of_ports_over_all_local_ips() {
 #[test]
 fn no_local_ip_and_no_such_target_are_no_port() {
     let mut pool = pool(0, 1, &limits(5000, 5009));
-    assert_eq!(pool.claim(TARGET, [].iter(), |_: &LocalIp, _| false), None);
     assert_eq!(
-        pool.claim(TargetId(99), [local(0)].iter(), |_, _| false),
+        pool.claim(TARGET, [].iter(), None, |_: &LocalIp, _| false),
+        None
+    );
+    assert_eq!(
+        pool.claim(TargetId(99), [local(0)].iter(), None, |_, _| false),
         None
     );
     pool.release(TargetId(99), LocalIpId(0));
+}
+
+/// As if the queue were some bits of the port that have nothing to do with its owner.
+fn queue(port: u16, queues: u16) -> u16 {
+    (port ^ port >> 5 ^ port >> 9) / 7 % queues
+}
+
+#[test]
+fn ports_whose_answers_come_here_are_preferred_in_turn() {
+    for workers in [2, 3, 8] {
+        for index in 0..workers {
+            let mut pool = pool(index, workers, &limits(1024, u16::MAX));
+            let taken = RefCell::new(HashSet::new());
+            let comes_here = |_: &LocalIp, port| queue(port, workers) == index;
+            let most = pool.capacity / workers;
+            let mut here = 0;
+            for _ in 0..most {
+                let (_, port) = pool
+                    .claim(TARGET, [local(0)].iter(), Some(&comes_here), |_, port| {
+                        taken.borrow().contains(&port)
+                    })
+                    .expect("a port");
+                assert!(taken.borrow_mut().insert(port), "{port} is given out twice");
+                assert_eq!(PortPool::owner(port, workers), index);
+                here += u32::from(queue(port, workers) == index);
+            }
+            // The last of them are hard to find among those taken.
+            assert!(
+                here * 20 >= u32::from(most) * 19,
+                "{here} of {most} with {workers} workers"
+            );
+        }
+    }
+}
+
+#[test]
+fn no_port_is_refused_because_its_answers_come_elsewhere() {
+    let limits = limits(5000, 5099);
+    for comes_here in [
+        (|_: &LocalIp, _| false) as fn(&LocalIp, u16) -> bool,
+        |_, port| port == 5042,
+        |local, _| local.id.0 == 1,
+    ] {
+        let mut pool = pool(0, 2, &limits);
+        let taken = RefCell::new(HashSet::new());
+        let both = [local(0), local(1)];
+        for _ in 0..100 {
+            let (local, port) = pool
+                .claim(TARGET, both.iter(), Some(&comes_here), |local, port| {
+                    taken.borrow().contains(&(local.id.0, port))
+                })
+                .expect("all are given out");
+            taken.borrow_mut().insert((local.id.0, port));
+        }
+        assert_eq!(taken.borrow().len(), 100);
+    }
+}
+
+#[test]
+fn a_preference_costs_a_bounded_number_of_looks_at_the_table() {
+    let mut pool = pool(1, 8, &limits(1024, u16::MAX));
+    let tried = Cell::new(0);
+    let comes_here = |_: &LocalIp, port| queue(port, 8) == 1;
+    let locals = [local(0)];
+    let claimed = pool.claim(TARGET, locals.iter(), Some(&comes_here), |_, _| {
+        tried.set(tried.get() + 1);
+        true
+    });
+    assert_eq!(claimed, None);
+    assert!(
+        (PORT_PROBES..=PORT_PROBES * 5 / 4).contains(&tried.get()),
+        "{}",
+        tried.get()
+    );
 }

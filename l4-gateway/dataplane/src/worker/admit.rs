@@ -130,6 +130,7 @@ impl Worker {
         let claimed = self.ports.claim(
             target.id,
             tables.net::<V>().local_ips_on(target.port),
+            None,
             |local, port| {
                 let flow = Flow::new(tuple, address.port(), port);
                 flows.contains(&flow.target_key::<V>(&addresses(local)))
