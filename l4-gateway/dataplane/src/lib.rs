@@ -56,6 +56,7 @@ pub use service::{
     Protocol, Scheduler, Service, ServiceConfig, Target, TargetConfig, Timeouts, Timestamps,
     UnknownSegment,
 };
+pub use steer::Spread;
 pub use tables::{LocalIp, Tables, TablesBuilder, TablesError};
 pub use time::Now;
 pub use worker::{FlowView, Worker};

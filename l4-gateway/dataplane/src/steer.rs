@@ -1,18 +1,110 @@
-//! Which worker a packet belongs to, from the packet alone: whatever queue it came in on, the answer is the same.
+//! Which worker a packet belongs to.
+//!
+//! The owner follows from the packet and from what doesn't change while the process runs: the ports' NICs and how many workers there
+//! are. The queue a packet came in on has no say: whoever receives a packet of another worker hands it over, so a NIC that hashes
+//! otherwise than it says costs time, not packets. The NIC's part is to bring most packets to their owner, and ours to choose
+//! owners, and local ports, accordingly:
+//!
+//! - a packet to a LocalIP belongs to the worker its destination port names, which chose it. Rules of the NIC give it to that worker's
+//!   queue ([`Spread::by_port`]); without them the worker prefers ports whose answers RSS brings to it ([`Steering::of_answers`]);
+//! - any other is a client's. Where the NIC's RSS can be told ([`Spread::rss`]), the queue that it gives a whole packet of this kind to
+//!   is the owner, be this one a fragment or quoted in an ICMP error; elsewhere a keyed hash names it.
+
+use std::sync::Arc;
 
 use crate::family::Family;
 use crate::flow::Tuple;
+use crate::port::PortIndex;
 use crate::ports::PortPool;
+use crate::rss::Rss;
 use crate::tables::Tables;
 
-/// The owner of a packet's flow. A packet to a LocalIP carries it in its destination port, which the owner chose so; any other
-/// is a client's, and its keyed hash decides.
-#[inline]
+/// What a port's NIC does so that packets arrive at the queue of their owner: queue n is worker n's. It must not change while the
+/// process runs, or flows would be looked for where they aren't.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Spread {
+    /// By this the queue of each packet can be told. Of use if it has as many queues as there are workers.
+    pub rss: Option<Arc<Rss>>,
+    /// Rules give packets to the port's LocalIPs to the queue that is their destination port modulo the workers.
+    pub by_port: bool,
+}
+
+/// What a snapshot knows of the ports' NICs.
+#[derive(Debug, Default)]
+pub(crate) struct Steering {
+    ports: Vec<(PortIndex, Spread)>,
+    /// Of the port that clients' packets are taken to come in on: the first without LocalIPs, or the first. All ports have the same
+    /// key, so that mostly it doesn't matter which.
+    clients: Option<Arc<Rss>>,
+}
+
+impl Steering {
+    /// `has_local_ips`: whether a port is the home of a LocalIP.
+    pub(crate) fn new(
+        ports: Vec<(PortIndex, Spread)>,
+        has_local_ips: impl Fn(PortIndex) -> bool,
+    ) -> Self {
+        let outer = ports.iter().filter(|(port, _)| !has_local_ips(*port));
+        let first = outer
+            .chain(&ports)
+            .find_map(|(_, spread)| spread.rss.clone());
+        Self {
+            clients: first,
+            ports,
+        }
+    }
+
+    /// The RSS that makes clients' packets their owner's, if there is one.
+    #[inline]
+    pub(crate) fn clients(&self, workers: u16) -> Option<&Rss> {
+        self.clients
+            .as_deref()
+            .filter(|rss| rss.queues() == workers)
+    }
+
+    /// The RSS by which a worker should choose local ports towards targets behind a port; none where rules make any of its own
+    /// ports as good, or nobody knows.
+    pub(crate) fn of_answers(&self, port: PortIndex, workers: u16) -> Option<&Rss> {
+        self.ports
+            .iter()
+            .find(|(index, spread)| *index == port && !spread.by_port)
+            .and_then(|(_, spread)| spread.rss.as_deref())
+            .filter(|rss| rss.queues() == workers)
+    }
+}
+
+/// The owner of a packet's flow.
 pub(crate) fn owner<V: Family>(tables: &Tables, tuple: &Tuple<V>, hash: u64, workers: u16) -> u16 {
     if tables.net::<V>().is_local_ip(tuple.destination) {
-        PortPool::owner(tuple.destination_port, workers)
-    } else {
-        // Bits that neither pick the bucket nor make the tag, or each worker would use a part of its index only.
-        ((((hash >> 32) & 0xffff) * u64::from(workers)) >> 16) as u16
+        return PortPool::owner(tuple.destination_port, workers);
     }
+    let queue = tables.steering().clients(workers).and_then(|rss| {
+        let (from, to) = tuple.ends();
+        rss.queue(tuple.protocol, from, to)
+    });
+    queue.unwrap_or_else(|| by_hash(hash, workers))
+}
+
+/// The owner, where that can be told at the cost of a few instructions. Where it takes the NIC's hash, whoever has the packet's flow
+/// is the owner, and only for a packet without flow [`owner`] is asked.
+#[inline]
+pub(crate) fn owner_at_once<V: Family>(
+    tables: &Tables,
+    tuple: &Tuple<V>,
+    hash: u64,
+    workers: u16,
+) -> Option<u16> {
+    if tables.net::<V>().is_local_ip(tuple.destination) {
+        Some(PortPool::owner(tuple.destination_port, workers))
+    } else if tables.steering().clients(workers).is_some() {
+        None
+    } else {
+        Some(by_hash(hash, workers))
+    }
+}
+
+/// By bits that neither pick the bucket nor make the tag, or each worker would use a part of its index only.
+#[inline]
+fn by_hash(hash: u64, workers: u16) -> u16 {
+    ((((hash >> 32) & 0xffff) * u64::from(workers)) >> 16) as u16
 }

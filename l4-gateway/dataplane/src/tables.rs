@@ -14,6 +14,7 @@ use crate::flow::FlowState;
 use crate::ids::{LocalIpId, ServiceId, TargetId};
 use crate::port::{Port, PortIndex};
 use crate::service::{Protocol, Service, Target, TickTimeouts};
+use crate::steer::Steering;
 
 /// One snapshot. It never changes; the control side builds a new one and swaps the pointer.
 #[derive(Debug)]
@@ -26,6 +27,7 @@ pub struct Tables {
     /// Of everything the snapshot names: gateways first, then targets that take flows.
     next_hops: Vec<(PortIndex, IpAddr)>,
     local_ips: Vec<LocalIp>,
+    steering: Steering,
     /// By service; apart from the services, since each packet needs them.
     timeouts: Vec<TickTimeouts>,
     default_timeouts: TickTimeouts,
@@ -115,6 +117,12 @@ impl Tables {
             IpAddr::V6(vip) => self.v6.service_at(vip, port, protocol),
         };
         self.service(id?)
+    }
+
+    /// What brings packets to their workers.
+    #[inline]
+    pub(crate) fn steering(&self) -> &Steering {
+        &self.steering
     }
 
     pub(crate) fn serial(&self) -> u64 {

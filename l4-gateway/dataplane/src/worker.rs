@@ -19,7 +19,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use classify::{Kind, Stage};
+use classify::{Kind, Stage, Staged, is_forwarded};
 
 use crate::counters::{Cells, Counters, ServiceCount, TargetCount, WorkerCount};
 use crate::emitted::{Emitted, Event};
@@ -36,6 +36,7 @@ use crate::rate::{Interval, TokenBucket};
 use crate::secret::Secret;
 use crate::sequence::Sequences;
 use crate::service::Protocol;
+use crate::steer;
 use crate::tables::Tables;
 use crate::time::Now;
 
@@ -262,8 +263,22 @@ impl Worker {
         let found = self.flows.find(staged.hash, stage.candidate, &staged.tuple);
         match found {
             Some((number, side)) => self.forward(context, frame, &staged, number, side),
-            None => self.admit(context, frame, &staged, None),
+            None => match self.elsewhere(context, &staged) {
+                Some(owner) => Verdict::Redirect(owner),
+                None => self.admit(context, frame, &staged, None),
+            },
         }
+    }
+
+    /// The worker that may know the flow of a packet of which this one knows none.
+    #[inline]
+    fn elsewhere<V: Family>(&self, context: &Context<'_>, staged: &Staged<V>) -> Option<u16> {
+        if !context.steer {
+            return None;
+        }
+        let owner = steer::owner(context.tables, &staged.tuple, staged.hash, self.workers);
+        (owner != self.index && is_forwarded::<V>(context, staged.tuple.destination))
+            .then_some(owner)
     }
 
     fn count(&self, verdict: Verdict) -> Verdict {

@@ -1,5 +1,7 @@
 //! The five values a packet is known by.
 
+use std::net::SocketAddr;
+
 use crate::family::Family;
 use crate::secret::Secret;
 use crate::service::Protocol;
@@ -24,6 +26,14 @@ impl<V: Family> Tuple<V> {
             destination_port: self.source_port,
             protocol: self.protocol,
         }
+    }
+
+    /// From where, and to where.
+    pub(crate) fn ends(&self) -> (SocketAddr, SocketAddr) {
+        (
+            SocketAddr::new(self.source.into(), self.source_port),
+            SocketAddr::new(self.destination.into(), self.destination_port),
+        )
     }
 
     #[inline]

@@ -12,11 +12,13 @@ use crate::ids::{Ids, TargetId};
 use crate::port::{Port, PortIndex, Route};
 use crate::schedule;
 use crate::service::{Protocol, Service, ServiceConfig, Target, Timeouts};
+use crate::steer::{Spread, Steering};
 
 /// Collects what a snapshot is made of.
 #[derive(Clone, Debug, Default)]
 pub struct TablesBuilder {
     ports: Vec<Port>,
+    spreads: Vec<(PortIndex, Spread)>,
     routes: Vec<Route>,
     local_ips: Vec<IpAddr>,
     services: Vec<ServiceConfig>,
@@ -131,6 +133,13 @@ impl TablesBuilder {
         self
     }
 
+    /// Says what a port's NIC does to bring packets to their workers; without a word, nothing that is known. The same in all snapshots of
+    /// a process.
+    pub fn spread(&mut self, port: PortIndex, spread: Spread) -> &mut Self {
+        self.spreads.push((port, spread));
+        self
+    }
+
     /// Adds a route.
     pub fn route(&mut self, route: Route) -> &mut Self {
         self.routes.push(route);
@@ -162,6 +171,7 @@ impl TablesBuilder {
             v6: self.net()?,
             next_hops: Vec::new(),
             local_ips: Vec::with_capacity(self.local_ips.len()),
+            steering: self.steering(),
             default_timeouts: Timeouts::default().by_state(),
             timeouts: Vec::new(),
             services: Vec::new(),
@@ -182,6 +192,18 @@ impl TablesBuilder {
         }
         tables.next_hops = next_hops(&tables);
         Ok(tables)
+    }
+
+    /// By what stays while the process runs: a LocalIP is at home on the port whose segment it is on.
+    fn steering(&self) -> Steering {
+        let covers = |port: &Port, address: &IpAddr| match *address {
+            IpAddr::V4(address) => port.covers::<V4>(address),
+            IpAddr::V6(address) => port.covers::<V6>(address),
+        };
+        Steering::new(self.spreads.clone(), |index| {
+            let mut ports = self.ports.iter().filter(|port| port.index == index);
+            ports.any(|port| self.local_ips.iter().any(|address| covers(port, address)))
+        })
     }
 
     fn check_ports(&self) -> Result<(), TablesError> {

@@ -126,11 +126,17 @@ impl Worker {
             target: target_ip,
             local: local.address,
         };
-        let flows = &self.flows;
+        let (flows, index) = (&self.flows, self.index);
+        let answers = tables.steering().of_answers(target.port, self.workers);
+        let comes_here = |local: &LocalIp<V::Address>, port| {
+            let between =
+                answers.and_then(|rss| rss.between(tuple.protocol, address, local.address.into()));
+            between.is_none_or(|between| between.queue(port) == index)
+        };
         let claimed = self.ports.claim(
             target.id,
             tables.net::<V>().local_ips_on(target.port),
-            None,
+            answers.is_some().then_some(&comes_here),
             |local, port| {
                 let flow = Flow::new(tuple, address.port(), port);
                 flows.contains(&flow.target_key::<V>(&addresses(local)))

@@ -216,8 +216,10 @@ impl Worker {
         };
         let hash = self.flows.hash(&tuple);
         if context.steer {
-            let owner = steer::owner(context.tables, &tuple, hash, self.workers);
-            if owner != self.index && is_forwarded::<V>(context, ip.destination) {
+            let owner = steer::owner_at_once(context.tables, &tuple, hash, self.workers);
+            if let Some(owner) = owner.filter(|owner| *owner != self.index)
+                && is_forwarded::<V>(context, ip.destination)
+            {
                 return Err(Verdict::Redirect(owner));
             }
         }

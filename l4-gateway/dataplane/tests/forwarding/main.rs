@@ -18,6 +18,7 @@ mod garbage;
 mod icmp;
 mod malformed;
 mod neighbours;
+mod nic;
 mod placement;
 mod refusals;
 mod rig;

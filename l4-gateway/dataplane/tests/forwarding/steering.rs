@@ -4,9 +4,10 @@ use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 
-use dataplane::{Counters, Event, Limits, MacAddr, PortIndex, Verdict};
+use dataplane::{Counters, Event, Limits, MacAddr, PortIndex, Spread, Verdict};
 
 use super::frame::{self, ACK, SYN, mac};
+use super::nic::{self, Nic};
 use super::rig::{
     self, INSIDE, OUTSIDE, Rig, client, from_client, from_target, local, target, vip,
 };
@@ -14,18 +15,27 @@ use super::rig::{
 /// Workers with hand-over between them, and events passed on.
 struct Node {
     rigs: Vec<Rig>,
-    /// Where the next frame arrives: any queue must do.
-    queue: usize,
+    /// Where frames arrive: any queue must do.
+    nic: Nic,
 }
 
 impl Node {
+    /// A node whose NICs say nothing of what they do: frames arrive on all queues by turns.
     fn new(workers: u16, limits: &Limits) -> Self {
+        Self::behind(Nic::Turns(0), None, workers, limits)
+    }
+
+    /// A node behind NICs of which `spread` is said.
+    fn behind(nic: Nic, spread: Option<Spread>, workers: u16, limits: &Limits) -> Self {
         let counters = Arc::new(Counters::new(workers, limits));
-        let builder = rig::builder(&rig::ports(), &rig::services());
+        let mut builder = rig::builder(&rig::ports(), &rig::services());
+        for port in [OUTSIDE, INSIDE] {
+            builder.spread(port, spread.clone().unwrap_or_default());
+        }
         let rigs = (0..workers)
             .map(|index| Rig::sharing(limits, &builder, index, &counters))
             .collect();
-        let mut node = Self { rigs, queue: 0 };
+        let mut node = Self { rigs, nic };
         for rig in &mut node.rigs {
             rig.worker.tick(&rig.tables, rig.now, &mut rig.out);
             rig.out.clear();
@@ -43,6 +53,18 @@ impl Node {
         node
     }
 
+    /// Frames that were handed over so far, of all.
+    fn redirected(&self) -> (u64, u64) {
+        let counters = &self.rigs[0].counters;
+        let of = |index| counters.worker(index as u16);
+        (0..self.rigs.len()).fold((0, 0), |(redirected, frames), index| {
+            (
+                redirected + of(index).redirected,
+                frames + of(index).frames_in,
+            )
+        })
+    }
+
     fn pass_events_on(&mut self) {
         let events: Vec<Event> = self.rigs.iter_mut().flat_map(|rig| rig.events()).collect();
         for rig in &mut self.rigs {
@@ -56,16 +78,16 @@ impl Node {
         }
     }
 
-    /// A frame in on the next queue; who worked on it, where it went and as what.
+    /// A frame in on some queue; who worked on it, where it went and as what.
     fn send(&mut self, port: PortIndex, frame: Vec<u8>) -> (usize, Verdict, Vec<u8>) {
-        self.queue = (self.queue + 1) % self.rigs.len();
+        let queue = self.nic.queue(&frame, self.rigs.len());
         let before = frame.clone();
-        let (verdict, frame) = self.rigs[self.queue].try_send(port, frame);
+        let (verdict, frame) = self.rigs[queue].try_send(port, frame);
         let Verdict::Redirect(owner) = verdict else {
-            return (self.queue, verdict, frame);
+            return (queue, verdict, frame);
         };
         assert_eq!(frame, before, "a redirected frame is untouched");
-        assert_ne!(usize::from(owner), self.queue);
+        assert_ne!(usize::from(owner), queue);
         let rig = &mut self.rigs[usize::from(owner)];
         let (mut frames, mut verdicts) = ([frame], [Verdict::Kernel]);
         rig.worker.handed_over(
@@ -140,6 +162,106 @@ fn both_directions_and_errors_find_the_owner_from_every_queue() {
                 "worker {worker} of {workers} has {flows} of 60 flows"
             );
             assert_eq!(node.rigs[usize::from(worker)].flow_count(), flows);
+        }
+    }
+}
+
+/// Clients open connections, and ask by datagram; each packet must come out where it should. The workers of the flows.
+fn traffic(node: &mut Node) -> Vec<usize> {
+    let mut owners = Vec::new();
+    for n in 0..60u32 {
+        let from = SocketAddrV4::new(
+            Ipv4Addr::from_bits(0x0b00_0000 + n * 77),
+            (4000 + n * 13) as u16,
+        );
+        let syn = from_client(&frame::tcp(from, vip(80), SYN).seq(1, 0));
+        let (owner, verdict, sent) = node.send(OUTSIDE, syn);
+        assert_eq!(verdict, Verdict::Transmit(INSIDE));
+        let port = frame::port_word(&sent, 0);
+        let answer = frame::tcp(target(sent[33]), local(port), SYN | ACK)
+            .seq(9, frame::tcp_word(&sent, 4).wrapping_add(1));
+        let (worker, verdict, sent) = node.send(INSIDE, from_target(&answer, sent[33]));
+        assert_eq!((worker, verdict), (owner, Verdict::Transmit(OUTSIDE)));
+        assert_eq!(frame::tcp_word(&sent, 8), 2, "as the client counts");
+        let ack = from_client(&frame::tcp(from, vip(80), ACK).seq(2, 10).data(b"hello"));
+        let (worker, verdict, _) = node.send(OUTSIDE, ack);
+        assert_eq!((worker, verdict), (owner, Verdict::Transmit(INSIDE)));
+        owners.push(owner);
+
+        let (owner, verdict, sent) =
+            node.send(OUTSIDE, from_client(&frame::udp(from, vip(53), b"where?")));
+        assert_eq!(verdict, Verdict::Transmit(INSIDE));
+        let port = frame::port_word(&sent, 0);
+        let answer = frame::udp(target(sent[33]), local(port), b"there");
+        let (worker, verdict, _) = node.send(INSIDE, from_target(&answer, sent[33]));
+        assert_eq!((worker, verdict), (owner, Verdict::Transmit(OUTSIDE)));
+        owners.push(owner);
+    }
+    owners
+}
+
+fn roomy() -> Limits {
+    Limits {
+        flows: 128,
+        ..rig::small()
+    }
+}
+
+#[test]
+fn nothing_is_handed_over_where_the_nic_does_what_is_said_of_it() {
+    for workers in [1u16, 2, 3, 4, 7, 8] {
+        let mut ways = vec![(Nic::Toeplitz(nic::KEY), false)];
+        if workers.is_power_of_two() {
+            ways.push((Nic::Rules(nic::KEY), true));
+        }
+        for (nic, by_port) in ways {
+            let spread = nic::spread(workers, by_port);
+            let mut node = Node::behind(nic, Some(spread), workers, &roomy());
+            let owners = traffic(&mut node);
+            assert_eq!(
+                node.redirected().0,
+                0,
+                "{workers} workers, rules: {by_port}"
+            );
+            for worker in 0..usize::from(workers) {
+                let flows = owners.iter().filter(|owner| **owner == worker).count();
+                assert!(
+                    flows * usize::from(workers) > 40,
+                    "worker {worker} of {workers} has {flows} of 120 flows"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_nic_that_does_otherwise_than_is_said_costs_hand_overs_and_no_packet() {
+    let other = nic::KEY.map(|byte| byte.rotate_left(3) ^ 0x35);
+    let nics: [fn([u8; 40]) -> Nic; 4] = [
+        Nic::Toeplitz,
+        |_| Nic::Random(7),
+        |_| Nic::First,
+        |_| Nic::Turns(0),
+    ];
+    for workers in [2u16, 3, 4, 7, 8] {
+        for by_port in [false, true] {
+            for nic in nics {
+                let spread = nic::spread(workers, by_port);
+                let mut node = Node::behind(nic(other), Some(spread), workers, &roomy());
+                let owners = traffic(&mut node);
+                let (redirected, frames) = node.redirected();
+                // All but the share that comes right by chance.
+                let chance = frames / u64::from(workers);
+                let (least, most) = (frames - 2 * chance.min(frames / 2), frames - chance / 2);
+                assert!(
+                    (least..=most).contains(&redirected) && redirected > 0,
+                    "{redirected} of {frames} with {workers} workers"
+                );
+                assert!(
+                    (0..usize::from(workers)).all(|worker| owners.contains(&worker)),
+                    "owners are spread all the same"
+                );
+            }
         }
     }
 }
