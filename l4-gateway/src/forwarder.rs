@@ -14,6 +14,7 @@ use crate::dpdk::{
     RssKey, RxQueue, StartedPort, TxQueue, ring,
 };
 use crate::error::Error;
+use crate::spread::Spread;
 use crate::worker::{
     self, Exception, LANE_WAITING, Lane, Learned, News, Question, Transmit, WorkerParts,
     WorkerState,
@@ -44,6 +45,7 @@ pub struct Forwarder {
 
 struct RunningPort {
     port: StartedPort,
+    spread: Spread,
     exception: Option<StartedPort>,
     /// The kernel's interface below it, where its driver does not watch the link.
     interface: Option<String>,
@@ -57,10 +59,12 @@ struct RunningWorker {
 }
 
 /// A port as its driver sees it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct PortView {
     /// Its hardware address.
     pub mac: MacAddr,
+    /// How it spreads frames over the workers.
+    pub spread: Spread,
     /// Its link.
     pub link: Link,
     /// Its counters.
@@ -85,7 +89,12 @@ impl Forwarder {
         let pool = Pool::new(&eal, "frames", sizes.frames, sizes.room)?;
         let mut ports = Vec::new();
         for port in &config.ports {
-            ports.push(RunningPort::start(&eal, port, key, &pool)?);
+            ports.push(RunningPort::start(
+                &eal,
+                port,
+                (config.workers.count(), key),
+                &pool,
+            )?);
         }
         let macs: Vec<MacAddr> = ports.iter().map(|port| MacAddr(port.port.mac())).collect();
         let tables = Arc::new(ArcSwap::from_pointee(first(&macs)?));
@@ -196,6 +205,7 @@ impl Forwarder {
     pub fn ports(&self) -> Vec<PortView> {
         let view = |port: &RunningPort| PortView {
             mac: MacAddr(port.port.mac()),
+            spread: port.spread.clone(),
             link: port.link(),
             stats: port.port.stats(),
         };
@@ -264,7 +274,7 @@ impl RunningPort {
     fn start(
         eal: &Eal,
         config: &PortConfig,
-        key: RssKey,
+        (workers, key): (u16, RssKey),
         pool: &Pool,
     ) -> Result<RunningPort, Error> {
         let settings = PortSettings {
@@ -292,8 +302,10 @@ impl RunningPort {
             Some("net_af_packet") => config.device.argument("iface").map(str::to_owned),
             _ => None,
         };
+        let spread = Spread::of(&port, config, workers);
         Ok(RunningPort {
             port,
+            spread,
             exception,
             interface,
         })

@@ -25,6 +25,7 @@ pub mod liveness;
 mod metrics;
 mod reload;
 pub mod run;
+pub mod spread;
 mod status;
 pub mod worker;
 

@@ -1,7 +1,7 @@
 //! The JSON of `/status`: what the control side knows beside what the workers counted.
 
 use bgp_ctl::status::{Status as BgpStatus, StatusBoard};
-use dataplane::{Counters, DropReason, FlowView, Protocol};
+use dataplane::{Counters, DropReason, FlowView, Protocol, WorkerCounts};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use shared::bus::Bus;
@@ -51,9 +51,15 @@ pub(crate) fn status(from: Sources<'_>) -> Value {
             Value::Object(shown)
         })
         .collect();
-    let flows: u64 = (0..counters.workers())
-        .map(|index| counters.worker(index).flows_active)
-        .sum();
+    let sum = |count: fn(&WorkerCounts) -> u64| -> u64 {
+        (0..counters.workers())
+            .map(|index| count(&counters.worker(index)))
+            .sum()
+    };
+    let (redirected, frames_in) = (
+        sum(|counts| counts.redirected),
+        sum(|counts| counts.frames_in),
+    );
     json!({
         "node": from.config.node.id,
         "software": concat!("l4-gateway ", env!("CARGO_PKG_VERSION")),
@@ -63,7 +69,8 @@ pub(crate) fn status(from: Sources<'_>) -> Value {
         "not_ready": not_ready,
         "draining": draining,
         "forwarding": forwarding,
-        "flows": flows,
+        "flows": sum(|counts| counts.flows_active),
+        "redirected_share": redirected as f64 / frames_in.max(1) as f64,
         "frames_in_use": from.forwarder.frames_in_use(),
         "workers": workers,
         "ports": ports,
@@ -100,6 +107,8 @@ fn shown_port(view: &PortView) -> Map<String, Value> {
     let stats = &view.stats;
     let shown = json!({
         "mac": view.mac.to_string(),
+        "clients_by": view.spread.of_clients(),
+        "returns_by": view.spread.of_returns(),
         "link_up": view.link.up,
         "speed_mbps": view.link.speed_mbps,
         "received": stats.received,
