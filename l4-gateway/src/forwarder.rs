@@ -29,6 +29,8 @@ const INQUIRIES: usize = 4;
 const EXCEPTION_DESCRIPTORS: u16 = 256;
 /// Room for an ordinary frame with a VLAN tag, and what most drivers want at least.
 const LEAST_ROOM: u16 = 2048;
+/// Bytes of an ordinary page.
+const PAGE: u64 = 4096;
 /// Ethernet header with two VLAN tags.
 const ETHERNET: u16 = 22;
 
@@ -501,8 +503,10 @@ impl Sizes {
             .max()
             .unwrap_or(0)
             .max(LEAST_ROOM);
-        // The mbuf itself, its headroom, the pool's bookkeeping; then what EAL and the drivers take.
-        let bytes = u64::from(frames) * (u64::from(room) + 128 + 128 + 128) + (48 << 20);
+        // The mbuf itself, its headroom, the pool's bookkeeping: without hugepages no frame shares a page with another. Then what EAL
+        // and the drivers take.
+        let frame = (u64::from(room) + 128 + 128 + 128).next_multiple_of(PAGE);
+        let bytes = u64::from(frames) * frame + (48 << 20);
         Sizes {
             frames,
             room,

@@ -131,26 +131,39 @@ fn a_service_without_healthy_targets_refuses_at_once() {
 }
 
 #[test]
-fn two_workers_with_two_queues_hand_returns_to_the_owner() {
-    let lab = Lab::new();
-    lab.target().usual_targets();
-    let workers = format!("{WORKERS}\n").replace("[workers]", "[workers]\ncount = 2");
-    let gateway = Gateway::start(&lab, &lab.config(&workers, "queues = 2", SERVICES));
-    exchange_much(&lab);
-    let received = gateway.workers("frames_in");
-    assert!(
-        received.iter().all(|frames| *frames > 100),
-        "both queues received: {received:?}"
-    );
-    let (redirected, taken): (u64, u64) = (
-        gateway.workers("redirected").iter().sum(),
-        gateway.workers("handed_over").iter().sum(),
-    );
-    assert_eq!(redirected, taken, "nothing was lost on the way");
-    assert!(
-        redirected > 0,
-        "the kernel's spread knows nothing of owners, so some frames must have moved"
-    );
+fn workers_with_a_queue_each_hand_frames_to_their_owner() {
+    for count in [2, 3, 4] {
+        let lab = Lab::new();
+        lab.target().usual_targets();
+        let workers =
+            format!("{WORKERS}\n").replace("[workers]", &format!("[workers]\ncount = {count}"));
+        let queues = format!("queues = {count}");
+        let gateway = Gateway::start(&lab, &lab.config(&workers, &queues, SERVICES));
+        exchange_much(&lab);
+        let received = gateway.workers("frames_in");
+        assert_eq!(received.len(), count);
+        assert!(
+            received.iter().all(|frames| *frames > 100),
+            "each queue received: {received:?}"
+        );
+        let redirected: u64 = gateway.workers("redirected").iter().sum();
+        let taken: u64 = gateway.workers("handed_over").iter().sum();
+        assert_eq!(redirected, taken, "nothing was lost on the way");
+        assert!(
+            redirected > 0,
+            "the kernel's spread knows nothing of owners, so some frames must have moved"
+        );
+        let status = gateway.status();
+        let share = status["redirected_share"].as_f64().unwrap();
+        assert!((0.05..0.95).contains(&share), "{share} of all frames moved");
+        for port in status["ports"].as_array().unwrap() {
+            assert_eq!(
+                (&port["clients_by"], &port["returns_by"]),
+                (&"hand-over".into(), &"hand-over".into()),
+                "af_packet hashes by what nobody can tell"
+            );
+        }
+    }
 }
 
 #[test]
