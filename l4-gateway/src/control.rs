@@ -8,7 +8,7 @@ mod targets;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use dataplane::{Counters, Ids, MacAddr, ServiceId, Tables, TablesError};
+use dataplane::{Counters, Ids, ServiceId, Tables, TablesError};
 use health::{Check, CheckId, Transition};
 use shared::bus::{
     Change, Expiry, Key, MAX_REGISTERED, NodeRecord, Record, RegistrationRecord, ServiceState,
@@ -16,6 +16,7 @@ use shared::bus::{
 };
 
 use crate::config::{Config, PortConfig, ServiceSettings, other_family, reachable};
+use crate::nic::Nic;
 
 pub use snapshot::target_id;
 use targets::Targets;
@@ -46,7 +47,7 @@ pub struct Control {
     node: String,
     addresses: Vec<IpAddr>,
     ports: Vec<PortConfig>,
-    macs: Vec<MacAddr>,
+    nics: Vec<Nic>,
     services: Vec<Service>,
     ids: Ids,
     /// The last one built, for what the next can take over from it.
@@ -105,8 +106,8 @@ impl Service {
 }
 
 impl Control {
-    /// Knows the configuration and nothing else; `macs` are those of the ports, in order.
-    pub fn new(config: &Config, macs: &[MacAddr]) -> Control {
+    /// Knows the configuration and nothing else; `nics` are those of the ports, in order.
+    pub fn new(config: &Config, nics: &[Nic]) -> Control {
         let services = config.services.iter().map(|settings| Service {
             targets: Targets::new(settings),
             settings: settings.clone(),
@@ -116,7 +117,7 @@ impl Control {
             node: config.node.id.clone(),
             addresses: addresses(&config.ports),
             ports: config.ports.clone(),
-            macs: macs.to_vec(),
+            nics: nics.to_vec(),
             services: services.collect(),
             ids: Ids::new(&config.limits()),
             tables: None,
@@ -505,7 +506,7 @@ impl Control {
     }
 
     fn build(&mut self) -> Result<Tables, TablesError> {
-        let builder = snapshot::describe(&self.ports, &self.macs, &self.services);
+        let builder = snapshot::describe(&self.ports, &self.nics, &self.services);
         let tables = builder.build(&mut self.ids, self.tables.as_deref())?;
         number(&mut self.services, &tables);
         Ok(tables)

@@ -14,7 +14,7 @@ use crate::dpdk::{
     RssKey, RxQueue, StartedPort, TxQueue, ring,
 };
 use crate::error::Error;
-use crate::spread::Spread;
+use crate::nic::Nic;
 use crate::worker::{
     self, Exception, LANE_WAITING, Lane, Learned, News, Question, Transmit, WorkerParts,
     WorkerState,
@@ -47,7 +47,7 @@ pub struct Forwarder {
 
 struct RunningPort {
     port: StartedPort,
-    spread: Spread,
+    nic: Nic,
     exception: Option<StartedPort>,
     /// The kernel's interface below it, where its driver does not watch the link.
     interface: Option<String>,
@@ -63,10 +63,8 @@ struct RunningWorker {
 /// A port as its driver sees it.
 #[derive(Debug, Clone)]
 pub struct PortView {
-    /// Its hardware address.
-    pub mac: MacAddr,
-    /// How it spreads frames over the workers.
-    pub spread: Spread,
+    /// What its NIC is and does.
+    pub nic: Nic,
     /// Its link.
     pub link: Link,
     /// Its counters.
@@ -74,14 +72,14 @@ pub struct PortView {
 }
 
 impl Forwarder {
-    /// Starts EAL, the ports and the workers. `first` makes the first snapshot once the ports' MAC addresses are known; events of the
+    /// Starts EAL, the ports and the workers. `first` makes the first snapshot once the ports' NICs are known; events of the
     /// workers go to `news`.
     ///
     /// # Errors
     /// What DPDK refused, or what `first` returned.
     pub fn start(
         config: &Config,
-        first: impl FnOnce(&[MacAddr]) -> Result<Tables, Error>,
+        first: impl FnOnce(&[Nic]) -> Result<Tables, Error>,
         news: mpsc::Sender<News>,
     ) -> Result<Forwarder, Error> {
         let secret = Secret::new(random()?);
@@ -98,8 +96,8 @@ impl Forwarder {
                 &pool,
             )?);
         }
-        let macs: Vec<MacAddr> = ports.iter().map(|port| MacAddr(port.port.mac())).collect();
-        let tables = Arc::new(ArcSwap::from_pointee(first(&macs)?));
+        let nics: Vec<Nic> = ports.iter().map(|port| port.nic.clone()).collect();
+        let tables = Arc::new(ArcSwap::from_pointee(first(&nics)?));
 
         let count = config.workers.count();
         let limits = config.limits();
@@ -206,8 +204,7 @@ impl Forwarder {
     /// The ports now, in the order of the configuration.
     pub fn ports(&self) -> Vec<PortView> {
         let view = |port: &RunningPort| PortView {
-            mac: MacAddr(port.port.mac()),
-            spread: port.spread.clone(),
+            nic: port.nic.clone(),
             link: port.link(),
             stats: port.port.stats(),
         };
@@ -304,10 +301,10 @@ impl RunningPort {
             Some("net_af_packet") => config.device.argument("iface").map(str::to_owned),
             _ => None,
         };
-        let spread = Spread::of(&port, config, workers);
+        let nic = Nic::of(&port, config, workers);
         Ok(RunningPort {
             port,
-            spread,
+            nic,
             exception,
             interface,
         })

@@ -23,9 +23,9 @@ pub mod filter;
 pub mod forwarder;
 pub mod liveness;
 mod metrics;
+pub mod nic;
 mod reload;
 pub mod run;
-pub mod spread;
 mod status;
 pub mod worker;
 

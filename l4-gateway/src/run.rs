@@ -27,6 +27,7 @@ use crate::control::Control;
 use crate::error::Error;
 use crate::filter::FlowFilter;
 use crate::forwarder::Forwarder;
+use crate::nic::Nic;
 use crate::reload::{Current, Reloader};
 
 /// Events of the workers that may wait to be logged.
@@ -100,8 +101,8 @@ impl Node {
         let bus = Bus::start(&config.bus, &config.node.id);
         let (to_control, mut news) = mpsc::channel(NEWS);
         let mut control = None;
-        let first = |macs: &[dataplane::MacAddr]| {
-            let knowledge = control.insert(Control::new(&config, macs));
+        let first = |nics: &[Nic]| {
+            let knowledge = control.insert(Control::new(&config, nics));
             Ok(knowledge.first_tables()?)
         };
         let forwarder = Arc::new(Forwarder::start(&config, first, to_control)?);

@@ -106,9 +106,9 @@ fn worker(index: usize, state: &WorkerState, counters: &Counters) -> Value {
 fn shown_port(view: &PortView) -> Map<String, Value> {
     let stats = &view.stats;
     let shown = json!({
-        "mac": view.mac.to_string(),
-        "clients_by": view.spread.of_clients(),
-        "returns_by": view.spread.of_returns(),
+        "mac": view.nic.mac.to_string(),
+        "clients_by": view.nic.clients_by(),
+        "returns_by": view.nic.returns_by(),
         "link_up": view.link.up,
         "speed_mbps": view.link.speed_mbps,
         "received": stats.received,

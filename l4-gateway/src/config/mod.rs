@@ -10,12 +10,13 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use bgp_ctl::config::BgpSection;
-use dataplane::{Limits, MacAddr};
+use dataplane::Limits;
 use shared::bus::MAX_REGISTERED;
 use shared::config::sections::{AdminSection, BusSection, LogSection, NodeSection, Transport};
 use shared::config::{Document, Mistakes, Table, Value};
 
 use crate::control::Control;
+use crate::nic::Nic;
 
 pub use changes::Changes;
 pub use ports::{Network, PortConfig, RouteConfig};
@@ -118,8 +119,8 @@ impl Config {
             written: root.written().clone(),
         };
         // What the data plane itself would refuse, should a check above have missed it.
-        let macs = vec![MacAddr::default(); config.ports.len()];
-        if let Err(error) = Control::new(&config, &macs).first_tables() {
+        let nics = vec![Nic::default(); config.ports.len()];
+        if let Err(error) = Control::new(&config, &nics).first_tables() {
             root.mistake("", format!("can't be forwarded by: {error}"), "");
         }
         Some(config)

@@ -31,7 +31,7 @@ impl Control {
         for service in &mut services {
             service.targets.sweep();
         }
-        let builder = snapshot::describe(&config.ports, &self.macs, &services);
+        let builder = snapshot::describe(&config.ports, &self.nics, &services);
         let tables = builder.build(&mut self.ids, self.tables.as_deref())?;
         number(&mut services, &tables);
 

@@ -3,20 +3,16 @@
 use std::net::{IpAddr, SocketAddr};
 
 use dataplane::{
-    MacAddr, Port, Route, Segment, ServiceConfig, ServiceId, Tables, TablesBuilder, TargetConfig,
-    TargetId,
+    Port, Route, Segment, ServiceConfig, ServiceId, Tables, TablesBuilder, TargetConfig, TargetId,
 };
 
 use super::Service;
 use crate::config::{PortConfig, ServiceSettings};
+use crate::nic::Nic;
 
 /// The whole snapshot, to be built.
-pub(super) fn describe(
-    ports: &[PortConfig],
-    macs: &[MacAddr],
-    services: &[Service],
-) -> TablesBuilder {
-    let mut builder = base(ports, macs);
+pub(super) fn describe(ports: &[PortConfig], nics: &[Nic], services: &[Service]) -> TablesBuilder {
+    let mut builder = base(ports, nics);
     for service in services {
         let ServiceSettings {
             vip,
@@ -53,9 +49,9 @@ pub(super) fn describe(
 }
 
 /// Ports, routes and LocalIPs: what does not change while the process runs.
-fn base(ports: &[PortConfig], macs: &[MacAddr]) -> TablesBuilder {
+fn base(ports: &[PortConfig], nics: &[Nic]) -> TablesBuilder {
     let mut builder = Tables::builder();
-    for (config, mac) in ports.iter().zip(macs) {
+    for (config, nic) in ports.iter().zip(nics) {
         let (mut ipv4, mut ipv6) = (None, None);
         for network in &config.addresses {
             let (prefix, gateway) = (network.prefix, config.gateway_for(network.address));
@@ -86,12 +82,13 @@ fn base(ports: &[PortConfig], macs: &[MacAddr]) -> TablesBuilder {
         }
         builder.port(Port {
             index: config.index,
-            mac: *mac,
+            mac: nic.mac,
             ipv4,
             ipv6,
             mtu: config.mtu,
             answers: config.answer_for_address,
         });
+        builder.spread(config.index, nic.spread.clone());
         for route in &config.routes {
             builder.route(Route {
                 destination: route.to.address,

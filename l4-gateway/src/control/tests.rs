@@ -12,6 +12,7 @@ use shared::config::Document;
 
 use super::{Action, Control, Pulse};
 use crate::config::Config;
+use crate::nic::Nic;
 
 const CONFIG: &str = r#"
 bus = { transport = "nats", nats = { servers = ["10.9.0.5:4222"] } }
@@ -54,7 +55,13 @@ impl Node {
             .unwrap()
             .parse(Config::parse)
             .unwrap();
-        let mut control = Control::new(&config, &[MacAddr([2, 0, 0, 0, 0, 1])]);
+        let mut control = Control::new(
+            &config,
+            &[Nic {
+                mac: MacAddr([2, 0, 0, 0, 0, 1]),
+                ..Nic::default()
+            }],
+        );
         let tables = control.first_tables().unwrap();
         control.published(tables.into());
         let mut node = Node {
