@@ -2,13 +2,15 @@
 //! node's own state; out of it the next snapshot for the workers and the records for the bus. No clock, no sockets.
 
 mod reload;
+mod services;
 mod snapshot;
 mod targets;
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use dataplane::{Counters, Ids, ServiceId, Tables, TablesError};
+use dataplane::{Counters, Ids, Tables, TablesError};
 use health::{Check, CheckId, Transition};
 use shared::bus::{
     Change, Expiry, Key, MAX_REGISTERED, NodeRecord, Record, RegistrationRecord, ServiceState,
@@ -18,6 +20,8 @@ use shared::bus::{
 use crate::config::{Config, PortConfig, ServiceSettings, other_family, reachable};
 use crate::nic::Nic;
 
+pub use services::Service;
+use services::Services;
 pub use snapshot::target_id;
 use targets::Targets;
 pub use targets::{Offer, Target, Verdict};
@@ -48,7 +52,7 @@ pub struct Control {
     addresses: Vec<IpAddr>,
     ports: Vec<PortConfig>,
     nics: Vec<Nic>,
-    services: Vec<Service>,
+    services: Services,
     ids: Ids,
     /// The last one built, for what the next can take over from it.
     tables: Option<std::sync::Arc<Tables>>,
@@ -78,33 +82,6 @@ pub enum Pulse {
     Stalled(String),
 }
 
-/// One service with its targets.
-#[derive(Debug)]
-pub struct Service {
-    /// As configured.
-    pub settings: ServiceSettings,
-    /// Its number in the data plane.
-    pub id: Option<ServiceId>,
-    targets: Targets,
-}
-
-impl Service {
-    /// The targets, by address.
-    pub fn targets(&self) -> impl Iterator<Item = (&SocketAddr, &Target)> {
-        self.targets.iter()
-    }
-
-    /// Targets that take new flows, and all.
-    pub fn counts(&self) -> (u32, u32) {
-        let healthy = self
-            .targets
-            .iter()
-            .filter(|(_, target)| target.takes_flows())
-            .count();
-        (healthy as u32, self.targets.iter().count() as u32)
-    }
-}
-
 impl Control {
     /// Knows the configuration and nothing else; `nics` are those of the ports, in order.
     pub fn new(config: &Config, nics: &[Nic]) -> Control {
@@ -118,7 +95,7 @@ impl Control {
             addresses: addresses(&config.ports),
             ports: config.ports.clone(),
             nics: nics.to_vec(),
-            services: services.collect(),
+            services: Services::new(services.collect()),
             ids: Ids::new(&config.limits()),
             tables: None,
             expiry: Expiry::new(),
@@ -200,8 +177,12 @@ impl Control {
         match change {
             Change::Snapshot(records) => {
                 // What a snapshot does not hold is not known to be gone: servers may have lost their memory. Own probes decide.
-                let missing = |key: &Key| records.iter().all(|record| record.key() != *key);
-                let mut changed = self.lapse(missing);
+                let offers: BTreeSet<Key> = records
+                    .iter()
+                    .filter(|record| matches!(record, Record::Registration(_)))
+                    .map(Record::key)
+                    .collect();
+                let mut changed = self.lapse(|key| !offers.contains(key));
                 for record in records {
                     changed |= self.take_in(record, &mut actions);
                 }
@@ -231,11 +212,7 @@ impl Control {
         let Some((service, address)) = named(&transition.id) else {
             return actions;
         };
-        let Some(service) = self
-            .services
-            .iter_mut()
-            .find(|known| known.settings.name == service)
-        else {
+        let Some(service) = self.services.named_mut(service) else {
             return actions;
         };
         let verdict = Verdict {
@@ -276,7 +253,7 @@ impl Control {
     /// Time went by: offers may have run out, and others want to hear that this node is alive. About once a second.
     pub fn tick(&mut self, now: Duration, load: f64) -> Vec<Action> {
         self.load = load.clamp(0.0, 1.0);
-        let expired = self.expiry.expired(now);
+        let expired: BTreeSet<Key> = self.expiry.expired(now).into_iter().collect();
         let mut changed = match self.refused {
             true => Changed::States,
             false => Changed::Nothing,
@@ -339,8 +316,7 @@ impl Control {
         else {
             return None;
         };
-        let of_name = |known: &&Service| known.settings.name == *service;
-        let service = self.services.iter().find(of_name)?;
+        let service = self.services.named(service)?;
         let target = service.targets.get(address)?;
         service.settings.health.as_ref()?;
         Some((service, *address, target))
@@ -359,15 +335,10 @@ impl Control {
     }
 
     fn offered(&mut self, record: &RegistrationRecord) -> Result<Changed, String> {
-        let is_vip = |service: &Service| service.settings.vip == record.addr.ip();
-        if self.services.iter().any(is_vip) {
+        if self.services.has_vip(record.addr.ip()) {
             return Err(format!("{} is a VIP of this node", record.addr.ip()));
         }
-        let Some(service) = self
-            .services
-            .iter_mut()
-            .find(|service| service.settings.name == record.service)
-        else {
+        let Some(service) = self.services.named_mut(&record.service) else {
             return Ok(Changed::Nothing);
         };
         if !service.settings.from_registrations {
@@ -378,7 +349,7 @@ impl Control {
             return Err(why);
         }
         reachable(address.ip(), &self.ports).map_err(|(why, _)| why)?;
-        if service.targets.registered() >= MAX_REGISTERED && service.targets.get(&address).is_none()
+        if service.targets.get(&address).is_none() && service.targets.registered() >= MAX_REGISTERED
         {
             return Err(format!(
                 "the service has {MAX_REGISTERED} registered targets already"
@@ -401,11 +372,7 @@ impl Control {
         address: SocketAddr,
         verdict: Option<Verdict>,
     ) -> Changed {
-        let service = self
-            .services
-            .iter_mut()
-            .find(|known| known.settings.name == service);
-        match service {
+        match self.services.named_mut(service) {
             Some(service) if service.settings.health.is_none() => {
                 service.targets.observed(address, verdict)
             }
@@ -419,10 +386,7 @@ impl Control {
                 service,
                 addr: address,
             } => {
-                let service = self
-                    .services
-                    .iter_mut()
-                    .find(|known| known.settings.name == *service);
+                let service = self.services.named_mut(service);
                 service.map_or(Changed::Nothing, |service| {
                     service.targets.withdrawn(address)
                 })
@@ -436,7 +400,7 @@ impl Control {
     /// Nobody stands behind these offers any more.
     fn lapse(&mut self, gone: impl Fn(&Key) -> bool) -> Changed {
         let mut changed = Changed::Nothing;
-        for service in &mut self.services {
+        for service in self.services.iter_mut() {
             let name = &service.settings.name;
             let gone = |address: &SocketAddr| {
                 gone(&Key::Registration {
@@ -477,7 +441,7 @@ impl Control {
     pub fn settle(&mut self) -> Vec<Action> {
         let mut changed = std::mem::replace(&mut self.unsettled, Changed::Nothing);
         let mut actions = Vec::new();
-        for service in &mut self.services {
+        for service in self.services.iter_mut() {
             let gone = service.targets.sweep();
             if gone.is_empty() {
                 continue;

@@ -13,7 +13,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use actix::{Actor, Context, Handler};
-use shared::bus::{Bus, Change, Prefix, Record, RegistrationRecord, TargetRecord};
+use shared::bus::{
+    Bus, Change, NodeRecord, Prefix, Record, RegistrationRecord, ServiceState, TargetRecord, Tier,
+};
 use shared::config::Document;
 use shared::config::sections::{BusSection, Transport};
 use tokio::time::{Instant, sleep};
@@ -523,6 +525,57 @@ async fn a_full_bucket_holds_changes_back_until_there_is_room() {
         late.get(&offer(50, 0).key()) == Some(offer(50, 1))
     })
     .await;
+}
+
+#[actix::test]
+async fn a_bucket_for_smaller_records_is_made_to_take_a_node_of_a_thousand_services() {
+    let store = tempfile::tempdir().unwrap();
+    let server = Server::start(Server::free_port(), store.path()).await;
+    let operator = async_nats::jetstream::new(rogue(server.port).await);
+    let bucket = async_nats::jetstream::stream::Config {
+        name: "KV_weir".into(),
+        subjects: vec!["$KV.weir.>".into()],
+        max_messages_per_subject: 1,
+        max_message_size: 32 << 10,
+        max_bytes: 1 << 20,
+        allow_rollup: true,
+        deny_delete: true,
+        allow_direct: true,
+        ..Default::default()
+    };
+    operator.create_stream(&bucket).await.unwrap();
+    let service = |number| ServiceState {
+        service: format!("service-{number}"),
+        vip: Ipv4Addr::new(10, 0, 0, 100).into(),
+        healthy: 100,
+        total: 100,
+    };
+    let node = Record::from(NodeRecord {
+        tier: Tier::L4,
+        id: "l4-1".into(),
+        addresses: Vec::new(),
+        ready: true,
+        draining: false,
+        forwarding: true,
+        load: 0.1,
+        software: "test".into(),
+        services: (0..1000).map(service).collect(),
+        ttl_ms: 3000,
+    });
+    assert!(node.encode().unwrap().len() > 32 << 10);
+    let one = Bus::start(&section(server.port), "one");
+    one.put(node.clone());
+    let two = Bus::start(&section(server.port), "two");
+    eventually("two to hear of the node", || {
+        two.get(&node.key()) == Some(node.clone())
+    })
+    .await;
+    let mut stream = operator.get_stream("KV_weir").await.unwrap();
+    assert_eq!(
+        stream.info().await.unwrap().config.max_bytes,
+        1 << 20,
+        "how much it holds is the operator's"
+    );
 }
 
 /// How many messages the servers keep for a bucket named `weir`, marks of deletes among them.

@@ -24,8 +24,8 @@ const TICK: Duration = Duration::from_secs(1);
 /// Changes of the bus that may wait. When more come, the bus holds back all but the last of each key.
 const MAILBOX: usize = 256;
 
-/// Between two snapshots at least; and as many times as long as the last one took to build, so that building takes a fifth of the
-/// control side's time at most.
+/// Between two snapshots, or two views, at least; and as many times as long as the last one took to make, so that making them takes a fifth of
+/// the control side's time at most each.
 const PAUSE: Duration = Duration::from_millis(5);
 const PAUSE_FACTOR: u32 = 4;
 
@@ -95,6 +95,42 @@ impl Board {
     }
 }
 
+/// When something that takes time in proportion to all targets may be done again. Whoever asks first has it done, for all who ask until then.
+#[derive(Debug, Default)]
+struct Pace {
+    next: Duration,
+    /// It is set to be done.
+    asked: bool,
+}
+
+/// What to do about it.
+enum Turn {
+    Now,
+    In(Duration),
+    /// Nothing: somebody has been told to wait.
+    Asked,
+}
+
+impl Pace {
+    fn ask(&mut self, now: Duration) -> Turn {
+        if self.asked {
+            return Turn::Asked;
+        }
+        match self.next.checked_sub(now) {
+            None | Some(Duration::ZERO) => Turn::Now,
+            Some(wait) => {
+                self.asked = true;
+                Turn::In(wait)
+            }
+        }
+    }
+
+    /// It was done from `began` to `now`.
+    fn done(&mut self, began: Duration, now: Duration) {
+        self.next = now + PAUSE.max((now - began) * PAUSE_FACTOR);
+    }
+}
+
 /// Frames are forwarded, or not any more.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
@@ -130,9 +166,10 @@ pub struct ControlPlane {
     published_at: Option<Vec<u64>>,
     /// The workers' times at the last tick.
     times: Vec<Times>,
-    /// When the next snapshot may be built, and whether it is set to be.
-    next_snapshot: Duration,
-    snapshot_due: bool,
+    /// When the next snapshot may be built.
+    snapshot: Pace,
+    /// When the next [`View`] may be shown.
+    view: Pace,
 }
 
 impl ControlPlane {
@@ -161,30 +198,39 @@ impl ControlPlane {
                 retired: VecDeque::new(),
                 published_at: None,
                 times,
-                next_snapshot: Duration::ZERO,
-                snapshot_due: false,
+                snapshot: Pace::default(),
+                view: Pace::default(),
             }
         })
     }
 
-    /// Carries out what follows from an input, and has a snapshot built soon if one is needed.
+    /// Carries out what follows from an input; has a snapshot built soon if one is needed, and what is known shown.
     fn follow(&mut self, actions: Vec<Action>, context: &mut Context<ControlPlane>) {
         let acted = !actions.is_empty();
         self.carry_out(actions);
-        if self.control.is_unsettled() && !self.snapshot_due {
-            match self.next_snapshot.checked_sub(monotonic()) {
-                None | Some(Duration::ZERO) => self.settle(),
-                Some(wait) => {
-                    self.snapshot_due = true;
+        if self.control.is_unsettled() {
+            match self.snapshot.ask(monotonic()) {
+                Turn::Now => self.settle(),
+                Turn::In(wait) => {
                     context.run_later(wait, |control, _| {
-                        control.snapshot_due = false;
+                        control.snapshot.asked = false;
                         control.settle();
                     });
                 }
+                Turn::Asked => {}
             }
         }
         if acted {
-            self.show();
+            match self.view.ask(monotonic()) {
+                Turn::Now => self.show(),
+                Turn::In(wait) => {
+                    context.run_later(wait, |control, _| {
+                        control.view.asked = false;
+                        control.show();
+                    });
+                }
+                Turn::Asked => {}
+            }
         }
     }
 
@@ -192,9 +238,14 @@ impl ControlPlane {
         let began = monotonic();
         let actions = self.control.settle();
         self.carry_out(actions);
+        self.snapshot.done(began, monotonic());
         self.show();
-        let now = monotonic();
-        self.next_snapshot = now + PAUSE.max((now - began) * PAUSE_FACTOR);
+    }
+
+    fn show(&mut self) {
+        let began = monotonic();
+        self.board.0.store(Arc::new(self.view()));
+        self.view.done(began, monotonic());
     }
 
     fn carry_out(&mut self, actions: Vec<Action>) {
@@ -282,7 +333,7 @@ impl ControlPlane {
         }
     }
 
-    fn show(&self) {
+    fn view(&self) -> View {
         let tables = self.forwarder.tables();
         let services = self.control.services().iter().map(|service| {
             let target = |(address, target): (&SocketAddr, &Target)| TargetView {
@@ -316,12 +367,12 @@ impl ControlPlane {
                 id: service.id,
             }
         });
-        self.board.0.store(Arc::new(View {
+        View {
             not_ready: self.control.ready().err(),
             draining: self.control.is_draining(),
             forwarding: *self.control.pulse() == Pulse::Beating,
             services: services.collect(),
-        }));
+        }
     }
 
     fn service_name(&self, id: ServiceId) -> &str {

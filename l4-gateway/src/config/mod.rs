@@ -11,7 +11,7 @@ use std::path::Path;
 
 use bgp_ctl::config::BgpSection;
 use dataplane::Limits;
-use shared::bus::MAX_REGISTERED;
+use shared::bus::{MAX_REGISTERED, MAX_SERVICES};
 use shared::config::sections::{AdminSection, BusSection, LogSection, NodeSection, Transport};
 use shared::config::{Document, Mistakes, Table, Value};
 
@@ -144,6 +144,8 @@ impl Config {
         let local_ips: usize = self.ports.iter().map(|port| port.local_ips.len()).sum();
         Limits {
             flows: self.workers.flows,
+            // Twice for the same reason, and not by how many there are: a reload may bring more.
+            services: 2 * MAX_SERVICES as u32,
             targets: targets.max(defaults.targets),
             local_ips: (local_ips as u16).max(defaults.local_ips),
             ..defaults

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use dataplane::PortIndex;
-use shared::bus::MAX_ITEMS;
+use shared::bus::MAX_ADDRESSES;
 use shared::config::{Cidr, FromValue, Table, Value};
 
 use crate::dpdk::Device;
@@ -170,7 +170,7 @@ impl FromValue for Device {
 const MOST: usize = 16;
 
 /// Most LocalIPs of a node: with the ports' own addresses, two each, they fit a node record.
-const MOST_LOCAL_IPS: usize = MAX_ITEMS - 2 * MOST;
+const MOST_LOCAL_IPS: usize = MAX_ADDRESSES - 2 * MOST;
 
 /// Reads all ports; `workers` is how many there are to receive. The flag is false after mistakes that make
 /// forwarding impossible; what could be read comes all the same, so that services can be held against it.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use dataplane::{Protocol, Scheduler, Timeouts, Timestamps, UnknownSegment};
 use health::CheckSettings;
-use shared::bus::MAX_ITEMS;
+use shared::bus::MAX_SERVICES;
 use shared::config::Table;
 
 use super::PortConfig;
@@ -70,12 +70,12 @@ pub(super) fn parse(
         );
         return None;
     }
-    if tables.len() > MAX_ITEMS {
+    if tables.len() > MAX_SERVICES {
         let message = format!(
             "{} services are more than a node can tell others of",
             tables.len()
         );
-        root.mistake("services", message, format!("{MAX_ITEMS} at most"));
+        root.mistake("services", message, format!("{MAX_SERVICES} at most"));
         return None;
     }
     let count = tables.len();
@@ -110,10 +110,11 @@ pub(super) fn parse(
 /// Whether no target is a VIP of this node: its packets would go to the router, and from there to a node that has it again.
 fn no_target_is_a_vip(tables: &mut [Table<'_>], services: &[(usize, ServiceSettings)]) -> bool {
     let mut sound = true;
+    let vips: BTreeSet<IpAddr> = services.iter().map(|(_, service)| service.vip).collect();
     for (index, service) in services {
         for (place, target) in service.targets.iter().enumerate() {
             let ip = target.address.ip();
-            if !services.iter().any(|(_, other)| other.vip == ip) {
+            if !vips.contains(&ip) {
                 continue;
             }
             sound = false;

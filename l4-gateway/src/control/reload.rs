@@ -2,6 +2,7 @@
 
 use dataplane::TablesError;
 
+use super::services::Services;
 use super::targets::Targets;
 use super::{Action, Changed, Control, Service, addresses, number, snapshot, take_back};
 use crate::config::{Config, ServiceSettings};
@@ -13,19 +14,13 @@ impl Control {
     /// # Errors
     /// When no snapshot can be made of it; nothing has changed then.
     pub fn reload(&mut self, config: &Config) -> Result<Vec<Action>, TablesError> {
-        let successor = |settings: &ServiceSettings| {
-            let before = self
-                .services
-                .iter()
-                .find(|service| service.settings.name == settings.name);
-            Service {
-                targets: match before {
-                    Some(before) => before.targets.succeeded_by(settings),
-                    None => Targets::new(settings),
-                },
-                settings: settings.clone(),
-                id: None,
-            }
+        let successor = |settings: &ServiceSettings| Service {
+            targets: match self.services.named(&settings.name) {
+                Some(before) => before.targets.succeeded_by(settings),
+                None => Targets::new(settings),
+            },
+            settings: settings.clone(),
+            id: None,
         };
         let mut services: Vec<Service> = config.services.iter().map(successor).collect();
         for service in &mut services {
@@ -36,7 +31,7 @@ impl Control {
         number(&mut services, &tables);
 
         let mut actions = vec![Action::Publish(Box::new(tables))];
-        let before = std::mem::replace(&mut self.services, services);
+        let before = std::mem::replace(&mut self.services, Services::new(services));
         for service in before
             .iter()
             .filter(|service| service.settings.health.is_some())

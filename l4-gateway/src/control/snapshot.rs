@@ -106,10 +106,10 @@ fn base(ports: &[PortConfig], nics: &[Nic]) -> TablesBuilder {
 
 /// A target's number in a snapshot.
 pub fn target_id(tables: &Tables, service: ServiceId, address: SocketAddr) -> Option<TargetId> {
+    // In the order of their addresses.
     let targets = &tables.service(service)?.targets;
-    targets.iter().copied().find(|id| {
-        tables
-            .target(*id)
-            .is_some_and(|target| target.config.address == address)
-    })
+    let place = targets.binary_search_by_key(&Some(address), |id| {
+        tables.target(*id).map(|target| target.config.address)
+    });
+    targets.get(place.ok()?).copied()
 }

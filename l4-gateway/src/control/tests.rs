@@ -1,4 +1,5 @@
 mod reload;
+mod scale;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -51,7 +52,11 @@ struct Node {
 
 impl Node {
     fn start() -> Node {
-        let config = Document::from_toml("t", CONFIG)
+        Node::of(CONFIG)
+    }
+
+    fn of(config: &str) -> Node {
+        let config = Document::from_toml("t", config)
             .unwrap()
             .parse(Config::parse)
             .unwrap();

@@ -16,7 +16,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Mutex, Semaphore};
 use tokio::time::timeout;
 
 use super::{Admin, CommandError, Stream};
@@ -37,6 +37,8 @@ const CONNECTION_TIME: Duration = Duration::from_secs(600);
 /// Time for running requests to finish after the shutdown.
 const SHUTDOWN_TIME: Duration = Duration::from_secs(2);
 
+const JSON: &str = "application/json";
+
 type Pieces = StreamBody<BoxStream<'static, Result<Frame<Bytes>, Infallible>>>;
 type Answer = Response<Either<Full<Bytes>, Pieces>>;
 
@@ -48,6 +50,11 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) {
     let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let pages = Pages {
+        admin,
+        metrics,
+        turn: Arc::default(),
+    };
     let graceful = GracefulShutdown::new();
     tokio::pin!(shutdown);
     loop {
@@ -68,10 +75,10 @@ pub async fn serve(
                 continue;
             }
         };
-        let (admin, metrics) = (admin.clone(), metrics.clone());
+        let pages = pages.clone();
         let service = service_fn(move |request| {
-            let (admin, metrics) = (admin.clone(), metrics.clone());
-            async move { Ok::<_, Infallible>(answer(request, &metrics, &*admin).await) }
+            let pages = pages.clone();
+            async move { Ok::<_, Infallible>(answer(request, &pages).await) }
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -103,7 +110,37 @@ async fn accept(
     Ok((stream, permit))
 }
 
-async fn answer(request: Request<Incoming>, metrics: &MetricsHandle, admin: &dyn Admin) -> Answer {
+/// What there is to read.
+#[derive(Clone)]
+struct Pages {
+    admin: Arc<dyn Admin>,
+    metrics: MetricsHandle,
+    /// Long pages are made one at a time.
+    turn: Arc<Mutex<()>>,
+}
+
+impl Pages {
+    /// A page that may take long to make, megabytes of it at a large node: off this thread, where BGP sessions are kept alive.
+    async fn long(
+        &self,
+        content_type: &'static str,
+        make: impl FnOnce(&Pages) -> String + Send + 'static,
+    ) -> Answer {
+        let _turn = self.turn.lock().await;
+        let pages = self.clone();
+        match tokio::task::spawn_blocking(move || make(&pages)).await {
+            Ok(page) => with_type(StatusCode::OK, content_type, page),
+            // It panicked, which the panic hook has told.
+            Err(_) => text(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "the page could not be made\n",
+            ),
+        }
+    }
+}
+
+async fn answer(request: Request<Incoming>, pages: &Pages) -> Answer {
+    let admin = &*pages.admin;
     let path = request.uri().path();
     let command = path.strip_prefix("/command/").map(str::to_owned);
     let allowed = match path {
@@ -137,18 +174,21 @@ async fn answer(request: Request<Incoming>, metrics: &MetricsHandle, admin: &dyn
     match (command, path) {
         (Some(name), _) => run_command(&name, request, admin).await,
         (None, "/metrics") => {
-            admin.refresh_metrics();
-            with_type(
-                StatusCode::OK,
-                "text/plain; version=0.0.4; charset=utf-8",
-                metrics.render(),
-            )
+            let content_type = "text/plain; version=0.0.4; charset=utf-8";
+            let make = |pages: &Pages| {
+                pages.admin.refresh_metrics();
+                pages.metrics.render()
+            };
+            pages.long(content_type, make).await
         }
         (None, "/readyz") => match admin.ready() {
             Ok(()) => text(StatusCode::OK, "ready\n"),
             Err(why) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
         },
-        (None, "/status") => json_answer(StatusCode::OK, &admin.status()),
+        (None, "/status") => {
+            let make = |pages: &Pages| json_text(&pages.admin.status());
+            pages.long(JSON, make).await
+        }
         (None, _) => text(StatusCode::OK, "ok\n"),
     }
 }
@@ -215,7 +255,11 @@ fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
 }
 
 fn json_answer(status: StatusCode, value: &Value) -> Answer {
-    with_type(status, "application/json", format!("{value:#}\n"))
+    with_type(status, JSON, json_text(value))
+}
+
+fn json_text(value: &Value) -> String {
+    format!("{value:#}\n")
 }
 
 /// Pieces are taken only as fast as they are read.

@@ -38,8 +38,9 @@ use watchers::Watchers;
 pub use expiry::Expiry;
 pub use key::{Key, MAX_NAME, Prefix, Tier, is_name};
 pub use record::{
-    DrainRecord, Invalid, MAX_ITEMS, MAX_RECORD, MAX_REGISTERED, MAX_TEXT, NodeRecord, Record,
-    RegistrationRecord, ServiceState, TargetRecord, VERSION, VipRecord, VipState, unix_ms,
+    DrainRecord, Invalid, MAX_ADDRESSES, MAX_RECORD, MAX_REGISTERED, MAX_SERVICES, MAX_TEXT,
+    NodeRecord, Record, RegistrationRecord, ServiceState, TargetRecord, VERSION, VipRecord,
+    VipState, unix_ms,
 };
 
 /// What a watcher is told.

@@ -57,7 +57,7 @@ const PING: Duration = Duration::from_secs(2);
 /// Pause after a delete's mark was cleared, before the next: servers go through the bucket for each.
 const CLEAR_PAUSE: Duration = Duration::from_millis(50);
 /// Room the servers keep for the bucket, in bytes.
-const BUCKET_BYTES: i64 = 64 << 20;
+const BUCKET_BYTES: i64 = 128 << 20;
 
 /// What marks a message of the bucket as a delete.
 const OPERATION: &str = "KV-Operation";
@@ -346,7 +346,7 @@ impl Transport {
         let failed = |error: &dyn std::fmt::Display| Lost::Bucket(error.to_string());
         let stream = format!("KV_{}", self.section.bucket);
         match context.get_stream(&stream).await {
-            Ok(_) => {}
+            Ok(found) => self.enlarge(context, &found.cached_info().config).await,
             Err(error) if matches!(error.kind(), GetStreamErrorKind::JetStream(_)) => {
                 // Not there yet. Another node may be quicker to create it: it is what is there afterwards that counts.
                 let created = context
@@ -379,6 +379,34 @@ impl Transport {
             .get_key_value(&self.section.bucket)
             .await
             .map_err(|error| failed(&error))
+    }
+
+    /// Lets a bucket that an earlier version created take the records of this one. How much it may hold in all is left to who created it. A bucket
+    /// that stays as it is serves all the same: most records are short.
+    async fn enlarge(&self, context: &Context, found: &StreamConfig) {
+        let size = found.max_message_size;
+        // Negative is without a limit.
+        if !(0..MAX_RECORD as i32).contains(&size) {
+            return;
+        }
+        let wanted = StreamConfig {
+            max_message_size: MAX_RECORD as i32,
+            ..found.clone()
+        };
+        match context.update_stream(&wanted).await {
+            Ok(_) => tracing::info!(
+                bucket = found.name,
+                size,
+                "bus bucket takes larger records now"
+            ),
+            Err(error) => crate::log_at_most_every!(
+                Duration::from_secs(600),
+                tracing::Level::WARN,
+                bucket = found.name,
+                size,
+                "bus bucket can't be made to take larger records, a node with many services may not be heard of: {error}"
+            ),
+        }
     }
 
     /// Sends one change; none if it can't be encoded, which is then settled.

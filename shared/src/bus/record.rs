@@ -9,12 +9,15 @@ use super::key::{Key, Tier, is_name};
 
 /// The version this build writes, and the only one it reads.
 pub const VERSION: u32 = 1;
-/// Largest record on the wire, in bytes.
-pub const MAX_RECORD: usize = 32 << 10;
+/// Largest record on the wire, in bytes: a node record with [`MAX_SERVICES`] whose names are as long as they may be has some 180 KiB. A quarter of
+/// what NATS servers take in one message by default.
+pub const MAX_RECORD: usize = 256 << 10;
 /// Longest free text (reasons, software versions) in a record, in bytes.
 pub const MAX_TEXT: usize = 512;
-/// Most addresses or services in one node record.
-pub const MAX_ITEMS: usize = 256;
+/// Most addresses in one node record.
+pub const MAX_ADDRESSES: usize = 256;
+/// Most services in one node record.
+pub const MAX_SERVICES: usize = 1024;
 /// Most targets by registration that a node follows for one service. More are left out: a member gone mad must not fill the tables of those
 /// who forward to them, or have them probed without end.
 pub const MAX_REGISTERED: usize = 1024;
@@ -215,7 +218,7 @@ impl Record {
         if !self.key().is_valid() {
             return Err(Invalid::Name);
         }
-        let (names, texts, items): (&[&str], &[&str], usize) = match self {
+        let (names, texts): (&[&str], &[&str]) = match self {
             Self::Node(node) => {
                 if !(0.0..=1.0).contains(&node.load) {
                     return Err(Invalid::Load);
@@ -234,16 +237,15 @@ impl Record {
                 {
                     return Err(Invalid::Count);
                 }
-                (
-                    &[],
-                    &[&node.software],
-                    node.services.len().max(node.addresses.len()),
-                )
+                if node.services.len() > MAX_SERVICES || node.addresses.len() > MAX_ADDRESSES {
+                    return Err(Invalid::Count);
+                }
+                (&[], &[&node.software])
             }
-            Self::Target(target) => (&[&target.seen_by], &[&target.reason], 0),
-            Self::Registration(offer) => (&[&offer.node], &[], 0),
-            Self::Vip(vip) => (&[], &[&vip.why], 0),
-            Self::Drain(drain) => (&[], &[&drain.by], 0),
+            Self::Target(target) => (&[&target.seen_by], &[&target.reason]),
+            Self::Registration(offer) => (&[&offer.node], &[]),
+            Self::Vip(vip) => (&[], &[&vip.why]),
+            Self::Drain(drain) => (&[], &[&drain.by]),
         };
         if !names.iter().all(|name| is_name(name)) {
             return Err(Invalid::Name);
@@ -253,9 +255,6 @@ impl Record {
             .any(|text| text.len() > MAX_TEXT || text.chars().any(char::is_control))
         {
             return Err(Invalid::Text);
-        }
-        if items > MAX_ITEMS {
-            return Err(Invalid::Count);
         }
         if let Self::Registration(RegistrationRecord { addr, .. })
         | Self::Target(TargetRecord { addr, .. }) = self

@@ -12,8 +12,8 @@ use std::collections::{BTreeMap, VecDeque};
 use super::key::{Key, Prefix};
 use super::record::Record;
 
-/// Most keys a node keeps.
-pub(super) const MAX_KEYS: usize = 1 << 16;
+/// Most keys a node keeps: the targets of 1,000 services of 100 each, and as many registrations. A record of a target takes some 300 bytes.
+pub(super) const MAX_KEYS: usize = 1 << 18;
 
 /// What watchers are to be told.
 #[derive(Debug, Clone, PartialEq)]

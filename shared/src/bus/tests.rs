@@ -263,6 +263,33 @@ fn records_that_make_no_sense_are_not_valid() {
 }
 
 #[test]
+fn a_node_of_as_many_services_as_there_may_be_fits_a_record() {
+    let service = ServiceState {
+        service: "x".repeat(64),
+        vip: "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff".parse().unwrap(),
+        healthy: u32::MAX,
+        total: u32::MAX,
+    };
+    let mut largest = NodeRecord {
+        id: "x".repeat(64),
+        software: "x".repeat(512),
+        addresses: vec![service.vip; MAX_ADDRESSES],
+        services: vec![service.clone(); MAX_SERVICES],
+        ttl_ms: u64::MAX,
+        ..node()
+    };
+    let bytes = Record::from(largest.clone()).encode().unwrap();
+    assert_eq!(
+        Record::decode(&bytes),
+        Ok(largest.clone().into()),
+        "{} bytes",
+        bytes.len()
+    );
+    largest.services.push(service);
+    assert_eq!(Record::from(largest).encode(), Err(Invalid::Count));
+}
+
+#[test]
 fn a_record_under_the_key_of_another_is_refused() {
     let bytes = Record::from(offer()).encode().unwrap();
     assert_eq!(

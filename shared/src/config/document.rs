@@ -13,7 +13,7 @@ use super::table::{Table, join, nearest};
 use super::value::{FromValue, Value};
 
 /// A configuration file may be this large, in bytes.
-pub const MAX_FILE: usize = 4 << 20;
+pub const MAX_FILE: usize = 16 << 20;
 
 /// More mistakes than this are not listed one by one.
 pub(super) const MAX_MISTAKES: usize = 200;

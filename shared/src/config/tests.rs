@@ -451,7 +451,7 @@ fn files_that_are_no_configuration_are_refused_with_a_reason() {
             .ends_with("latin1:2: is not UTF-8 text — save the file as UTF-8")
     );
     assert!(file("nul", b"a = 1\n\0").contains("nul:2: is not TOML"));
-    assert!(file("large", &vec![b'#'; MAX_FILE + 1]).contains("is larger than 4 MiB"));
+    assert!(file("large", &vec![b'#'; MAX_FILE + 1]).contains("is larger than 16 MiB"));
     assert!(file("twice", b"a = 1\na = 2").contains("twice:2: is not TOML: duplicate key"));
     assert!(
         Document::load(directory.path())

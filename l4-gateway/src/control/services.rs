@@ -1,0 +1,84 @@
+//! The services of a node, found by their names: records and checks name them, thousands in a second.
+
+use std::collections::{HashMap, HashSet};
+use std::net::{IpAddr, SocketAddr};
+use std::ops::{Deref, DerefMut};
+
+use dataplane::ServiceId;
+
+use super::targets::{Target, Targets};
+use crate::config::ServiceSettings;
+
+/// One service with its targets.
+#[derive(Debug)]
+pub struct Service {
+    /// As configured.
+    pub settings: ServiceSettings,
+    /// Its number in the data plane.
+    pub id: Option<ServiceId>,
+    pub(super) targets: Targets,
+}
+
+impl Service {
+    /// The targets, by address.
+    pub fn targets(&self) -> impl Iterator<Item = (&SocketAddr, &Target)> {
+        self.targets.iter()
+    }
+
+    /// Targets that take new flows, and all.
+    pub fn counts(&self) -> (u32, u32) {
+        let healthy = self
+            .targets
+            .iter()
+            .filter(|(_, target)| target.takes_flows())
+            .count();
+        (healthy as u32, self.targets.iter().count() as u32)
+    }
+}
+
+/// All services, in the order of the configuration.
+#[derive(Debug)]
+pub(super) struct Services {
+    list: Vec<Service>,
+    places: HashMap<String, usize>,
+    vips: HashSet<IpAddr>,
+}
+
+impl Services {
+    /// These; their names differ, as the configuration sees to it.
+    pub(super) fn new(list: Vec<Service>) -> Services {
+        let name = |(place, service): (usize, &Service)| (service.settings.name.clone(), place);
+        Services {
+            places: list.iter().enumerate().map(name).collect(),
+            vips: list.iter().map(|service| service.settings.vip).collect(),
+            list,
+        }
+    }
+
+    pub(super) fn named(&self, name: &str) -> Option<&Service> {
+        self.list.get(*self.places.get(name)?)
+    }
+
+    pub(super) fn named_mut(&mut self, name: &str) -> Option<&mut Service> {
+        self.list.get_mut(*self.places.get(name)?)
+    }
+
+    /// Whether clients of any of them connect to the address.
+    pub(super) fn has_vip(&self, address: IpAddr) -> bool {
+        self.vips.contains(&address)
+    }
+}
+
+impl Deref for Services {
+    type Target = [Service];
+
+    fn deref(&self) -> &[Service] {
+        &self.list
+    }
+}
+
+impl DerefMut for Services {
+    fn deref_mut(&mut self) -> &mut [Service] {
+        &mut self.list
+    }
+}
