@@ -140,6 +140,7 @@ impl Bench {
                 weight: 1,
                 up: true,
                 draining: false,
+                cut: false,
             });
         }
         builder.service(service);

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::commons::Commons;
 use crate::frame::DropReason;
 use crate::ids::{ServiceId, TargetId};
 use crate::limits::Limits;
@@ -75,6 +76,22 @@ counted! {
         NoFlow no_flow,
         /// ICMP errors rewritten and passed on, both directions.
         IcmpForwarded icmp_forwarded,
+        /// New flows refused because the source is denied.
+        Denied denied,
+        /// New flows refused because the service had all the connections it may have.
+        LimitedConnections limited_connections,
+        /// New flows refused because the service got more a second than it may.
+        LimitedRate limited_rate,
+        /// New flows refused because their source had all the connections it may have.
+        LimitedSourceConnections limited_source_connections,
+        /// New flows refused because their source opened more a second than it may.
+        LimitedSourceRate limited_source_rate,
+        /// New flows refused because the targets asked were at their limits.
+        LimitedTargets limited_targets,
+        /// New flows let in without a look at their source's limits: too many other sources were remembered.
+        SourcesUntracked sources_untracked,
+        /// New flows sent to the target that their source was sent to before.
+        Persisted persisted,
     }
 }
 
@@ -99,6 +116,10 @@ counted! {
         Resets resets,
         /// New flows refused because no local port was free towards it.
         PortExhausted port_exhausted,
+        /// New flows that went elsewhere, or nowhere, because it was at its limits.
+        AtLimit at_limit,
+        /// Flows ended here after it had been left: [`crate::TargetConfig::cut`].
+        FlowsCut flows_cut,
     }
 }
 
@@ -175,6 +196,7 @@ const _: () = {
 #[derive(Debug)]
 pub struct Counters {
     workers: Vec<Arc<Cells>>,
+    commons: Commons,
 }
 
 impl Counters {
@@ -185,6 +207,7 @@ impl Counters {
             workers: (0..workers.max(1))
                 .map(|_| Arc::new(Cells::new(limits)))
                 .collect(),
+            commons: Commons::new(limits),
         }
     }
 
@@ -232,6 +255,23 @@ impl Counters {
             .map_or(0, |cells| read(&cells.drops, reason as usize))
     }
 
+    /// Flows of a service, for limits. Of workers that create flows at this very moment each may be one behind.
+    pub(crate) fn service_flows(&self, id: ServiceId) -> u64 {
+        let of = |cells: &Arc<Cells>| read(&cells.service_flows, id.0 as usize);
+        self.workers.iter().map(of).sum()
+    }
+
+    /// Flows to a target, for limits and least connections; as current as [`Counters::service_flows`].
+    pub(crate) fn target_flows(&self, id: TargetId) -> u64 {
+        let of = |cells: &Arc<Cells>| read(&cells.target_flows, id.0 as usize);
+        self.workers.iter().map(of).sum()
+    }
+
+    /// What the workers don't count, but keep together.
+    pub(crate) fn commons(&self) -> &Commons {
+        &self.commons
+    }
+
     /// The cells one worker writes.
     pub(crate) fn cells(&self, worker: u16) -> Arc<Cells> {
         Arc::clone(&self.workers[usize::from(worker)])
@@ -245,6 +285,10 @@ pub(crate) struct Cells {
     targets: Box<[AtomicU64]>,
     worker: Box<[AtomicU64]>,
     drops: Box<[AtomicU64]>,
+    /// Flows by service and by target, once more: other workers read these, and to read the rows above would take their lines from a
+    /// worker that writes them with each packet.
+    service_flows: Box<[AtomicU64]>,
+    target_flows: Box<[AtomicU64]>,
 }
 
 impl Cells {
@@ -254,6 +298,8 @@ impl Cells {
             targets: zeros(limits.targets as usize * TARGET_CELLS),
             worker: zeros(WorkerCount::ALL.len()),
             drops: zeros(DropReason::ALL.len()),
+            service_flows: zeros(limits.services as usize),
+            target_flows: zeros(limits.targets as usize),
         }
     }
 
@@ -322,13 +368,25 @@ impl Cells {
         );
     }
 
-    /// Flows of this worker to a target, for least connections.
-    #[inline]
-    pub(crate) fn target_flows(&self, id: TargetId) -> u64 {
-        read(
-            &self.targets,
-            id.0 as usize * TARGET_CELLS + TargetCount::FlowsActive as usize,
-        )
+    /// A flow was created.
+    pub(crate) fn flow_began(&self, service: ServiceId, target: TargetId) {
+        self.service(service, ServiceCount::FlowsCreated, 1);
+        self.target(target, TargetCount::FlowsCreated, 1);
+        self.worker(WorkerCount::FlowsCreated, 1);
+        self.flows_changed(service, target, 1);
+    }
+
+    /// A flow is gone.
+    pub(crate) fn flow_ended(&self, service: ServiceId, target: TargetId) {
+        self.flows_changed(service, target, 1u64.wrapping_neg());
+    }
+
+    fn flows_changed(&self, service: ServiceId, target: TargetId, by: u64) {
+        self.service(service, ServiceCount::FlowsActive, by);
+        self.target(target, TargetCount::FlowsActive, by);
+        self.worker(WorkerCount::FlowsActive, by);
+        add(&self.service_flows, service.0 as usize, by);
+        add(&self.target_flows, target.0 as usize, by);
     }
 }
 

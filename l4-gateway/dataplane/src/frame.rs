@@ -131,6 +131,18 @@ drop_reasons! {
     PortExhausted = "port_exhausted",
     /// The flow table is full (UDP; a TCP client gets an RST).
     FlowTableFull = "flow_table_full",
+    /// The source is in no prefix that may use the service.
+    Denied = "denied",
+    /// The service has all the connections it may have.
+    ServiceConnections = "service_connections",
+    /// The service gets more new flows a second than it may.
+    ServiceRate = "service_rate",
+    /// The source has all the connections it may have.
+    SourceConnections = "source_connections",
+    /// The source opens more flows a second than it may.
+    SourceRate = "source_rate",
+    /// The targets are at their limits.
+    TargetLimits = "target_limits",
     /// The time to live ran out here.
     TtlExpired = "ttl_expired",
     /// Longer than the egress port's MTU.

@@ -12,16 +12,20 @@
 //! A frame's way through a burst is laid out in `worker.rs`: parse and hash all, prefetch, look up, rewrite.
 #![deny(unsafe_code)]
 
+mod access;
+mod commons;
 pub mod counters;
 mod emitted;
 mod family;
 mod flow;
 mod frame;
+mod gate;
 mod ids;
 mod limits;
 mod mac;
 mod nat;
 mod neighbour;
+mod policy;
 mod port;
 mod ports;
 mod rate;
@@ -31,12 +35,15 @@ mod schedule;
 mod secret;
 mod sequence;
 mod service;
+mod sources;
 mod steer;
 mod tables;
+mod templates;
 mod time;
 mod wire;
 mod worker;
 
+pub use access::{Access, AccessError, AccessRule};
 pub use counters::{
     Counters, ServiceCount, ServiceCounts, TargetCount, TargetCounts, WorkerCount, WorkerCounts,
 };
@@ -45,10 +52,11 @@ pub use flow::FlowState;
 pub use frame::{DropReason, Frame, Verdict};
 pub use ids::{Ids, LocalIpId, ServiceId, TargetId};
 pub use limits::{
-    DEFAULT_FLOWS, DEFAULT_LOCAL_IPS, DEFAULT_NEIGHBOURS, DEFAULT_SERVICES, DEFAULT_TARGETS,
-    Limits, MAX_BURST, TICK_NANOSECONDS,
+    DEFAULT_FLOWS, DEFAULT_LOCAL_IPS, DEFAULT_NEIGHBOURS, DEFAULT_SERVICES, DEFAULT_SOURCES,
+    DEFAULT_TARGETS, Limits, MAX_BURST, TICK_NANOSECONDS,
 };
 pub use mac::MacAddr;
+pub use policy::{FlowLimits, Persistence, Policy, Quota, Refusal, SourcePrefix};
 pub use port::{Port, PortIndex, Route, Segment};
 pub use rss::{Between, Fields, Hashed, Rss, RssError};
 pub use secret::Secret;

@@ -27,6 +27,9 @@ pub(crate) const SEQUENCE_SLOTS: usize = 1 << 16;
 /// Entries of a Maglev table: prime, and at least 100 times the targets one expects (Maglev, NSDI 2016, section 5.3).
 pub(crate) const MAGLEV_SLOTS: usize = 65_537;
 
+/// Others tried when the target that was chosen is at its limits.
+pub(crate) const TARGET_TRIES: usize = 64;
+
 /// Longest sequence a weighted round robin service is laid out in; heavier weights are scaled down to it.
 pub(crate) const WRR_SEQUENCE: u64 = 8192;
 
@@ -78,6 +81,9 @@ pub const DEFAULT_LOCAL_IPS: u16 = 16;
 /// [`Limits::neighbours`] by default.
 pub const DEFAULT_NEIGHBOURS: u16 = 4096;
 
+/// [`Limits::sources`] by default.
+pub const DEFAULT_SOURCES: u32 = 1 << 18;
+
 /// How much one worker may hold. All of it is allocated when the worker is made.
 #[derive(Clone, Debug)]
 pub struct Limits {
@@ -101,6 +107,9 @@ pub struct Limits {
     pub first_port: u16,
     /// Last local port handed out.
     pub last_port: u16,
+    /// Sources (addresses or prefixes of clients) that all workers together remember at once: as many for limits, as many for
+    /// persistence. 24 bytes each.
+    pub sources: u32,
     /// ICMP errors made here, a second (and the burst allowed at once).
     pub icmp_errors_per_second: u32,
 }
@@ -118,6 +127,7 @@ impl Default for Limits {
             held_bytes: 2048,
             first_port: 1024,
             last_port: 65_535,
+            sources: DEFAULT_SOURCES,
             icmp_errors_per_second: 1000,
         }
     }

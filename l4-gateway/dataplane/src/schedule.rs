@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::ids::TargetId;
+use crate::limits::TARGET_TRIES;
 use crate::service::{Scheduler, Service, Target};
 
 /// The layout of a scheduler over its eligible targets: places in that list.
@@ -18,38 +19,75 @@ pub(crate) fn plan<'t>(
         .map(|target| (target.config.address, target.config.weight))
         .collect();
     match scheduler {
-        Scheduler::RoundRobin | Scheduler::WeightedLeastConnections => Arc::new([]),
+        Scheduler::RoundRobin
+        | Scheduler::LeastConnections
+        | Scheduler::WeightedLeastConnections => Arc::new([]),
         Scheduler::WeightedRoundRobin => {
             wrr::sequence(weighted.iter().map(|(_, weight)| *weight)).into()
         }
-        Scheduler::Maglev => maglev::table(&weighted).into(),
+        Scheduler::SourceHash | Scheduler::Maglev => maglev::table(&weighted).into(),
     }
 }
 
-/// Chooses a target for a client; none if none is eligible.
+/// Why no target takes a new flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unavailable {
+    /// None is eligible.
+    NoTarget,
+    /// All that were asked are at their limits.
+    AtLimit,
+}
+
+/// Chooses a target for a client.
 ///
-/// `cursor` is this worker's for this service; `flows` tells how many flows this worker has to a target, `weight` a
-/// target's weight.
+/// `cursor` is this worker's for this service; `flows` tells how many flows there are to a target, `weight` a target's weight, and
+/// `has_room` whether a target is below its limits. If the one whose turn it is has none, up to [`TARGET_TRIES`] others are asked, from a
+/// place that differs by client: its share goes to all of them.
 pub(crate) fn choose(
     service: &Service,
     cursor: &mut u32,
     client: (IpAddr, u16),
     flows: impl Fn(TargetId) -> u64,
     weight: impl Fn(TargetId) -> u16,
-) -> Option<TargetId> {
-    let place = match service.config.scheduler {
-        Scheduler::RoundRobin => turn(cursor, service.eligible.len())?,
-        Scheduler::WeightedRoundRobin => {
-            usize::from(service.plan[turn(cursor, service.plan.len())?])
-        }
-        Scheduler::WeightedLeastConnections => least_connections(&service.eligible, flows, weight)?,
-        Scheduler::Maglev => usize::from(*service.plan.get(maglev::slot(
-            client.0,
-            client.1,
-            service.plan.len(),
-        )?)?),
-    };
-    service.eligible.get(place).copied()
+    has_room: impl Fn(TargetId) -> bool,
+) -> Result<TargetId, Unavailable> {
+    let chosen = place(service, cursor, client, flows, weight).ok_or(Unavailable::NoTarget)?;
+    let eligible = |place: usize| service.eligible.get(place).copied();
+    let first = eligible(chosen).ok_or(Unavailable::NoTarget)?;
+    if has_room(first) {
+        return Ok(first);
+    }
+    let others = service.eligible.len() - 1;
+    let from = maglev::slot(client.0, client.1, others).unwrap_or(0);
+    (0..others.min(TARGET_TRIES))
+        .map(|step| (chosen + 1 + (from + step) % others) % (others + 1))
+        .filter_map(eligible)
+        .find(|target| has_room(*target))
+        .ok_or(Unavailable::AtLimit)
+}
+
+/// The place among the eligible targets that the scheduler says.
+fn place(
+    service: &Service,
+    cursor: &mut u32,
+    client: (IpAddr, u16),
+    flows: impl Fn(TargetId) -> u64,
+    weight: impl Fn(TargetId) -> u16,
+) -> Option<usize> {
+    let (plan, eligible) = (&service.plan, &service.eligible);
+    let slot = |port| maglev::slot(client.0, port, plan.len());
+    match service.config.scheduler {
+        Scheduler::RoundRobin => turn(cursor, eligible.len()),
+        Scheduler::WeightedRoundRobin => plan.get(turn(cursor, plan.len())?).map(place_of),
+        Scheduler::LeastConnections => least_connections(eligible, cursor, flows, |_| 1),
+        Scheduler::WeightedLeastConnections => least_connections(eligible, cursor, flows, weight),
+        Scheduler::SourceHash => plan.get(slot(0)?).map(place_of),
+        Scheduler::Maglev => plan.get(slot(client.1)?).map(place_of),
+    }
+}
+
+fn place_of(planned: &u16) -> usize {
+    usize::from(*planned)
 }
 
 /// The next of `n` turns.
@@ -59,21 +97,27 @@ fn turn(cursor: &mut u32, n: usize) -> Option<usize> {
     Some(turn)
 }
 
-/// The target with the fewest flows per weight, counting the one about to come; the first of equals.
+/// The target with the fewest flows per weight, counting the one about to come; of equals the one whose turn it is, or those that
+/// are always empty would never have a flow but the first.
 fn least_connections(
     eligible: &[TargetId],
+    cursor: &mut u32,
     flows: impl Fn(TargetId) -> u64,
     weight: impl Fn(TargetId) -> u16,
 ) -> Option<usize> {
+    let first = turn(cursor, eligible.len())?;
     let mut best: Option<(usize, u64, u64)> = None;
-    for (place, id) in eligible.iter().enumerate() {
+    let places = (first..eligible.len()).chain(0..first);
+    for (place, id) in places.filter_map(|place| Some((place, eligible.get(place)?))) {
         let (flows, weight) = (flows(*id) + 1, u64::from(weight(*id)));
         // flows / weight < best.flows / best.weight, without dividing.
         if best.is_none_or(|(_, least, of)| flows * of < least * weight) {
             best = Some((place, flows, weight));
         }
     }
-    best.map(|(place, ..)| place)
+    let place = best.map(|(place, ..)| place)?;
+    *cursor = (place + 1) as u32;
+    Some(place)
 }
 
 #[cfg(test)]

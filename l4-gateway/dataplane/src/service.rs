@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::flow::{FlowState, STATES};
 use crate::ids::{ServiceId, TargetId};
+use crate::policy::Policy;
 use crate::port::PortIndex;
 use crate::time::ticks;
 
@@ -27,8 +28,12 @@ pub enum Scheduler {
     RoundRobin,
     /// Smooth weighted round robin: turns in proportion to the weight, a heavy target's spread out.
     WeightedRoundRobin,
-    /// The target with the fewest flows of this worker per weight.
+    /// The target with the fewest flows, weights ignored (but 0).
+    LeastConnections,
+    /// The target with the fewest flows per weight.
     WeightedLeastConnections,
+    /// Consistent hashing by client address alone: as [`Scheduler::Maglev`], with all flows of a client at one target.
+    SourceHash,
     /// Consistent hashing by client address and port: all nodes choose alike, and a lost target moves little but its own.
     Maglev,
 }
@@ -101,6 +106,8 @@ pub struct TargetConfig {
     pub up: bool,
     /// A draining target gets no new flows; those it has stay.
     pub draining: bool,
+    /// The flows it has are ended, TCP by RSTs to both sides. It gets no new ones.
+    pub cut: bool,
 }
 
 /// One service as configured. `(vip, protocol, port)` is its identity.
@@ -120,6 +127,8 @@ pub struct ServiceConfig {
     pub unknown_segment: UnknownSegment,
     /// What happens to TCP timestamps.
     pub timestamps: Timestamps,
+    /// What it grants to whom.
+    pub policy: Policy,
     /// Whether ARP requests or neighbour solicitations for the VIP are answered on ports whose prefix holds it; false where routers are told of it.
     pub arp: bool,
     /// The targets, in any order; an address at most once, all of the VIP's family.
@@ -138,6 +147,7 @@ impl ServiceConfig {
             timeouts: Timeouts::default(),
             unknown_segment: UnknownSegment::default(),
             timestamps: Timestamps::default(),
+            policy: Policy::default(),
             arp: false,
             targets: Vec::new(),
         }
@@ -170,6 +180,14 @@ pub struct Target {
     pub config: TargetConfig,
     /// The port through which it is reached.
     pub port: PortIndex,
+}
+
+impl TargetConfig {
+    /// Whether it gets new flows.
+    #[must_use]
+    pub fn takes_flows(&self) -> bool {
+        self.up && !self.draining && !self.cut && self.weight > 0
+    }
 }
 
 /// [`Timeouts`] in ticks, by [`FlowState`].

@@ -9,6 +9,9 @@
 //!   queue ([`Spread::by_port`]); without them the worker prefers ports whose answers RSS brings to it ([`Steering::of_answers`]);
 //! - any other is a client's. Where the NIC's RSS can be told ([`Spread::rss`]), the queue that it gives a whole packet of this kind to
 //!   is the owner, be this one a fragment or quoted in an ICMP error; elsewhere a keyed hash names it.
+//!
+//! Clients of one prefix have many owners. What must be the same for all of them (persistence, limits per source) is kept where all
+//! workers look ([`crate::commons`]), so that it doesn't depend on the owner.
 
 use std::sync::Arc;
 

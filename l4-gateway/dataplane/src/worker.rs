@@ -14,6 +14,7 @@ mod forward;
 mod icmp;
 mod ndp;
 mod neighbours;
+mod policy;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use std::time::Duration;
 
 use classify::{Kind, Stage, Staged, is_forwarded};
 
-use crate::counters::{Cells, Counters, ServiceCount, TargetCount, WorkerCount};
+use crate::counters::{Cells, Counters, WorkerCount};
 use crate::emitted::{Emitted, Event};
 use crate::family::{Family, V4, V6};
 use crate::flow::{Addresses, Due, Flow, FlowState, FlowTable, NONE, Wheel};
@@ -36,6 +37,7 @@ use crate::rate::{Interval, TokenBucket};
 use crate::secret::Secret;
 use crate::sequence::Sequences;
 use crate::service::Protocol;
+use crate::sources::Seat;
 use crate::steer;
 use crate::tables::Tables;
 use crate::time::Now;
@@ -47,7 +49,10 @@ pub struct Worker {
     workers: u16,
     secret: Secret,
     cells: Arc<Cells>,
+    counters: Arc<Counters>,
     flows: FlowTable,
+    /// Where flows are counted for their sources, by flow, of those that are. Pages nobody writes cost nothing.
+    seats: Box<[u32]>,
     wheel: Wheel,
     ports: PortPool,
     sequences: Sequences,
@@ -120,7 +125,9 @@ impl Worker {
             index,
             workers,
             cells: counters.cells(index),
+            counters,
             flows: FlowTable::new(limits.flows, secret.clone()),
+            seats: vec![0; limits.flows as usize].into_boxed_slice(),
             wheel: Wheel::new(),
             ports: PortPool::new(index, workers, limits, &secret),
             sequences: Sequences::new(&secret),
@@ -331,10 +338,11 @@ impl Worker {
             match due {
                 Due::Expired(number) => {
                     self.cells.worker(WorkerCount::FlowsExpired, 1);
-                    self.end_flow(number);
+                    self.end_flow(tables, now, number);
                     self.flows.free(number);
                 }
                 Due::Removed(number) => self.flows.free(number),
+                Due::Persists(number) => self.persist(tables, now, number),
             }
         }
         self.announce(tables, out);
@@ -351,19 +359,39 @@ impl Worker {
     }
 
     /// Takes a flow out of the table; its port is free, its entry is when the wheel passes.
-    fn end_flow(&mut self, number: u32) {
+    fn end_flow(&mut self, tables: &Tables, now: Now, number: u32) {
         let Flow {
             target_id,
             local_id,
             ..
         } = *self.flows.get(number);
-        let service = self.flows.get(number).service();
+        let flow = self.flows.get(number);
+        let (service, seated) = (flow.service(), flow.is_seated());
+        if flow.is_persistent() {
+            self.persist(tables, now, number);
+        }
+        if seated {
+            self.give_seat_back(number);
+        }
         self.flows.remove(number);
         self.ports.release(target_id, local_id);
-        let less = 1u64.wrapping_neg();
-        self.cells.service(service, ServiceCount::FlowsActive, less);
-        self.cells.target(target_id, TargetCount::FlowsActive, less);
-        self.cells.worker(WorkerCount::FlowsActive, less);
+        self.cells.flow_ended(service, target_id);
+    }
+
+    /// Notes where a flow is counted for its source.
+    fn take_seat(&mut self, number: u32, Seat(seat): Seat) {
+        if let Some(place) = self.seats.get_mut(number as usize) {
+            *place = seat;
+            let flow = self.flows.get_mut(number);
+            *flow = flow.seated();
+        }
+    }
+
+    #[cold]
+    fn give_seat_back(&mut self, number: u32) {
+        if let Some(seat) = self.seats.get(number as usize) {
+            self.counters.commons().sources.leave(Seat(*seat));
+        }
     }
 
     /// Reports an event, or counts that there was no room.
@@ -416,6 +444,14 @@ impl Worker {
                 self.ports.used(target, local),
                 count,
                 "ports towards {target:?} on {local:?}"
+            );
+        }
+        if self.workers == 1 {
+            let seated = self.flows.iter().filter(|(_, flow)| flow.is_seated());
+            assert_eq!(
+                self.counters.commons().sources.connections(),
+                seated.count() as u64,
+                "each flow counted for a source is there"
             );
         }
         self.neighbours.check_invariants();

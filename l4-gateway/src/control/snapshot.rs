@@ -40,6 +40,7 @@ pub(super) fn describe(ports: &[PortConfig], nics: &[Nic], services: &[Service])
                     weight: target.weight(),
                     up: target.is_up(),
                     draining: target.is_draining(),
+                    cut: false,
                 })
                 .collect(),
             ..ServiceConfig::new(vip, protocol, port)

@@ -86,6 +86,12 @@ const V6: u16 = 1 << 1;
 const TCP: u16 = 1 << 2;
 /// Found by packets from the client only: its target answers the client itself, and it has no local port.
 const ONE_SIDED: u16 = 1 << 3;
+/// Found by packets from its target only: each datagram of its client is scheduled anew, and goes by it if its target comes out.
+const ONE_PACKET: u16 = 1 << 4;
+/// Counted for its source: the worker knows the seat.
+const SEATED: u16 = 1 << 5;
+/// Keeps its source at its target.
+const PERSISTENT: u16 = 1 << 6;
 
 impl Flow {
     /// A free entry.
@@ -153,6 +159,40 @@ impl Flow {
     pub(crate) fn one_sided(self) -> Self {
         Self {
             marks: self.marks | ONE_SIDED,
+            ..self
+        }
+    }
+
+    /// Found by [`super::FlowTable::find_one_packet`] in place of packets from the client.
+    pub(crate) fn one_packet(self) -> Self {
+        self.marked(ONE_PACKET)
+    }
+
+    pub(crate) fn is_one_packet(&self) -> bool {
+        self.marks & ONE_PACKET != 0
+    }
+
+    /// Counted for its source.
+    pub(crate) fn seated(self) -> Self {
+        self.marked(SEATED)
+    }
+
+    pub(crate) fn is_seated(&self) -> bool {
+        self.marks & SEATED != 0
+    }
+
+    /// Keeps its source at its target.
+    pub(crate) fn persistent(self) -> Self {
+        self.marked(PERSISTENT)
+    }
+
+    pub(crate) fn is_persistent(&self) -> bool {
+        self.marks & PERSISTENT != 0
+    }
+
+    fn marked(self, mark: u16) -> Self {
+        Self {
+            marks: self.marks | mark,
             ..self
         }
     }

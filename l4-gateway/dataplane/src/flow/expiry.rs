@@ -24,6 +24,8 @@ pub(crate) enum Due {
     Expired(u32),
     /// It was removed before; its entry can be used again now.
     Removed(u32),
+    /// It lives on and is on the wheel, and keeps its source at its target.
+    Persists(u32),
 }
 
 impl Wheel {
@@ -73,7 +75,11 @@ impl Wheel {
                 if flow.deadline <= now {
                     return Some(Due::Expired(number));
                 }
+                let persists = flow.is_persistent();
                 self.insert(flows, number, now);
+                if persists {
+                    return Some(Due::Persists(number));
+                }
             }
             if hand >= now {
                 return None;

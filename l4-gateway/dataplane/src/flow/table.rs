@@ -8,6 +8,7 @@ use super::prefetch::prefetch;
 use super::tuple::Tuple;
 use super::wide::Wide;
 use crate::family::{Family, V4, V6};
+use crate::ids::TargetId;
 use crate::secret::Secret;
 
 /// The flows of one worker, of both families.
@@ -90,6 +91,21 @@ impl FlowTable {
             .side(|| V::addresses(self, number), packet)
     }
 
+    /// The flow of this packet's client to a target, where each packet is scheduled anew.
+    pub(crate) fn find_one_packet<V: Family>(
+        &self,
+        hash: u64,
+        packet: &Tuple<V>,
+        target: TargetId,
+    ) -> Option<u32> {
+        self.index.find(one_packet_hash(hash, target), |number| {
+            let flow = self.get(number);
+            flow.is_one_packet()
+                && flow.target_id == target
+                && self.side(number, packet) == Some(Side::Client)
+        })
+    }
+
     /// Whether a flow has this key.
     pub(crate) fn contains<V: Family>(&self, key: &Tuple<V>) -> bool {
         self.find(self.hash(key), NONE, key).is_some()
@@ -131,9 +147,9 @@ impl FlowTable {
         entry.next = next;
         entry.set_alive(false);
         V::store(self, number, addresses);
-        for key in self.keys::<V>(number) {
-            debug_assert!(!self.contains(&key), "a key is used twice");
-            let placed = self.index.insert(key.hash(&self.secret), number);
+        for (key, hash) in self.keys::<V>(number) {
+            debug_assert!(self.search(hash, &key).is_none(), "a key is used twice");
+            let placed = self.index.insert(hash, number);
             debug_assert!(placed, "the index is made for two keys a flow");
         }
         self.entries[number as usize].set_alive(true);
@@ -156,17 +172,24 @@ impl FlowTable {
     }
 
     fn unindex<V: Family>(&mut self, number: u32) {
-        for key in self.keys::<V>(number) {
-            let removed = self.index.remove(key.hash(&self.secret), number);
+        for (_, hash) in self.keys::<V>(number) {
+            let removed = self.index.remove(hash, number);
             debug_assert!(removed, "a living flow has its keys in the index");
         }
     }
 
-    /// The keys a flow is in the index under.
-    fn keys<V: Family>(&self, number: u32) -> impl Iterator<Item = Tuple<V>> + use<V> {
+    /// The keys a flow is in the index under, with their hashes.
+    fn keys<V: Family>(&self, number: u32) -> impl Iterator<Item = (Tuple<V>, u64)> + use<V> {
         let (flow, addresses) = (self.get(number), V::addresses(self, number));
-        let target = flow.is_two_sided().then(|| flow.target_key(&addresses));
-        [flow.client_key(&addresses)].into_iter().chain(target)
+        let hashed = |key: Tuple<V>| (key, key.hash(&self.secret));
+        let mut client = hashed(flow.client_key(&addresses));
+        if flow.is_one_packet() {
+            client.1 = one_packet_hash(client.1, flow.target_id);
+        }
+        let target = flow
+            .is_two_sided()
+            .then(|| hashed(flow.target_key(&addresses)));
+        [client].into_iter().chain(target)
     }
 
     /// Returns the entry of a removed flow, off the wheel, to the free ones.
@@ -265,17 +288,26 @@ impl FlowTable {
 
     fn check_keys<V: Family>(&self, number: u32) -> usize {
         let sides = [Side::Client, Side::Target];
-        let found = self.keys::<V>(number).zip(sides).map(|(key, side)| {
-            assert_eq!(
-                self.find(self.hash(&key), NONE, &key),
-                Some((number, side)),
-                "flow {number} under {key:?}"
-            );
-        });
+        let found = self
+            .keys::<V>(number)
+            .zip(sides)
+            .map(|((key, hash), side)| {
+                assert_eq!(
+                    self.find(hash, NONE, &key),
+                    Some((number, side)),
+                    "flow {number} under {key:?}"
+                );
+            });
         found.count()
     }
 
     pub(crate) fn capacity(&self) -> usize {
         self.entries.len()
     }
+}
+
+/// Where the flow of a client to one of the targets is, if the client has flows to several: elsewhere than its packets look (but for
+/// one in 65,536, which goes by the flow it happens on). A client's flows lie apart, or a bucket would be full of them.
+fn one_packet_hash(client: u64, target: TargetId) -> u64 {
+    client ^ u64::from(target.0 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }

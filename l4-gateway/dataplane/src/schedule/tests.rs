@@ -1,3 +1,5 @@
+mod disruption;
+
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -31,6 +33,7 @@ fn service(scheduler: Scheduler, weights: &[u16]) -> Service {
                 weight,
                 up: true,
                 draining: false,
+                cut: false,
             },
             port: PortIndex(0),
         })
@@ -51,16 +54,10 @@ const CLIENT: (IpAddr, u16) = (IpAddr::V4(Ipv4Addr::new(10, 1, 0, 1)), 4000);
 fn turns(service: &Service, weights: &[u16], n: usize) -> Vec<u32> {
     let mut cursor = 0;
     let choose = |_| {
-        choose(
-            service,
-            &mut cursor,
-            CLIENT,
-            |_| 0,
-            |id| weights[id.0 as usize],
-        )
-        .map(|id| id.0)
+        let weight = |id: TargetId| weights[id.0 as usize];
+        choose(service, &mut cursor, CLIENT, |_| 0, weight, |_| true).map(|id| id.0)
     };
-    (0..n).filter_map(choose).collect()
+    (0..n).flat_map(choose).collect()
 }
 
 #[test]
@@ -115,6 +112,7 @@ fn weighted_least_connections_fills_in_proportion() {
             CLIENT,
             |id| flows[id.0 as usize],
             |id| weights[id.0 as usize],
+            |_| true,
         );
         flows[id.expect("a target").0 as usize] += 1;
     }
@@ -128,10 +126,88 @@ fn weighted_least_connections_fills_in_proportion() {
             CLIENT,
             |id| flows[id.0 as usize],
             |id| weights[id.0 as usize],
+            |_| true,
         );
-        assert_eq!(id, Some(TargetId(1)));
+        assert_eq!(id, Ok(TargetId(1)));
         flows[1] += 1;
     }
+}
+
+#[test]
+fn least_connections_ignores_weights_and_goes_round_among_equals() {
+    let weights = [100, 1, 1];
+    let service = service(Scheduler::LeastConnections, &weights);
+    assert_eq!(turns(&service, &weights, 7), [0, 1, 2, 0, 1, 2, 0]);
+    let flows = [5, 3, 4];
+    let least = choose(
+        &service,
+        &mut 0,
+        CLIENT,
+        |id| flows[id.0 as usize],
+        |id| weights[id.0 as usize],
+        |_| true,
+    );
+    assert_eq!(least, Ok(TargetId(1)));
+}
+
+#[test]
+fn a_source_hash_keeps_a_client_at_one_target_whatever_its_port() {
+    let weights = [1; 8];
+    let service = service(Scheduler::SourceHash, &weights);
+    let mut counts = [0u32; 8];
+    for host in 0..4000u32 {
+        let of_port = |port| {
+            let client = (Ipv4Addr::from_bits(0x0a01_0000 + host).into(), port);
+            choose(&service, &mut 0, client, |_| 0, |_| 1, |_| true).unwrap()
+        };
+        let first = of_port(1024);
+        assert!((1..20).all(|n| of_port(1024 + n * 3000) == first));
+        counts[first.0 as usize] += 1;
+    }
+    assert!(
+        counts.iter().all(|count| (400..600).contains(count)),
+        "{counts:?}"
+    );
+}
+
+#[test]
+fn what_a_full_target_can_not_take_goes_to_all_others() {
+    for scheduler in [
+        Scheduler::RoundRobin,
+        Scheduler::WeightedRoundRobin,
+        Scheduler::LeastConnections,
+        Scheduler::SourceHash,
+        Scheduler::Maglev,
+    ] {
+        let service = service(scheduler, &[1; 5]);
+        let (mut counts, mut cursor) = ([0u32; 5], 0);
+        for n in 0..5000u32 {
+            let client = (Ipv4Addr::from_bits(0x0a01_0000 + n).into(), 4000);
+            let full = |id: TargetId| id.0 == 2;
+            let id = choose(&service, &mut cursor, client, |_| 0, |_| 1, |id| !full(id));
+            counts[id.unwrap().0 as usize] += 1;
+        }
+        let others = counts.iter().enumerate().filter(|(n, _)| *n != 2);
+        assert_eq!(counts[2], 0, "{scheduler:?}");
+        assert!(
+            others
+                .clone()
+                .all(|(_, count)| (1100..1400).contains(count)),
+            "{scheduler:?}: {counts:?}"
+        );
+        assert_eq!(
+            choose(&service, &mut cursor, CLIENT, |_| 0, |_| 1, |_| false),
+            Err(Unavailable::AtLimit),
+            "{scheduler:?}"
+        );
+    }
+}
+
+#[test]
+fn the_only_target_may_be_full() {
+    let service = service(Scheduler::WeightedRoundRobin, &[1]);
+    let chosen = choose(&service, &mut 0, CLIENT, |_| 0, |_| 1, |_| false);
+    assert_eq!(chosen, Err(Unavailable::AtLimit));
 }
 
 #[test]
@@ -139,13 +215,15 @@ fn without_an_eligible_target_none_is_chosen() {
     for scheduler in [
         Scheduler::RoundRobin,
         Scheduler::WeightedRoundRobin,
+        Scheduler::LeastConnections,
         Scheduler::WeightedLeastConnections,
+        Scheduler::SourceHash,
         Scheduler::Maglev,
     ] {
         let service = service(scheduler, &[]);
         assert_eq!(
-            choose(&service, &mut 3, CLIENT, |_| 0, |_| 1),
-            None,
+            choose(&service, &mut 3, CLIENT, |_| 0, |_| 1, |_| true),
+            Err(Unavailable::NoTarget),
             "{scheduler:?}"
         );
     }
@@ -232,7 +310,7 @@ fn maglev_spreads_clients_evenly() {
             Ipv4Addr::from_bits(0x0a01_0000 + n / 100).into(),
             30_000 + (n % 100) as u16,
         );
-        let id = choose(&service, &mut 0, client, |_| 0, |_| 1).expect("a target");
+        let id = choose(&service, &mut 0, client, |_| 0, |_| 1, |_| true).expect("a target");
         counts[id.0 as usize] += 1;
     }
     assert!(

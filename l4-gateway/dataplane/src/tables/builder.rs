@@ -441,9 +441,8 @@ fn add_service<V: Family>(
         targets.push(target_id);
     }
     let takes_flows = |target: &TargetId| {
-        tables.target(*target).is_some_and(|target| {
-            target.config.up && !target.config.draining && target.config.weight > 0
-        })
+        let target = tables.target(*target);
+        target.is_some_and(|target| target.config.takes_flows())
     };
     let eligible: Vec<TargetId> = targets.iter().copied().filter(takes_flows).collect();
     let plan = match previous.and_then(|previous| previous.service(id).zip(Some(previous))) {

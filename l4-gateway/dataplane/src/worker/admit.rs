@@ -1,16 +1,20 @@
 //! A packet of no known flow: a new flow, or a refusal that the sender hears of.
 
+use std::net::IpAddr;
+
 use super::classify::Staged;
+use super::policy::refusal;
 use super::{Context, Event, Flow, Worker};
 use crate::counters::{ServiceCount, TargetCount, WorkerCount};
 use crate::family::Family;
 use crate::flow::{Addresses, Side};
-use crate::ids::ServiceId;
+use crate::ids::{ServiceId, TargetId};
+use crate::policy::Refusal;
 use crate::service::{Protocol, Service, UnknownSegment};
 use crate::tables::{LocalIp, Owned, Tables};
 use crate::wire::icmp::Problem;
 use crate::wire::{tcp, u32_at};
-use crate::{DropReason, Frame, Verdict, reply, schedule};
+use crate::{DropReason, Frame, Verdict, reply};
 
 impl Worker {
     /// Decides a packet without flow. `reuse`: the entry of a flow it replaces, already removed but still on the wheel.
@@ -57,7 +61,10 @@ impl Worker {
         }
         match self.create(context, frame.bytes(), staged, service, reuse) {
             Ok(number) => self.forward(context, frame, staged, number, Side::Client),
-            Err(reason) => self.refuse(context, frame, staged, Some(service.id), reason),
+            Err(reason) => match refusal(&service.config.policy, reason) {
+                Refusal::Reset => self.refuse(context, frame, staged, Some(service.id), reason),
+                Refusal::Drop => Verdict::Drop(reason),
+            },
         }
     }
 
@@ -70,11 +77,11 @@ impl Worker {
         number: u32,
     ) -> Verdict {
         self.cells.worker(WorkerCount::FlowsRescheduled, 1);
-        self.end_flow(number);
+        self.end_flow(context.tables, context.now, number);
         self.admit(context, frame, staged, Some(number))
     }
 
-    /// Creates the flow of a packet from a client; its number, or why not.
+    /// Creates the flow of a packet from a client, if it is let in; its number, or why not.
     fn create<V: Family>(
         &mut self,
         context: &mut Context<'_>,
@@ -83,37 +90,56 @@ impl Worker {
         service: &Service,
         reuse: Option<u32>,
     ) -> Result<u32, DropReason> {
-        let tables = context.tables;
-        let id = service.id;
+        let (tables, now) = (context.tables, context.now);
+        let (hash, tuple) = (staged.hash, &staged.tuple);
+        let client: (IpAddr, u16) = (tuple.source.into(), tuple.source_port);
+        self.is_granted(service, client.0)?;
+        let mut picked = None;
+        if service.config.policy.one_packet && tuple.protocol == Protocol::Udp {
+            let flow_to = |worker: &Self, target| worker.flows.find_one_packet(hash, tuple, target);
+            let has_flow = |worker: &Self, target| flow_to(worker, target).is_some();
+            let target = self.pick(tables, now, context.out, service, client, has_flow)?;
+            if let Some(number) = flow_to(self, target) {
+                return Ok(number);
+            }
+            picked = Some(target);
+        }
         if reuse.is_none() && self.flows.is_full() {
-            self.cells.service(id, ServiceCount::FlowTableFull, 1);
-            if self.reports.flow_table_full.pass(context.now) {
+            self.cells
+                .service(service.id, ServiceCount::FlowTableFull, 1);
+            if self.reports.flow_table_full.pass(now) {
                 self.report(context.out, Event::FlowTableFull);
             }
             return Err(DropReason::FlowTableFull);
         }
-        let client = (staged.tuple.source.into(), staged.tuple.source_port);
-        let chosen = self.cursors.get_mut(id.0 as usize).and_then(|cursor| {
-            let weight = |target| {
-                tables
-                    .target(target)
-                    .map_or(0, |target| target.config.weight)
-            };
-            schedule::choose(
-                service,
-                cursor,
-                client,
-                |target| self.cells.target_flows(target),
-                weight,
-            )
-        });
-        let Some(target) = chosen.and_then(|target| tables.target(target)) else {
-            self.cells.service(id, ServiceCount::NoTarget, 1);
-            if self.reports.no_target.pass(context.now) {
-                self.report(context.out, Event::NoTarget { service: id });
-            }
-            return Err(DropReason::NoTarget);
+        let seat = self.seat(service, client.0, now)?;
+        let target = match picked {
+            Some(target) => Ok(target),
+            None => self.pick(tables, now, context.out, service, client, |_, _| false),
         };
+        let created = target
+            .and_then(|target| self.create_towards(context, frame, staged, service, target, reuse));
+        match (&created, seat) {
+            (Ok(number), Some(seat)) => self.take_seat(*number, seat),
+            (Err(_), Some(seat)) => self.counters.commons().sources.leave(seat),
+            (_, None) => {}
+        }
+        created
+    }
+
+    /// Creates the flow of a packet from a client to a target.
+    fn create_towards<V: Family>(
+        &mut self,
+        context: &mut Context<'_>,
+        frame: &[u8],
+        staged: &Staged<V>,
+        service: &Service,
+        target: TargetId,
+        reuse: Option<u32>,
+    ) -> Result<u32, DropReason> {
+        let tables = context.tables;
+        let id = service.id;
+        let target = tables.target(target).ok_or(DropReason::NoTarget)?;
         let address = target.config.address;
         // Snapshots don't mix families.
         let Some(target_ip) = V::address(address.ip()) else {
@@ -158,6 +184,12 @@ impl Worker {
         };
         let addresses = addresses(local);
         let mut flow = Flow::new(tuple, address.port(), port).with_service(id);
+        if service.config.policy.one_packet && tuple.protocol == Protocol::Udp {
+            flow = flow.one_packet();
+        }
+        if service.config.policy.persistence.is_some() {
+            flow = flow.persistent();
+        }
         flow.target_id = target.id;
         flow.local_id = local.id;
         flow.deadline = context.now.tick() + tables.timeout(id, flow.progress.timed_as());
@@ -172,12 +204,7 @@ impl Worker {
             flow.origin = chosen_by_client.wrapping_add(1);
         }
         let number = self.place::<V>(flow, &addresses, reuse, context.now.tick());
-        self.cells.service(id, ServiceCount::FlowsCreated, 1);
-        self.cells.service(id, ServiceCount::FlowsActive, 1);
-        self.cells.target(target.id, TargetCount::FlowsCreated, 1);
-        self.cells.target(target.id, TargetCount::FlowsActive, 1);
-        self.cells.worker(WorkerCount::FlowsCreated, 1);
-        self.cells.worker(WorkerCount::FlowsActive, 1);
+        self.cells.flow_began(id, target.id);
         number.ok_or(DropReason::FlowTableFull)
     }
 

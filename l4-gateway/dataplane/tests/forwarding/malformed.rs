@@ -407,6 +407,13 @@ fn every_reason_to_drop_a_frame_before_its_flow_is_covered_above() {
         DropReason::NoTarget,
         DropReason::PortExhausted,
         DropReason::FlowTableFull,
+        // In `limits`.
+        DropReason::Denied,
+        DropReason::ServiceConnections,
+        DropReason::ServiceRate,
+        DropReason::SourceConnections,
+        DropReason::SourceRate,
+        DropReason::TargetLimits,
         DropReason::TtlExpired,
         DropReason::TooBig,
         DropReason::NoRoute,

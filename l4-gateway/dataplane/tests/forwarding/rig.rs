@@ -48,6 +48,7 @@ pub fn up(address: impl Into<SocketAddr>) -> TargetConfig {
         weight: 1,
         up: true,
         draining: false,
+        cut: false,
     }
 }
 
@@ -122,6 +123,7 @@ pub fn small() -> Limits {
         neighbours: 16,
         held_frames: 8,
         held_per_neighbour: 4,
+        sources: 64,
         icmp_errors_per_second: 10,
         ..Limits::default()
     }

@@ -1,0 +1,42 @@
+//! One at a time, for the few tables that workers share; whoever is inside stays some ten nanoseconds, and nobody waits for long.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Tries that take a microsecond in all.
+const SPINS: u32 = 64;
+
+/// Tries beyond them: the kernel took the CPU away from whoever is inside, so it is offered this one.
+const YIELDS: u32 = 256;
+
+/// Lets one worker at a time change something.
+#[derive(Debug, Default)]
+pub(crate) struct Gate(AtomicU64);
+
+/// Being inside; the gate opens when it is dropped.
+pub(crate) struct Inside<'a>(&'a Gate);
+
+impl Gate {
+    /// Goes inside; none if another stays there. Then do without.
+    pub(crate) fn enter(&self) -> Option<Inside<'_>> {
+        for tries in 0..SPINS + YIELDS {
+            let free = self
+                .0
+                .compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed);
+            if free.is_ok() {
+                return Some(Inside(self));
+            }
+            if tries < SPINS {
+                std::hint::spin_loop();
+            } else {
+                std::thread::yield_now();
+            }
+        }
+        None
+    }
+}
+
+impl Drop for Inside<'_> {
+    fn drop(&mut self) {
+        self.0.0.store(0, Ordering::Release);
+    }
+}

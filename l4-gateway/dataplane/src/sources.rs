@@ -1,0 +1,286 @@
+//! What the workers know together of clients by source: their connections and how fast they open new ones.
+//!
+//! Packets of one source come to all workers, so a limit per source can't be kept by each alone. The table is shared: a source is one
+//! word of a tag and a count, changed by compare-and-swap, beside the clock of its rate. It is asked for new flows of services with
+//! such limits, and told when those end; no other packet comes near it. Nobody waits: places are given out by one worker at a time
+//! for each bucket, and who finds another at it goes without one.
+//!
+//! Memory is fixed. A source has one of seven places, by keyed hash, and keeps it as long as it has connections. When others hold all
+//! of them, it isn't limited (and that is counted): a flood of forged sources must not lock out true ones, and who was known before
+//! the flood stays known.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::Now;
+use crate::gate::Gate;
+use crate::policy::Quota;
+use crate::rate::SharedRate;
+
+const WAYS: usize = 7;
+
+/// The low half of a word is the count, the high half the tag; a free word is 0.
+const COUNT: u64 = u32::MAX as u64;
+
+/// The table.
+#[derive(Debug)]
+pub(crate) struct Sources {
+    buckets: Box<[Bucket]>,
+}
+
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Bucket {
+    gate: Gate,
+    words: [AtomicU64; WAYS],
+    clocks: [SharedRate; WAYS],
+}
+
+/// Which limit a source is at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AtLimit {
+    Connections,
+    Rate,
+}
+
+/// A source's place, to be given back by [`Sources::leave`] when the connection it was counted for ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Seat(pub(crate) u32);
+
+/// How a new connection was received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Entry {
+    /// Counted.
+    Seated(Seat),
+    /// Within the limits, and nothing to give back.
+    Passed,
+    /// All places are taken by others.
+    Untracked,
+}
+
+impl Sources {
+    /// A table for about this many.
+    pub(crate) fn new(sources: u32) -> Self {
+        Self {
+            buckets: (0..(sources as usize).div_ceil(WAYS).max(1))
+                .map(|_| Bucket::default())
+                .collect(),
+        }
+    }
+
+    /// Counts a new connection of the source with this (keyed) hash, unless it is at a limit.
+    pub(crate) fn enter(&self, hash: u64, now: Now, limits: Quota) -> Result<Entry, AtLimit> {
+        let Some((seat, others)) = self.seat(hash, now) else {
+            return Ok(Entry::Untracked);
+        };
+        let (bucket, way) = self.place(seat);
+        let refused = if limits.connections > 0 && others >= u64::from(limits.connections) {
+            Some(AtLimit::Connections)
+        } else if limits.per_second > 0 && !bucket.clocks[way].take(now, limits.per_second) {
+            Some(AtLimit::Rate)
+        } else {
+            None
+        };
+        if let Some(refused) = refused {
+            self.leave(seat);
+            return Err(refused);
+        }
+        if limits.connections == 0 {
+            // Its clock keeps the place for as long as it matters.
+            self.leave(seat);
+            return Ok(Entry::Passed);
+        }
+        Ok(Entry::Seated(seat))
+    }
+
+    /// A connection counted there has ended.
+    pub(crate) fn leave(&self, seat: Seat) {
+        let (bucket, way) = self.place(seat);
+        let before = bucket.words[way].fetch_sub(1, Ordering::Relaxed);
+        debug_assert!(before & COUNT > 0, "a seat is left twice");
+    }
+
+    /// Connections counted. Walks everything.
+    pub(crate) fn connections(&self) -> u64 {
+        let words = self.buckets.iter().flat_map(|bucket| &bucket.words);
+        words.map(|word| word.load(Ordering::Relaxed) & COUNT).sum()
+    }
+
+    /// Finds a source or gives it a place, and counts one more of it; where, and how many there were.
+    fn seat(&self, hash: u64, now: Now) -> Option<(Seat, u64)> {
+        let tag = (hash >> 32).max(1) << 32;
+        let number = ((hash & COUNT) * self.buckets.len() as u64) >> 32;
+        let bucket = self.buckets.get(number as usize)?;
+        let seat = |way: usize| Seat(number as u32 * WAYS as u32 + way as u32);
+        let joined = |(way, others)| (seat(way), others);
+        if let Some(joined) = bucket.join(tag).map(joined) {
+            return Some(joined);
+        }
+        let _inside = bucket.gate.enter()?;
+        // Another worker may have given it a place just now.
+        match bucket.join(tag) {
+            Some(place) => Some(joined(place)),
+            None => bucket.claim(tag, now).map(|way| (seat(way), 0)),
+        }
+    }
+
+    fn place(&self, Seat(seat): Seat) -> (&Bucket, usize) {
+        (&self.buckets[seat as usize / WAYS], seat as usize % WAYS)
+    }
+}
+
+impl Bucket {
+    /// Counts one more of a source that has a place: which, and how many there were.
+    fn join(&self, tag: u64) -> Option<(usize, u64)> {
+        let more = |word: u64| {
+            let joins = word & !COUNT == tag && word & COUNT < COUNT;
+            joins.then_some(word + 1)
+        };
+        (0..WAYS).find_map(|way| {
+            let before = self.words[way].fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+            Some((way, before.ok()? & COUNT))
+        })
+    }
+
+    /// Gives a source that has none a place that nobody needs, with one counted. Only for who is inside the gate.
+    fn claim(&self, tag: u64, now: Now) -> Option<usize> {
+        (0..WAYS).find(|way| {
+            let idle = self.words[*way].load(Ordering::Relaxed);
+            idle & COUNT == 0
+                && self.clocks[*way].is_rested(now)
+                // Unless who had it came back this very moment.
+                && self.words[*way].compare_exchange(idle, tag | 1, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Secret;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn hash(source: u64) -> u64 {
+        Secret::new(std::array::from_fn(|n| (n as u8).wrapping_mul(37))).hash(source, 0)
+    }
+
+    fn limits(connections: u32, per_second: u32) -> Quota {
+        Quota {
+            connections,
+            per_second,
+        }
+    }
+
+    #[test]
+    fn a_source_has_so_many_connections_at_once_and_another_its_own() {
+        let sources = Sources::new(1024);
+        let enter = |source| sources.enter(hash(source), Now(0), limits(3, 0));
+        let seats: Vec<Entry> = (0..3).map(|_| enter(1).unwrap()).collect();
+        assert_eq!(enter(1), Err(AtLimit::Connections));
+        assert!(matches!(enter(2), Ok(Entry::Seated(_))));
+        let Entry::Seated(seat) = seats[0] else {
+            panic!("not counted: {seats:?}")
+        };
+        sources.leave(seat);
+        assert_eq!(enter(1), Ok(Entry::Seated(seat)));
+        assert_eq!(enter(1), Err(AtLimit::Connections));
+        assert_eq!(sources.connections(), 4);
+    }
+
+    #[test]
+    fn a_source_opens_so_many_a_second_and_refusals_cost_it_nothing() {
+        let sources = Sources::new(1024);
+        let enter = |at| sources.enter(hash(1), Now(at), limits(0, 2));
+        assert_eq!(enter(0), Ok(Entry::Passed));
+        assert_eq!(enter(0), Ok(Entry::Passed));
+        for tries in 1..50 {
+            assert_eq!(enter(tries * SECOND / 100), Err(AtLimit::Rate));
+        }
+        assert_eq!(enter(SECOND / 2), Ok(Entry::Passed));
+        assert_eq!(enter(SECOND / 2), Err(AtLimit::Rate));
+        assert_eq!(sources.connections(), 0);
+    }
+
+    #[test]
+    fn a_connection_at_the_rate_limit_is_not_counted() {
+        let sources = Sources::new(8);
+        assert!(sources.enter(hash(1), Now(0), limits(5, 1)).is_ok());
+        assert_eq!(
+            sources.enter(hash(1), Now(0), limits(5, 1)),
+            Err(AtLimit::Rate)
+        );
+        assert_eq!(sources.connections(), 1);
+    }
+
+    #[test]
+    fn a_full_table_tracks_those_it_knows_and_lets_the_others_pass() {
+        let sources = Sources::new(7);
+        let enter = |source, at| sources.enter(hash(source), Now(at), limits(1, 0)).unwrap();
+        let seats: Vec<Entry> = (0..7).map(|source| enter(source, 0)).collect();
+        for flood in 100..1000 {
+            assert_eq!(enter(flood, flood * SECOND), Entry::Untracked);
+        }
+        for source in 0..7 {
+            let again = sources.enter(hash(source), Now(2000 * SECOND), limits(1, 0));
+            assert_eq!(again, Err(AtLimit::Connections), "source {source}");
+        }
+        // A place that comes free goes to the next.
+        let Entry::Seated(seat) = seats[5] else {
+            panic!("not counted: {seats:?}")
+        };
+        sources.leave(seat);
+        assert_eq!(enter(100, 3000 * SECOND), Entry::Seated(seat));
+    }
+
+    #[test]
+    fn a_clock_that_runs_keeps_its_place() {
+        let sources = Sources::new(7);
+        for source in 0..7 {
+            assert_eq!(
+                sources.enter(hash(source), Now(0), limits(0, 1)),
+                Ok(Entry::Passed)
+            );
+        }
+        let flood = |at| sources.enter(hash(99), Now(at), limits(0, 1));
+        assert_eq!(flood(SECOND - 1), Ok(Entry::Untracked));
+        assert_eq!(flood(SECOND), Ok(Entry::Passed));
+    }
+
+    #[test]
+    fn workers_together_let_in_no_more_than_the_limit_and_lose_no_count() {
+        let sources = Sources::new(64);
+        let most = AtomicU64::new(0);
+        let now_in: Vec<AtomicU64> = (0..16).map(|_| AtomicU64::new(0)).collect();
+        std::thread::scope(|scope| {
+            for thread in 0..4u64 {
+                let (sources, most, now_in) = (&sources, &most, &now_in);
+                scope.spawn(move || {
+                    let mut seats = Vec::new();
+                    for round in 0..20_000u64 {
+                        let source = hash(thread * 20_000 + round) % 16;
+                        match sources.enter(hash(source), Now(round), limits(3, 0)) {
+                            Ok(Entry::Seated(seat)) => {
+                                let others = now_in[source as usize].fetch_add(1, Ordering::SeqCst);
+                                most.fetch_max(others + 1, Ordering::SeqCst);
+                                seats.push((source, seat));
+                            }
+                            Ok(entry) => panic!("16 sources have room: {entry:?}"),
+                            Err(_) => {}
+                        }
+                        if seats.len() > 6 {
+                            let (source, seat) = seats.swap_remove((round % 7) as usize);
+                            now_in[source as usize].fetch_sub(1, Ordering::SeqCst);
+                            sources.leave(seat);
+                        }
+                    }
+                    for (source, seat) in seats {
+                        now_in[source as usize].fetch_sub(1, Ordering::SeqCst);
+                        sources.leave(seat);
+                    }
+                });
+            }
+        });
+        assert_eq!(sources.connections(), 0);
+        assert_eq!(most.into_inner(), 3);
+    }
+}

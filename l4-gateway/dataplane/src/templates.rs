@@ -1,0 +1,298 @@
+//! Persistence: which target a source was last sent to, for all workers together.
+//!
+//! Packets of one source come to all workers (their hash is of the whole tuple), but its new flows must go to one target. So what was
+//! chosen for a source is kept where all workers look, one word each. Of two workers that choose for the same source at once, one
+//! is first and the other follows it. No packet needs to go to another worker for that, and how they are spread over the workers
+//! doesn't matter. Nobody waits: reading needs no lock; choices are written down by one worker at a time for each bucket, and who
+//! finds another at it leaves its own unwritten.
+//!
+//! Memory is fixed: a source has one of seven places, by keyed hash; when all are taken, the one used least recently goes.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::Now;
+use crate::gate::Gate;
+use crate::ids::TargetId;
+
+const WAYS: usize = 7;
+
+/// A word from its lowest bit: the second of its last use (it comes round after 72 h), the target, the tag. A free word is 0. Two
+/// sources are taken for one (and share a target, no more) with a chance of one in two million in a full table.
+const SECOND_BITS: u32 = 18;
+const TARGET_BITS: u32 = 22;
+const SECONDS: u64 = (1 << SECOND_BITS) - 1;
+const TARGETS: u64 = (1 << TARGET_BITS) - 1;
+
+/// The table.
+#[derive(Debug)]
+pub(crate) struct Templates {
+    buckets: Box<[Bucket]>,
+}
+
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Bucket {
+    gate: Gate,
+    words: [AtomicU64; WAYS],
+}
+
+const _: () = assert!(size_of::<Bucket>() == 64);
+
+/// One source's choice, read.
+#[derive(Clone, Copy)]
+struct Template(u64);
+
+impl Template {
+    fn new(tag: u64, target: TargetId, now: u64) -> Self {
+        let target = u64::from(target.0) & TARGETS;
+        Self(tag << (SECOND_BITS + TARGET_BITS) | target << SECOND_BITS | now & SECONDS)
+    }
+
+    fn tag(self) -> u64 {
+        self.0 >> (SECOND_BITS + TARGET_BITS)
+    }
+
+    fn target(self) -> TargetId {
+        TargetId((self.0 >> SECOND_BITS & TARGETS) as u32)
+    }
+
+    /// Seconds since its last use.
+    fn age(self, now: u64) -> u64 {
+        now.wrapping_sub(self.0) & SECONDS
+    }
+}
+
+/// What a source is known by here, and how long its choice holds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Source {
+    hash: u64,
+    /// Seconds.
+    timeout: u64,
+}
+
+impl Source {
+    /// `hash` is keyed; `timeout` is rounded up to seconds, of which fewer than [`SECONDS`] make sense.
+    pub(crate) fn new(hash: u64, timeout: Duration) -> Self {
+        let seconds = timeout.as_millis().div_ceil(1000);
+        Self {
+            hash,
+            timeout: u64::try_from(seconds).unwrap_or(SECONDS).min(SECONDS / 2),
+        }
+    }
+
+    fn tag(self) -> u64 {
+        (self.hash >> (SECOND_BITS + TARGET_BITS)).max(1)
+    }
+}
+
+impl Templates {
+    /// A table for about this many sources.
+    pub(crate) fn new(sources: u32) -> Self {
+        Self {
+            buckets: (0..(sources as usize).div_ceil(WAYS).max(1))
+                .map(|_| Bucket::default())
+                .collect(),
+        }
+    }
+
+    /// The target a source is to stay with, if it was sent to one within its timeout.
+    pub(crate) fn find(&self, source: Source, now: Now) -> Option<TargetId> {
+        let (_, template) = self.bucket(source)?.find(source.tag())?;
+        (template.age(seconds(now)) <= source.timeout).then(|| template.target())
+    }
+
+    /// Notes that a source uses its target now. If it has been sent to another meanwhile, nothing changes.
+    pub(crate) fn refresh(&self, source: Source, target: TargetId, now: Now) {
+        let (tag, now) = (source.tag(), seconds(now));
+        let Some(bucket) = self.bucket(source) else {
+            return;
+        };
+        if let Some((way, template)) = bucket.find(tag)
+            && template.target() == target
+            && template.age(now) != 0
+        {
+            let fresh = Template::new(tag, target, now).0;
+            // Who was faster has noted the same, or something newer.
+            let _ = bucket.words[way].compare_exchange(
+                template.0,
+                fresh,
+                Ordering::Relaxed,
+                Ordering::Relaxed,
+            );
+        }
+    }
+
+    /// Takes `chosen` down for a source, unless another worker was faster with a target that is `usable`: the target to go to.
+    pub(crate) fn settle(
+        &self,
+        source: Source,
+        chosen: TargetId,
+        now: Now,
+        usable: impl Fn(TargetId) -> bool,
+    ) -> TargetId {
+        let (tag, now) = (source.tag(), seconds(now));
+        let Some(bucket) = self
+            .bucket(source)
+            .filter(|_| u64::from(chosen.0) <= TARGETS)
+        else {
+            return chosen;
+        };
+        let Some(_inside) = bucket.gate.enter() else {
+            return chosen;
+        };
+        let way = match bucket.find(tag) {
+            Some((_, other)) if other.age(now) <= source.timeout && usable(other.target()) => {
+                return other.target();
+            }
+            Some((way, _)) => way,
+            None => bucket.oldest(now),
+        };
+        bucket.words[way].store(Template::new(tag, chosen, now).0, Ordering::Relaxed);
+        chosen
+    }
+
+    fn bucket(&self, source: Source) -> Option<&Bucket> {
+        let number = ((source.hash & 0xffff_ffff) * self.buckets.len() as u64) >> 32;
+        self.buckets.get(number as usize)
+    }
+}
+
+impl Bucket {
+    fn find(&self, tag: u64) -> Option<(usize, Template)> {
+        self.each().find(|(_, template)| template.tag() == tag)
+    }
+
+    /// A free place, else the one whose last use is longest ago.
+    fn oldest(&self, now: u64) -> usize {
+        let rank = |template: Template| match template.0 {
+            0 => u64::MAX,
+            _ => template.age(now),
+        };
+        self.each()
+            .max_by_key(|(_, template)| rank(*template))
+            .map_or(0, |(way, _)| way)
+    }
+
+    fn each(&self) -> impl Iterator<Item = (usize, Template)> {
+        let read = |word: &AtomicU64| Template(word.load(Ordering::Relaxed));
+        self.words.iter().map(read).enumerate()
+    }
+}
+
+fn seconds(now: Now) -> u64 {
+    now.0 / 1_000_000_000
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+
+    use super::*;
+    use crate::Secret;
+
+    const SECOND: u64 = 1_000_000_000;
+    const ANY: fn(TargetId) -> bool = |_| true;
+
+    fn source(n: u64) -> Source {
+        Source::new(
+            Secret::new(std::array::from_fn(|n| (n as u8).wrapping_mul(41))).hash(n, 0),
+            Duration::from_secs(60),
+        )
+    }
+
+    #[test]
+    fn a_source_stays_with_its_target_until_the_timeout_has_passed_since_its_last_use() {
+        let templates = Templates::new(1024);
+        let at = |seconds: u64| Now(seconds * SECOND);
+        assert_eq!(templates.find(source(1), at(0)), None);
+        assert_eq!(
+            templates.settle(source(1), TargetId(7), at(10), ANY),
+            TargetId(7)
+        );
+        assert_eq!(templates.find(source(1), at(70)), Some(TargetId(7)));
+        assert_eq!(templates.find(source(1), at(71)), None);
+        templates.refresh(source(1), TargetId(7), at(69));
+        assert_eq!(templates.find(source(1), at(129)), Some(TargetId(7)));
+        assert_eq!(templates.find(source(2), at(129)), None);
+    }
+
+    #[test]
+    fn use_of_a_former_target_does_not_bring_it_back() {
+        let templates = Templates::new(1024);
+        templates.settle(source(1), TargetId(7), Now(0), ANY);
+        let down = |target| target != TargetId(7);
+        assert_eq!(
+            templates.settle(source(1), TargetId(8), Now(SECOND), down),
+            TargetId(8)
+        );
+        templates.refresh(source(1), TargetId(7), Now(2 * SECOND));
+        assert_eq!(
+            templates.find(source(1), Now(3 * SECOND)),
+            Some(TargetId(8))
+        );
+    }
+
+    #[test]
+    fn whoever_chooses_second_follows_the_first() {
+        let templates = Templates::new(1024);
+        let settle = |target, at| templates.settle(source(1), TargetId(target), Now(at), ANY);
+        assert_eq!(settle(1, 0), TargetId(1));
+        assert_eq!(settle(2, SECOND), TargetId(1));
+        assert_eq!(settle(2, 62 * SECOND), TargetId(2), "the first is too old");
+    }
+
+    #[test]
+    fn a_full_table_forgets_who_was_there_least_recently() {
+        let templates = Templates::new(7);
+        for n in 0..7 {
+            templates.settle(source(n), TargetId(n as u32), Now(n * SECOND), ANY);
+        }
+        templates.refresh(source(0), TargetId(0), Now(7 * SECOND));
+        templates.settle(source(100), TargetId(100), Now(9 * SECOND), ANY);
+        for n in 0..7 {
+            let expected = (n != 1).then_some(TargetId(n as u32));
+            assert_eq!(
+                templates.find(source(n), Now(9 * SECOND)),
+                expected,
+                "source {n}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_target_whose_number_does_not_fit_is_not_remembered() {
+        let templates = Templates::new(8);
+        let target = TargetId(1 << TARGET_BITS);
+        assert_eq!(templates.settle(source(1), target, Now(0), ANY), target);
+        assert_eq!(templates.find(source(1), Now(0)), None);
+    }
+
+    #[test]
+    fn workers_that_choose_at_once_agree() {
+        let templates = Templates::new(4096);
+        let barrier = Barrier::new(4);
+        let choices: Vec<Vec<TargetId>> = std::thread::scope(|scope| {
+            let choose = |thread: u32| {
+                let (templates, barrier) = (&templates, &barrier);
+                scope.spawn(move || {
+                    let choose = |n| {
+                        barrier.wait();
+                        templates.settle(source(n), TargetId(thread), Now(0), ANY)
+                    };
+                    (0..1000).map(choose).collect()
+                })
+            };
+            let threads: Vec<_> = (0..4).map(choose).collect();
+            threads
+                .into_iter()
+                .map(|thread| thread.join().unwrap())
+                .collect()
+        });
+        for (n, first) in choices[0].iter().enumerate() {
+            let all: Vec<TargetId> = choices.iter().map(|choices| choices[n]).collect();
+            assert_eq!(all, [*first; 4], "source {n}");
+            assert_eq!(templates.find(source(n as u64), Now(0)), Some(*first));
+        }
+    }
+}
