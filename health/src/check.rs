@@ -1,12 +1,10 @@
-//! What is checked: one [`Check`] is one address probed one way, with the rules that turn probes into a state.
+//! What is checked: one [`Check`] is one address under the settings of its service or upstream.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
-use crate::probe::Probe;
-use crate::threshold::Thresholds;
+use crate::settings::CheckSettings;
 
 /// One address, how to probe it, and when to believe the probes.
 ///
@@ -15,38 +13,19 @@ use crate::threshold::Thresholds;
 pub struct Check {
     /// Names the check towards whoever asked for it; unique within one [`Checker`](crate::Checker).
     pub id: CheckId,
-    /// Where the probe goes.
+    /// Where the probe goes: to [`CheckSettings::port`] of the target's address where that is set.
     pub address: SocketAddr,
-    /// What is sent and what answer is wanted.
-    pub probe: Probe,
-    /// From the start of one probe to the start of the next.
-    pub interval: Duration,
-    /// For the whole probe: connecting, asking and reading the answer.
-    pub timeout: Duration,
-    /// Successes in a row that bring a target up.
-    pub rise: u32,
-    /// Failures in a row that take a target down.
-    pub fall: u32,
-    /// How often a failed probe is repeated before it counts as one failure.
-    pub retries: u32,
-    /// From a failed probe to its repetition.
-    pub retry_delay: Duration,
-    /// Each interval is stretched or shortened by up to this share of itself, 0.0 to 0.5.
-    pub jitter: f64,
-    /// The state until the first probe has an answer.
-    pub initially: State,
-    /// The local address probes come from; the kernel chooses when absent.
-    pub source: Option<IpAddr>,
+    /// The rest.
+    pub settings: CheckSettings,
 }
 
-impl Check {
-    /// The rules of this check for the threshold machine.
-    pub fn thresholds(&self) -> Thresholds {
-        Thresholds {
-            rise: self.rise,
-            fall: self.fall,
-            retries: self.retries,
-            initially: self.initially,
+impl CheckSettings {
+    /// The check of one target under these settings. `target` is where its traffic goes.
+    pub fn check(&self, id: impl Into<CheckId>, target: SocketAddr) -> Check {
+        Check {
+            id: id.into(),
+            address: SocketAddr::new(target.ip(), self.port.unwrap_or(target.port())),
+            settings: self.clone(),
         }
     }
 }
@@ -77,31 +56,5 @@ impl From<String> for CheckId {
 impl fmt::Display for CheckId {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.0)
-    }
-}
-
-/// Whether a target may be given traffic.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum State {
-    /// Serves.
-    Up,
-    /// Does not serve.
-    Down,
-}
-
-impl State {
-    /// True for [`State::Up`].
-    pub fn is_up(self) -> bool {
-        self == State::Up
-    }
-}
-
-impl fmt::Display for State {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
-            State::Up => "up",
-            State::Down => "down",
-        })
     }
 }

@@ -7,10 +7,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::check::{Check, CheckId, State};
+use crate::check::{Check, CheckId};
 use crate::probe::Finding;
 use crate::schedule::{Schedule, Token};
-use crate::threshold::{Next, Outcome, Threshold};
+use crate::threshold::{Next, Outcome, State, Threshold};
 
 /// Forgotten entries the schedule may hold, beyond as many as there are checks.
 const FORGOTTEN: usize = 64;
@@ -175,10 +175,12 @@ impl Checks {
                 token,
                 started,
                 now,
-                entry.check.interval,
-                entry.check.jitter,
+                entry.check.settings.interval,
+                entry.check.settings.jitter,
             ),
-            Next::Retry => self.schedule.at(token, now + entry.check.retry_delay),
+            Next::Retry => self
+                .schedule
+                .at(token, now + entry.check.settings.retry_delay),
         });
         entry.reason = finding.reason;
         if step.change.is_some() {
@@ -229,7 +231,7 @@ impl Checks {
             .map(|entry| CheckStatus {
                 id: entry.check.id.clone(),
                 address: entry.check.address,
-                kind: entry.check.probe.kind(),
+                kind: entry.check.settings.probe.kind(),
                 state: entry.threshold.state(),
                 decided: entry.threshold.decided(),
                 reason: entry.reason.clone(),
@@ -257,7 +259,8 @@ impl Checks {
 
     fn adopts(&self, token: Token, check: &Check) -> bool {
         self.entries.get(&token).is_some_and(|entry| {
-            entry.check.address == check.address && entry.check.probe == check.probe
+            entry.check.address == check.address
+                && entry.check.settings.probe == check.settings.probe
         })
     }
 
@@ -269,10 +272,10 @@ impl Checks {
         else {
             return;
         };
-        if entry.check.thresholds() != check.thresholds() {
-            entry.threshold.set_rules(check.thresholds());
+        if entry.check.settings.thresholds() != check.settings.thresholds() {
+            entry.threshold.set_rules(check.settings.thresholds());
         }
-        let interval_changed = entry.check.interval != check.interval;
+        let interval_changed = entry.check.settings.interval != check.settings.interval;
         entry.check = Arc::new(check);
         if interval_changed && entry.due.is_some() {
             let started = entry.started.unwrap_or(now);
@@ -280,8 +283,8 @@ impl Checks {
                 token,
                 started,
                 now,
-                entry.check.interval,
-                entry.check.jitter,
+                entry.check.settings.interval,
+                entry.check.settings.jitter,
             ));
         }
     }
@@ -291,8 +294,11 @@ impl Checks {
         let token = self.last_token;
         self.tokens.insert(check.id.clone(), token);
         let entry = Entry {
-            threshold: Threshold::new(check.thresholds()),
-            due: Some(self.schedule.enter(token, now, check.interval, batch)),
+            threshold: Threshold::new(check.settings.thresholds()),
+            due: Some(
+                self.schedule
+                    .enter(token, now, check.settings.interval, batch),
+            ),
             started: None,
             took: Duration::ZERO,
             probes: 0,

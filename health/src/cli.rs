@@ -106,7 +106,7 @@ fn probe_once(config: Option<PathBuf>, arguments: ProbeArguments) -> std::proces
     told(
         &format!(
             "{} {}: {verdict}: {reason} (took {took:.1?})",
-            check.probe.kind(),
+            check.settings.probe.kind(),
             check.address
         ),
         code,

@@ -28,7 +28,8 @@ pub mod status;
 pub mod threshold;
 
 pub use actors::{Checker, SetChecks, Statuses};
-pub use check::{Check, CheckId, State};
+pub use check::{Check, CheckId};
 pub use checks::{CheckStatus, Transition};
 pub use probe::{HttpProbe, Probe, StatusSet, UdpProbe, probe};
 pub use settings::CheckSettings;
+pub use threshold::State;

@@ -13,15 +13,16 @@ pub(crate) fn probed(check: &Check, outcome: Outcome, took: Duration) {
         Outcome::Silence => "silence",
         Outcome::Unknown => "unknown",
     };
-    metrics::counter!("weir_health_probes_total", "type" => check.probe.kind(), "outcome" => outcome).increment(1);
-    metrics::histogram!("weir_health_probe_duration_seconds", "type" => check.probe.kind())
+    metrics::counter!("weir_health_probes_total", "type" => check.settings.probe.kind(), "outcome" => outcome).increment(1);
+    metrics::histogram!("weir_health_probe_duration_seconds", "type" => check.settings.probe.kind())
         .record(took.as_secs_f64());
 }
 
 /// A target's state became known (`first`) or changed.
 pub(crate) fn changed(check: &Check, first: bool) {
     if !first {
-        metrics::counter!("weir_health_changes_total", "type" => check.probe.kind()).increment(1);
+        metrics::counter!("weir_health_changes_total", "type" => check.settings.probe.kind())
+            .increment(1);
     }
 }
 

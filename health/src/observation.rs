@@ -9,9 +9,10 @@ use std::time::Duration;
 use serde::Serialize;
 use shared::bus::{Change, Expiry, Key, MAX_REGISTERED, Record, TargetRecord};
 
-use crate::check::{Check, CheckId, State};
+use crate::check::{Check, CheckId};
 use crate::checks::Transition;
 use crate::config::ObservedService;
+use crate::threshold::State;
 
 /// Services, their targets, and their states as seen from here.
 pub struct Observation {

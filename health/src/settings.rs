@@ -1,6 +1,6 @@
 //! The `[...health]` table of a configuration: how the targets of one service or upstream are checked.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
@@ -9,8 +9,8 @@ use http::uri::PathAndQuery;
 use http::{HeaderValue, Method};
 use shared::config::{FromValue, Table, Value};
 
-use crate::check::{Check, CheckId, State};
 use crate::probe::{HttpProbe, Probe, StatusSet, UdpProbe};
+use crate::threshold::{State, Thresholds};
 
 /// Times that make sense for probes. Below, the prober is the load; above, nobody is watching.
 const TIMES: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(3600);
@@ -30,21 +30,21 @@ pub struct CheckSettings {
     pub port: Option<u16>,
     /// From the start of one probe to the start of the next.
     pub interval: Duration,
-    /// For the whole probe.
+    /// For the whole probe: connecting, asking and reading the answer.
     pub timeout: Duration,
     /// Successes in a row that bring a target up.
     pub rise: u32,
     /// Failures in a row that take a target down.
     pub fall: u32,
-    /// How often a failed probe is repeated before it counts.
+    /// How often a failed probe is repeated before it counts as one failure.
     pub retries: u32,
     /// From a failed probe to its repetition.
     pub retry_delay: Duration,
-    /// Share by which each interval is stretched or shortened, 0.0 to 0.5.
+    /// Each interval is stretched or shortened by up to this share of itself, 0.0 to 0.5.
     pub jitter: f64,
     /// The state until the first probe has an answer.
     pub initially: State,
-    /// The local address probes come from.
+    /// The local address probes come from; the kernel chooses when absent.
     pub source: Option<IpAddr>,
 }
 
@@ -125,22 +125,13 @@ impl CheckSettings {
         Some(CheckSettings { probe, ..settings })
     }
 
-    /// The check of one target under these settings. `target` is where its traffic goes; the probe goes to
-    /// [`port`](Self::port) of the same address where that is set.
-    pub fn check(&self, id: impl Into<CheckId>, target: SocketAddr) -> Check {
-        Check {
-            id: id.into(),
-            address: SocketAddr::new(target.ip(), self.port.unwrap_or(target.port())),
-            probe: self.probe.clone(),
-            interval: self.interval,
-            timeout: self.timeout,
+    /// When to believe the probes.
+    pub fn thresholds(&self) -> Thresholds {
+        Thresholds {
             rise: self.rise,
             fall: self.fall,
             retries: self.retries,
-            retry_delay: self.retry_delay,
-            jitter: self.jitter,
             initially: self.initially,
-            source: self.source,
         }
     }
 }
@@ -165,6 +156,7 @@ fn http(table: &mut Table<'_>) -> HttpProbe {
         path: table.or("path", OriginForm(defaults.path)).0,
         host: table.optional::<Host>("host").map(|host| host.0),
         expect: table.or("expect", defaults.expect),
+        proxy_protocol: table.or("proxy_protocol", defaults.proxy_protocol),
     }
 }
 
@@ -316,21 +308,22 @@ mod tests {
         let settings = parse(
             "type = \"http\"\ninterval = \"500ms\"\ntimeout = \"200ms\"\nrise = 1\nfall = 5\nretries = 2\nretry_delay = \"50ms\"\n\
              jitter = 0.25\ninitially = \"up\"\nsource = \"10.0.0.9\"\nport = 8081\nmethod = \"HEAD\"\npath = \"/healthz?full=1\"\n\
-             host = \"app.example.com:8080\"\nexpect = \"200,204\"",
+             host = \"app.example.com:8080\"\nexpect = \"200,204\"\nproxy_protocol = true",
         )
         .unwrap();
         let check = settings.check("web", "10.0.0.1:80".parse().unwrap());
+        assert_eq!(check.address, "10.0.0.1:8081".parse().unwrap());
         assert_eq!(
-            check,
-            Check {
-                id: "web".into(),
-                address: "10.0.0.1:8081".parse().unwrap(),
+            check.settings,
+            CheckSettings {
                 probe: Probe::Http(HttpProbe {
                     method: Method::HEAD,
                     path: PathAndQuery::from_static("/healthz?full=1"),
                     host: Some(HeaderValue::from_static("app.example.com:8080")),
                     expect: "200,204".parse().unwrap(),
+                    proxy_protocol: true,
                 }),
+                port: Some(8081),
                 interval: Duration::from_millis(500),
                 timeout: Duration::from_millis(200),
                 rise: 1,

@@ -10,10 +10,36 @@
 //!   after `rise` of them in a row, three at least: a down target is one whose port was reported closed, a silent one no
 //!   longer is; but such reports are rate-limited, so that one missing report proves little.
 
-use crate::check::State;
+use std::fmt;
 
 /// Silences in a row that bring a target back up, if `rise` does not ask for more.
 const SILENT_RISE: u32 = 3;
+
+/// Whether a target may be given traffic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// Serves.
+    Up,
+    /// Does not serve.
+    Down,
+}
+
+impl State {
+    /// True for [`State::Up`].
+    pub fn is_up(self) -> bool {
+        self == State::Up
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            State::Up => "up",
+            State::Down => "down",
+        })
+    }
+}
 
 /// The rules of one check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -144,14 +144,12 @@ fn targets_that_hang_do_not_hold_up_the_others() {
         let (checker, mut heard) = checker(2);
         // Replies are required of a socket that never answers.
         let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-        let hanging = Check {
-            timeout: Duration::from_millis(50),
-            probe: health::Probe::Udp(health::UdpProbe {
-                require_reply: true,
-                ..Default::default()
-            }),
-            ..check("hanging", silent.local_addr().unwrap())
-        };
+        let mut hanging = check("hanging", silent.local_addr().unwrap());
+        hanging.settings.timeout = Duration::from_millis(50);
+        hanging.settings.probe = health::Probe::Udp(health::UdpProbe {
+            require_reply: true,
+            ..Default::default()
+        });
         let (_listener, address) = bind("127.0.0.1:0");
         let mut checks: Vec<Check> = (0..8)
             .map(|index| Check {
@@ -192,9 +190,9 @@ fn a_thousand_targets_are_all_found() {
                     if index % 2 == 0 { open } else { closed },
                 )
             })
-            .map(|check| Check {
-                interval: Duration::from_millis(500),
-                ..check
+            .map(|mut check| {
+                check.settings.interval = Duration::from_millis(500);
+                check
             })
             .collect();
         checker.do_send(SetChecks(checks));

@@ -28,10 +28,9 @@ fn check(address: SocketAddr, probe: Probe) -> Check {
 }
 
 fn hasty(address: SocketAddr, probe: Probe) -> Check {
-    Check {
-        timeout: TIMEOUT,
-        ..check(address, probe)
-    }
+    let mut check = check(address, probe);
+    check.settings.timeout = TIMEOUT;
+    check
 }
 
 fn run<T>(future: impl Future<Output = T>) -> T {
@@ -48,7 +47,7 @@ fn once(check: &Check) -> (Outcome, String) {
     let finding = run(probe(check));
     let took = started.elapsed();
     assert!(
-        took < check.timeout + Duration::from_secs(3),
+        took < check.settings.timeout + Duration::from_secs(3),
         "took {took:?}: {finding:?}"
     );
     (finding.outcome, finding.reason)
@@ -165,13 +164,12 @@ fn probes_leave_no_socket_behind() {
 #[test]
 fn the_configured_source_is_used() {
     let (listener, address) = listener();
-    let check = Check {
-        source: Some("127.0.0.2".parse().unwrap()),
-        ..check(address, Probe::Http(HttpProbe::default()))
-    };
+    let source = "127.0.0.2".parse().unwrap();
+    let mut check = check(address, Probe::Http(HttpProbe::default()));
+    check.settings.source = Some(source);
     let peer = thread::spawn(move || listener.accept().unwrap().1.ip());
     once(&check);
-    assert_eq!(peer.join().unwrap(), check.source.unwrap());
+    assert_eq!(peer.join().unwrap(), source);
 }
 
 #[test]
@@ -180,10 +178,8 @@ fn trouble_on_this_node_is_unknown_not_down() {
     let ours = check(address, Probe::Tcp);
     // An address of the documentation range, which this node does not have; and one of the other family.
     for source in ["192.0.2.1", "2001:db8::1"] {
-        let check = Check {
-            source: Some(source.parse().unwrap()),
-            ..ours.clone()
-        };
+        let mut check = ours.clone();
+        check.settings.source = Some(source.parse().unwrap());
         let (outcome, reason) = once(&check);
         assert_eq!(outcome, Unknown, "{reason}");
         assert!(
@@ -217,6 +213,32 @@ fn http_asks_as_configured() {
         "GET /healthz?deep=1 HTTP/1.1\r\nhost: app.example.com\r\nuser-agent: weir-health/0.1.0\r\naccept: */*\r\n\
          connection: close\r\n\r\n"
     );
+}
+
+#[test]
+fn http_begins_with_a_proxy_header_where_the_target_asks_for_one() {
+    let (listener, address) = listener();
+    let target = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut header = [0; 16];
+        stream.read_exact(&mut header).unwrap();
+        let mut request = [0; 14];
+        stream.read_exact(&mut request).unwrap();
+        stream
+            .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+            .unwrap();
+        (header, request)
+    });
+    let http = HttpProbe {
+        proxy_protocol: true,
+        ..HttpProbe::default()
+    };
+    let (outcome, reason) = once(&check(address, Probe::Http(http)));
+    assert_eq!(outcome, Success, "{reason}");
+    let (header, request) = target.join().unwrap();
+    // Version 2, LOCAL, no family, no length; the request follows at once.
+    assert_eq!(&header, b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0");
+    assert_eq!(&request, b"GET / HTTP/1.1");
 }
 
 #[test]

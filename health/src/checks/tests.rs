@@ -17,6 +17,12 @@ fn check(id: &str) -> Check {
     settings.check(id, "10.0.0.1:80".parse().unwrap())
 }
 
+fn under(id: &str, rules: impl FnOnce(&mut CheckSettings)) -> Check {
+    let mut check = check(id);
+    rules(&mut check.settings);
+    check
+}
+
 fn found(outcome: Outcome) -> Finding {
     Finding {
         outcome,
@@ -74,10 +80,7 @@ fn a_first_silence_reports_the_initial_state() {
     let now = Instant::now() + SECOND;
     let mut checks = Checks::new(1, 10);
     checks.set(
-        vec![Check {
-            initially: State::Up,
-            ..check("a")
-        }],
+        vec![under("a", |settings| settings.initially = State::Up)],
         now - SECOND,
     );
     let transitions = round(&mut checks, now, Outcome::Silence);
@@ -111,11 +114,10 @@ fn a_retry_follows_after_its_delay() {
     let mut checks = Checks::new(1, 10);
     let retry_delay = Duration::from_millis(50);
     checks.set(
-        vec![Check {
-            retries: 1,
-            retry_delay,
-            ..check("a")
-        }],
+        vec![under("a", |settings| {
+            settings.retries = 1;
+            settings.retry_delay = retry_delay;
+        })],
         start,
     );
     assert_eq!(
@@ -190,19 +192,15 @@ fn changed_rules_keep_the_state_and_move_the_next_probe() {
     let now = start + SECOND;
     let mut checks = Checks::new(1, 10);
     checks.set(
-        vec![Check {
-            interval: 60 * SECOND,
-            ..check("a")
-        }],
+        vec![under("a", |settings| settings.interval = 60 * SECOND)],
         start,
     );
     assert_eq!(round(&mut checks, now, Outcome::Success).len(), 1);
     checks.set(
-        vec![Check {
-            interval: 2 * SECOND,
-            fall: 1,
-            ..check("a")
-        }],
+        vec![under("a", |settings| {
+            settings.interval = 2 * SECOND;
+            settings.fall = 1;
+        })],
         now,
     );
     assert!(checks.statuses(now)[0].state.is_up(), "kept");
@@ -232,10 +230,9 @@ fn another_address_or_probe_is_another_check() {
             address: "10.0.0.2:80".parse().unwrap(),
             ..check("a")
         },
-        Check {
-            probe: Probe::Http(HttpProbe::default()),
-            ..check("a")
-        },
+        under("a", |settings| {
+            settings.probe = Probe::Http(HttpProbe::default());
+        }),
     ] {
         let mut checks = Checks::new(1, 10);
         checks.set(vec![check("a")], start);
@@ -308,11 +305,13 @@ fn random_histories_keep_the_invariants() {
                         .map(|_| {
                             let interval = Duration::from_millis(100 + 100 * random(3));
                             let address = format!("10.0.0.{}:80", random(2)).parse().unwrap();
+                            let rules = |settings: &mut CheckSettings| {
+                                settings.interval = interval;
+                                settings.retries = 1;
+                            };
                             Check {
-                                interval,
                                 address,
-                                retries: 1,
-                                ..check(&format!("c{}", random(8)))
+                                ..under(&format!("c{}", random(8)), rules)
                             }
                         })
                         .collect();

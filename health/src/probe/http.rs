@@ -10,7 +10,7 @@ use http::{HeaderValue, Method, Request, header};
 use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::connect::{Purpose, connect};
@@ -23,6 +23,10 @@ const HEAD_LIMIT: usize = 16 * 1024;
 /// How much of a body is read, in bytes. The rest of a longer one is not waited for.
 const BODY_LIMIT: usize = 64 * 1024;
 
+/// A PROXY header, version 2, command LOCAL: signature, version and command, no address family, no length (haproxy's
+/// `doc/proxy-protocol.txt`, section 2.2).
+const LOCAL: [u8; 16] = *b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
+
 /// What is asked and which statuses are wanted.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HttpProbe {
@@ -34,6 +38,8 @@ pub struct HttpProbe {
     pub host: Option<HeaderValue>,
     /// Statuses that count as healthy.
     pub expect: StatusSet,
+    /// Whether the connection begins with a PROXY header, of the kind that says it is the prober's own.
+    pub proxy_protocol: bool,
 }
 
 impl Default for HttpProbe {
@@ -44,13 +50,20 @@ impl Default for HttpProbe {
             path: PathAndQuery::from_static("/"),
             host: None,
             expect: StatusSet::default(),
+            proxy_protocol: false,
         }
     }
 }
 
 pub(super) async fn probe(attempt: &Attempt, http: &HttpProbe) -> Result<Finding, Finding> {
     let request = request(attempt, http)?;
-    let stream = connect(attempt, Purpose::Talk).await?;
+    let mut stream = connect(attempt, Purpose::Talk).await?;
+    if http.proxy_protocol {
+        attempt
+            .step("sending the PROXY header", stream.write_all(&LOCAL))
+            .await?
+            .map_err(|error| Finding::from_io("PROXY header", &error))?;
+    }
     let (sender, connection) = http1::Builder::new()
         .max_buf_size(HEAD_LIMIT)
         .handshake::<_, Empty<Bytes>>(TokioIo::new(NoFin(stream)))

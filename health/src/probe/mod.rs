@@ -107,11 +107,11 @@ impl Finding {
 pub async fn probe(check: &Check) -> Finding {
     let attempt = Attempt {
         address: check.address,
-        source: check.source,
-        deadline: Instant::now() + check.timeout,
-        timeout: check.timeout,
+        source: check.settings.source,
+        deadline: Instant::now() + check.settings.timeout,
+        timeout: check.settings.timeout,
     };
-    let finding = match &check.probe {
+    let finding = match &check.settings.probe {
         Probe::Tcp => tcp::probe(&attempt).await,
         Probe::Udp(udp) => udp::probe(&attempt, udp).await,
         Probe::Http(http) => http::probe(&attempt, http).await,
