@@ -74,9 +74,6 @@ pub(crate) trait Family: Copy + Debug + Eq + 'static {
     /// The keyed hash of a packet's addresses, and of `ports`: both ports and the protocol.
     fn hash(secret: &Secret, source: Self::Address, destination: Self::Address, ports: u64) -> u64;
 
-    /// What replacing two addresses does to a sum over them.
-    fn delta(old: [Self::Address; 2], new: [Self::Address; 2]) -> Delta;
-
     /// The sum of the pseudo header (RFC 9293 3.1, RFC 8200 8.1).
     fn pseudo_header(
         source: Self::Address,
@@ -88,15 +85,14 @@ pub(crate) trait Family: Copy + Debug + Eq + 'static {
     /// What its ICMP sums beside the message: nothing, or the pseudo header (RFC 4443 2.3).
     fn icmp_seed(source: Self::Address, destination: Self::Address, length: u16) -> u16;
 
-    /// Writes the addresses into an IP header (which may be a quoted one), its checksum brought up to date by `delta` of them
-    /// and of one hop less if `hops` is 1.
+    /// Writes the addresses into an IP header (which may be a quoted one) and takes `hops` off it; its checksum is brought up to
+    /// date. What that does to a sum over the addresses.
     fn readdress(
         header: &mut [u8],
         source: Self::Address,
         destination: Self::Address,
-        delta: Delta,
         hops: u8,
-    );
+    ) -> Delta;
 
     /// A header for a packet made here, written to the front of `packet`.
     fn write_header(
@@ -188,12 +184,6 @@ impl Family for V4 {
         secret.hash(addresses, ports)
     }
 
-    #[inline]
-    fn delta(old: [Ipv4Addr; 2], new: [Ipv4Addr; 2]) -> Delta {
-        Delta::double(old[0].to_bits(), new[0].to_bits())
-            .and(Delta::double(old[1].to_bits(), new[1].to_bits()))
-    }
-
     fn pseudo_header(source: Ipv4Addr, destination: Ipv4Addr, protocol: u8, length: u16) -> u16 {
         let addresses = [source.octets(), destination.octets()];
         checksum::pseudo_header(addresses.as_flattened(), protocol, length)
@@ -204,23 +194,20 @@ impl Family for V4 {
     }
 
     #[inline]
-    fn readdress(
-        header: &mut [u8],
-        source: Ipv4Addr,
-        destination: Ipv4Addr,
-        delta: Delta,
-        hops: u8,
-    ) {
+    fn readdress(header: &mut [u8], source: Ipv4Addr, destination: Ipv4Addr, hops: u8) -> Delta {
         let Some(fixed) = header.first_chunk_mut::<{ ipv4::HEADER }>() else {
-            return;
+            return Delta::NONE;
         };
-        let checksum = u16::from_be_bytes([fixed[10], fixed[11]]);
+        let [.., a, b, c, d, e, f, g, h] = *fixed;
+        let addresses = Delta::bytes([a, b, c, d], source.octets())
+            .and(Delta::bytes([e, f, g, h], destination.octets()));
         // The word of TTL and protocol shrinks by 0x0100 a hop.
-        let delta = delta.and(Delta::word(u16::from(hops) << 8, 0));
+        let delta = addresses.and(Delta::word(u16::from(hops) << 8, 0));
         fixed[8] = fixed[8].wrapping_sub(hops);
-        put(fixed, 10, delta.apply(checksum).to_be_bytes());
+        delta.apply_at(fixed, 10);
         put(fixed, 12, source.octets());
         put(fixed, 16, destination.octets());
+        addresses
     }
 
     fn write_header(
@@ -336,12 +323,6 @@ impl Family for V6 {
         secret.hash_wide(source.to_bits(), destination.to_bits(), ports)
     }
 
-    #[inline]
-    fn delta(old: [Ipv6Addr; 2], new: [Ipv6Addr; 2]) -> Delta {
-        Delta::wide(old[0].to_bits(), new[0].to_bits())
-            .and(Delta::wide(old[1].to_bits(), new[1].to_bits()))
-    }
-
     fn pseudo_header(source: Ipv6Addr, destination: Ipv6Addr, protocol: u8, length: u16) -> u16 {
         let addresses = [source.octets(), destination.octets()];
         checksum::pseudo_header(addresses.as_flattened(), protocol, length)
@@ -352,13 +333,16 @@ impl Family for V6 {
     }
 
     #[inline]
-    fn readdress(header: &mut [u8], source: Ipv6Addr, destination: Ipv6Addr, _: Delta, hops: u8) {
+    fn readdress(header: &mut [u8], source: Ipv6Addr, destination: Ipv6Addr, hops: u8) -> Delta {
+        let (old_source, old_destination) = Self::ends(header);
         let Some(fixed) = header.first_chunk_mut::<{ ipv6::HEADER }>() else {
-            return;
+            return Delta::NONE;
         };
         fixed[7] = fixed[7].wrapping_sub(hops);
         put(fixed, 8, source.octets());
         put(fixed, 24, destination.octets());
+        Delta::wide(old_source.octets(), source.octets())
+            .and(Delta::wide(old_destination.octets(), destination.octets()))
     }
 
     fn write_header(

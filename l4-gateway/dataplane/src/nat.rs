@@ -1,20 +1,19 @@
 //! Rewriting a packet in place. Checksums are updated, not computed anew, so that a packet damaged before stays detectably so.
 
 use crate::family::Family;
-use crate::flow::{Addresses, Flow, Side, Tuple};
+use crate::flow::{Addresses, Flow, Side};
 use crate::limits::ETHERNET_HEADER;
 use crate::service::Protocol;
 use crate::wire::checksum::Delta;
-use crate::wire::ip::Ip;
-use crate::wire::{put, tcp, u16_at, u32_at, udp};
+use crate::wire::{put, tcp, u32_at, udp};
 
 /// What becomes of the addresses of a packet from one side.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rewrite<A> {
     source: A,
     destination: A,
-    source_port: u16,
-    destination_port: u16,
+    /// Source and destination port, as written.
+    ports: [u8; 4],
     shift: u32,
     side: Side,
 }
@@ -27,16 +26,14 @@ impl<A: Copy> Rewrite<A> {
             Side::Client => Self {
                 source: addresses.local,
                 destination: addresses.target,
-                source_port: flow.local_port,
-                destination_port: flow.target_port,
+                ports: written(flow.local_port, flow.target_port),
                 shift: flow.shift,
                 side,
             },
             Side::Target => Self {
                 source: addresses.vip,
                 destination: addresses.client,
-                source_port: flow.vip_port,
-                destination_port: flow.client_port,
+                ports: written(flow.vip_port, flow.client_port),
                 shift: flow.shift,
                 side,
             },
@@ -44,28 +41,29 @@ impl<A: Copy> Rewrite<A> {
     }
 }
 
-/// Rewrites a whole frame whose headers were parsed before into `ip` and `tuple`. Counts one hop.
+/// Two ports as the first bytes of a transport header.
+#[inline]
+fn written(source: u16, destination: u16) -> [u8; 4] {
+    (u32::from(source) << 16 | u32::from(destination)).to_be_bytes()
+}
+
+/// Rewrites a whole frame whose headers were parsed before (`header`: bytes of the IP header, `total`: of the IP packet). Counts one
+/// hop.
 #[inline]
 pub(crate) fn rewrite<V: Family>(
     frame: &mut [u8],
-    ip: &Ip<V>,
-    tuple: &Tuple<V>,
+    header: u16,
+    total: u16,
+    protocol: Protocol,
     to: &Rewrite<V::Address>,
 ) {
-    let delta = V::delta(
-        [tuple.source, tuple.destination],
-        [to.source, to.destination],
-    );
-    let end = ETHERNET_HEADER + usize::from(ip.total);
+    let end = ETHERNET_HEADER + usize::from(total);
     let Some(packet) = frame.get_mut(ETHERNET_HEADER..end) else {
         return;
     };
-    V::readdress(packet, to.source, to.destination, delta, 1);
-    let delta = delta
-        .and(Delta::word(tuple.source_port, to.source_port))
-        .and(Delta::word(tuple.destination_port, to.destination_port));
-    if let Some(transport) = packet.get_mut(usize::from(ip.header)..) {
-        match tuple.protocol {
+    let delta = V::readdress(packet, to.source, to.destination, 1);
+    if let Some(transport) = packet.get_mut(usize::from(header)..) {
+        match protocol {
             Protocol::Tcp => rewrite_tcp(transport, to, delta),
             Protocol::Udp => rewrite_udp(transport, to, delta),
         }
@@ -77,8 +75,7 @@ fn rewrite_tcp<A>(segment: &mut [u8], to: &Rewrite<A>, mut delta: Delta) {
     let Some(fixed) = segment.first_chunk_mut::<{ tcp::HEADER }>() else {
         return;
     };
-    put(fixed, 0, to.source_port.to_be_bytes());
-    put(fixed, 2, to.destination_port.to_be_bytes());
+    delta = delta.and(replace_ports(fixed, to.ports));
     let acknowledges = fixed[13] & tcp::ACK != 0;
     match to.side {
         Side::Client => delta = delta.and(add(fixed, tcp::SEQUENCE, to.shift)),
@@ -88,11 +85,10 @@ fn rewrite_tcp<A>(segment: &mut [u8], to: &Rewrite<A>, mut delta: Delta) {
         Side::Target => {}
     }
     let options = fixed[12] >> 4 > 5;
-    let checksum = u16_at(fixed, tcp::CHECKSUM);
     if options && to.side == Side::Target && acknowledges {
         delta = delta.and(tcp::shift_sack(segment, to.shift));
     }
-    put(segment, tcp::CHECKSUM, delta.apply(checksum).to_be_bytes());
+    delta.apply_at(segment, tcp::CHECKSUM);
 }
 
 #[inline]
@@ -100,14 +96,16 @@ fn rewrite_udp<A>(datagram: &mut [u8], to: &Rewrite<A>, delta: Delta) {
     let Some(fixed) = datagram.first_chunk_mut::<{ udp::HEADER }>() else {
         return;
     };
-    put(fixed, 0, to.source_port.to_be_bytes());
-    put(fixed, 2, to.destination_port.to_be_bytes());
-    let checksum = u16_at(fixed, udp::CHECKSUM);
-    put(
-        fixed,
-        udp::CHECKSUM,
-        delta.apply_udp(checksum).to_be_bytes(),
-    );
+    let delta = delta.and(replace_ports(fixed, to.ports));
+    delta.apply_udp_at(fixed, udp::CHECKSUM);
+}
+
+/// Writes the ports of a transport header; how that changes the checksum.
+#[inline]
+fn replace_ports<const N: usize>(header: &mut [u8; N], ports: [u8; 4]) -> Delta {
+    let old = u32_at(header, 0).to_be_bytes();
+    put(header, 0, ports);
+    Delta::bytes(old, ports)
 }
 
 /// Adds to a double word; how that changes the checksum.
@@ -120,25 +118,22 @@ fn add(bytes: &mut [u8], at: usize, n: u32) -> Delta {
 }
 
 /// Takes the timestamp option out of a client's SYN.
-pub(crate) fn strip_timestamps<V: Family>(frame: &mut [u8], ip: &Ip<V>) {
-    let end = ETHERNET_HEADER + usize::from(ip.total);
-    if let Some(segment) = frame.get_mut(ETHERNET_HEADER + usize::from(ip.header)..end) {
+pub(crate) fn strip_timestamps(frame: &mut [u8], header: u16, total: u16) {
+    let end = ETHERNET_HEADER + usize::from(total);
+    if let Some(segment) = frame.get_mut(ETHERNET_HEADER + usize::from(header)..end) {
         let delta = tcp::strip_timestamps(segment);
-        let checksum = u16_at(segment, tcp::CHECKSUM);
-        put(segment, tcp::CHECKSUM, delta.apply(checksum).to_be_bytes());
+        delta.apply_at(segment, tcp::CHECKSUM);
     }
 }
 
 /// Undoes the rewriting in the packet an ICMP error quotes, so that the receiver of the error finds its own packet: the side
-/// the error comes from got what `flow` made of it. `quote` starts at the quoted IP header, of `header` bytes, in which
-/// `quoted` was found.
+/// the error comes from got what `flow` made of it. `quote` starts at the quoted IP header, of `header` bytes.
 ///
 /// The quote may end anywhere behind the first 8 bytes of the transport header: fields beyond it are left out. Its TTL is what
 /// was left on arrival and stays.
 pub(crate) fn restore_quote<V: Family>(
     quote: &mut [u8],
     header: usize,
-    quoted: &Tuple<V>,
     flow: &Flow,
     addresses: &Addresses<V::Address>,
     error_from: Side,
@@ -148,20 +143,14 @@ pub(crate) fn restore_quote<V: Family>(
         Side::Target => flow.client_key::<V>(addresses),
         Side::Client => flow.target_key::<V>(addresses),
     };
-    let (source, destination) = (original.source, original.destination);
-    let mut delta = V::delta([quoted.source, quoted.destination], [source, destination]);
-    V::readdress(quote, source, destination, delta, 0);
-    delta = delta
-        .and(Delta::word(quoted.source_port, original.source_port))
-        .and(Delta::word(
-            quoted.destination_port,
-            original.destination_port,
-        ));
+    let mut delta = V::readdress(quote, original.source, original.destination, 0);
     let Some(transport) = quote.get_mut(header..) else {
         return;
     };
-    put(transport, 0, original.source_port.to_be_bytes());
-    put(transport, 2, original.destination_port.to_be_bytes());
+    if let Some(place) = transport.first_chunk_mut::<4>() {
+        let ports = written(original.source_port, original.destination_port);
+        delta = delta.and(replace_ports(place, ports));
+    }
     match original.protocol {
         Protocol::Tcp => {
             match error_from {
@@ -173,22 +162,8 @@ pub(crate) fn restore_quote<V: Family>(
                 }
                 Side::Client => {}
             }
-            if transport.len() >= tcp::CHECKSUM + 2 {
-                let checksum = u16_at(transport, tcp::CHECKSUM);
-                put(
-                    transport,
-                    tcp::CHECKSUM,
-                    delta.apply(checksum).to_be_bytes(),
-                );
-            }
+            delta.apply_at(transport, tcp::CHECKSUM);
         }
-        Protocol::Udp => {
-            let checksum = u16_at(transport, udp::CHECKSUM);
-            put(
-                transport,
-                udp::CHECKSUM,
-                delta.apply_udp(checksum).to_be_bytes(),
-            );
-        }
+        Protocol::Udp => delta.apply_udp_at(transport, udp::CHECKSUM),
     }
 }

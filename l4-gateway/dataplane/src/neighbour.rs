@@ -30,8 +30,9 @@ use crate::wire::ipv6;
 use crate::wire::ndp::{self, Ndp};
 use crate::{MacAddr, Now, PortIndex, Tables};
 
-/// What is known of one next hop.
+/// What is known of one next hop: a cache line.
 #[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
 pub(crate) struct Neighbour {
     pub(crate) address: IpAddr,
     pub(crate) port: PortIndex,

@@ -224,7 +224,7 @@ impl Worker {
     ) {
         let mut stages = [Stage::NOTHING; MAX_BURST];
         for (stage, frame) in stages.iter_mut().zip(&*frames) {
-            *stage = self.classify(context, frame.bytes());
+            self.classify(context, frame.bytes(), stage);
             if let Kind::Transport = stage.kind {
                 self.flows.prefetch_bucket(stage.hash);
             }
@@ -266,13 +266,12 @@ impl Worker {
         frame: &mut F,
         stage: &Stage,
     ) -> Verdict {
-        let staged = stage.of::<V>(frame.bytes());
-        let found = self.flows.find(staged.hash, stage.candidate, &staged.tuple);
-        match found {
-            Some((number, side)) => self.forward(context, frame, &staged, number, side),
-            None => match self.elsewhere(context, &staged) {
+        let tuple = stage.tuple::<V>(frame.bytes());
+        match self.flows.find(stage.hash, stage.candidate, &tuple) {
+            Some((number, side)) => self.forward::<V, F>(context, frame, stage, number, side),
+            None => match self.elsewhere(context, &stage.of::<V>(frame.bytes())) {
                 Some(owner) => Verdict::Redirect(owner),
-                None => self.admit(context, frame, &staged, None),
+                None => self.admit::<V, F>(context, frame, stage, None),
             },
         }
     }

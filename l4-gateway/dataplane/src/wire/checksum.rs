@@ -1,21 +1,22 @@
 //! The Internet checksum (RFC 1071) and its incremental update (RFC 1624).
 
-/// One's complement sum of big-endian words; an odd last byte counts as the high half of a word.
+/// One's complement sum of big-endian words; an odd last byte counts as the high half of a word. Summed as the bytes lie in memory:
+/// that is the sum with its own bytes swapped (RFC 1071 2 B), so that they are swapped once, at the end.
 #[inline]
 pub(crate) fn sum(bytes: &[u8]) -> u16 {
     let mut total: u64 = 0;
     let (words, rest) = bytes.as_chunks::<4>();
     for word in words {
-        total += u64::from(u32::from_be_bytes(*word));
+        total += u64::from(u32::from_ne_bytes(*word));
     }
     let (pairs, odd) = rest.as_chunks::<2>();
     for pair in pairs {
-        total += u64::from(u16::from_be_bytes(*pair));
+        total += u64::from(u16::from_ne_bytes(*pair));
     }
     if let [last] = odd {
-        total += u64::from(*last) << 8;
+        total += u64::from(u16::from_ne_bytes([*last, 0]));
     }
-    fold(total)
+    u16::from_be(fold(total))
 }
 
 /// The checksum to write over bytes whose checksum field is zero.
@@ -42,8 +43,8 @@ fn fold(total: u64) -> u16 {
     total as u16
 }
 
-/// How the sum under a checksum changes: of `~old + new` over all replaced words (RFC 1624, equation 3). Deltas add up; they are
-/// folded once, at the end (2^30 of them fit).
+/// How the sum under a checksum changes: of `~old + new` over all replaced words (RFC 1624, equation 3), as their bytes lie in
+/// memory. Deltas add up; they are folded once, at the end (2^30 of them fit).
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Delta(u64);
 
@@ -54,23 +55,31 @@ impl Delta {
     /// One word replaced.
     #[inline]
     pub(crate) fn word(old: u16, new: u16) -> Self {
-        Self(u64::from(!old) + u64::from(new))
+        Self(u64::from(!old.to_be()) + u64::from(new.to_be()))
     }
 
     /// One double word replaced.
     #[inline]
     pub(crate) fn double(old: u32, new: u32) -> Self {
-        Self(u64::from(!old) + u64::from(new))
+        Self::bytes(old.to_be_bytes(), new.to_be_bytes())
     }
 
-    /// Four double words replaced.
+    /// Four bytes replaced.
     #[inline]
-    pub(crate) fn wide(old: u128, new: u128) -> Self {
-        let doubles = |wide: u128| {
+    pub(crate) fn bytes(old: [u8; 4], new: [u8; 4]) -> Self {
+        Self(u64::from(!u32::from_ne_bytes(old)) + u64::from(u32::from_ne_bytes(new)))
+    }
+
+    /// Sixteen bytes replaced.
+    #[inline]
+    pub(crate) fn wide(old: [u8; 16], new: [u8; 16]) -> Self {
+        let doubles = |bytes: [u8; 16]| {
+            let wide = u128::from_ne_bytes(bytes);
             let (high, low) = ((wide >> 64) as u64, wide as u64);
             (high >> 32) + (high & 0xffff_ffff) + (low >> 32) + (low & 0xffff_ffff)
         };
-        Self(doubles(!old) + doubles(new))
+        // The complements of four double words, at once.
+        Self(4 * u64::from(u32::MAX) - doubles(old) + doubles(new))
     }
 
     /// One double word replaced that starts at an odd offset: its bytes sit in the other halves of the words.
@@ -91,20 +100,37 @@ impl Delta {
     }
 
     /// The checksum after the replacement.
-    #[inline]
+    #[cfg(test)]
     pub(crate) fn apply(self, checksum: u16) -> u16 {
-        !fold(u64::from(!checksum) + self.0)
+        u16::from_be(self.fold_into(checksum.to_be()))
     }
 
-    /// The UDP checksum after the replacement: 0 means there is none and stays (RFC 768), a computed 0 is sent as 0xffff.
+    /// Brings the checksum at an offset up to date; the caller has checked that it is there.
     #[inline]
-    pub(crate) fn apply_udp(self, checksum: u16) -> u16 {
-        match checksum {
-            0 => 0,
-            checksum => match self.apply(checksum) {
-                0 => 0xffff,
-                updated => updated,
-            },
+    pub(crate) fn apply_at(self, bytes: &mut [u8], at: usize) {
+        if let Some(place) = bytes.get_mut(at..).and_then(<[u8]>::first_chunk_mut) {
+            *place = self.fold_into(u16::from_ne_bytes(*place)).to_ne_bytes();
         }
+    }
+
+    /// Brings a UDP checksum up to date: 0 means there is none and stays (RFC 768), a computed 0 is sent as 0xffff.
+    #[inline]
+    pub(crate) fn apply_udp_at(self, bytes: &mut [u8], at: usize) {
+        if let Some(place) = bytes.get_mut(at..).and_then(<[u8]>::first_chunk_mut) {
+            let checksum = u16::from_ne_bytes(*place);
+            if checksum != 0 {
+                let updated = match self.fold_into(checksum) {
+                    0 => 0xffff,
+                    updated => updated,
+                };
+                *place = updated.to_ne_bytes();
+            }
+        }
+    }
+
+    /// Of a checksum as it lies in memory.
+    #[inline]
+    fn fold_into(self, checksum: u16) -> u16 {
+        !fold(u64::from(!checksum) + self.0)
     }
 }

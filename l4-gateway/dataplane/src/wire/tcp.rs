@@ -50,6 +50,17 @@ pub(crate) fn occupies(segment: &[u8]) -> u32 {
     payload + u32::from(flags & SYN != 0) + u32::from(flags & FIN != 0)
 }
 
+/// The sequence number behind a segment of this length, bytes, with its header.
+#[inline]
+pub(crate) fn next(header: &[u8; HEADER], length: u32) -> u32 {
+    let payload = length.wrapping_sub(header_length(header) as u32);
+    let flags = header[13];
+    u32_at(header, SEQUENCE)
+        .wrapping_add(payload)
+        .wrapping_add(u32::from(flags & FIN))
+        .wrapping_add(u32::from(flags & SYN) >> 1)
+}
+
 /// Overwrites the timestamp option by NOPs; how that changes the checksum.
 pub(crate) fn strip_timestamps(segment: &mut [u8]) -> Delta {
     let mut delta = Delta::NONE;

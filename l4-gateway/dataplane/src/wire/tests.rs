@@ -30,8 +30,13 @@ fn the_example_of_rfc_1624() {
 
 #[test]
 fn udp_without_a_checksum_stays_without() {
-    assert_eq!(Delta::word(1, 2).apply_udp(0), 0);
-    assert_eq!(Delta::word(0x5555, 0x3285).apply_udp(0xdd2f), 0xffff);
+    let applied = |delta: Delta, checksum: u16| {
+        let mut bytes = checksum.to_be_bytes();
+        delta.apply_udp_at(&mut bytes, 0);
+        u16::from_be_bytes(bytes)
+    };
+    assert_eq!(applied(Delta::word(1, 2), 0), 0);
+    assert_eq!(applied(Delta::word(0x5555, 0x3285), 0xdd2f), 0xffff);
 }
 
 proptest! {

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::classify::Staged;
+use super::classify::{Stage, Staged};
 use super::policy::refusal;
 use super::{Context, Event, Flow, Worker};
 use crate::counters::{ServiceCount, TargetCount, WorkerCount};
@@ -22,9 +22,10 @@ impl Worker {
         &mut self,
         context: &mut Context<'_>,
         frame: &mut F,
-        staged: &Staged<V>,
+        stage: &Stage,
         reuse: Option<u32>,
     ) -> Verdict {
+        let staged = &stage.of::<V>(frame.bytes());
         let tables = context.tables;
         let tuple = &staged.tuple;
         let net = tables.net::<V>();
@@ -57,10 +58,10 @@ impl Worker {
             };
         }
         if staged.ip.ttl <= 1 {
-            return self.expire_ttl(context, frame.bytes(), staged);
+            return self.expire_ttl::<V>(context, frame.bytes(), stage);
         }
         match self.create(context, frame.bytes(), staged, service, reuse) {
-            Ok(number) => self.forward(context, frame, staged, number, Side::Client),
+            Ok(number) => self.forward::<V, F>(context, frame, stage, number, Side::Client),
             Err(reason) => match refusal(&service.config.policy, reason) {
                 Refusal::Reset => self.refuse(context, frame, staged, Some(service.id), reason),
                 Refusal::Drop => Verdict::Drop(reason),
@@ -73,12 +74,12 @@ impl Worker {
         &mut self,
         context: &mut Context<'_>,
         frame: &mut F,
-        staged: &Staged<V>,
+        stage: &Stage,
         number: u32,
     ) -> Verdict {
         self.cells.worker(WorkerCount::FlowsRescheduled, 1);
         self.end_flow(context.tables, context.now, number);
-        self.admit(context, frame, staged, Some(number))
+        self.admit::<V, F>(context, frame, stage, Some(number))
     }
 
     /// Creates the flow of a packet from a client, if it is let in; its number, or why not.

@@ -17,12 +17,13 @@ pub(super) struct Stage {
     pub(super) kind: Kind,
     /// The packet is IPv6, not IPv4.
     pub(super) is_v6: bool,
-    flags: u8,
-    ttl: u8,
-    protocol: Protocol,
+    /// Of TCP: the flags that matter; 0 for UDP.
+    pub(super) flags: u8,
+    pub(super) ttl: u8,
+    pub(super) protocol: Protocol,
     dont_fragment: bool,
-    header: u16,
-    total: u16,
+    pub(super) header: u16,
+    pub(super) total: u16,
     source_port: u16,
     destination_port: u16,
     /// Filled in by the second stage.
@@ -77,22 +78,31 @@ impl Stage {
     }
 
     #[inline]
-    fn new<V: Family>(kind: Kind, ip: &Ip<V>) -> Self {
-        Self {
-            kind,
-            is_v6: V::IS_V6,
-            ttl: ip.ttl,
-            dont_fragment: ip.dont_fragment,
-            header: ip.header,
-            total: ip.total,
-            ..Self::NOTHING
+    fn set<V: Family>(&mut self, kind: Kind, ip: &Ip<V>) {
+        self.kind = kind;
+        self.is_v6 = V::IS_V6;
+        self.ttl = ip.ttl;
+        self.dont_fragment = ip.dont_fragment;
+        self.header = ip.header;
+        self.total = ip.total;
+    }
+
+    /// The tuple of a transport packet, which is this frame.
+    #[inline]
+    pub(super) fn tuple<V: Family>(&self, frame: &[u8]) -> Tuple<V> {
+        let (source, destination) = V::ends(frame.get(ETHERNET_HEADER..).unwrap_or(&[]));
+        Tuple {
+            source,
+            destination,
+            source_port: self.source_port,
+            destination_port: self.destination_port,
+            protocol: self.protocol,
         }
     }
 
-    /// With what is in the frame.
-    #[inline]
+    /// With all that is in the frame.
     pub(super) fn of<V: Family>(&self, frame: &[u8]) -> Staged<V> {
-        let (source, destination) = V::ends(frame.get(ETHERNET_HEADER..).unwrap_or(&[]));
+        let tuple = self.tuple::<V>(frame);
         Staged {
             flags: self.flags,
             ip: Ip {
@@ -103,35 +113,33 @@ impl Stage {
                 dont_fragment: self.dont_fragment,
                 fragment: false,
                 first: true,
-                source,
-                destination,
+                source: tuple.source,
+                destination: tuple.destination,
             },
-            tuple: Tuple {
-                source,
-                destination,
-                source_port: self.source_port,
-                destination_port: self.destination_port,
-                protocol: self.protocol,
-            },
+            tuple,
             hash: self.hash,
         }
-    }
-}
-
-impl<V: Family> Staged<V> {
-    /// A packet found in a frame that no flow is looked up for.
-    pub(super) fn apart(ip: &Ip<V>, frame: &[u8]) -> Self {
-        Stage::new(Kind::Icmp, ip).of(frame)
     }
 
     /// Cuts off what stands behind the packet: nobody checked it, and the next link may be smaller than the last. Padding up
     /// to the shortest frame stays, for links that want it.
     #[inline]
     pub(super) fn trim<F: Frame>(&self, frame: &mut F) {
-        let end = SHORTEST_FRAME.max(ETHERNET_HEADER + usize::from(self.ip.total));
-        if frame.bytes().len() > end {
-            frame.trim(end);
-        }
+        trim(frame, self.total);
+    }
+}
+
+impl<V: Family> Staged<V> {
+    /// A packet found in a frame that no flow is looked up for.
+    pub(super) fn apart(ip: &Ip<V>, frame: &[u8]) -> Self {
+        let mut stage = Stage::NOTHING;
+        stage.set(Kind::Icmp, ip);
+        stage.of(frame)
+    }
+
+    /// See [`Stage::trim`].
+    pub(super) fn trim<F: Frame>(&self, frame: &mut F) {
+        trim(frame, self.ip.total);
     }
 
     /// The bytes of the IP payload.
@@ -140,17 +148,24 @@ impl<V: Family> Staged<V> {
     }
 }
 
+#[inline]
+fn trim<F: Frame>(frame: &mut F, total: u16) {
+    let end = SHORTEST_FRAME.max(ETHERNET_HEADER + usize::from(total));
+    if frame.bytes().len() > end {
+        frame.trim(end);
+    }
+}
+
 impl Worker {
     #[inline]
-    pub(super) fn classify(&self, context: &Context<'_>, frame: &[u8]) -> Stage {
-        match self.parse(context, frame) {
-            Ok(stage) => stage,
-            Err(verdict) => Stage::only(Kind::Settled(verdict)),
+    pub(super) fn classify(&self, context: &Context<'_>, frame: &[u8], stage: &mut Stage) {
+        if let Err(verdict) = self.parse(context, frame, stage) {
+            stage.kind = Kind::Settled(verdict);
         }
     }
 
     #[inline]
-    fn parse(&self, context: &Context<'_>, frame: &[u8]) -> Result<Stage, Verdict> {
+    fn parse(&self, context: &Context<'_>, frame: &[u8], stage: &mut Stage) -> Result<(), Verdict> {
         let (header, packet) = frame
             .split_first_chunk()
             .ok_or(Verdict::Drop(DropReason::Truncated))?;
@@ -163,16 +178,27 @@ impl Worker {
             return Err(Verdict::Drop(DropReason::OtherMac));
         }
         match ethernet::ether_type(header) {
-            ethernet::IPV4 if destination == mac => self.parse_ip::<V4>(context, packet),
-            ethernet::IPV6 if destination == mac => self.parse_ip::<V6>(context, packet),
-            ethernet::IPV6 => Ok(Stage::only(Kind::Multicast)),
-            ethernet::ARP => Ok(Stage::only(Kind::Arp)),
+            ethernet::IPV4 if destination == mac => self.parse_ip::<V4>(context, packet, stage),
+            ethernet::IPV6 if destination == mac => self.parse_ip::<V6>(context, packet, stage),
+            ethernet::IPV6 => {
+                stage.kind = Kind::Multicast;
+                Ok(())
+            }
+            ethernet::ARP => {
+                stage.kind = Kind::Arp;
+                Ok(())
+            }
             _ => Err(Verdict::Kernel),
         }
     }
 
     #[inline]
-    fn parse_ip<V: Family>(&self, context: &Context<'_>, packet: &[u8]) -> Result<Stage, Verdict> {
+    fn parse_ip<V: Family>(
+        &self,
+        context: &Context<'_>,
+        packet: &[u8],
+        stage: &mut Stage,
+    ) -> Result<(), Verdict> {
         let ip = V::parse(packet).map_err(Verdict::Drop)?;
         let payload = &packet[usize::from(ip.header)..usize::from(ip.total)];
         if ip.fragment {
@@ -197,7 +223,8 @@ impl Worker {
                 } else {
                     Kind::Icmp
                 };
-                return Ok(Stage::new(kind, &ip));
+                stage.set(kind, &ip);
+                return Ok(());
             }
             _ => {
                 return Err(unless_ours::<V>(
@@ -223,14 +250,13 @@ impl Worker {
                 return Err(Verdict::Redirect(owner));
             }
         }
-        Ok(Stage {
-            flags,
-            protocol,
-            source_port: tuple.source_port,
-            destination_port: tuple.destination_port,
-            hash,
-            ..Stage::new(Kind::Transport, &ip)
-        })
+        stage.set(Kind::Transport, &ip);
+        stage.flags = flags;
+        stage.protocol = protocol;
+        stage.source_port = tuple.source_port;
+        stage.destination_port = tuple.destination_port;
+        stage.hash = hash;
+        Ok(())
     }
 }
 

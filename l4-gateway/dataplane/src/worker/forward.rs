@@ -1,6 +1,6 @@
 //! A packet of a known flow: its state, its rewriting, its next hop.
 
-use super::classify::Staged;
+use super::classify::{Stage, Staged};
 use super::{Context, Worker};
 use crate::counters::{TargetCount, WorkerCount};
 use crate::family::Family;
@@ -21,7 +21,7 @@ impl Worker {
         &mut self,
         context: &mut Context<'_>,
         frame: &mut F,
-        staged: &Staged<V>,
+        stage: &Stage,
         number: u32,
         side: Side,
     ) -> Verdict {
@@ -29,19 +29,19 @@ impl Worker {
             return Verdict::Drop(DropReason::WrongPort);
         }
         let state = self.flows.get(number).progress.state();
-        let is_syn = staged.flags & (tcp::SYN | tcp::ACK) == tcp::SYN;
-        if is_syn && side == Side::Client && state.is_closing() && staged.ip.ttl > 1 {
-            return self.reschedule(context, frame, staged, number);
+        let is_syn = stage.flags & (tcp::SYN | tcp::ACK) == tcp::SYN;
+        if is_syn && side == Side::Client && state.is_closing() && stage.ttl > 1 {
+            return self.reschedule::<V, F>(context, frame, stage, number);
         }
         let hop = match self.hop::<V>(context, number, side) {
             Ok(hop) => hop,
-            Err(reason) => return self.no_hop(context, frame.bytes(), staged, reason),
+            Err(reason) => return self.no_hop::<V>(context, frame.bytes(), stage, reason),
         };
-        if let Some(verdict) = self.may_pass(context, frame.bytes(), staged, hop) {
+        if let Some(verdict) = self.may_pass::<V>(context, frame.bytes(), stage, hop) {
             return verdict;
         }
-        if staged.tuple.protocol == Protocol::Tcp {
-            self.follow_tcp(frame.bytes(), staged, number, side);
+        if stage.protocol == Protocol::Tcp {
+            self.follow_tcp::<V>(frame.bytes(), stage, number, side);
         }
         let addresses = V::addresses(&self.flows, number);
         let flow = self.flows.get_mut(number);
@@ -52,7 +52,7 @@ impl Worker {
         if flow.deadline != deadline {
             flow.deadline = deadline;
         }
-        let bytes = u64::from(staged.ip.total);
+        let bytes = u64::from(stage.total);
         match side {
             Side::Client => self
                 .cells
@@ -62,34 +62,43 @@ impl Worker {
                 .forwarded_out(flow.service(), flow.target_id, bytes),
         }
         let rewrite = Rewrite::new(flow, &addresses, side);
-        staged.trim(frame);
+        stage.trim(frame);
         if is_syn && side == Side::Client && strips_timestamps(context.tables, flow) {
-            nat::strip_timestamps(frame.bytes_mut(), &staged.ip);
+            nat::strip_timestamps(frame.bytes_mut(), stage.header, stage.total);
         }
-        nat::rewrite(frame.bytes_mut(), &staged.ip, &staged.tuple, &rewrite);
+        nat::rewrite::<V>(
+            frame.bytes_mut(),
+            stage.header,
+            stage.total,
+            stage.protocol,
+            &rewrite,
+        );
         self.send(context, hop, frame.bytes_mut())
     }
 
     /// Moves the flow's state by a segment.
     #[inline]
-    fn follow_tcp<V: Family>(&mut self, frame: &[u8], staged: &Staged<V>, number: u32, side: Side) {
+    fn follow_tcp<V: Family>(&mut self, frame: &[u8], stage: &Stage, number: u32, side: Side) {
         let flow = self.flows.get_mut(number);
         let before = flow.progress.state();
-        flow.progress = flow.progress.after(side, staged.flags);
+        flow.progress = flow.progress.after(side, stage.flags);
         match side {
             Side::Client => {
-                let segment = frame.get(staged.payload()).unwrap_or(&[]);
-                flow.client_next =
-                    u32_at(segment, tcp::SEQUENCE).wrapping_add(tcp::occupies(segment));
-                if staged.flags & tcp::ACK != 0 {
-                    flow.client_acked = u32_at(segment, tcp::ACKNOWLEDGMENT);
+                let start = ETHERNET_HEADER + usize::from(stage.header);
+                let header = frame.get(start..).and_then(<[u8]>::first_chunk);
+                if let Some(header) = header {
+                    let length = u32::from(stage.total - stage.header);
+                    flow.client_next = tcp::next(header, length);
+                    if stage.flags & tcp::ACK != 0 {
+                        flow.client_acked = u32_at(header, tcp::ACKNOWLEDGMENT);
+                    }
                 }
-                if staged.flags & tcp::FIN != 0 {
+                if stage.flags & tcp::FIN != 0 {
                     self.client_ended::<V>(number);
                 }
             }
             Side::Target => {
-                if staged.flags & tcp::RST != 0 && before != FlowState::Closed {
+                if stage.flags & tcp::RST != 0 && before != FlowState::Closed {
                     self.cells.target(flow.target_id, TargetCount::Resets, 1);
                 }
             }
@@ -168,10 +177,11 @@ impl Worker {
         &mut self,
         context: &mut Context<'_>,
         frame: &[u8],
-        staged: &Staged<V>,
+        stage: &Stage,
         reason: DropReason,
     ) -> Verdict {
         if reason == DropReason::NoRoute {
+            let staged = &stage.of::<V>(frame);
             let source = own_address(context, staged);
             self.icmp_error(context, frame, staged, source, Problem::NoRoute);
         }
@@ -184,30 +194,45 @@ impl Worker {
         &mut self,
         context: &mut Context<'_>,
         frame: &[u8],
-        staged: &Staged<V>,
+        stage: &Stage,
         hop: u16,
     ) -> Option<Verdict> {
-        if staged.ip.ttl <= 1 {
-            return Some(self.expire_ttl(context, frame, staged));
+        if stage.ttl <= 1 {
+            return Some(self.expire_ttl::<V>(context, frame, stage));
         }
         let mtu = self.neighbours.get(hop).mtu;
-        if staged.ip.total > mtu {
-            if staged.ip.dont_fragment {
-                let source = own_address(context, staged);
-                self.icmp_error(context, frame, staged, source, Problem::TooBig(mtu));
-            }
-            return Some(Verdict::Drop(DropReason::TooBig));
+        if stage.total > mtu {
+            return Some(self.too_big::<V>(context, frame, stage, mtu));
         }
         None
     }
 
+    /// Tells the sender that its packet is larger than the next link takes.
+    #[cold]
+    fn too_big<V: Family>(
+        &mut self,
+        context: &mut Context<'_>,
+        frame: &[u8],
+        stage: &Stage,
+        mtu: u16,
+    ) -> Verdict {
+        let staged = &stage.of::<V>(frame);
+        if staged.ip.dont_fragment {
+            let source = own_address(context, staged);
+            self.icmp_error(context, frame, staged, source, Problem::TooBig(mtu));
+        }
+        Verdict::Drop(DropReason::TooBig)
+    }
+
     /// Tells the sender that its packet's time to live ran out here.
+    #[cold]
     pub(super) fn expire_ttl<V: Family>(
         &mut self,
         context: &mut Context<'_>,
         frame: &[u8],
-        staged: &Staged<V>,
+        stage: &Stage,
     ) -> Verdict {
+        let staged = &stage.of::<V>(frame);
         let source = own_address(context, staged);
         self.icmp_error(context, frame, staged, source, Problem::TimeExceeded);
         Verdict::Drop(DropReason::TtlExpired)

@@ -119,14 +119,12 @@ fn rewrite<V: Family>(
         Side::Client => (addresses.local, addresses.target),
     };
     let ip = &staged.ip;
-    let delta = V::delta([ip.source, ip.destination], [source, destination]);
     let packet = &mut frame[ETHERNET_HEADER..];
-    V::readdress(packet, source, destination, delta, 1);
+    V::readdress(packet, source, destination, 1);
     let message = &mut packet[usize::from(ip.header)..usize::from(ip.total)];
-    nat::restore_quote(
+    nat::restore_quote::<V>(
         &mut message[icmp::HEADER..],
         quote.header,
-        &quote.tuple,
         flow,
         addresses,
         side,
