@@ -2,6 +2,7 @@
 //! node's own state; out of it the next snapshot for the workers and the records for the bus. No clock, no sockets.
 
 mod reload;
+mod retired;
 mod services;
 mod snapshot;
 mod targets;
@@ -20,6 +21,8 @@ use shared::bus::{
 use crate::config::{Config, PortConfig, ServiceSettings, other_family, reachable};
 use crate::nic::Nic;
 
+use retired::Retired;
+pub use retired::RetiredView;
 pub use services::Service;
 use services::Services;
 pub use snapshot::target_id;
@@ -69,6 +72,8 @@ pub struct Control {
     told: Option<NodeRecord>,
     /// What has changed since the last snapshot was built.
     unsettled: Changed,
+    /// Addresses that the configuration no longer has, and their flows still do.
+    retired: Retired,
     /// The last snapshot could not be built: numbers of targets that are gone may have been lacking.
     refused: bool,
 }
@@ -106,6 +111,7 @@ impl Control {
             load: 0.0,
             told: None,
             unsettled: Changed::Nothing,
+            retired: Retired::default(),
             refused: false,
         }
     }
@@ -168,6 +174,18 @@ impl Control {
         if let Some(tables) = &self.tables {
             self.ids.reclaim(tables, counters);
         }
+    }
+
+    /// Gives up addresses of the configuration before that no flow uses any more, or for too long; about once a second.
+    pub fn retire(&mut self, now: Duration, counters: &Counters) {
+        if self.retired.release(now, &self.ids, counters) {
+            self.unsettled |= Changed::States;
+        }
+    }
+
+    /// Addresses of the configuration before that flows still use.
+    pub fn retired(&self, now: Duration, counters: &Counters) -> Vec<RetiredView> {
+        self.retired.view(now, &self.ids, counters)
     }
 
     /// Something changed on the bus.
@@ -470,7 +488,7 @@ impl Control {
     }
 
     fn build(&mut self) -> Result<Tables, TablesError> {
-        let builder = snapshot::describe(&self.ports, &self.nics, &self.services);
+        let builder = snapshot::describe(&self.ports, &self.nics, &self.services, &self.retired);
         let tables = builder.build(&mut self.ids, self.tables.as_deref())?;
         number(&mut self.services, &tables);
         Ok(tables)

@@ -31,6 +31,7 @@ pub(crate) fn status(from: Sources<'_>) -> Value {
         draining,
         forwarding,
         services,
+        retired,
     } = (*from.board.read()).clone();
     let counters = from.forwarder.counters();
     let states = from.forwarder.worker_states();
@@ -75,6 +76,7 @@ pub(crate) fn status(from: Sources<'_>) -> Value {
         "workers": workers,
         "ports": ports,
         "services": services.iter().map(|view| service(view, counters)).collect::<Vec<_>>(),
+        "retired_addresses": retired,
         "drops": drops(counters),
         "bus": from.bus.status(),
         "bgp": from.bgp.map(StatusBoard::read).map(|bgp: BgpStatus| json!(bgp)),

@@ -77,6 +77,65 @@ fn a_reload_prints_what_it_changes_and_leaves_flows_alone() {
 }
 
 #[test]
+fn flows_keep_a_vip_and_a_local_ip_that_a_reload_takes_away() {
+    let lab = Lab::new();
+    lab.target().usual_targets();
+    let workers = WORKERS.replace("[workers]", "[workers]\ncount = 2");
+    let services = SERVICES.replace(
+        "port = 80",
+        "port = 80\ntimeouts = { time_wait = \"1s\", close = \"1s\" }",
+    );
+    let before = lab.config(&workers, "queues = 2", &services);
+    let gateway = Gateway::start(&lab, &before);
+    let mut held: Vec<Echo> = lab
+        .client()
+        .run(|| (0..8).map(|_| Echo::connect(80).unwrap()).collect());
+    let mut all_go_on = || {
+        // The target must learn anew where the LocalIP is.
+        lab.target().ip(&["neigh", "flush", "all"]);
+        for (seed, echo) in held.iter_mut().enumerate() {
+            echo.exchange(&pattern(20_000, seed as u64));
+        }
+    };
+    let other_local_ip = before.replace("[\"10.3.0.100\"]", "[\"10.3.0.101\"]");
+    write(&lab, &other_local_ip);
+    assert_eq!(
+        gateway.subcommand(&["reload"]),
+        "ports.int.local_ips: [\"10.3.0.100\"] -> [\"10.3.0.101\"]\nreloaded\n"
+    );
+    all_go_on();
+    let seen = lab.client().run(|| Echo::connect(80).unwrap().seen);
+    assert_eq!(seen, "10.3.0.101", "new flows have the new one");
+    write(
+        &lab,
+        &other_local_ip.replace("\"10.0.0.100\"", "\"10.0.0.101\""),
+    );
+    gateway.subcommand(&["reload"]);
+    all_go_on();
+    let refused = lab
+        .client()
+        .run(|| Echo::connect(80).map(|_| ()).map_err(|error| error.kind()));
+    assert_eq!(refused, Err(ErrorKind::ConnectionRefused));
+    gateway.wait("told", || {
+        let status = gateway.status();
+        let retired = status["retired_addresses"].as_array().unwrap();
+        let told = |address: &str, flows: u64| {
+            retired
+                .iter()
+                .any(|view| view["address"] == address && view["flows"].as_u64().unwrap() >= flows)
+        };
+        told("10.0.0.100", 8) && told("10.3.0.100", 8)
+    });
+    drop(held);
+    gateway.wait("given up", || {
+        gateway.status()["retired_addresses"]
+            .as_array()
+            .unwrap()
+            .is_empty()
+    });
+}
+
+#[test]
 fn a_mistake_or_a_key_that_needs_a_restart_changes_nothing() {
     let lab = Lab::new();
     lab.target().usual_targets();

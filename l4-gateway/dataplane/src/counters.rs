@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::commons::Commons;
 use crate::frame::DropReason;
-use crate::ids::{ServiceId, TargetId};
+use crate::ids::{LocalIpId, ServiceId, TargetId};
 use crate::limits::Limits;
 
 macro_rules! counted {
@@ -237,6 +237,16 @@ impl Counters {
         sum
     }
 
+    /// Flows that use a LocalIP, over all workers.
+    #[must_use]
+    pub fn local_ip_flows(&self, id: LocalIpId) -> u64 {
+        let of_worker = |cells: &Arc<Cells>| read(&cells.local_ips, usize::from(id.0));
+        self.workers
+            .iter()
+            .map(of_worker)
+            .fold(0, u64::wrapping_add)
+    }
+
     /// A worker's counters; zeros for a worker that doesn't exist.
     #[must_use]
     pub fn worker(&self, index: u16) -> WorkerCounts {
@@ -283,6 +293,8 @@ impl Counters {
 pub(crate) struct Cells {
     services: Box<[AtomicU64]>,
     targets: Box<[AtomicU64]>,
+    /// Flows by LocalIP (a gauge).
+    local_ips: Box<[AtomicU64]>,
     worker: Box<[AtomicU64]>,
     drops: Box<[AtomicU64]>,
     /// Flows by service and by target, once more: other workers read these, and to read the rows above would take their lines from a
@@ -296,6 +308,7 @@ impl Cells {
         Self {
             services: zeros(limits.services as usize * SERVICE_CELLS),
             targets: zeros(limits.targets as usize * TARGET_CELLS),
+            local_ips: zeros(usize::from(limits.local_ips)),
             worker: zeros(WorkerCount::ALL.len()),
             drops: zeros(DropReason::ALL.len()),
             service_flows: zeros(limits.services as usize),
@@ -369,24 +382,25 @@ impl Cells {
     }
 
     /// A flow was created.
-    pub(crate) fn flow_began(&self, service: ServiceId, target: TargetId) {
+    pub(crate) fn flow_began(&self, service: ServiceId, target: TargetId, local: LocalIpId) {
         self.service(service, ServiceCount::FlowsCreated, 1);
         self.target(target, TargetCount::FlowsCreated, 1);
         self.worker(WorkerCount::FlowsCreated, 1);
-        self.flows_changed(service, target, 1);
+        self.flows_changed(service, target, local, 1);
     }
 
     /// A flow is gone.
-    pub(crate) fn flow_ended(&self, service: ServiceId, target: TargetId) {
-        self.flows_changed(service, target, 1u64.wrapping_neg());
+    pub(crate) fn flow_ended(&self, service: ServiceId, target: TargetId, local: LocalIpId) {
+        self.flows_changed(service, target, local, 1u64.wrapping_neg());
     }
 
-    fn flows_changed(&self, service: ServiceId, target: TargetId, by: u64) {
+    fn flows_changed(&self, service: ServiceId, target: TargetId, local: LocalIpId, by: u64) {
         self.service(service, ServiceCount::FlowsActive, by);
         self.target(target, TargetCount::FlowsActive, by);
         self.worker(WorkerCount::FlowsActive, by);
         add(&self.service_flows, service.0 as usize, by);
         add(&self.target_flows, target.0 as usize, by);
+        add(&self.local_ips, usize::from(local.0), by);
     }
 }
 

@@ -62,8 +62,8 @@ impl Ids {
     /// Takes back the numbers that `keep` no longer vouches for.
     ///
     /// Call it once all workers run on `tables` (a worker still on an older snapshot may be about to create a flow). A target
-    /// goes when it is neither in `tables` nor has active flows in `counters`; a service when the same holds for it and its
-    /// targets. LocalIPs stay: there are few, and they rarely change. Counters of a reused number go on from where they
+    /// goes when it is neither in `tables` nor has active flows in `counters`, and so does a LocalIP; a service when the same holds
+    /// for it and its targets. Counters of a reused number go on from where they
     /// were; a reader that wants them from zero subtracts what it saw when the number was given out.
     pub fn reclaim(&mut self, tables: &crate::Tables, counters: &crate::Counters) {
         self.targets.keep(|number| {
@@ -82,6 +82,23 @@ impl Ids {
                 || held.contains(&id)
                 || counters.service(id).flows_active > 0
         });
+        self.local_ips.keep(|number| {
+            let id = LocalIpId(number as u8);
+            tables.has_local_ip(id) || counters.local_ip_flows(id) > 0
+        });
+    }
+
+    /// Flows that use an address as their VIP or their LocalIP, also one that has left the snapshot.
+    #[must_use]
+    pub fn flows_of(&self, address: IpAddr, counters: &crate::Counters) -> u64 {
+        let services = self.services.numbers.iter();
+        let of_vip: u64 = services
+            .filter(|((vip, _, _), _)| *vip == address)
+            .map(|(_, number)| counters.service(ServiceId(*number)).flows_active)
+            .sum();
+        let local_ip = self.local_ips.numbers.get(&address);
+        let of_local_ip = local_ip.map_or(0, |id| counters.local_ip_flows(LocalIpId(*id as u8)));
+        of_vip + of_local_ip
     }
 }
 

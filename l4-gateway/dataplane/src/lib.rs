@@ -65,6 +65,6 @@ pub use service::{
     UnknownSegment,
 };
 pub use steer::Spread;
-pub use tables::{LocalIp, Tables, TablesBuilder, TablesError};
+pub use tables::{LocalIp, Retired, Tables, TablesBuilder, TablesError};
 pub use time::Now;
 pub use worker::{FlowView, Worker};

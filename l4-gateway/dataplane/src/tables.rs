@@ -6,7 +6,7 @@ mod net;
 
 use std::net::IpAddr;
 
-pub use builder::{TablesBuilder, TablesError};
+pub use builder::{Retired, TablesBuilder, TablesError};
 pub(crate) use net::Net;
 
 use crate::family::{Family, V4, V6};
@@ -127,6 +127,13 @@ impl Tables {
 
     pub(crate) fn serial(&self) -> u64 {
         self.serial
+    }
+
+    /// Whether a LocalIP's number is in use, for new flows or only for old ones.
+    pub(crate) fn has_local_ip(&self, id: LocalIpId) -> bool {
+        self.local_ips.iter().any(|local| local.id == id)
+            || self.v4.retired.iter().any(|local| local.id == id)
+            || self.v6.retired.iter().any(|local| local.id == id)
     }
 
     /// What is known of one family.

@@ -374,7 +374,7 @@ impl Worker {
         }
         self.flows.remove(number);
         self.ports.release(target_id, local_id);
-        self.cells.flow_ended(service, target_id);
+        self.cells.flow_ended(service, target_id, local_id);
     }
 
     /// Notes where a flow is counted for its source.

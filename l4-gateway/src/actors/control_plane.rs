@@ -14,7 +14,7 @@ use shared::bus::{Bus, Change, Prefix, Record, WatchId, unix_ms};
 use shared::telemetry::monotonic;
 
 use crate::config::Config;
-use crate::control::{Action, Control, Pulse, Target, target_id};
+use crate::control::{Action, Control, Pulse, RetiredView, Target, target_id};
 use crate::forwarder::Forwarder;
 use crate::worker::{News, Times};
 
@@ -40,6 +40,8 @@ pub struct View {
     pub forwarding: bool,
     /// The services, in the order of the configuration.
     pub services: Vec<ServiceView>,
+    /// Addresses that left the configuration and are kept for their flows.
+    pub retired: Vec<RetiredView>,
 }
 
 /// A service as the control side knows it.
@@ -310,7 +312,9 @@ impl ControlPlane {
             .map(|(now, before)| now.busy_share_since(before))
             .fold(0.0, f64::max);
         self.times = times;
-        let actions = self.control.tick(monotonic(), load);
+        let now = monotonic();
+        self.control.retire(now, self.forwarder.counters());
+        let actions = self.control.tick(now, load);
         self.follow(actions, context);
         self.tidy();
     }
@@ -372,6 +376,7 @@ impl ControlPlane {
             draining: self.control.is_draining(),
             forwarding: *self.control.pulse() == Pulse::Beating,
             services: services.collect(),
+            retired: self.control.retired(monotonic(), self.forwarder.counters()),
         }
     }
 
@@ -444,7 +449,7 @@ impl Handler<Reload> for ControlPlane {
     ) -> Result<(), String> {
         let actions = self
             .control
-            .reload(&config)
+            .reload(monotonic(), &config)
             .map_err(|error| error.to_string())?;
         self.follow(actions, context);
         self.watch_bus(context);

@@ -23,9 +23,10 @@ pub struct Changes {
 const LIVE_SECTIONS: [&str; 2] = ["drain", "services"];
 
 /// Keys of `[[ports]]` that can; what a device was opened with can't.
-const LIVE_PORT_KEYS: [&str; 4] = [
+const LIVE_PORT_KEYS: [&str; 5] = [
     "gateway",
     "routes",
+    "local_ips",
     "answer_arp_for_vips",
     "answer_for_address",
 ];
@@ -229,13 +230,13 @@ port = 53
                 "{ address = \"10.3.0.23:80\" }",
             )
             .replace("weight = 2", "weight = 0")
-            .replace("name = \"int\"", "name = \"int\"\ngateway = \"10.3.0.1\"")
+            .replace(", \"10.3.0.101\"", "")
             + "[drain]\ndeadline = \"5s\"\n";
         let changes = between(&after);
         assert_eq!(
             changes.live,
             [
-                "ports.int.gateway: (default) -> \"10.3.0.1\"",
+                "ports.int.local_ips: [\"10.3.0.100\", \"10.3.0.101\"] -> [\"10.3.0.100\"]",
                 "services.web.targets.10.3.0.21:80: removed",
                 "services.web.targets.10.3.0.22:80.weight: 2 -> 0",
                 "services.web.targets.10.3.0.23:80: added (address \"10.3.0.23:80\")",

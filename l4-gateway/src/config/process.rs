@@ -198,18 +198,25 @@ impl WorkersSection {
 pub struct DrainSection {
     /// After SIGTERM, how long flows may take to finish.
     pub deadline: Duration,
+    /// After a reload, how long flows may go on with VIPs and LocalIPs that are no longer configured.
+    pub removed_addresses: Duration,
 }
 
 impl DrainSection {
     pub(super) fn parse(root: &mut Table<'_>) -> DrainSection {
-        const DEFAULT: Duration = Duration::from_secs(30);
-        let deadline = root.table("drain").map_or(DEFAULT, |mut drain| {
-            drain.within(
-                "deadline",
-                Duration::ZERO..=Duration::from_secs(24 * 3600),
-                DEFAULT,
-            )
-        });
-        DrainSection { deadline }
+        let mut section = DrainSection {
+            deadline: Duration::from_secs(30),
+            removed_addresses: Duration::from_secs(3600),
+        };
+        if let Some(mut drain) = root.table("drain") {
+            let range = || Duration::ZERO..=Duration::from_secs(24 * 3600);
+            let DrainSection {
+                deadline,
+                removed_addresses,
+            } = &mut section;
+            *deadline = drain.within("deadline", range(), *deadline);
+            *removed_addresses = drain.within("removed_addresses", range(), *removed_addresses);
+        }
+        section
     }
 }

@@ -1,5 +1,7 @@
 //! A new configuration for a running node.
 
+use std::time::Duration;
+
 use dataplane::TablesError;
 
 use super::services::Services;
@@ -9,11 +11,12 @@ use crate::config::{Config, ServiceSettings};
 
 impl Control {
     /// Goes on by `config`: services, targets and addresses become what it says, and what is known of those that stay is kept. Registrations and
-    /// others' views of services that are new are not known yet: the caller has the bus tell its records anew.
+    /// others' views of services that are new are not known yet: the caller has the bus tell its records anew. `now` is the time of
+    /// [`Control::tick`].
     ///
     /// # Errors
     /// When no snapshot can be made of it; nothing has changed then.
-    pub fn reload(&mut self, config: &Config) -> Result<Vec<Action>, TablesError> {
+    pub fn reload(&mut self, now: Duration, config: &Config) -> Result<Vec<Action>, TablesError> {
         let successor = |settings: &ServiceSettings| Service {
             targets: match self.services.named(&settings.name) {
                 Some(before) => before.targets.succeeded_by(settings),
@@ -26,7 +29,13 @@ impl Control {
         for service in &mut services {
             service.targets.sweep();
         }
-        let builder = snapshot::describe(&config.ports, &self.nics, &services);
+        let retired = self.retired.change(
+            now,
+            config.drain.removed_addresses,
+            &snapshot::roles(&self.ports, &self.services),
+            &snapshot::roles(&config.ports, &services),
+        );
+        let builder = snapshot::describe(&config.ports, &self.nics, &services, &retired);
         let tables = builder.build(&mut self.ids, self.tables.as_deref())?;
         number(&mut services, &tables);
 
@@ -44,6 +53,7 @@ impl Control {
                 |action| !matches!(action, Action::TakeBack(key) if self.checks_target(key)),
             ));
         }
+        self.retired = retired;
         self.ports.clone_from(&config.ports);
         self.addresses = addresses(&config.ports);
         self.unsettled = Changed::Nothing;

@@ -1,17 +1,25 @@
 //! From what is known to what the workers forward by.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use dataplane::{
-    Port, Route, Segment, ServiceConfig, ServiceId, Tables, TablesBuilder, TargetConfig, TargetId,
+    Port, Retired as Role, Route, Segment, ServiceConfig, ServiceId, Tables, TablesBuilder,
+    TargetConfig, TargetId,
 };
 
 use super::Service;
+use super::retired::Retired;
 use crate::config::{PortConfig, ServiceSettings};
 use crate::nic::Nic;
 
 /// The whole snapshot, to be built.
-pub(super) fn describe(ports: &[PortConfig], nics: &[Nic], services: &[Service]) -> TablesBuilder {
+pub(super) fn describe(
+    ports: &[PortConfig],
+    nics: &[Nic],
+    services: &[Service],
+    retired: &Retired,
+) -> TablesBuilder {
     let mut builder = base(ports, nics);
     for service in services {
         let ServiceSettings {
@@ -29,9 +37,7 @@ pub(super) fn describe(ports: &[PortConfig], nics: &[Nic], services: &[Service])
             timeouts,
             unknown_segment: on_unknown_segment,
             timestamps,
-            arp: ports
-                .iter()
-                .any(|port| port.answer_arp_for_vips && port.contains(vip)),
+            arp: answers_for(ports, vip),
             targets: service
                 .targets
                 .iter()
@@ -46,10 +52,29 @@ pub(super) fn describe(ports: &[PortConfig], nics: &[Nic], services: &[Service])
             ..ServiceConfig::new(vip, protocol, port)
         });
     }
+    retired.describe(&mut builder);
     builder
 }
 
-/// Ports, routes and LocalIPs: what does not change while the process runs.
+/// The addresses that only this configuration gives the node, with what they are.
+pub(super) fn roles(ports: &[PortConfig], services: &[Service]) -> BTreeMap<IpAddr, Role> {
+    let vip = |service: &Service| {
+        let vip = service.settings.vip;
+        let arp = answers_for(ports, vip);
+        (vip, Role::Vip { arp })
+    };
+    let local_ips = ports.iter().flat_map(|port| &port.local_ips);
+    let local_ips = local_ips.map(|address| (*address, Role::LocalIp));
+    services.iter().map(vip).chain(local_ips).collect()
+}
+
+fn answers_for(ports: &[PortConfig], vip: IpAddr) -> bool {
+    ports
+        .iter()
+        .any(|port| port.answer_arp_for_vips && port.contains(vip))
+}
+
+/// Ports, routes and LocalIPs.
 fn base(ports: &[PortConfig], nics: &[Nic]) -> TablesBuilder {
     let mut builder = Tables::builder();
     for (config, nic) in ports.iter().zip(nics) {

@@ -14,6 +14,18 @@ use crate::schedule;
 use crate::service::{Protocol, Service, ServiceConfig, Target, Timeouts};
 use crate::steer::{Spread, Steering};
 
+/// What an address was that is kept for its flows only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retired {
+    /// A VIP, and whether ARP or neighbour solicitations were answered for it.
+    Vip {
+        /// Whether they were.
+        arp: bool,
+    },
+    /// A LocalIP.
+    LocalIp,
+}
+
 /// Collects what a snapshot is made of.
 #[derive(Clone, Debug, Default)]
 pub struct TablesBuilder {
@@ -22,6 +34,7 @@ pub struct TablesBuilder {
     routes: Vec<Route>,
     local_ips: Vec<IpAddr>,
     services: Vec<ServiceConfig>,
+    retired: Vec<(IpAddr, Retired)>,
 }
 
 /// Why a snapshot can't be built. The one in use stays.
@@ -152,6 +165,13 @@ impl TablesBuilder {
         self
     }
 
+    /// Keeps an address that the configuration no longer has known for the flows that use it: the node goes on answering for it, and packets
+    /// to it find their worker. New flows don't get it. Without effect on an address that has a role again, or that no route leads to any more.
+    pub fn retired(&mut self, address: IpAddr, role: Retired) -> &mut Self {
+        self.retired.push((address, role));
+        self
+    }
+
     /// Adds a service.
     pub fn service(&mut self, service: ServiceConfig) -> &mut Self {
         self.services.push(service);
@@ -188,6 +208,12 @@ impl TablesBuilder {
             match config.vip {
                 IpAddr::V4(vip) => add_service::<V4>(&mut tables, config, vip, ids, previous)?,
                 IpAddr::V6(vip) => add_service::<V6>(&mut tables, config, vip, ids, previous)?,
+            }
+        }
+        for (address, role) in &self.retired {
+            match address {
+                IpAddr::V4(address) => add_retired::<V4>(&mut tables.v4, *address, *role, ids)?,
+                IpAddr::V6(address) => add_retired::<V6>(&mut tables.v6, *address, *role, ids)?,
             }
         }
         tables.next_hops = next_hops(&tables);
@@ -336,6 +362,27 @@ fn add_local_ip<V: Family>(
         address: any,
         port,
     })
+}
+
+fn add_retired<V: Family>(
+    net: &mut Net<V>,
+    address: V::Address,
+    role: Retired,
+    ids: &mut Ids,
+) -> Result<(), TablesError> {
+    let route = net.route(address);
+    match role {
+        _ if net.owned.contains_key(&address) => Ok(()),
+        Retired::Vip { arp } => own(net, address, Owned::Vip { arp }),
+        Retired::LocalIp => {
+            let Some(((port, _), id)) = route.zip(ids.local_ip(address.into())) else {
+                return Ok(());
+            };
+            own(net, address, Owned::LocalIp(id))?;
+            net.retired.push(LocalIp { id, address, port });
+            Ok(())
+        }
+    }
 }
 
 static SERIAL: AtomicU64 = AtomicU64::new(1);

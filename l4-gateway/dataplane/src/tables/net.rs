@@ -17,6 +17,8 @@ pub(crate) struct Net<V: Family> {
     pub(super) routes: Vec<Hop<V>>,
     pub(super) owned: Map<V::Address, Owned>,
     pub(super) local_ips: Vec<LocalIp<V::Address>>,
+    /// LocalIPs that new flows don't get any more.
+    pub(super) retired: Vec<LocalIp<V::Address>>,
     pub(super) by_address: Map<(V::Address, u16, Protocol), ServiceId>,
 }
 
@@ -35,6 +37,7 @@ impl<V: Family> Default for Net<V> {
             routes: Vec::new(),
             owned: Map::default(),
             local_ips: Vec::new(),
+            retired: Vec::new(),
             by_address: Map::default(),
         }
     }
@@ -71,7 +74,8 @@ impl<V: Family> Net<V> {
     /// less than a hash would.
     #[inline]
     pub(crate) fn is_local_ip(&self, address: V::Address) -> bool {
-        self.local_ips.iter().any(|local| local.address == address)
+        let is = |local: &LocalIp<V::Address>| local.address == address;
+        self.local_ips.iter().any(is) || self.retired.iter().any(is)
     }
 
     /// The LocalIPs used on a port.

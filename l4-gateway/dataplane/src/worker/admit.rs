@@ -205,7 +205,7 @@ impl Worker {
             flow.origin = chosen_by_client.wrapping_add(1);
         }
         let number = self.place::<V>(flow, &addresses, reuse, context.now.tick());
-        self.cells.flow_began(id, target.id);
+        self.cells.flow_began(id, target.id, local.id);
         number.ok_or(DropReason::FlowTableFull)
     }
 

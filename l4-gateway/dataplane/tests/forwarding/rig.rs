@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use dataplane::{
     Counters, DropReason, Emitted, Event, Ids, Limits, MacAddr, Now, Port, PortIndex, Protocol,
-    Secret, Segment, Service, ServiceConfig, ServiceCounts, Tables, TablesBuilder, TargetConfig,
-    TargetCounts, Verdict, Worker, WorkerCounts,
+    Retired, Secret, Segment, Service, ServiceConfig, ServiceCounts, Tables, TablesBuilder,
+    TargetConfig, TargetCounts, Verdict, Worker, WorkerCounts,
 };
 
 use super::frame::{self, Packet, mac};
@@ -111,6 +111,23 @@ pub fn builder(ports: &[Port], services: &[ServiceConfig]) -> TablesBuilder {
     for service in services {
         builder.service(service.clone());
     }
+    builder
+}
+
+/// The same services on 10.0.0.101 with LocalIP 10.3.0.101; VIP and LocalIP of before are kept for their flows.
+pub fn moved() -> TablesBuilder {
+    let mut builder = Tables::builder();
+    for port in ports() {
+        builder.port(port);
+    }
+    builder.local_ip(Ipv4Addr::new(10, 3, 0, 101));
+    for mut service in services() {
+        service.vip = Ipv4Addr::new(10, 0, 0, 101).into();
+        builder.service(service);
+    }
+    builder
+        .retired(VIP.into(), Retired::Vip { arp: false })
+        .retired(LOCAL_IP.into(), Retired::LocalIp);
     builder
 }
 

@@ -3,8 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 
 use dataplane::{
-    Ids, PortIndex, Protocol, Route, ServiceConfig, Tables, TablesBuilder, TablesError,
-    TargetConfig, Verdict,
+    Ids, MacAddr, PortIndex, Protocol, Retired, Route, ServiceConfig, Tables, TablesBuilder,
+    TablesError, TargetConfig, Verdict,
 };
 
 use super::frame::{self, ACK, SYN};
@@ -53,6 +53,84 @@ fn flows_outlive_their_service() {
     assert_eq!((port, answer[47]), (OUTSIDE, frame::RST | ACK));
     rig.pass(900 + 18);
     assert_eq!(rig.flow_count(), 0);
+}
+
+#[test]
+fn flows_outlive_their_addresses_which_new_ones_do_not_get() {
+    let mut rig = Rig::new();
+    let opened = rig.establish(client(10, 4000), 1000);
+    rig.tables = rig::moved().build(&mut rig.ids, Some(&rig.tables)).unwrap();
+    rig.refresh();
+    rig.from_client(&opened, ACK, 1001, 9001);
+    rig.from_target(&opened, ACK, 9001, 1001);
+    // The target still learns where its answers go.
+    let sender = (frame::mac(21), *target(21).ip());
+    let asked = (MacAddr::default(), rig::LOCAL_IP);
+    let request = frame::arp(1, MacAddr::BROADCAST, sender, asked);
+    assert_eq!(
+        rig.transmitted(INSIDE, request),
+        (
+            INSIDE,
+            frame::arp(2, sender.0, (rig::INSIDE_MAC, rig::LOCAL_IP), sender)
+        )
+    );
+    let (port, answer) = rig.outside(&frame::tcp(client(11, 4000), vip(80), SYN));
+    assert_eq!((port, answer[47]), (OUTSIDE, frame::RST | ACK));
+    let moved = SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 101), 80);
+    for n in 0..4 {
+        let (_, sent) = rig.outside(&frame::tcp(client(n, 5000), moved, SYN));
+        assert_eq!(sent[26..30], [10, 3, 0, 101], "the LocalIP of a new flow");
+    }
+    let in_use = |rig: &Rig, address: Ipv4Addr| rig.ids.flows_of(address.into(), &rig.counters);
+    assert_eq!(
+        [
+            rig::VIP,
+            rig::LOCAL_IP,
+            Ipv4Addr::new(10, 0, 0, 101),
+            Ipv4Addr::new(10, 3, 0, 101)
+        ]
+        .map(|address| in_use(&rig, address)),
+        [1, 1, 4, 4]
+    );
+    rig.pass(900 + 18);
+    assert_eq!(
+        (in_use(&rig, rig::VIP), in_use(&rig, rig::LOCAL_IP)),
+        (0, 0)
+    );
+}
+
+#[test]
+fn a_node_can_change_its_local_ips_for_ever() {
+    let mut rig = Rig::new();
+    // Four LocalIPs are the limit.
+    for n in 0..20u8 {
+        let mut builder = Tables::builder();
+        for port in rig::ports() {
+            builder.port(port);
+        }
+        builder.local_ip(Ipv4Addr::new(10, 3, 0, 100 + n));
+        if n > 0 {
+            let before = Ipv4Addr::new(10, 3, 0, 99 + n);
+            builder.retired(before.into(), Retired::LocalIp);
+        }
+        rig.tables = builder
+            .build(&mut rig.ids, Some(&rig.tables))
+            .unwrap_or_else(|error| panic!("change {n}: {error}"));
+        rig.ids.reclaim(&rig.tables, &rig.counters);
+    }
+}
+
+#[test]
+fn a_retired_address_with_a_new_role_has_that_one() {
+    let mut rig = Rig::new();
+    let mut builder = rig::builder(&rig::ports(), &rig::services());
+    builder
+        .retired(rig::LOCAL_IP.into(), Retired::LocalIp)
+        .retired(rig::VIP.into(), Retired::Vip { arp: true })
+        .retired(Ipv4Addr::new(192, 0, 2, 1).into(), Retired::LocalIp);
+    rig.tables = builder.build(&mut rig.ids, Some(&rig.tables)).unwrap();
+    rig.refresh();
+    rig.establish(client(10, 4000), 1000);
 }
 
 #[test]

@@ -267,6 +267,36 @@ fn a_nic_that_does_otherwise_than_is_said_costs_hand_overs_and_no_packet() {
 }
 
 #[test]
+fn flows_of_addresses_that_left_the_configuration_find_their_owner() {
+    let mut node = Node::new(3, &rig::small());
+    let opened: Vec<_> = (0..30u8)
+        .map(|n| {
+            let syn = from_client(&frame::tcp(client(n, 4000), vip(80), SYN).seq(1, 0));
+            let (owner, verdict, sent) = node.send(OUTSIDE, syn.clone());
+            assert_eq!(verdict, Verdict::Transmit(INSIDE));
+            (owner, syn, sent)
+        })
+        .collect();
+    for rig in &mut node.rigs {
+        rig.tables = rig::moved().build(&mut rig.ids, Some(&rig.tables)).unwrap();
+    }
+    for (owner, syn, sent) in opened {
+        let answer = frame::tcp(
+            target(sent[33]),
+            local(frame::port_word(&sent, 0)),
+            SYN | ACK,
+        )
+        .seq(9, frame::tcp_word(&sent, 4) + 1);
+        for _ in 0..3 {
+            let (worker, verdict, _) = node.send(INSIDE, from_target(&answer, sent[33]));
+            assert_eq!((worker, verdict), (owner, Verdict::Transmit(OUTSIDE)));
+            let (worker, verdict, _) = node.send(OUTSIDE, syn.clone());
+            assert_eq!((worker, verdict), (owner, Verdict::Transmit(INSIDE)));
+        }
+    }
+}
+
+#[test]
 fn workers_share_the_ports_of_a_target_without_overlap() {
     let limits = Limits {
         first_port: 5001,

@@ -1,4 +1,7 @@
+use dataplane::{Counters, Limits};
+
 use super::*;
+use crate::control::RetiredView;
 
 fn parsed(text: &str) -> Config {
     let document = Document::from_toml("t", text).unwrap();
@@ -9,7 +12,12 @@ fn parsed(text: &str) -> Config {
 
 impl Node {
     fn reload(&mut self, text: &str) {
-        let actions = self.control.reload(&parsed(text)).unwrap();
+        self.reload_at(0, text);
+    }
+
+    fn reload_at(&mut self, seconds: u64, text: &str) {
+        let now = Duration::from_secs(seconds);
+        let actions = self.control.reload(now, &parsed(text)).unwrap();
         self.carry_out(actions);
         assert!(!self.control.is_unsettled());
     }
@@ -108,7 +116,10 @@ fn what_can_not_be_forwarded_by_changes_nothing() {
         &format!("[{}]", targets.join(", ")),
     );
     // More than this node has made room for when it started.
-    let error = node.control.reload(&parsed(&text)).unwrap_err();
+    let error = node
+        .control
+        .reload(Duration::ZERO, &parsed(&text))
+        .unwrap_err();
     assert!(
         error.to_string().contains("limit given at start"),
         "{error}"
@@ -163,4 +174,49 @@ fn a_record_that_another_node_took_back_is_said_again() {
     }
     node.bus(&Change::Deleted(target("plain", "10.3.0.53:53")));
     assert_eq!(node.puts.len(), puts + 1, "not probed here");
+}
+
+#[test]
+fn removed_addresses_stay_known_until_no_flow_uses_them_or_their_time_is_over() {
+    let counters = Counters::new(1, &Limits::default());
+    let mut node = Node::start();
+    let retired = |node: &Node, at: u64| {
+        let views = node.control.retired(Duration::from_secs(at), &counters);
+        let name = |view: &RetiredView| format!("{} {}", view.role, view.address);
+        views.iter().map(name).collect::<Vec<_>>()
+    };
+    let moved = CONFIG
+        .replace("[\"10.3.0.100\"]", "[\"10.3.0.101\"]")
+        .replace("10.0.0.100", "10.0.0.200");
+    node.reload_at(10, &moved);
+    assert_eq!(
+        node.record().addresses.len(),
+        2,
+        "others hear of the new ones only"
+    );
+    assert_eq!(
+        retired(&node, 10),
+        ["vip 10.0.0.100", "local_ip 10.3.0.100"]
+    );
+    // Within the first seconds a worker may still be making flows by the old snapshot.
+    node.control.retire(Duration::from_secs(11), &counters);
+    assert!(!node.control.is_unsettled());
+    node.control.retire(Duration::from_secs(13), &counters);
+    assert!(node.control.is_unsettled(), "no flow uses them");
+    node.settle();
+    assert_eq!(retired(&node, 13), [""; 0]);
+
+    // Back, and away again: what has a role is not retired.
+    node.reload_at(20, CONFIG);
+    assert_eq!(
+        retired(&node, 20),
+        ["vip 10.0.0.200", "local_ip 10.3.0.101"]
+    );
+    node.reload_at(21, &moved);
+    assert_eq!(
+        retired(&node, 21),
+        ["vip 10.0.0.100", "local_ip 10.3.0.100"]
+    );
+    node.reload_at(21, &format!("drain.removed_addresses = \"0s\"\n{CONFIG}"));
+    assert_eq!(retired(&node, 21), [""; 0]);
 }
