@@ -219,6 +219,11 @@ impl Forwarder {
             .collect()
     }
 
+    /// The CPU cycles that pass in so many nanoseconds.
+    pub fn cycles(&self, nanoseconds: u64) -> u64 {
+        self.eal.tsc().cycles(nanoseconds)
+    }
+
     /// The time on the workers' clock.
     pub fn now(&self) -> Now {
         self.eal.tsc().now()

@@ -17,6 +17,7 @@ pub(crate) fn refresh(config: &Config, forwarder: &Forwarder, view: &View) {
     gauge!("weir_l4_frames_in_use").set(f64::from(forwarder.frames_in_use()));
     gauge!("weir_l4_retired_addresses").set(view.retired.len() as f64);
     workers(forwarder, counters);
+    loads(view);
     ports(config, forwarder);
     services(view, counters);
 }
@@ -38,6 +39,10 @@ fn workers(forwarder: &Forwarder, counters: &Counters) {
             (
                 "weir_l4_worker_emitted_overflow_total",
                 counts.emitted_overflow,
+            ),
+            (
+                "weir_l4_worker_events_suppressed_total",
+                counts.events_suppressed,
             ),
             ("weir_l4_worker_arp_replies_total", counts.arp_replies),
             ("weir_l4_worker_arp_requests_total", counts.arp_requests),
@@ -94,6 +99,14 @@ fn workers(forwarder: &Forwarder, counters: &Counters) {
             counter!("weir_l4_dropped_total", &labels)
                 .absolute(counters.dropped(index as u16, *reason));
         }
+    }
+}
+
+fn loads(view: &View) {
+    for (index, load) in view.loads.iter().enumerate() {
+        let label = [("worker", index.to_string())];
+        gauge!("weir_l4_worker_busy_ratio", &label).set(load.busy);
+        gauge!("weir_l4_worker_cycles_per_frame", &label).set(load.cycles_per_frame);
     }
 }
 

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use shared::bus::Bus;
 
-use crate::actors::{Board, ServiceView, TargetView, View};
+use crate::actors::{Board, Load, ServiceView, TargetView, View};
 use crate::config::Config;
 use crate::dpdk::Eal;
 use crate::filter::STATES;
@@ -31,6 +31,7 @@ pub(crate) fn status(from: Sources<'_>) -> Value {
         draining,
         forwarding,
         services,
+        loads,
         retired,
     } = (*from.board.read()).clone();
     let counters = from.forwarder.counters();
@@ -38,7 +39,7 @@ pub(crate) fn status(from: Sources<'_>) -> Value {
     let workers: Vec<Value> = states
         .iter()
         .enumerate()
-        .map(|(index, state)| worker(index, state, counters))
+        .map(|(index, state)| worker(index, state, counters, loads.get(index)))
         .collect();
     let ports: Vec<Value> = from
         .config
@@ -83,7 +84,7 @@ pub(crate) fn status(from: Sources<'_>) -> Value {
     })
 }
 
-fn worker(index: usize, state: &WorkerState, counters: &Counters) -> Value {
+fn worker(index: usize, state: &WorkerState, counters: &Counters, load: Option<&Load>) -> Value {
     let counts = counters.worker(index as u16);
     let times = state.times();
     let mut shown = Map::new();
@@ -95,6 +96,9 @@ fn worker(index: usize, state: &WorkerState, counters: &Counters) -> Value {
     shown.insert("busy_seconds".into(), json!(seconds(times.busy)));
     shown.insert("idle_seconds".into(), json!(seconds(times.idle)));
     shown.insert("asleep_seconds".into(), json!(seconds(times.asleep)));
+    shown.insert("busy_ratio".into(), json!(load.map(|load| load.busy)));
+    let cycles = load.map(|load| load.cycles_per_frame.round());
+    shown.insert("cycles_per_frame".into(), json!(cycles));
     shown.insert("frames_in".into(), json!(counts.frames_in));
     shown.insert("handed_over".into(), json!(counts.frames_handed_over));
     shown.insert("redirected".into(), json!(counts.redirected));

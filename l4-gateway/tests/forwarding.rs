@@ -176,6 +176,29 @@ fn workers_without_a_queue_of_their_own_share_one() {
     assert_eq!(gateway.workers("frames_in")[1], 0);
 }
 
+#[test]
+fn a_worker_says_how_busy_it_is_and_what_a_frame_costs() {
+    let lab = Lab::new();
+    lab.target().usual_targets();
+    let gateway = Gateway::start(&lab, &lab.usual());
+    let mut echo = lab.client().run(|| Echo::connect(80).unwrap());
+    gateway.wait("busy", || {
+        echo.exchange(&pattern(100_000, 1));
+        let worker = &gateway.status()["workers"][0];
+        let busy = worker["busy_ratio"].as_f64().unwrap_or(0.0);
+        let cycles = worker["cycles_per_frame"].as_f64().unwrap_or(0.0);
+        // A debug build on a slow machine, and a release build on a fast one.
+        busy > 0.0 && busy <= 1.0 && (50.0..1e7).contains(&cycles)
+    });
+    let metrics = gateway.metrics();
+    for series in [
+        "weir_l4_worker_busy_ratio{worker=\"0\"} 0.",
+        "weir_l4_worker_cycles_per_frame{worker=\"0\"} ",
+    ] {
+        assert!(metrics.contains(series), "{series} is not in\n{metrics}");
+    }
+}
+
 /// Many connections at a time, each checked byte for byte.
 fn exchange_much(lab: &Lab) {
     let clients: Vec<_> = (0..32)

@@ -148,6 +148,8 @@ counted! {
         Emitted emitted,
         /// Frames and events that found no room in [`crate::Emitted`].
         EmittedOverflow emitted_overflow,
+        /// Events not reported because one of their kind was reported not long ago.
+        EventsSuppressed events_suppressed,
         /// ARP replies sent.
         ArpReplies arp_replies,
         /// ARP requests sent.

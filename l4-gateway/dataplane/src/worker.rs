@@ -393,9 +393,11 @@ impl Worker {
         }
     }
 
-    /// Reports an event, or counts that there was no room.
-    fn report(&self, out: &mut Emitted, event: Event) {
-        if !out.event(event) {
+    /// Reports an event if one of its kind is due, or counts why not: it came too soon after others, or there was no room.
+    fn report_if(&self, due: bool, out: &mut Emitted, event: Event) {
+        if !due {
+            self.cells.worker(WorkerCount::EventsSuppressed, 1);
+        } else if !out.event(event) {
             self.cells.worker(WorkerCount::EmittedOverflow, 1);
         }
     }

@@ -16,7 +16,7 @@ use shared::telemetry::monotonic;
 use crate::config::Config;
 use crate::control::{Action, Control, Pulse, RetiredView, Target, target_id};
 use crate::forwarder::Forwarder;
-use crate::worker::{News, Times};
+use crate::worker::{News, Times, WorkerState};
 
 /// How often time is passed on: offers expire, others hear of this node.
 const TICK: Duration = Duration::from_secs(1);
@@ -40,8 +40,19 @@ pub struct View {
     pub forwarding: bool,
     /// The services, in the order of the configuration.
     pub services: Vec<ServiceView>,
+    /// The workers, by number; empty in the first second.
+    pub loads: Vec<Load>,
     /// Addresses that left the configuration and are kept for their flows.
     pub retired: Vec<RetiredView>,
+}
+
+/// What a worker did in the last second.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Load {
+    /// The share of its time in which it had frames, 0.0 to 1.0.
+    pub busy: f64,
+    /// CPU cycles of that time for each frame received or taken over; 0 in a second without.
+    pub cycles_per_frame: f64,
 }
 
 /// A service as the control side knows it.
@@ -166,8 +177,9 @@ pub struct ControlPlane {
     retired: VecDeque<Arc<Tables>>,
     /// The workers' heartbeats when the snapshot in force was published, until all have moved on.
     published_at: Option<Vec<u64>>,
-    /// The workers' times at the last tick.
-    times: Vec<Times>,
+    /// The workers' times at the last tick, and the frames they had worked on.
+    before: Vec<(Times, u64)>,
+    loads: Vec<Load>,
     /// When the next snapshot may be built.
     snapshot: Pace,
     /// When the next [`View`] may be shown.
@@ -185,11 +197,7 @@ impl ControlPlane {
         control.published(forwarder.tables());
         ControlPlane::create(|context| {
             let checker = Checker::new(context.address().recipient()).start();
-            let times = forwarder
-                .worker_states()
-                .iter()
-                .map(|state| state.times())
-                .collect();
+            let before = spent(&forwarder);
             ControlPlane {
                 control,
                 forwarder,
@@ -199,7 +207,8 @@ impl ControlPlane {
                 board,
                 retired: VecDeque::new(),
                 published_at: None,
-                times,
+                before,
+                loads: Vec::new(),
                 snapshot: Pace::default(),
                 view: Pace::default(),
             }
@@ -300,18 +309,23 @@ impl ControlPlane {
     }
 
     fn tick(&mut self, context: &mut Context<ControlPlane>) {
-        let times: Vec<Times> = self
-            .forwarder
-            .worker_states()
-            .iter()
-            .map(|state| state.times())
-            .collect();
-        let load = times
-            .iter()
-            .zip(&self.times)
-            .map(|(now, before)| now.busy_share_since(before))
-            .fold(0.0, f64::max);
-        self.times = times;
+        let spent = spent(&self.forwarder);
+        let load = |((times, frames), (before, frames_before)): (&(Times, u64), &(Times, u64))| {
+            let busy = self
+                .forwarder
+                .cycles(times.busy.saturating_sub(before.busy));
+            let frames = frames.saturating_sub(*frames_before);
+            Load {
+                busy: times.busy_share_since(before),
+                cycles_per_frame: match frames {
+                    0 => 0.0,
+                    frames => busy as f64 / frames as f64,
+                },
+            }
+        };
+        self.loads = spent.iter().zip(&self.before).map(load).collect();
+        self.before = spent;
+        let load = self.loads.iter().map(|load| load.busy).fold(0.0, f64::max);
         let now = monotonic();
         self.control.retire(now, self.forwarder.counters());
         let actions = self.control.tick(now, load);
@@ -376,6 +390,7 @@ impl ControlPlane {
             draining: self.control.is_draining(),
             forwarding: *self.control.pulse() == Pulse::Beating,
             services: services.collect(),
+            loads: self.loads.clone(),
             retired: self.control.retired(monotonic(), self.forwarder.counters()),
         }
     }
@@ -396,6 +411,19 @@ impl ControlPlane {
             |target| target.config.address.to_string(),
         )
     }
+}
+
+/// The workers' times, and the frames they have worked on.
+fn spent(forwarder: &Forwarder) -> Vec<(Times, u64)> {
+    let counters = forwarder.counters();
+    let of_worker = |(index, state): (u16, Arc<WorkerState>)| {
+        let counts = counters.worker(index);
+        (state.times(), counts.frames_in + counts.frames_handed_over)
+    };
+    (0..)
+        .zip(forwarder.worker_states())
+        .map(of_worker)
+        .collect()
 }
 
 impl Actor for ControlPlane {
@@ -453,6 +481,8 @@ impl Handler<Reload> for ControlPlane {
             .map_err(|error| error.to_string())?;
         self.follow(actions, context);
         self.watch_bus(context);
+        // Who asked for it may look at once.
+        self.show();
         Ok(())
     }
 }

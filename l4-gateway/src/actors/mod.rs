@@ -23,6 +23,6 @@ mod control_plane;
 mod watchdog;
 
 pub use control_plane::{
-    Board, ControlPlane, Leave, PulseIs, Reload, ServiceView, Stop, TargetView, View,
+    Board, ControlPlane, Leave, Load, PulseIs, Reload, ServiceView, Stop, TargetView, View,
 };
 pub use watchdog::Watchdog;

@@ -22,6 +22,11 @@ impl Tsc {
         }
     }
 
+    /// The cycles that pass in so many nanoseconds.
+    pub fn cycles(&self, nanoseconds: u64) -> u64 {
+        ((u128::from(nanoseconds) << 32) / u128::from(self.scale.max(1))) as u64
+    }
+
     /// Nanoseconds since one second before the start.
     #[inline]
     pub fn now(&self) -> Now {

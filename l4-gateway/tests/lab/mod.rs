@@ -356,7 +356,7 @@ impl Gateway {
         }
     }
 
-    pub(crate) fn wait(&self, what: &str, condition: impl Fn() -> bool) {
+    pub(crate) fn wait(&self, what: &str, mut condition: impl FnMut() -> bool) {
         let deadline = Instant::now() + Duration::from_secs(20);
         while !condition() {
             assert!(

@@ -108,9 +108,8 @@ impl Worker {
         if reuse.is_none() && self.flows.is_full() {
             self.cells
                 .service(service.id, ServiceCount::FlowTableFull, 1);
-            if self.reports.flow_table_full.pass(now) {
-                self.report(context.out, Event::FlowTableFull);
-            }
+            let due = self.reports.flow_table_full.pass(now);
+            self.report_if(due, context.out, Event::FlowTableFull);
             return Err(DropReason::FlowTableFull);
         }
         let seat = self.seat(service, client.0, now)?;
@@ -172,15 +171,12 @@ impl Worker {
         let Some((local, port)) = claimed else {
             self.cells.service(id, ServiceCount::PortExhausted, 1);
             self.cells.target(target.id, TargetCount::PortExhausted, 1);
-            if self.reports.ports_exhausted.pass(context.now) {
-                self.report(
-                    context.out,
-                    Event::PortsExhausted {
-                        service: id,
-                        target: target.id,
-                    },
-                );
-            }
+            let due = self.reports.ports_exhausted.pass(context.now);
+            let event = Event::PortsExhausted {
+                service: id,
+                target: target.id,
+            };
+            self.report_if(due, context.out, event);
             return Err(DropReason::PortExhausted);
         };
         let addresses = addresses(local);

@@ -104,8 +104,7 @@ impl Worker {
             Lesson::Known { named: true, .. } => &mut self.lessons.named,
             Lesson::Known { .. } | Lesson::Unknown => &mut self.lessons.others,
         };
-        if allowance.take(context.now) {
-            self.report(context.out, Event::Learned { port, address, mac });
-        }
+        let due = allowance.take(context.now);
+        self.report_if(due, context.out, Event::Learned { port, address, mac });
     }
 }

@@ -123,9 +123,8 @@ impl Worker {
             }
             Err(Unavailable::NoTarget) => {
                 self.cells.service(id, ServiceCount::NoTarget, 1);
-                if self.reports.no_target.pass(now) {
-                    self.report(out, Event::NoTarget { service: id });
-                }
+                let due = self.reports.no_target.pass(now);
+                self.report_if(due, out, Event::NoTarget { service: id });
                 Err(DropReason::NoTarget)
             }
         }

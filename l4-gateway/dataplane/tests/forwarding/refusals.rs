@@ -228,6 +228,7 @@ fn exhausted_ports_are_counted_reported_once_a_second_and_answered() {
         (20, 20, 10)
     );
     assert_eq!(rig.target_counts(80, Protocol::Tcp, 21).port_exhausted, 20);
+    assert_eq!(rig.worker_counts().events_suppressed, 19);
     let service = rig.service(80, Protocol::Tcp).id;
     assert_eq!(
         rig.events(),
