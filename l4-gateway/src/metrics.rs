@@ -168,6 +168,18 @@ fn services(view: &View, counters: &Counters) {
                 counts.flow_table_full,
             ),
             ("weir_l4_service_no_flow_total", counts.no_flow),
+            (
+                "weir_l4_service_client_address_inserted_total",
+                counts.client_address_inserted,
+            ),
+            (
+                "weir_l4_service_client_address_refused_total",
+                counts.client_address_refused,
+            ),
+            (
+                "weir_l4_service_client_address_forged_total",
+                counts.client_address_forged,
+            ),
         ] {
             counter!(name, &label).absolute(value);
         }

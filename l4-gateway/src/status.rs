@@ -151,6 +151,9 @@ fn service(view: &ServiceView, counters: &Counters) -> Value {
         "port_exhausted": counts.port_exhausted,
         "flow_table_full": counts.flow_table_full,
         "no_flow": counts.no_flow,
+        "client_address_inserted": counts.client_address_inserted,
+        "client_address_refused": counts.client_address_refused,
+        "client_address_forged": counts.client_address_forged,
         "targets": view.targets.iter().map(|view| target(view, counters)).collect::<Vec<_>>(),
     })
 }

@@ -92,6 +92,12 @@ counted! {
         SourcesUntracked sources_untracked,
         /// New flows sent to the target that their source was sent to before.
         Persisted persisted,
+        /// Segments that took the client's address to the target.
+        ClientAddressInserted client_address_inserted,
+        /// Segments that should have, but could not.
+        ClientAddressRefused client_address_refused,
+        /// Options of clients that a target would have believed to be their address, taken out.
+        ClientAddressForged client_address_forged,
     }
 }
 

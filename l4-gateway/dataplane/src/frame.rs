@@ -145,6 +145,8 @@ drop_reasons! {
     TargetLimits = "target_limits",
     /// The time to live ran out here.
     TtlExpired = "ttl_expired",
+    /// The client's address can't go in front of the stream: the buffer has no room, or a segment contradicts where the stream begins.
+    ClientAddress = "client_address",
     /// Longer than the egress port's MTU.
     TooBig = "too_big",
     /// No route leads to the destination.

@@ -13,6 +13,7 @@
 #![deny(unsafe_code)]
 
 mod access;
+mod client_address;
 mod commons;
 pub mod counters;
 mod emitted;
@@ -44,6 +45,7 @@ mod wire;
 mod worker;
 
 pub use access::{Access, AccessError, AccessRule};
+pub use client_address::ClientAddress;
 pub use counters::{
     Counters, ServiceCount, ServiceCounts, TargetCount, TargetCounts, WorkerCount, WorkerCounts,
 };

@@ -39,6 +39,12 @@ pub(crate) const ETHERNET_HEADER: usize = 14;
 /// The shortest Ethernet frame, without its checksum (IEEE 802.3 clause 3.2.7), bytes.
 pub(crate) const SHORTEST_FRAME: usize = 60;
 
+/// Bytes of TCP options at most (RFC 9293 3.1).
+pub(crate) const TCP_OPTIONS: usize = 40;
+
+/// A maximum segment size is not lowered below this, bytes: a stack would take less for an attack.
+pub(crate) const LEAST_MSS: u16 = 64;
+
 /// Default TTL of packets made here.
 pub(crate) const OWN_TTL: u8 = 64;
 

@@ -117,15 +117,6 @@ fn add(bytes: &mut [u8], at: usize, n: u32) -> Delta {
     Delta::double(old, new)
 }
 
-/// Takes the timestamp option out of a client's SYN.
-pub(crate) fn strip_timestamps(frame: &mut [u8], header: u16, total: u16) {
-    let end = ETHERNET_HEADER + usize::from(total);
-    if let Some(segment) = frame.get_mut(ETHERNET_HEADER + usize::from(header)..end) {
-        let delta = tcp::strip_timestamps(segment);
-        delta.apply_at(segment, tcp::CHECKSUM);
-    }
-}
-
 /// Undoes the rewriting in the packet an ICMP error quotes, so that the receiver of the error finds its own packet: the side
 /// the error comes from got what `flow` made of it. `quote` starts at the quoted IP header, of `header` bytes.
 ///
@@ -155,10 +146,16 @@ pub(crate) fn restore_quote<V: Family>(
         Protocol::Tcp => {
             match error_from {
                 Side::Target => {
-                    delta = delta.and(add(transport, tcp::SEQUENCE, flow.shift.wrapping_neg()))
+                    let sequence = u32_at(transport, tcp::SEQUENCE);
+                    let more = flow.as_client_counts(sequence).wrapping_sub(sequence);
+                    delta = delta.and(add(transport, tcp::SEQUENCE, more));
                 }
                 Side::Client if transport.len() > 13 && transport[13] & tcp::ACK != 0 => {
-                    delta = delta.and(add(transport, tcp::ACKNOWLEDGMENT, flow.shift));
+                    let acknowledged = u32_at(transport, tcp::ACKNOWLEDGMENT);
+                    let more = flow
+                        .as_target_counts(acknowledged)
+                        .wrapping_sub(acknowledged);
+                    delta = delta.and(add(transport, tcp::ACKNOWLEDGMENT, more));
                 }
                 Side::Client => {}
             }

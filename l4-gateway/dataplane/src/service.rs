@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::client_address::ClientAddress;
 use crate::flow::{FlowState, STATES};
 use crate::ids::{ServiceId, TargetId};
 use crate::policy::Policy;
@@ -129,6 +130,8 @@ pub struct ServiceConfig {
     pub timestamps: Timestamps,
     /// What it grants to whom.
     pub policy: Policy,
+    /// How targets learn the addresses of TCP clients; of no effect on UDP.
+    pub client_address: ClientAddress,
     /// Whether ARP requests or neighbour solicitations for the VIP are answered on ports whose prefix holds it; false where routers are told of it.
     pub arp: bool,
     /// The targets, in any order; an address at most once, all of the VIP's family.
@@ -148,6 +151,7 @@ impl ServiceConfig {
             unknown_segment: UnknownSegment::default(),
             timestamps: Timestamps::default(),
             policy: Policy::default(),
+            client_address: ClientAddress::default(),
             arp: false,
             targets: Vec::new(),
         }

@@ -10,6 +10,7 @@
 mod admit;
 mod arp;
 mod classify;
+mod edit;
 mod forward;
 mod icmp;
 mod ndp;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use dataplane::{Protocol, Scheduler, Timeouts, Timestamps, UnknownSegment};
+use dataplane::{ClientAddress, Protocol, Scheduler, Timeouts, Timestamps, UnknownSegment};
 use health::CheckSettings;
 use shared::bus::MAX_SERVICES;
 use shared::config::Table;
@@ -28,6 +28,8 @@ pub struct ServiceSettings {
     pub on_unknown_segment: UnknownSegment,
     /// Whether TCP timestamps of clients reach the targets.
     pub timestamps: Timestamps,
+    /// How targets learn the addresses of clients.
+    pub client_address: ClientAddress,
     /// How long idle flows are kept.
     pub timeouts: Timeouts,
     /// Targets that need no registration.
@@ -166,6 +168,7 @@ fn service(
     let on_unknown_segment = table.one_of_or("on_unknown_segment", &unknown, UnknownSegment::Reset);
     let choices = [("strip", Timestamps::Strip), ("keep", Timestamps::Keep)];
     let timestamps = table.one_of_or("timestamps", &choices, Timestamps::Strip);
+    let client_address = client_address(table, protocol);
     let timeouts = table
         .table("timeouts")
         .map(|mut table| timeouts(&mut table))
@@ -190,11 +193,26 @@ fn service(
         scheduler,
         on_unknown_segment,
         timestamps,
+        client_address,
         timeouts,
         targets: targets?,
         from_registrations,
         health,
     })
+}
+
+fn client_address(table: &mut Table<'_>, protocol: Option<Protocol>) -> ClientAddress {
+    let choices = [
+        ("none", ClientAddress::None),
+        ("proxy_v2", ClientAddress::ProxyV2),
+        ("toa", ClientAddress::Toa),
+    ];
+    let chosen = table.one_of_or("client_address", &choices, ClientAddress::None);
+    if chosen != ClientAddress::None && protocol == Some(Protocol::Udp) {
+        let hint = "leave it out: UDP targets see the LocalIP";
+        table.mistake("client_address", "only TCP carries it", hint);
+    }
+    chosen
 }
 
 fn vip(table: &mut Table<'_>, ports: &[PortConfig]) -> Option<IpAddr> {

@@ -29,6 +29,7 @@ pub(super) fn describe(
             scheduler,
             on_unknown_segment,
             timestamps,
+            client_address,
             timeouts,
             ..
         } = service.settings;
@@ -38,6 +39,7 @@ pub(super) fn describe(
             unknown_segment: on_unknown_segment,
             timestamps,
             arp: answers_for(ports, vip),
+            client_address,
             targets: service
                 .targets
                 .iter()

@@ -5,6 +5,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use super::index::NONE;
 use super::state::{FlowState, Progress};
 use super::tuple::Tuple;
+use crate::client_address::Insertion;
+use crate::client_address::proxy::{self, Gap};
 use crate::family::Family;
 use crate::ids::{LocalIpId, ServiceId, TargetId};
 use crate::service::Protocol;
@@ -56,7 +58,8 @@ pub(crate) struct Flow {
     pub(crate) deadline: u32,
     /// Added to sequence numbers from the client, subtracted from acknowledgments to it.
     pub(crate) shift: u32,
-    /// TCP: the sequence number behind the client's last segment, as the client counts.
+    /// TCP: the sequence number behind the client's last segment, as the client counts and a header in the [`Flow::gap`] as well: the
+    /// target knows it by [`Flow::shift`] more.
     pub(crate) client_next: u32,
     /// TCP: the last acknowledgment number the client sent.
     pub(crate) client_acked: u32,
@@ -92,6 +95,10 @@ const ONE_PACKET: u16 = 1 << 4;
 const SEATED: u16 = 1 << 5;
 /// Keeps its source at its target.
 const PERSISTENT: u16 = 1 << 6;
+/// The lowest of the three bits of an [`Insertion`], the highest bits there are.
+const INSERTION: u32 = 13;
+/// The highest of them: segments of the flow change now.
+const INSERTS: u16 = 1 << 15;
 
 impl Flow {
     /// A free entry.
@@ -224,6 +231,46 @@ impl Flow {
         } else {
             Protocol::Udp
         }
+    }
+
+    /// What the flow does so that its target learns the client's address.
+    pub(crate) fn insertion(&self) -> Insertion {
+        Insertion::from_number(self.marks >> INSERTION)
+    }
+
+    pub(crate) fn set_insertion(&mut self, insertion: Insertion) {
+        let rest = self.marks & ((1 << INSERTION) - 1);
+        self.marks = rest | insertion.number() << INSERTION;
+    }
+
+    /// Whether that changes segments now, SYNs apart.
+    #[inline]
+    pub(crate) fn inserts(&self) -> bool {
+        self.marks & INSERTS != 0
+    }
+
+    /// Where a PROXY header stands in the client's numbers, if the flow's shift doesn't account for it.
+    pub(crate) fn gap(&self) -> Option<Gap> {
+        matches!(self.insertion(), Insertion::ProxyOffered | Insertion::Proxy).then(|| Gap {
+            origin: self.origin,
+            length: if self.is_v6() {
+                proxy::OVER_IPV6
+            } else {
+                proxy::OVER_IPV4
+            } as u32,
+        })
+    }
+
+    /// What the target calls the client's sequence number.
+    pub(crate) fn as_target_counts(&self, sequence: u32) -> u32 {
+        let sequence = self.gap().map_or(sequence, |gap| gap.to_target(sequence));
+        sequence.wrapping_add(self.shift)
+    }
+
+    /// What the client calls a sequence number of its, by which the target knows it.
+    pub(crate) fn as_client_counts(&self, sequence: u32) -> u32 {
+        let sequence = sequence.wrapping_sub(self.shift);
+        self.gap().map_or(sequence, |gap| gap.to_client(sequence))
     }
 
     /// The tuple of packets from the client.

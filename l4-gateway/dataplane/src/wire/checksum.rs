@@ -82,14 +82,23 @@ impl Delta {
         Self(4 * u64::from(u32::MAX) - doubles(old) + doubles(new))
     }
 
-    /// One double word replaced that starts at an odd offset: its bytes sit in the other halves of the words.
+    /// Bytes added behind an even number of others.
+    pub(crate) fn added(bytes: &[u8]) -> Self {
+        Self(u64::from(sum(bytes).to_be()))
+    }
+
+    /// Bytes taken away behind an even number of others.
+    pub(crate) fn removed(bytes: &[u8]) -> Self {
+        Self(u64::from(!sum(bytes).to_be()))
+    }
+
+    /// The replacement at this offset: at an odd one, bytes sit in the other halves of the words.
     #[inline]
-    pub(crate) fn double_at(offset: usize, old: u32, new: u32) -> Self {
-        let delta = Self::double(old, new);
+    pub(crate) fn at(self, offset: usize) -> Self {
         if offset.is_multiple_of(2) {
-            delta
+            self
         } else {
-            Self(u64::from(fold(delta.0).swap_bytes()))
+            Self(u64::from(fold(self.0).swap_bytes()))
         }
     }
 

@@ -1,7 +1,7 @@
 //! ICMP (RFC 792) and ICMPv6 (RFC 4443) messages: the same in form, numbered differently.
 
 use super::ip::{Ip, TCP, UDP};
-use super::{checksum, u16_at};
+use super::{checksum, u16_at, u32_at};
 use crate::DropReason;
 use crate::family::Family;
 use crate::flow::Tuple;
@@ -99,6 +99,35 @@ pub(crate) fn seal<V: Family>(source: V::Address, destination: V::Address, messa
     let seed = V::icmp_seed(source, destination, message.len() as u16);
     let sum = checksum::add(seed, checksum::sum(message));
     super::put(message, 2, (!sum).to_be_bytes());
+}
+
+/// Lowers the size in an error that says a packet was too big (RFC 1191 4, RFC 4443 3.2); others are left alone, and so is an old
+/// router's that names none.
+pub(crate) fn lower_mtu<V: Family>(message: &mut [u8], by: u16) {
+    let (kind, code) = V::KINDS.too_big;
+    if message.get(..2) != Some(&[kind, code]) {
+        return;
+    }
+    let mtu = u32_at(message, 4);
+    let (mtu, rest) = if V::IS_V6 {
+        (mtu, 0)
+    } else {
+        (mtu & 0xffff, mtu & !0xffff)
+    };
+    let lowered = mtu.saturating_sub(u32::from(by));
+    super::put(message, 4, (rest | lowered).to_be_bytes());
+}
+
+/// Whether more stands behind the quote of an error, at a place that a length in its header tells (RFC 4884 4).
+pub(crate) fn is_extended<V: Family>(message: &[u8]) -> bool {
+    let (kind, code) = V::KINDS.too_big;
+    let length = match V::IS_V6 {
+        // There the field is part of the size.
+        true if message.get(..2) == Some(&[kind, code]) => None,
+        true => message.get(4),
+        false => message.get(5),
+    };
+    length.is_some_and(|length| *length != 0)
 }
 
 /// What an error quotes of the packet it is about. The quote may be cut after the first 8 bytes behind the IP header, and its

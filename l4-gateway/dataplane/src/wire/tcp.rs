@@ -1,7 +1,7 @@
 //! TCP headers and options (RFC 9293, RFC 7323, RFC 2018).
 
 use super::checksum::Delta;
-use super::{put, u16_at, u32_at};
+use super::{put, u32_at};
 use crate::DropReason;
 
 /// The fixed part of the header, bytes.
@@ -11,15 +11,33 @@ pub(crate) const FIN: u8 = 0x01;
 pub(crate) const SYN: u8 = 0x02;
 pub(crate) const RST: u8 = 0x04;
 pub(crate) const ACK: u8 = 0x10;
+pub(crate) const URG: u8 = 0x20;
+
+/// No flag of a segment: it has options that are more than timestamps, as most segments of a connection have at most.
+pub(crate) const OPTIONS: u8 = 0x40;
 
 /// Offset of the sequence number.
 pub(crate) const SEQUENCE: usize = 4;
 /// Offset of the acknowledgment number.
 pub(crate) const ACKNOWLEDGMENT: usize = 8;
+/// Offset of the word that begins with the length of the header, in 4 bits and double words.
+pub(crate) const OFFSET: usize = 12;
 /// Offset of the checksum.
 pub(crate) const CHECKSUM: usize = 16;
+/// Offset of the urgent pointer.
+pub(crate) const URGENT: usize = 18;
 
-/// Checks a segment (header, options, payload) and returns its flags.
+/// Kinds of options.
+const END: u8 = 0;
+pub(crate) const NOP: u8 = 1;
+pub(crate) const MSS: u8 = 2;
+const SACK: u8 = 5;
+const TIMESTAMPS: u8 = 8;
+
+/// Two NOPs and the timestamps, as RFC 7323 appendix A has it and everybody sends it.
+const LONE_TIMESTAMPS: u32 = 0x0101_080a;
+
+/// Checks a segment (header, options, payload) and returns its flags, with [`OPTIONS`].
 #[inline]
 pub(crate) fn parse(segment: &[u8]) -> Result<u8, DropReason> {
     let fixed: &[u8; HEADER] = segment.first_chunk().ok_or(DropReason::BadTcp)?;
@@ -31,18 +49,24 @@ pub(crate) fn parse(segment: &[u8]) -> Result<u8, DropReason> {
     if flags == 0 || (flags & SYN != 0 && flags & (FIN | RST) != 0) {
         return Err(DropReason::BadTcpFlags);
     }
+    if header > HEADER && (header != HEADER + 12 || u32_at(segment, HEADER) != LONE_TIMESTAMPS) {
+        return Ok(flags | OPTIONS);
+    }
     Ok(flags)
 }
 
+/// Bytes of the header with its options, as it says itself. Zero of what is no segment.
 #[inline]
-fn header_length(fixed: &[u8; HEADER]) -> usize {
-    usize::from(fixed[12] >> 4) * 4
+pub(crate) fn header_length(segment: &[u8]) -> usize {
+    segment
+        .get(12)
+        .map_or(0, |offset| usize::from(offset >> 4) * 4)
 }
 
 /// Sequence numbers the segment occupies: its payload, SYN and FIN.
 /// Zero of what is no segment.
 pub(crate) fn occupies(segment: &[u8]) -> u32 {
-    let Some(fixed) = segment.first_chunk() else {
+    let Some(fixed) = segment.first_chunk::<HEADER>() else {
         return 0;
     };
     let flags = fixed[13];
@@ -65,15 +89,8 @@ pub(crate) fn next(header: &[u8; HEADER], length: u32) -> u32 {
 pub(crate) fn strip_timestamps(segment: &mut [u8]) -> Delta {
     let mut delta = Delta::NONE;
     each_option(segment, |segment, at, kind, length| {
-        if kind == 8 && length == 10 {
-            // Five words at `at`, replaced in two double words and one word; an odd start swaps halves.
-            for double in [at, at + 4] {
-                delta = delta.and(replace(segment, double, 0x0101_0101));
-            }
-            let old = u16_at(segment, at + 8);
-            let word = Delta::double_at(at, u32::from(old), 0x0101);
-            put(segment, at + 8, [1, 1]);
-            delta = delta.and(word);
+        if kind == TIMESTAMPS && length == 10 {
+            delta = delta.and(blank(segment, at, length));
         }
     });
     delta
@@ -81,27 +98,44 @@ pub(crate) fn strip_timestamps(segment: &mut [u8]) -> Delta {
 
 /// Moves the edges of SACK blocks by `-offset`; how that changes the checksum.
 pub(crate) fn shift_sack(segment: &mut [u8], offset: u32) -> Delta {
+    map_sack(segment, |edge| edge.wrapping_sub(offset))
+}
+
+/// Replaces the edges of SACK blocks; how that changes the checksum.
+pub(crate) fn map_sack(segment: &mut [u8], map: impl Fn(u32) -> u32) -> Delta {
     let mut delta = Delta::NONE;
     each_option(segment, |segment, at, kind, length| {
-        if kind == 5 && length % 8 == 2 {
+        if kind == SACK && length % 8 == 2 {
             for edge in (at + 2..at + length).step_by(4) {
-                let moved = u32_at(segment, edge).wrapping_sub(offset);
-                delta = delta.and(replace(segment, edge, moved));
+                let old = u32_at(segment, edge);
+                let new = map(old);
+                put(segment, edge, new.to_be_bytes());
+                delta = delta.and(Delta::double(old, new).at(edge));
             }
         }
     });
     delta
 }
 
+/// Overwrites an option by NOPs; how that changes the checksum.
+pub(crate) fn blank(segment: &mut [u8], at: usize, length: usize) -> Delta {
+    let Some(option) = segment.get_mut(at..at + length) else {
+        return Delta::NONE;
+    };
+    let removed = Delta::removed(option);
+    option.fill(NOP);
+    removed.and(Delta::added(option)).at(at)
+}
+
 /// Calls `visit(segment, offset, kind, length)` for each option that lies within the header. Stops at the first that
 /// doesn't parse: the receiver judges that.
-fn each_option(segment: &mut [u8], mut visit: impl FnMut(&mut [u8], usize, u8, usize)) {
-    let end = (usize::from(segment[12] >> 4) * 4).min(segment.len());
+pub(crate) fn each_option(segment: &mut [u8], mut visit: impl FnMut(&mut [u8], usize, u8, usize)) {
+    let end = header_length(segment).min(segment.len());
     let mut at = HEADER;
     while at < end {
         match segment[at] {
-            0 => return,
-            1 => at += 1,
+            END => return,
+            NOP => at += 1,
             kind => {
                 let length = if at + 1 < end {
                     usize::from(segment[at + 1])
@@ -116,10 +150,4 @@ fn each_option(segment: &mut [u8], mut visit: impl FnMut(&mut [u8], usize, u8, u
             }
         }
     }
-}
-
-fn replace(segment: &mut [u8], at: usize, new: u32) -> Delta {
-    let old = u32_at(segment, at);
-    put(segment, at, new.to_be_bytes());
-    Delta::double_at(at, old, new)
 }

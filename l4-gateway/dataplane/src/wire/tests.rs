@@ -58,7 +58,7 @@ proptest! {
         let before = by_the_book(&bytes);
         let old = super::u32_at(&bytes, at);
         super::put(&mut bytes, at, double.to_be_bytes());
-        let mut delta = Delta::double_at(at, old, double);
+        let mut delta = Delta::double(old, double).at(at);
         let old = super::u16_at(&bytes, 20);
         super::put(&mut bytes, 20, word.to_be_bytes());
         delta = delta.and(Delta::word(old, word));

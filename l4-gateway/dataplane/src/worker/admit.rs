@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use super::classify::{Stage, Staged};
 use super::policy::refusal;
 use super::{Context, Event, Flow, Worker};
+use crate::client_address::Insertion;
 use crate::counters::{ServiceCount, TargetCount, WorkerCount};
 use crate::family::Family;
 use crate::flow::{Addresses, Side};
@@ -199,6 +200,7 @@ impl Worker {
                 u32_at(frame.get(staged.payload()).unwrap_or(&[]), tcp::SEQUENCE);
             flow.shift = initial.wrapping_sub(chosen_by_client);
             flow.origin = chosen_by_client.wrapping_add(1);
+            flow.set_insertion(Insertion::new(service.config.client_address));
         }
         let number = self.place::<V>(flow, &addresses, reuse, context.now.tick());
         self.cells.flow_began(id, target.id, local.id);

@@ -127,6 +127,11 @@ impl Stage {
     pub(super) fn trim<F: Frame>(&self, frame: &mut F) {
         trim(frame, self.total);
     }
+
+    /// The bytes of the IP payload.
+    pub(super) fn payload(&self) -> std::ops::Range<usize> {
+        ETHERNET_HEADER + usize::from(self.header)..ETHERNET_HEADER + usize::from(self.total)
+    }
 }
 
 impl<V: Family> Staged<V> {

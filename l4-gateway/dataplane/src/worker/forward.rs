@@ -4,13 +4,12 @@ use super::classify::{Stage, Staged};
 use super::{Context, Worker};
 use crate::counters::{TargetCount, WorkerCount};
 use crate::family::Family;
-use crate::flow::{Flow, FlowState, HOP_UNKNOWN, Side};
+use crate::flow::{FlowState, HOP_UNKNOWN, Side};
 use crate::limits::ETHERNET_HEADER;
 use crate::nat::{self, Rewrite};
 use crate::neighbour::{State, Waiting};
 use crate::reply;
-use crate::service::{Protocol, Target, Timestamps};
-use crate::tables::Tables;
+use crate::service::{Protocol, Target};
 use crate::wire::icmp::Problem;
 use crate::wire::{tcp, u32_at};
 use crate::{DropReason, Frame, Verdict};
@@ -28,16 +27,27 @@ impl Worker {
         if side == Side::Target && !self.is_on_its_port::<V>(context, number) {
             return Verdict::Drop(DropReason::WrongPort);
         }
-        let state = self.flows.get(number).progress.state();
-        let is_syn = stage.flags & (tcp::SYN | tcp::ACK) == tcp::SYN;
-        if is_syn && side == Side::Client && state.is_closing() && stage.ttl > 1 {
+        // Few are: SYNs, those with options beyond timestamps, those that take the client's address along.
+        let is_special =
+            stage.flags & (tcp::SYN | tcp::OPTIONS) != 0 || self.flows.get(number).inserts();
+        if is_special && self.begins_anew(stage, number, side) {
             return self.reschedule::<V, F>(context, frame, stage, number);
         }
         let hop = match self.hop::<V>(context, number, side) {
             Ok(hop) => hop,
             Err(reason) => return self.no_hop::<V>(context, frame.bytes(), stage, reason),
         };
-        if let Some(verdict) = self.may_pass::<V>(context, frame.bytes(), stage, hop) {
+        let mut edited;
+        let mut stage = stage;
+        if is_special {
+            edited = *stage;
+            let way = (number, side, hop);
+            if let Err(verdict) = self.edit::<V, F>(context, frame, &mut edited, way) {
+                return verdict;
+            }
+            stage = &edited;
+        }
+        if let Some(verdict) = self.may_pass::<V>(context, frame.bytes(), stage, hop, 0) {
             return verdict;
         }
         if stage.protocol == Protocol::Tcp {
@@ -63,9 +73,6 @@ impl Worker {
         }
         let rewrite = Rewrite::new(flow, &addresses, side);
         stage.trim(frame);
-        if is_syn && side == Side::Client && strips_timestamps(context.tables, flow) {
-            nat::strip_timestamps(frame.bytes_mut(), stage.header, stage.total);
-        }
         nat::rewrite::<V>(
             frame.bytes_mut(),
             stage.header,
@@ -74,6 +81,15 @@ impl Worker {
             &rewrite,
         );
         self.send(context, hop, frame.bytes_mut())
+    }
+
+    /// Whether a packet is a SYN from a client that has closed the flow's connection.
+    #[cold]
+    fn begins_anew(&self, stage: &Stage, number: u32, side: Side) -> bool {
+        side == Side::Client
+            && stage.flags & (tcp::SYN | tcp::ACK) == tcp::SYN
+            && self.flows.get(number).progress.state().is_closing()
+            && stage.ttl > 1
     }
 
     /// Moves the flow's state by a segment.
@@ -188,19 +204,21 @@ impl Worker {
         Verdict::Drop(reason)
     }
 
-    /// What is to be done instead of forwarding, if its hops or the link's size run out: the verdict, the sender told.
-    #[inline]
+    /// What is to be done instead of forwarding, if its hops or the link's size run out: the verdict, the sender told. `growth`: bytes
+    /// that are put into it on the way.
+    #[inline(always)]
     pub(super) fn may_pass<V: Family>(
         &mut self,
         context: &mut Context<'_>,
         frame: &[u8],
         stage: &Stage,
         hop: u16,
+        growth: u16,
     ) -> Option<Verdict> {
         if stage.ttl <= 1 {
             return Some(self.expire_ttl::<V>(context, frame, stage));
         }
-        let mtu = self.neighbours.get(hop).mtu;
+        let mtu = self.neighbours.get(hop).mtu.saturating_sub(growth);
         if stage.total > mtu {
             return Some(self.too_big::<V>(context, frame, stage, mtu));
         }
@@ -328,11 +346,4 @@ impl Worker {
 /// From which address an error about a packet comes: the port's; the packet's own destination where the port has none of its family.
 fn own_address<V: Family>(context: &Context<'_>, staged: &Staged<V>) -> V::Address {
     context.port.address::<V>().unwrap_or(staged.ip.destination)
-}
-
-/// Whether the service of a flow takes the timestamp option out of its SYN.
-fn strips_timestamps(tables: &Tables, flow: &Flow) -> bool {
-    tables
-        .service(flow.service())
-        .is_none_or(|service| service.config.timestamps == Timestamps::Strip)
 }

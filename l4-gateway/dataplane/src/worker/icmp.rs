@@ -95,9 +95,13 @@ impl Worker {
             return Verdict::Drop(DropReason::TooBig);
         }
         let flow = *self.flows.get(number);
+        let mut staged = *staged;
+        if side == Side::Target && flow.inserts() {
+            staged.ip.total = self.edit_error(frame, &staged, quote.header, number);
+        }
         staged.trim(frame);
         let addresses = V::addresses(&self.flows, number);
-        rewrite(frame.bytes_mut(), staged, &quote, &flow, &addresses, side);
+        rewrite(frame.bytes_mut(), &staged, &quote, &flow, &addresses, side);
         self.cells.worker(WorkerCount::IcmpForwarded, 1);
         self.cells
             .service(flow.service(), ServiceCount::IcmpForwarded, 1);

@@ -12,6 +12,7 @@
 #![allow(unreachable_pub, reason = "a test binary has no outside")]
 
 mod arp;
+mod client_address;
 mod frame;
 mod fullnat;
 mod garbage;

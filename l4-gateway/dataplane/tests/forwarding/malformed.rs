@@ -399,6 +399,7 @@ fn malformed_frames_in_a_burst_leave_the_others_alone() {
 fn every_reason_to_drop_a_frame_before_its_flow_is_covered_above() {
     let covered: Vec<DropReason> = cases().into_iter().map(|(_, _, reason)| reason).collect();
     let elsewhere = [
+        DropReason::ClientAddress,
         // Of IPv6, in `ipv6`.
         DropReason::BadExtensionHeader,
         DropReason::BadNdp,

@@ -1,0 +1,306 @@
+//! TCP segments that change in more than their numbers: SYNs, those with options, and those that take the client's address along.
+//! Few of a connection's segments are.
+
+use super::classify::{Stage, Staged};
+use super::{Context, Worker};
+use crate::client_address::Insertion;
+use crate::client_address::mss::{self, Room};
+use crate::client_address::proxy::{Gap, Header, Place, distance};
+use crate::client_address::quote::{Inserted, Quoted};
+use crate::client_address::segment::{Span, update};
+use crate::client_address::toa::{self, Toa};
+use crate::counters::ServiceCount;
+use crate::family::Family;
+use crate::flow::{Addresses, Flow, Side};
+use crate::limits::{ETHERNET_HEADER, TCP_OPTIONS};
+use crate::service::Timestamps;
+use crate::tables::Tables;
+use crate::wire::checksum::Delta;
+use crate::wire::{icmp, put, tcp, u32_at};
+use crate::{DropReason, Frame, Verdict};
+
+impl Worker {
+    /// Changes a segment of flow `number` from a side, before its addresses and numbers are rewritten; `stage` follows. What becomes of
+    /// it instead, if it can't pass to its next hop so.
+    #[cold]
+    pub(super) fn edit<V: Family, F: Frame>(
+        &mut self,
+        context: &mut Context<'_>,
+        frame: &mut F,
+        stage: &mut Stage,
+        (number, side, hop): (u32, Side, u16),
+    ) -> Result<(), Verdict> {
+        let range = stage.payload();
+        let mut span = Span {
+            start: range.start,
+            end: range.end,
+        };
+        let growth = match side {
+            Side::Client => self.growth::<V>(span.of(frame.bytes()), stage, number),
+            Side::Target => Ok(0),
+        };
+        let growth = growth.map_err(Verdict::Drop)?;
+        if let Some(verdict) = self.may_pass::<V>(context, frame.bytes(), stage, hop, growth) {
+            return Err(verdict);
+        }
+        match side {
+            Side::Client => self.edit_from_client::<V, F>(context, frame, stage, number, &mut span),
+            Side::Target => self.edit_from_target::<V, F>(context, frame, stage, number, &mut span),
+        }
+        .map_err(Verdict::Drop)?;
+        stage.total = (span.end - ETHERNET_HEADER) as u16;
+        Ok(())
+    }
+
+    /// How many bytes longer a client's segment leaves than it came; why it can't, if its numbers contradict the flow's.
+    fn growth<V: Family>(
+        &self,
+        segment: &[u8],
+        stage: &Stage,
+        number: u32,
+    ) -> Result<u16, DropReason> {
+        let flow = self.flows.get(number);
+        match (flow.insertion(), flow.gap()) {
+            (Insertion::Toa, _) => Ok(option_growth::<V>(segment, stage.flags)),
+            (_, None) => Ok(0),
+            (_, Some(gap)) => match gap.place(segment) {
+                Place::First => Ok(gap.length as u16),
+                Place::Before | Place::Behind => Ok(0),
+                Place::Across => Err(DropReason::ClientAddress),
+            },
+        }
+    }
+
+    fn edit_from_client<V: Family, F: Frame>(
+        &mut self,
+        context: &Context<'_>,
+        frame: &mut F,
+        stage: &Stage,
+        number: u32,
+        span: &mut Span,
+    ) -> Result<(), DropReason> {
+        let addresses = V::addresses(&self.flows, number);
+        let flow = self.flows.get_mut(number);
+        let service = flow.service();
+        let segment = span.of_mut(frame.bytes_mut());
+        let is_syn = stage.flags & (tcp::SYN | tcp::ACK) == tcp::SYN;
+        if stage.flags & tcp::OPTIONS != 0 {
+            let (forged, mut delta) = toa::strip(segment);
+            if is_syn && strips_timestamps(context.tables, flow) {
+                delta = delta.and(tcp::strip_timestamps(segment));
+            }
+            update(segment, delta);
+            self.cells
+                .service(service, ServiceCount::ClientAddressForged, forged);
+        }
+        let done = match flow.insertion() {
+            Insertion::ProxyOffered | Insertion::Proxy | Insertion::ProxyDone if is_syn => {
+                // Early data would have to have the header in front; the client sends it again behind the handshake.
+                span.cut_payload(frame);
+                return Ok(());
+            }
+            Insertion::None | Insertion::ProxyDone | Insertion::ToaDone => return Ok(()),
+            Insertion::ProxyOffered | Insertion::Proxy => {
+                let Some(gap) = flow.gap() else { return Ok(()) };
+                match gap.place(segment) {
+                    Place::Before | Place::Across => return Ok(()),
+                    Place::Behind => {
+                        let old = u32_at(segment, tcp::SEQUENCE);
+                        let new = gap.to_target(old);
+                        put(segment, tcp::SEQUENCE, new.to_be_bytes());
+                        update(segment, Delta::double(old, new));
+                        return Ok(());
+                    }
+                    Place::First => {
+                        let header = proxy_header::<V>(flow, &addresses);
+                        span.insert_payload(frame, header.bytes())
+                    }
+                }
+            }
+            Insertion::Toa if stage.flags & tcp::RST != 0 => return Ok(()),
+            Insertion::Toa => {
+                let toa = toa_option::<V>(flow, &addresses);
+                let inserted = span.insert_option(frame, toa.bytes());
+                inserted || !is_syn && toa.overwrite(span.of_mut(frame.bytes_mut()))
+            }
+        };
+        let count = if done {
+            ServiceCount::ClientAddressInserted
+        } else {
+            ServiceCount::ClientAddressRefused
+        };
+        self.cells.service(service, count, 1);
+        // A SYN without the option is as good; anything else would have the target take the LocalIP for the client.
+        if done || is_syn {
+            Ok(())
+        } else {
+            Err(DropReason::ClientAddress)
+        }
+    }
+
+    fn edit_from_target<V: Family, F: Frame>(
+        &mut self,
+        context: &Context<'_>,
+        frame: &mut F,
+        stage: &Stage,
+        number: u32,
+        span: &mut Span,
+    ) -> Result<(), DropReason> {
+        if self.flows.get(number).insertion() == Insertion::None {
+            return Ok(());
+        }
+        if stage.flags & (tcp::SYN | tcp::ACK) == tcp::SYN | tcp::ACK {
+            self.begin(span.of(frame.bytes()), number)?;
+            let mtu = self
+                .hop::<V>(context, number, Side::Client)
+                .map_or(u16::MAX, |hop| self.neighbours.get(hop).mtu);
+            mss::lower(frame, span, room::<V>(self.flows.get(number), mtu));
+            return Ok(());
+        }
+        let flow = self.flows.get_mut(number);
+        let segment = span.of_mut(frame.bytes_mut());
+        let acknowledged = u32_at(segment, tcp::ACKNOWLEDGMENT).wrapping_sub(flow.shift);
+        let acknowledges = stage.flags & tcp::ACK != 0;
+        match (flow.insertion(), flow.gap()) {
+            (Insertion::Proxy, Some(gap)) if acknowledges && gap.is_filled_by(acknowledged) => {
+                // From here on all of the client is further on alike.
+                flow.shift = flow.shift.wrapping_add(gap.length);
+                flow.client_next = gap.to_client(flow.client_next);
+                flow.set_insertion(Insertion::ProxyDone);
+            }
+            (_, Some(gap)) if acknowledges => {
+                let theirs = Gap {
+                    origin: gap.origin.wrapping_add(flow.shift),
+                    ..gap
+                };
+                let delta = theirs.acknowledge(segment);
+                update(segment, delta);
+            }
+            (Insertion::Toa, _) if stage.flags & tcp::RST == 0 => {
+                let answers = acknowledges && distance(flow.origin, acknowledged) > 0;
+                if answers || tcp::occupies(segment) > 0 {
+                    flow.set_insertion(Insertion::ToaDone);
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Takes from a target's SYN-ACK where the client's stream begins: it is the target's word that counts, since the client may have
+    /// sent any number of SYNs. One that answers none of them goes no further: the stream behind it would have no header, or one in the
+    /// wrong place.
+    fn begin(&mut self, segment: &[u8], number: u32) -> Result<(), DropReason> {
+        let flow = self.flows.get_mut(number);
+        let begins = u32_at(segment, tcp::ACKNOWLEDGMENT).wrapping_sub(flow.shift);
+        if !(flow.inserts() && begins == flow.origin) {
+            // Not the SYN that the flow began with, but the last thing the client said: both ends begin anew.
+            if begins != flow.client_next {
+                return Err(DropReason::ClientAddress);
+            }
+            flow.origin = begins;
+        }
+        flow.set_insertion(match flow.insertion() {
+            Insertion::Toa | Insertion::ToaDone => Insertion::Toa,
+            _ => Insertion::Proxy,
+        });
+        Ok(())
+    }
+
+    /// Takes out of the packet that an error from the target's side quotes what was put into it here, and off the size that it says
+    /// would have passed; the packet's new length. The error's checksum is left to be made anew, the numbers to be restored.
+    pub(super) fn edit_error<V: Family, F: Frame>(
+        &self,
+        frame: &mut F,
+        staged: &Staged<V>,
+        header: usize,
+        number: u32,
+    ) -> u16 {
+        let flow = self.flows.get(number);
+        let addresses = V::addresses(&self.flows, number);
+        let range = staged.payload();
+        let mut quoted = Quoted {
+            message: Span {
+                start: range.start,
+                end: range.end,
+            },
+            header,
+        };
+        let message = quoted.message.of_mut(frame.bytes_mut());
+        icmp::lower_mtu::<V>(message, inserted::<V>(flow));
+        if icmp::is_extended::<V>(message) {
+            // What stands behind the quote has to stay in its place.
+            return staged.ip.total;
+        }
+        let segment = quoted.segment(frame.bytes());
+        match flow.gap() {
+            Some(gap) => {
+                let sequence = u32_at(segment, tcp::SEQUENCE).wrapping_sub(flow.shift);
+                let payload = quoted.payload_sent(frame.bytes());
+                if sequence == gap.origin && payload.is_some_and(|sent| sent >= gap.length as usize)
+                {
+                    let header = proxy_header::<V>(flow, &addresses);
+                    quoted.take_out(frame, Inserted::Payload(header.bytes()));
+                }
+            }
+            None => {
+                let toa = toa_option::<V>(flow, &addresses);
+                let options = segment.get(tcp::HEADER..).unwrap_or(&[]);
+                if toa
+                    .bytes()
+                    .starts_with(&options[..options.len().min(toa.bytes().len())])
+                    && options.len() >= 2
+                {
+                    quoted.take_out(frame, Inserted::Option(toa.bytes()));
+                }
+            }
+        }
+        (quoted.message.end - ETHERNET_HEADER) as u16
+    }
+}
+
+/// What a segment grows by if it gets the option.
+fn option_growth<V: Family>(segment: &[u8], flags: u8) -> u16 {
+    let length = toa::length(V::IS_V6);
+    let fits = tcp::header_length(segment) + length <= tcp::HEADER + TCP_OPTIONS;
+    if fits && flags & tcp::RST == 0 {
+        length as u16
+    } else {
+        0
+    }
+}
+
+/// What a segment of the client may hold, if the link to the target takes packets of `mtu` bytes.
+fn room<V: Family>(flow: &Flow, mtu: u16) -> Room {
+    Room {
+        default: if V::IS_V6 { 1220 } else { 536 },
+        most: mtu.saturating_sub((V::HEADER + tcp::HEADER) as u16),
+        inserted: inserted::<V>(flow),
+    }
+}
+
+/// What is put into a segment of the client, bytes.
+fn inserted<V: Family>(flow: &Flow) -> u16 {
+    match flow.gap() {
+        Some(gap) => gap.length as u16,
+        None => toa::length(V::IS_V6) as u16,
+    }
+}
+
+fn proxy_header<V: Family>(flow: &Flow, addresses: &Addresses<V::Address>) -> Header {
+    Header::new(
+        (addresses.client.into(), flow.client_port).into(),
+        (addresses.vip.into(), flow.vip_port).into(),
+    )
+}
+
+fn toa_option<V: Family>(flow: &Flow, addresses: &Addresses<V::Address>) -> Toa {
+    Toa::new((addresses.client.into(), flow.client_port).into())
+}
+
+/// Whether the service of a flow takes the timestamp option out of its SYN.
+fn strips_timestamps(tables: &Tables, flow: &Flow) -> bool {
+    tables
+        .service(flow.service())
+        .is_none_or(|service| service.config.timestamps == Timestamps::Strip)
+}
