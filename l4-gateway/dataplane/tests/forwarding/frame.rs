@@ -212,7 +212,7 @@ impl Packet {
 }
 
 impl Tcp {
-    fn bytes(&self) -> Vec<u8> {
+    pub fn bytes(&self) -> Vec<u8> {
         assert_eq!(self.options.len() % 4, 0, "options fill words");
         let mut bytes = self.source.to_be_bytes().to_vec();
         bytes.extend(self.destination.to_be_bytes());
@@ -229,7 +229,7 @@ impl Tcp {
 }
 
 impl Udp {
-    fn bytes(&self) -> Vec<u8> {
+    pub fn bytes(&self) -> Vec<u8> {
         let mut bytes = self.source.to_be_bytes().to_vec();
         bytes.extend(self.destination.to_be_bytes());
         bytes.extend((8 + self.data.len() as u16).to_be_bytes());
@@ -240,7 +240,7 @@ impl Udp {
 }
 
 impl Icmp {
-    fn bytes(&self) -> Vec<u8> {
+    pub fn bytes(&self) -> Vec<u8> {
         let mut bytes = vec![self.kind, self.code, 0, 0];
         bytes.extend(self.rest.to_be_bytes());
         bytes.extend(&self.data);

@@ -1,0 +1,555 @@
+//! IPv6 packets through the node, whole frames out; what is refused, and why.
+
+use std::net::{Ipv6Addr, SocketAddr};
+
+use dataplane::{DropReason, FlowState, Protocol, TablesError, Verdict};
+
+use super::frame::{ACK, FIN, PSH, Payload, RST, SYN, mac};
+use super::frame6::{self, FRAGMENT, HOP_BY_HOP, NOTHING, OPTIONS, Packet6, ROUTING};
+use super::rig::{self, INSIDE, OUTSIDE, OUTSIDE_MAC, ROUTER_MAC, Rig, up};
+use super::rig6::{
+    self, LOCAL_IP, VIP, at, client, dual_stack, establish, from_client, from_target, local,
+    solicited_node, target, to_client, to_target, vip,
+};
+
+#[test]
+fn a_connection_is_rewritten_both_ways() {
+    let mut rig = dual_stack();
+    let from = client(10, 40_000);
+    let opened = establish(&mut rig, from, 1000);
+    let n = opened.target;
+    let local = local(opened.local_port);
+    // Traffic class and flow label belong to the sender and stay.
+    let marked = |packet: Packet6| {
+        packet.with(|packet| (packet.traffic_class, packet.flow_label) = (0xb8, 0xabcde))
+    };
+    let request = marked(
+        frame6::tcp(from, vip(80), PSH | ACK)
+            .seq(1001, 9001)
+            .data(b"GET /"),
+    );
+    let expected = marked(
+        frame6::tcp(local, target(n), PSH | ACK)
+            .seq(1001u32.wrapping_add(opened.shift), 9001)
+            .data(b"GET /"),
+    )
+    .hop_limit(63);
+    assert_eq!(
+        rig.transmitted(OUTSIDE, from_client(&request)),
+        (INSIDE, to_target(&expected, n))
+    );
+    let answer = frame6::tcp(target(n), local, PSH | ACK)
+        .seq(9001, 1006u32.wrapping_add(opened.shift))
+        .data(b"200 OK");
+    let expected = frame6::tcp(vip(80), from, PSH | ACK)
+        .seq(9001, 1006)
+        .data(b"200 OK")
+        .hop_limit(63);
+    assert_eq!(
+        rig.transmitted(INSIDE, from_target(&answer, n)),
+        (OUTSIDE, to_client(&expected))
+    );
+    let flows: Vec<_> = rig.worker.flows(rig.now).collect();
+    assert_eq!(flows.len(), 1);
+    assert_eq!(flows[0].client, SocketAddr::from(from));
+    assert_eq!(flows[0].vip, SocketAddr::from(vip(80)));
+    assert_eq!(flows[0].local, SocketAddr::from(local));
+    assert_eq!(flows[0].target, SocketAddr::from(target(n)));
+    assert_eq!(flows[0].state, FlowState::Established);
+    let id = rig.tables.service_at(VIP, 80, Protocol::Tcp).unwrap().id;
+    let counts = rig.counters.service(id);
+    assert_eq!((counts.packets_in, counts.packets_out), (3, 2));
+    assert_eq!(counts.bytes_in, 3 * 60 + 5);
+    for (port, input) in [
+        (
+            OUTSIDE,
+            from_client(&frame6::tcp(from, vip(80), FIN | ACK).seq(1006, 9007)),
+        ),
+        (
+            INSIDE,
+            from_target(
+                &frame6::tcp(target(n), local, FIN | ACK)
+                    .seq(9007, 1007u32.wrapping_add(opened.shift)),
+                n,
+            ),
+        ),
+    ] {
+        rig.transmitted(port, input);
+    }
+    let state = rig.worker.flows(rig.now).next().map(|flow| flow.state);
+    assert_eq!(state, Some(FlowState::TimeWait));
+    rig.pass(30);
+    assert_eq!(rig.flow_count(), 0);
+}
+
+#[test]
+fn datagrams_and_their_answers_are_rewritten_and_families_share_a_burst() {
+    let mut rig = dual_stack();
+    let mut frames = Vec::new();
+    for n in 0..20u16 {
+        frames.push(from_client(&frame6::udp(client(n, 5000), vip(53), b"six")));
+        frames.push(rig::from_client(&super::frame::udp(
+            rig::client(n as u8, 5000),
+            rig::vip(53),
+            b"four",
+        )));
+    }
+    let mut verdicts = vec![Verdict::Kernel; frames.len()];
+    rig.worker.burst(
+        &rig.tables,
+        rig.now,
+        OUTSIDE,
+        &mut frames,
+        &mut verdicts,
+        &mut rig.out,
+    );
+    rig.worker.check_invariants();
+    assert_eq!(verdicts, vec![Verdict::Transmit(INSIDE); 40]);
+    for (n, sent) in (0u16..).zip(frames.iter().step_by(2)) {
+        let (to, port) = (sent[53], rig6::source_port(sent));
+        let expected = frame6::udp(local(port), target(to), b"six").hop_limit(63);
+        assert_eq!(*sent, to_target(&expected, to));
+        let answer = frame6::udp(target(to), local(port), b"answer");
+        let expected = frame6::udp(vip(53), client(n, 5000), b"answer").hop_limit(63);
+        assert_eq!(
+            rig.transmitted(INSIDE, from_target(&answer, to)),
+            (OUTSIDE, to_client(&expected))
+        );
+    }
+    assert_eq!(rig.flow_count(), 40);
+}
+
+#[test]
+fn a_udp_checksum_that_comes_out_zero_is_sent_as_ffff() {
+    let mut rig = dual_stack();
+    let from = client(10, 5000);
+    let (_, sent) = rig.transmitted(OUTSIDE, from_client(&frame6::udp(from, vip(53), &[0, 0])));
+    let (n, port) = (sent[53], rig6::source_port(&sent));
+    // The datagram whose sum is that of all ones: what the checksum of [0, 0] says is added to it.
+    let zero = frame6::udp(local(port), target(n), &[0, 0]).ip();
+    let data = [zero[46], zero[47]];
+    let (_, sent) = rig.transmitted(OUTSIDE, from_client(&frame6::udp(from, vip(53), &data)));
+    assert_eq!(sent[60..62], [0xff, 0xff]);
+    let expected = frame6::udp(local(port), target(n), &data).hop_limit(63);
+    assert_eq!(sent, to_target(&expected, n));
+}
+
+#[test]
+fn extension_headers_are_carried_along() {
+    let pad = |length: usize| {
+        let mut body = vec![(length / 8 - 1) as u8];
+        body.extend([1, (length - 4) as u8]);
+        body.resize(length - 1, 0);
+        body
+    };
+    let cases: [(&str, Vec<(u8, Vec<u8>)>); 5] = [
+        ("hop-by-hop", vec![(HOP_BY_HOP, pad(8))]),
+        ("destination options", vec![(OPTIONS, pad(24))]),
+        (
+            "both, and a route at its end",
+            vec![
+                (HOP_BY_HOP, pad(8)),
+                (OPTIONS, pad(8)),
+                (ROUTING, vec![0, 2, 0, 0, 0, 0, 0]),
+            ],
+        ),
+        // RFC 6946.
+        (
+            "a packet in one fragment",
+            vec![(FRAGMENT, vec![0, 0, 0, 0, 0, 0, 1])],
+        ),
+        ("as many as are walked", vec![(OPTIONS, pad(8)); 8]),
+    ];
+    for (description, extensions) in cases {
+        let mut rig = dual_stack();
+        let with = |packet: Packet6| packet.with(|packet| packet.extensions = extensions.clone());
+        let from = client(10, 5000);
+        let input = from_client(&with(frame6::udp(from, vip(53), b"query")));
+        let at = input.len() - 13;
+        let (_, sent) = rig.transmitted(OUTSIDE, input);
+        let port = u16::from_be_bytes([sent[at], sent[at + 1]]);
+        let expected = with(frame6::udp(local(port), target(sent[53]), b"query")).hop_limit(63);
+        assert_eq!(sent, to_target(&expected, sent[53]), "{description}");
+    }
+}
+
+/// Frames of IPv6 that are dropped before any flow.
+fn malformed() -> Vec<(&'static str, Vec<u8>, DropReason)> {
+    use DropReason::*;
+    let syn = || frame6::tcp(client(10, 5000), vip(80), SYN);
+    let query = || frame6::udp(client(10, 5000), vip(53), b"query");
+    let raw = |change: &dyn Fn(&mut Vec<u8>)| {
+        let mut frame = from_client(&syn());
+        change(&mut frame);
+        frame
+    };
+    let routed = |kind, left| from_client(&syn().extension(ROUTING, &[0, kind, left, 0, 0, 0, 0]));
+    let from = |source: &str| {
+        let source: Ipv6Addr = source.parse().unwrap();
+        from_client(&syn().with(|packet| packet.source = source))
+    };
+    vec![
+        (
+            "half a header",
+            raw(&|frame| frame.truncate(14 + 39)),
+            Truncated,
+        ),
+        (
+            "another version",
+            raw(&|frame| frame[14] = 0x50),
+            BadIpHeader,
+        ),
+        (
+            "longer than the frame",
+            raw(&|frame| frame[19] += 1),
+            BadIpHeader,
+        ),
+        (
+            "longer than a packet can be",
+            raw(&|frame| frame[18..20].fill(0xff)),
+            BadIpHeader,
+        ),
+        ("a source route of old", routed(0, 1), BadExtensionHeader),
+        ("even at its end", routed(0, 0), BadExtensionHeader),
+        ("a segment route", routed(4, 2), BadExtensionHeader),
+        (
+            "hop-by-hop not in front",
+            from_client(
+                &syn()
+                    .extension(OPTIONS, &[0, 1, 4, 0, 0, 0, 0])
+                    .extension(HOP_BY_HOP, &[0, 1, 4, 0, 0, 0, 0]),
+            ),
+            BadExtensionHeader,
+        ),
+        (
+            "too many extension headers",
+            from_client(&syn().with(|packet| {
+                packet.extensions = vec![(OPTIONS, vec![0, 1, 4, 0, 0, 0, 0]); 9];
+            })),
+            BadExtensionHeader,
+        ),
+        (
+            "an extension header beyond the packet",
+            from_client(&syn().extension(OPTIONS, &[9, 1, 4, 0, 0, 0, 0])),
+            BadExtensionHeader,
+        ),
+        (
+            "an extension header cut off",
+            from_client(&Packet6::new(
+                *client(10, 1).ip(),
+                VIP,
+                Payload::Raw(OPTIONS, vec![6, 0, 1, 2]),
+            )),
+            BadExtensionHeader,
+        ),
+        (
+            "a first fragment",
+            from_client(&query().extension(FRAGMENT, &[0, 0, 1, 0, 0, 0, 7])),
+            Fragment,
+        ),
+        (
+            "a later fragment",
+            from_client(&query().extension(FRAGMENT, &[0, 0, 8, 0, 0, 0, 7])),
+            Fragment,
+        ),
+        (
+            "no next header",
+            from_client(&Packet6::new(
+                *client(10, 1).ip(),
+                VIP,
+                Payload::Raw(NOTHING, vec![0; 8]),
+            )),
+            NoService,
+        ),
+        (
+            "UDP without a checksum",
+            from_client(&query().with(|packet| {
+                if let Payload::Udp(udp) = &mut packet.payload {
+                    udp.unchecked = true;
+                }
+            })),
+            UdpUnchecked,
+        ),
+        ("from a group", from("ff02::1"), MartianSource),
+        ("from nobody", from("::"), MartianSource),
+        ("from the loopback", from("::1"), MartianSource),
+        (
+            "from an IPv4 address",
+            from("::ffff:10.1.0.1"),
+            MartianSource,
+        ),
+        ("from one link only", from("fe80::5"), MartianSource),
+        ("from us", from("2001:db8::100"), MartianSource),
+        ("from our LocalIP", from("fd00:3::100"), MartianSource),
+        (
+            "ICMP with a wrong checksum",
+            raw_icmp(|frame| frame[56] ^= 1),
+            BadIcmp,
+        ),
+        (
+            "an advertisement from elsewhere",
+            from_client(&frame6::ndp(
+                136,
+                (rig6::GATEWAY, rig6::OUTSIDE_ADDRESS),
+                0x60,
+                rig6::GATEWAY,
+                None,
+            ))
+            .iter()
+            .enumerate()
+            .map(|(at, byte)| if at == 21 { 254 } else { *byte })
+            .collect(),
+            BadNdp,
+        ),
+    ]
+}
+
+fn raw_icmp(change: impl Fn(&mut Vec<u8>)) -> Vec<u8> {
+    let mut frame = from_client(&frame6::icmp(*client(10, 1).ip(), VIP, 128, 0, 1, b"ping"));
+    change(&mut frame);
+    frame
+}
+
+#[test]
+fn each_malformed_frame_is_dropped_for_its_own_reason() {
+    for (description, input, expected) in malformed() {
+        let mut rig = dual_stack();
+        assert_eq!(rig.dropped(OUTSIDE, input), expected, "{description}");
+        assert!(rig.out.is_empty(), "{description}: nothing is sent");
+        assert_eq!(rig.flow_count(), 0, "{description}");
+    }
+}
+
+#[test]
+fn a_frame_cut_anywhere_or_with_any_byte_changed_never_panics() {
+    let mut rig = dual_stack();
+    let opened = establish(&mut rig, client(10, 40_000), 1000);
+    let quoted = frame6::tcp(local(opened.local_port), target(opened.target), ACK)
+        .extension(OPTIONS, &[0, 1, 4, 0, 0, 0, 0]);
+    let error = frame6::icmp(*target(opened.target).ip(), LOCAL_IP, 1, 4, 0, &quoted.ip());
+    let asked = frame6::ndp(
+        135,
+        (*target(21).ip(), solicited_node(LOCAL_IP)),
+        0,
+        LOCAL_IP,
+        Some((1, mac(21))),
+    );
+    let options = frame6::udp(client(10, 5000), vip(53), b"query")
+        .extension(HOP_BY_HOP, &[0, 1, 4, 0, 0, 0, 0])
+        .extension(FRAGMENT, &[0, 0, 0, 0, 0, 0, 1]);
+    let samples = [
+        (
+            OUTSIDE,
+            from_client(&frame6::tcp(client(11, 5), vip(80), SYN)),
+        ),
+        (OUTSIDE, from_client(&options)),
+        (INSIDE, from_target(&error, opened.target)),
+        (INSIDE, from_target(&asked, 21)),
+    ];
+    for (port, sample) in samples {
+        for at in 0..sample.len() {
+            rig.try_send(port, sample[..at].to_vec());
+            for value in [
+                0,
+                1,
+                0x7f,
+                0x80,
+                0xff,
+                sample[at] ^ 1,
+                sample[at].wrapping_add(1),
+            ] {
+                let mut changed = sample.clone();
+                changed[at] = value;
+                rig.try_send(port, changed);
+            }
+        }
+    }
+    assert!(rig.flow_count() > 0, "the established flow is alive");
+}
+
+#[test]
+fn what_is_not_ours_is_left_to_the_kernel_untouched() {
+    let mut rig = dual_stack();
+    let own = |port| at(rig6::OUTSIDE_ADDRESS, port);
+    let all_routers = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 2);
+    let multicast = |packet: Packet6, last| {
+        packet
+            .macs(ROUTER_MAC, dataplane::MacAddr([0x33, 0x33, 0, 0, 0, last]))
+            .frame()
+    };
+    let cases = [
+        (
+            "BGP to the port's own address",
+            from_client(&frame6::tcp(client(10, 5000), own(179), SYN)),
+        ),
+        (
+            "another host's packet",
+            from_client(&frame6::tcp(
+                client(10, 5000),
+                at(client(9, 1).ip().to_owned(), 80),
+                SYN,
+            )),
+        ),
+        (
+            "a router advertisement",
+            multicast(
+                frame6::icmp(rig6::GATEWAY, rig6::ALL_NODES, 134, 0, 0, &[0; 8]).hop_limit(255),
+                1,
+            ),
+        ),
+        (
+            "a router solicitation",
+            multicast(
+                frame6::icmp(rig6::GATEWAY, all_routers, 133, 0, 0, &[]).hop_limit(255),
+                2,
+            ),
+        ),
+        (
+            "multicast that looks like a service's",
+            multicast(frame6::udp(client(10, 5), vip(53), b"query"), 9),
+        ),
+        (
+            "a fragment for the kernel",
+            from_client(
+                &frame6::udp(client(10, 5), own(53), b"x")
+                    .extension(FRAGMENT, &[0, 0, 1, 0, 0, 0, 7]),
+            ),
+        ),
+    ];
+    for (description, input) in cases {
+        assert_eq!(
+            rig.try_send(OUTSIDE, input.clone()),
+            (Verdict::Kernel, input),
+            "{description}"
+        );
+    }
+    assert!(rig.out.is_empty());
+}
+
+#[test]
+fn segments_of_no_flow_are_reset() {
+    let mut rig = dual_stack();
+    let from = client(10, 5000);
+    let stray = frame6::tcp(from, vip(80), ACK)
+        .seq(1000, 7777)
+        .data(b"late");
+    let expected = frame6::tcp(vip(80), from, RST)
+        .seq(7777, 0)
+        .with(|packet| packet.tcp_mut().window = 0);
+    assert_eq!(
+        rig.transmitted(OUTSIDE, from_client(&stray)),
+        (OUTSIDE, to_client(&expected))
+    );
+    // Behind extension headers too, which the answer doesn't have.
+    let closed = frame6::tcp(from, vip(81), SYN)
+        .seq(500, 0)
+        .extension(OPTIONS, &[0, 1, 4, 0, 0, 0, 0]);
+    let expected = frame6::tcp(vip(81), from, RST | ACK)
+        .seq(0, 501)
+        .with(|packet| packet.tcp_mut().window = 0);
+    assert_eq!(
+        rig.transmitted(OUTSIDE, from_client(&closed)),
+        (OUTSIDE, to_client(&expected))
+    );
+    assert_eq!(
+        rig.dropped(OUTSIDE, from_client(&frame6::tcp(from, vip(80), RST))),
+        DropReason::NoFlow
+    );
+}
+
+#[test]
+fn a_target_of_the_flow_on_another_port_is_no_target() {
+    let mut rig = dual_stack();
+    let opened = establish(&mut rig, client(10, 5000), 1);
+    let forged = frame6::tcp(target(opened.target), local(opened.local_port), ACK);
+    assert_eq!(
+        rig.dropped(OUTSIDE, forged.macs(ROUTER_MAC, OUTSIDE_MAC).frame()),
+        DropReason::WrongPort
+    );
+}
+
+#[test]
+fn snapshots_hold_families_apart() {
+    let build = |change: &dyn Fn(&mut Vec<dataplane::Port>, &mut Vec<dataplane::ServiceConfig>)| {
+        let (mut ports, mut services) = (rig6::ports().to_vec(), rig6::services());
+        change(&mut ports, &mut services);
+        let builder = rig6::builder(&ports, &services);
+        let mut ids = dataplane::Ids::new(&rig::small());
+        builder.build(&mut ids, None).map(|_| ())
+    };
+    assert_eq!(build(&|_, _| {}), Ok(()));
+    let mixed = TablesError::MixedFamilies {
+        vip: VIP.into(),
+        port: 80,
+        target: rig::target(21).into(),
+    };
+    assert_eq!(
+        build(&|_, services| services[0].targets[0] = up(rig::target(21))),
+        Err(mixed)
+    );
+    assert_eq!(
+        build(&|ports, _| (ports[0].ipv4, ports[0].ipv6) = (None, None)),
+        Err(TablesError::NoSegment(0))
+    );
+    assert_eq!(
+        build(&|ports, _| ports[1].ipv6.as_mut().unwrap().prefix = 129),
+        Err(TablesError::BadPrefix {
+            address: rig6::INSIDE_ADDRESS.into(),
+            prefix: 129,
+        })
+    );
+    let elsewhere: Ipv6Addr = "2001:db8:9::1".parse().unwrap();
+    assert_eq!(
+        build(&|ports, _| ports[0].ipv6.as_mut().unwrap().gateway = Some(elsewhere)),
+        Err(TablesError::GatewayOffLink {
+            gateway: elsewhere.into(),
+            port: 0,
+        })
+    );
+    for vip in ["::", "::1", "ff0e::1", "fe80::9", "::ffff:10.0.0.1"] {
+        let vip: Ipv6Addr = vip.parse().unwrap();
+        assert_eq!(
+            build(&|_, services| services[0].vip = vip.into()),
+            Err(TablesError::NotAHost(vip.into()))
+        );
+    }
+}
+
+#[test]
+fn steering_agrees_with_the_owner_of_the_local_port() {
+    let services = rig6::services();
+    let counters = std::sync::Arc::new(dataplane::Counters::new(3, &rig::small()));
+    let builder = rig6::builder(&rig6::ports(), &services);
+    let mut rigs: Vec<Rig> = (0..3)
+        .map(|index| rig6::resolved(Rig::sharing(&rig::small(), &builder, index, &counters)))
+        .collect();
+    let mut owners = [0; 3];
+    for n in 0..24 {
+        let query = from_client(&frame6::udp(client(n, 5000), vip(53), b"query"));
+        let (mut owner, mut sent) = (0, None);
+        match rigs[0].try_send(OUTSIDE, query.clone()) {
+            (Verdict::Transmit(_), frame) => sent = Some(frame),
+            (Verdict::Redirect(to), frame) => {
+                assert_eq!(frame, query, "redirected frames are untouched");
+                owner = usize::from(to);
+            }
+            (verdict, _) => panic!("{verdict:?}"),
+        }
+        let sent = match sent {
+            Some(sent) => sent,
+            None => rigs[owner].transmitted(OUTSIDE, query).1,
+        };
+        owners[owner] += 1;
+        let answer = frame6::udp(target(sent[53]), local(rig6::source_port(&sent)), b"answer");
+        for (index, rig) in rigs.iter_mut().enumerate() {
+            let (verdict, _) = rig.try_send(INSIDE, from_target(&answer, sent[53]));
+            let expected = if index == owner {
+                Verdict::Transmit(OUTSIDE)
+            } else {
+                Verdict::Redirect(owner as u16)
+            };
+            assert_eq!(verdict, expected);
+        }
+    }
+    assert!(owners.iter().all(|count| *count > 0), "{owners:?}");
+}
