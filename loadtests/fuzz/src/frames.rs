@@ -12,12 +12,12 @@
 //!
 //! All limits are small, so that each is met. After each step the workers' invariants must hold, and what they send must be correct to the last checksum.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use dataplane::{
     Counters, DropReason, Emitted, Ids, Limits, MacAddr, Now, Port, PortIndex, Protocol, Secret,
-    ServiceConfig, Tables, TargetConfig, Verdict, Worker,
+    Segment, ServiceConfig, Tables, TargetConfig, Verdict, Worker,
 };
 
 /// The client network is beyond the gateway of port 0, the targets are on port 1.
@@ -231,33 +231,54 @@ impl Node {
     }
 }
 
+/// 2001:db8:`network`::`last`, numbered like the IPv4 networks.
+const fn ipv6(network: u16, last: u16) -> Ipv6Addr {
+    Ipv6Addr::new(0x2001, 0xdb8, network, 0, 0, 0, 0, last)
+}
+
 /// One of eight states of the same services: bit 0 takes the first target down, bit 1 drains the second, bit 2 leaves none.
 fn tables(variant: u8, ids: &mut Ids, previous: Option<&Tables>) -> Tables {
-    let target = |last, index: u8| TargetConfig {
-        address: SocketAddrV4::new(Ipv4Addr::new(10, 3, 0, last), 8080),
+    let target = |address: IpAddr, index: u8| TargetConfig {
+        address: SocketAddr::new(address, 8080),
         weight: 1,
         up: index != 0 || variant & 1 == 0,
         draining: index == 1 && variant & 2 != 0,
+        cut: false,
     };
+    let hosts: [[IpAddr; 2]; 2] = [
+        [21, 22].map(|last| Ipv4Addr::new(10, 3, 0, last).into()),
+        [21, 22].map(|last| ipv6(3, last).into()),
+    ];
     let mut builder = Tables::builder();
     for (index, (mac, address)) in PORT_MACS.into_iter().zip(PORT_ADDRESSES).enumerate() {
         builder.port(Port {
             index: PortIndex(index as u16),
             mac,
-            address,
-            prefix: 24,
-            gateway: (index == 0).then_some(Ipv4Addr::new(10, 2, 0, 1)),
+            ipv4: Some(Segment {
+                address,
+                prefix: 24,
+                gateway: (index == 0).then_some(Ipv4Addr::new(10, 2, 0, 1)),
+            }),
+            ipv6: Some(Segment {
+                address: ipv6(2 + index as u16, 11),
+                prefix: 64,
+                gateway: (index == 0).then_some(ipv6(2, 1)),
+            }),
             mtu: MTU,
             answers: true,
         });
     }
     builder.local_ip(LOCAL_IP);
-    for (protocol, port) in [(Protocol::Tcp, 80), (Protocol::Udp, 53)] {
-        let mut service = ServiceConfig::new(VIP, protocol, port);
-        if variant & 4 == 0 {
-            service.targets = vec![target(21, 0), target(22, 1)];
+    builder.local_ip(ipv6(3, 100));
+    let vips: [IpAddr; 2] = [VIP.into(), ipv6(0, 100).into()];
+    for (vip, [first, second]) in vips.into_iter().zip(hosts) {
+        for (protocol, port) in [(Protocol::Tcp, 80), (Protocol::Udp, 53)] {
+            let mut service = ServiceConfig::new(vip, protocol, port);
+            if variant & 4 == 0 {
+                service.targets = vec![target(first, 0), target(second, 1)];
+            }
+            builder.service(service);
         }
-        builder.service(service);
     }
     match builder.build(ids, previous) {
         Ok(tables) => tables,
