@@ -5,7 +5,7 @@ CARGO ?= cargo
 CHAIN := -p l4-gateway -p l7-proxy -p demo
 
 .DEFAULT_GOAL := help
-.PHONY: help deps root build demo demo-build demo-up demo-prove demo-down test test-units test-chain fmt fmt-check clippy doc fuzz
+.PHONY: help deps root build demo demo-build demo-up demo-prove demo-down test test-units test-chain bench-l4 fmt fmt-check clippy doc fuzz
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +44,11 @@ test-units: root deps
 test-chain: root deps
 	$(CARGO) build --workspace --bins
 	$(CARGO) test -p e2e --no-fail-fast -- --test-threads=1
+
+bench-l4: root deps ## the L4 gateway against dpdk-testpmd: minutes (BENCH_SECONDS a row: 6; 1 for a quick look)
+	$(CARGO) build --release -p l4-gateway -p bench-l4 --bins
+	$(CARGO) build --release -p dataplane --example cycles
+	@loadtests/l4/run.sh
 
 fmt: ## format
 	$(CARGO) fmt --all

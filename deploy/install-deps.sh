@@ -19,6 +19,9 @@ readonly PACKAGES=(
     pkg-config       # finds libdpdk
     libdpdk-dev      # l4-gateway/dpdk-sys
     dpdk             # poll mode drivers (af_packet, memif, pcap) loaded at run time
+    dpdk-dev         # dpdk-testpmd, the yardstick of bench-l4
+    valgrind         # callgrind: instructions a packet (bench-l4)
+    linux-perf       # profiles of the gateway's worker by hand
     clang            # bindgen
     libclang-dev     # bindgen
     bird2            # the demo's router, BGP interop tests

@@ -124,6 +124,10 @@ uint16_t weir_eth_tx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **fram
 
 struct rte_mbuf *weir_mbuf_alloc(struct rte_mempool *pool) { return rte_pktmbuf_alloc(pool); }
 
+int weir_mbuf_alloc_bulk(struct rte_mempool *pool, struct rte_mbuf **frames, unsigned int count) {
+    return rte_pktmbuf_alloc_bulk(pool, frames, count);
+}
+
 void weir_mbuf_free(struct rte_mbuf *mbuf) { rte_pktmbuf_free(mbuf); }
 
 int weir_mbuf_linearize(struct rte_mbuf *mbuf) { return rte_pktmbuf_linearize(mbuf); }

@@ -94,6 +94,8 @@ uint16_t weir_eth_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **fram
 uint16_t weir_eth_tx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **frames, uint16_t count);
 
 struct rte_mbuf *weir_mbuf_alloc(struct rte_mempool *pool);
+/* 0, or -ENOENT and nothing taken. */
+int weir_mbuf_alloc_bulk(struct rte_mempool *pool, struct rte_mbuf **frames, unsigned int count);
 void weir_mbuf_free(struct rte_mbuf *mbuf);
 int weir_mbuf_linearize(struct rte_mbuf *mbuf);
 /* 1 when other mbufs share this one's data, which then must not be written. */

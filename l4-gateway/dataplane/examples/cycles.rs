@@ -4,6 +4,7 @@
 //!
 //! With arguments only what they name is run, a short round of it, for counting instructions:
 //! `valgrind --tool=callgrind --toggle-collect='*measured*' target/release/examples/cycles udp 1000 both`
+//! (`in`, `both`, or `new` for the first packets of new flows).
 //!
 //! Each row forwards 64-byte frames of flows in random order, in bursts of 32; what making the frames costs is measured alone and
 //! taken off. Machines are noisy: the median of several rounds is printed with the least and the most.
@@ -74,7 +75,12 @@ fn main() {
         let flows = flows.parse().expect("a number of flows");
         let returning = if way == "both" { 2 } else { 0 };
         let mut bench = Bench::new(protocol, flows);
-        bench.time(flows, returning, Some(COUNTED_BURSTS));
+        match way.as_str() {
+            "new" => bench.open(flows),
+            _ => {
+                bench.time(flows, returning, Some(COUNTED_BURSTS));
+            }
+        }
         println!("{} packets measured", COUNTED_BURSTS * BURST);
         return;
     }
@@ -245,6 +251,19 @@ impl Bench {
             std::hint::black_box((&frames, &verdicts));
         }
         (cpu_time() - start) as f64
+    }
+
+    /// First packets of flows beyond the `first`.
+    fn open(&mut self, first: u32) {
+        let mut verdicts = [Verdict::Kernel; BURST];
+        for burst in 0..COUNTED_BURSTS as u32 {
+            let next = first + burst * BURST as u32;
+            let mut frames = std::array::from_fn(|index| self.client_frame(next + index as u32, 2));
+            self.measured(0, &mut frames, &mut verdicts);
+            let sent = |verdict: &Verdict| matches!(verdict, Verdict::Transmit(_));
+            assert!(verdicts.iter().all(sent), "{verdicts:?}");
+            self.out.clear();
+        }
     }
 
     /// One burst; a function of its own, so that a profiler can tell it from the making of frames.

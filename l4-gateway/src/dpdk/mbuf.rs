@@ -35,7 +35,20 @@ impl Mbuf {
         segments == 1 || unsafe { dpdk_sys::weir_mbuf_linearize(self.0.as_ptr()) == 0 }
     }
 
+    /// Drops all of them in one step.
+    #[inline]
+    pub fn free_burst(frames: &mut Vec<Mbuf>) {
+        let count = frames.len() as u32;
+        // SAFETY: an `Mbuf` is a transparent pointer, so the vector is an array of `count` mbufs that are ours alone; the vector
+        // forgets them below.
+        unsafe {
+            dpdk_sys::rte_pktmbuf_free_bulk(frames.as_mut_ptr().cast(), count);
+            frames.set_len(0);
+        }
+    }
+
     /// Replaces the content, e.g. of a fresh frame. False when `content` does not fit.
+    #[inline]
     pub fn fill(&mut self, content: &[u8]) -> bool {
         let offset: u16 = self.get(dpdk_sys::WEIR_MBUF_DATA_OFF);
         let size: u16 = self.get(dpdk_sys::WEIR_MBUF_BUF_LEN);

@@ -63,6 +63,26 @@ impl Pool {
         NonNull::new(raw).map(|raw| unsafe { Mbuf::from_raw(raw) })
     }
 
+    /// Appends `count` empty frames to `into`, taken in one step: all of them, or none when fewer are left.
+    #[inline]
+    pub fn allocate_burst(&self, into: &mut Vec<Mbuf>, count: u16) -> bool {
+        into.reserve(usize::from(count));
+        let spare = into.spare_capacity_mut();
+        // SAFETY: the pool is alive, and `spare` has room for `count` pointers, which is what an `Mbuf` is.
+        let status = unsafe {
+            dpdk_sys::weir_mbuf_alloc_bulk(
+                self.raw.as_ptr(),
+                spare.as_mut_ptr().cast(),
+                u32::from(count),
+            )
+        };
+        if status == 0 {
+            // SAFETY: `count` mbufs were written behind the length, and nobody else holds them.
+            unsafe { into.set_len(into.len() + usize::from(count)) };
+        }
+        status == 0
+    }
+
     /// Frames now held by ports, rings and workers.
     pub fn in_use(&self) -> u32 {
         // SAFETY: the pool is alive; the count is a snapshot and may be taken from any thread.
