@@ -16,7 +16,7 @@ use crate::dpdk::{
 use crate::error::Error;
 use crate::nic::Nic;
 use crate::worker::{
-    self, Exception, LANE_WAITING, Lane, Learned, News, Question, Transmit, WorkerParts,
+    self, Exception, LANE_WAITING, Lane, Learned, News, Question, Transmit, Vlan, WorkerParts,
     WorkerState,
 };
 
@@ -49,6 +49,7 @@ struct RunningPort {
     port: StartedPort,
     nic: Nic,
     exception: Option<StartedPort>,
+    vlan: Option<Vlan>,
     /// The kernel's interface below it, where its driver does not watch the link.
     interface: Option<String>,
 }
@@ -311,6 +312,7 @@ impl RunningPort {
             port,
             nic,
             exception,
+            vlan: config.vlan,
             interface,
         })
     }
@@ -349,6 +351,7 @@ fn lanes(config: &Config, ports: &mut [RunningPort]) -> Vec<Vec<Lane>> {
             .map(|exception| Dealer::new(exception.take_queues(), count));
         for (number, lanes) in lanes.iter_mut().enumerate() {
             let (receive, transmit) = queues.deal(number);
+            let vlan = port.vlan;
             let exception = exceptions
                 .as_mut()
                 .map(|exceptions| exceptions.deal(number));
@@ -357,7 +360,8 @@ fn lanes(config: &Config, ports: &mut [RunningPort]) -> Vec<Vec<Lane>> {
                 port: PortIndex(index as u16),
                 dpdk_port,
                 receive,
-                transmit,
+                transmit: transmit.tagged(vlan),
+                vlan,
                 exception,
             });
         }

@@ -8,6 +8,7 @@ use shared::bus::MAX_ADDRESSES;
 use shared::config::{Cidr, FromValue, Table, Value};
 
 use crate::dpdk::Device;
+use crate::worker::Vlan;
 
 /// A port of the forwarder.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +33,8 @@ pub struct PortConfig {
     pub descriptors: u16,
     /// Largest IP packet in bytes.
     pub mtu: u16,
+    /// The VLAN whose tag frames have on the wire.
+    pub vlan: Option<Vlan>,
     /// Where frames go that are not the forwarder's, and whose frames leave by this port: the kernel behind a DPDK-owned NIC.
     pub exception: Option<Device>,
     /// Whether ARP requests and neighbour solicitations for VIPs in the port's networks are answered.
@@ -271,6 +274,10 @@ fn port(
         routes.push(to.zip(via.ok()).map(|(to, via)| RouteConfig { to, via }));
     }
     let mtu = table.within("mtu", 576..=9600, 1500);
+    let vlan = table
+        .has("vlan")
+        .then(|| table.within("vlan", Vlan::NUMBERS, 1))
+        .and_then(Vlan::new);
     let descriptors = table.within("descriptors", 64..=8192, 512);
     let exception = table.optional::<Device>("exception");
     if let Some(exception) = &exception
@@ -305,6 +312,7 @@ fn port(
         queues,
         descriptors,
         mtu,
+        vlan,
         exception,
         answer_arp_for_vips,
         answer_for_address,

@@ -65,6 +65,24 @@ impl Mbuf {
         true
     }
 
+    /// Takes `count` bytes out of the frame, `at` bytes behind its start. False, and nothing is changed, if it is shorter.
+    #[inline]
+    #[must_use]
+    pub(crate) fn cut(&mut self, at: usize, count: usize) -> bool {
+        let length = usize::from(self.length());
+        if at + count > length {
+            return false;
+        }
+        let offset: u16 = self.get(dpdk_sys::WEIR_MBUF_DATA_OFF);
+        let start = self.start();
+        // SAFETY: `at` bytes from the start and as many `count` bytes further on lie inside the frame, as just checked, which is ours alone.
+        unsafe { start.add(count).copy_from(start, at) };
+        // No more than the length, which 16 bits hold.
+        self.set(dpdk_sys::WEIR_MBUF_DATA_OFF, offset + count as u16);
+        self.set_length((length - count) as u16);
+        true
+    }
+
     #[inline]
     fn get<T: Copy>(&self, offset: dpdk_sys::weir_mbuf_offset) -> T {
         // SAFETY: the offsets are computed by the C compiler from this release's `struct rte_mbuf`, `T` is always the field's type

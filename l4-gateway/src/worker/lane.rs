@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use dataplane::PortIndex;
 
+use super::vlan::Vlan;
 use crate::dpdk::{Mbuf, RxQueue, TxQueue};
 
 /// How often a full device is offered the rest again. Its ring empties in microseconds or not at all.
@@ -22,6 +23,8 @@ pub struct Lane {
     pub receive: Option<RxQueue>,
     /// Where it sends to.
     pub transmit: Transmit,
+    /// The tag that its frames have on the wire.
+    pub vlan: Option<Vlan>,
     /// The kernel behind the port.
     pub exception: Option<Exception>,
 }
@@ -38,6 +41,7 @@ pub struct Exception {
 pub struct Transmit {
     queue: Queue,
     waiting: Vec<Mbuf>,
+    vlan: Option<Vlan>,
 }
 
 enum Queue {
@@ -51,6 +55,7 @@ impl Transmit {
         Transmit {
             queue: Queue::Own(queue),
             waiting: Vec::with_capacity(WAITING),
+            vlan: None,
         }
     }
 
@@ -59,7 +64,14 @@ impl Transmit {
         Transmit {
             queue: Queue::Shared(queue),
             waiting: Vec::with_capacity(WAITING),
+            vlan: None,
         }
+    }
+
+    /// With frames tagged as they leave.
+    #[must_use]
+    pub fn tagged(self, vlan: Option<Vlan>) -> Transmit {
+        Transmit { vlan, ..self }
     }
 
     /// Adds a frame to the round's; false, and the frame is freed, when too many wait.
@@ -79,6 +91,7 @@ impl Transmit {
             return (0, 0);
         }
         let waiting = &mut self.waiting;
+        let untagged = self.vlan.map_or(0, |vlan| vlan.put_on(waiting));
         let sent = match &mut self.queue {
             Queue::Own(queue) => send(queue, waiting),
             Queue::Shared(queue) => send(
@@ -86,7 +99,7 @@ impl Transmit {
                 waiting,
             ),
         };
-        let dropped = waiting.len() as u64;
+        let dropped = waiting.len() as u64 + untagged;
         waiting.clear();
         (sent, dropped)
     }

@@ -13,6 +13,7 @@ mod inquiry;
 mod lane;
 mod poll;
 mod state;
+mod vlan;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -31,6 +32,7 @@ pub(crate) use lane::WAITING as LANE_WAITING;
 pub use lane::{Exception, Lane, Transmit};
 pub use poll::Poll;
 pub use state::{LoopCount, Times, WorkerState};
+pub use vlan::Vlan;
 
 use poll::Pace;
 
@@ -203,12 +205,13 @@ impl Round {
             let Lane {
                 receive: Some(queue),
                 port,
+                vlan,
                 ..
             } = &mut self.lanes[lane]
             else {
                 continue;
             };
-            let port = *port;
+            let (port, vlan) = (*port, *vlan);
             let refused = queue.unreadable();
             let received = queue.receive(&mut self.frames);
             self.state
@@ -217,6 +220,10 @@ impl Round {
                 continue;
             }
             worked = true;
+            if let Some(vlan) = vlan {
+                let others = vlan.take_off(&mut self.frames);
+                self.state.add(LoopCount::OtherVlan, others);
+            }
             if let Some(tap) = &mut self.tap {
                 tap.before(now, &self.frames);
             }

@@ -29,6 +29,8 @@ pub enum LoopCount {
     NoBuffer,
     /// Frames dropped because they came in more pieces than fit a buffer.
     Unreadable,
+    /// Frames dropped because their VLAN tag was another than the port's, or lacking.
+    OtherVlan,
     /// Frames handed to the exception port.
     ToKernel,
     /// Frames that came from the exception port.
@@ -41,12 +43,13 @@ pub enum LoopCount {
 
 impl LoopCount {
     /// All of them.
-    pub const ALL: [LoopCount; 9] = [
+    pub const ALL: [LoopCount; 10] = [
         LoopCount::Transmitted,
         LoopCount::TransmitFull,
         LoopCount::RedirectFull,
         LoopCount::NoBuffer,
         LoopCount::Unreadable,
+        LoopCount::OtherVlan,
         LoopCount::ToKernel,
         LoopCount::FromKernel,
         LoopCount::LeftToKernel,
@@ -61,6 +64,7 @@ impl LoopCount {
             LoopCount::RedirectFull => "redirect_full",
             LoopCount::NoBuffer => "no_buffer",
             LoopCount::Unreadable => "unreadable",
+            LoopCount::OtherVlan => "other_vlan",
             LoopCount::ToKernel => "to_kernel",
             LoopCount::FromKernel => "from_kernel",
             LoopCount::LeftToKernel => "left_to_kernel",
