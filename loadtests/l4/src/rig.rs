@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use dataplane::{Frame, MacAddr};
 use l4_gateway::dpdk::{
-    Device, Eal, EalSettings, Mbuf, Memory, Pool, Port, PortSettings, RxQueue, StartedPort, Tsc,
-    TxQueue,
+    Device, Eal, EalSettings, Mbuf, Memory, Pool, Port, PortSettings, RssKey, RxQueue, StartedPort,
+    Tsc, TxQueue,
 };
 
 use crate::address::{INNER, OUTER, ROUTER};
@@ -113,7 +113,7 @@ impl Generator {
             queues: 1,
             mtu: 1500,
             descriptors: 1024,
-            rss_key: None,
+            rss_key: RssKey([0; 64]),
         };
         Ok(Port::open(&self.eal, device)?.start(settings, &self.pool)?)
     }
