@@ -10,8 +10,8 @@ use http::header::{HOST, REFERER, USER_AGENT};
 use http::request::Parts;
 use http::{HeaderValue, Method, StatusCode, Uri, Version};
 
-use super::body::Upload;
-use super::connection::Client;
+use super::client::Client;
+use super::upload::Upload;
 use crate::access_log::Entry;
 use crate::reason::Reason;
 use crate::route::{Route, UpstreamId};

@@ -1,6 +1,5 @@
 //! Bodies on their way through: streamed frame by frame, counted, timed, never collected.
 
-use std::cell::Cell;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -15,6 +14,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::account::Account;
 use super::stall::{PIECE, Stall};
 use super::strict::Running;
+use super::upload::Upload;
 use crate::balance::InFlight;
 use crate::reason::Reason;
 use crate::upstream::Lease;
@@ -28,28 +28,6 @@ pub(crate) enum BodyError {
     /// Nothing came for too long.
     #[error("the body stopped arriving")]
     TimedOut,
-}
-
-/// Where a request body stands; shared with the request that waits for the response.
-#[derive(Debug)]
-pub(crate) struct Upload {
-    pub(crate) bytes: Cell<u64>,
-    /// When something last moved; the wait for a response head counts from here.
-    pub(crate) moved: Cell<Instant>,
-    pub(crate) polled: Cell<bool>,
-    /// Why reading from the client failed, if it did.
-    pub(crate) failed: Cell<Option<Reason>>,
-}
-
-impl Upload {
-    pub(crate) fn new(now: Instant) -> Rc<Upload> {
-        Rc::new(Upload {
-            bytes: Cell::new(0),
-            moved: Cell::new(now),
-            polled: Cell::new(false),
-            failed: Cell::new(None),
-        })
-    }
 }
 
 /// A request body on its way to a backend.

@@ -8,8 +8,9 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use tokio::time::{Instant, sleep_until};
 
-use super::body::{RequestBody, Upload};
-use super::request::Context;
+use super::body::RequestBody;
+use super::context::Context;
+use super::upload::Upload;
 use crate::balance::{Backend, InFlight, Tried, Upstream};
 use crate::normalise::response_length_is_clear;
 use crate::reason::Reason;

@@ -13,11 +13,15 @@
 //! | HTTP/2 clients that take nothing | `stall.rs` |
 //! | log and count | `account.rs` |
 //!
+//! What they share: `worker.rs` and its listeners, the `client.rs` of a connection, the `context.rs` and `upload.rs` of a request.
+//!
 //! Everything here runs on one worker's thread and holds no lock.
 
 mod account;
 mod body;
+mod client;
 mod connection;
+mod context;
 mod forward;
 mod framing;
 mod origin;
@@ -26,10 +30,12 @@ mod respond;
 mod stall;
 mod strict;
 mod upgrade;
+mod upload;
 mod worker;
 
 pub use framing::{Framing, Leaving, Scan, Violation};
 
 pub(crate) use body::RequestBody;
-pub(crate) use connection::{Permit, serve as connection};
+pub(crate) use client::Permit;
+pub(crate) use connection::serve as connection;
 pub(crate) use worker::{Entrance, Worker};

@@ -5,28 +5,21 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Instant;
 
-use http::header::{CONNECTION, COOKIE, EXPECT, HOST, HeaderValue, UPGRADE};
+use http::header::{COOKIE, EXPECT, HOST, HeaderValue, UPGRADE};
 use http::request::Parts;
 use http::{HeaderMap, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 
 use super::account::Account;
-use super::body::{RequestBody, ResponseBody, Upload};
-use super::connection::Client;
+use super::body::{RequestBody, ResponseBody};
+use super::client::Client;
+use super::context::Context;
 use super::framing::Leaving;
-use super::strict::Running;
+use super::upload::Upload;
 use super::{forward, respond, upgrade};
 use crate::normalise::{ClientFacts, Target, Upgrade, strip_request};
 use crate::reason::Reason;
 use crate::route::Route;
-
-/// Everything about a request that isn't its head or body.
-pub(super) struct Context {
-    pub(super) client: Rc<Client>,
-    pub(super) account: Account,
-    pub(super) running: Running,
-    pub(super) upload: Rc<Upload>,
-}
 
 /// Answers a request. Never an error: what goes wrong becomes an answer, or a cut body.
 pub(super) async fn serve(
@@ -150,12 +143,6 @@ fn join_cookies(headers: &mut HeaderMap) {
     if let Ok(joined) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
         headers.insert(COOKIE, joined);
     }
-}
-
-/// Asks the next hop to switch protocols, as the client asked us.
-pub(super) fn ask_upgrade(headers: &mut HeaderMap, upgrade: &HeaderValue) {
-    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-    headers.insert(UPGRADE, upgrade.clone());
 }
 
 #[cfg(test)]

@@ -5,8 +5,9 @@ use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{HeaderMap, Response, StatusCode, Version};
 
 use super::body::ResponseBody;
+use super::client::Client;
+use super::context::Context;
 use super::forward::Answer;
-use super::request::Context;
 use crate::normalise::strip_response;
 use crate::reason::Reason;
 
@@ -73,7 +74,7 @@ pub(super) fn refuse(context: Context, reason: Reason) -> Response<ResponseBody>
 }
 
 /// During a drain, asks the client to open its next connection, which will lead elsewhere. hyper drops the field for HTTP/2.
-fn move_on(client: &super::connection::Client, headers: &mut HeaderMap) {
+fn move_on(client: &Client, headers: &mut HeaderMap) {
     if client.draining() {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }

@@ -1,16 +1,16 @@
 //! Phase: upgrade. A request that asks to switch protocols is forwarded with that wish; only when the backend agrees with 101 do both
 //! connections leave HTTP and become a tunnel.
 
-use http::header::HeaderValue;
+use http::header::{CONNECTION, HeaderValue, UPGRADE};
 use http::request::Parts;
-use http::{Response, StatusCode, Version};
+use http::{HeaderMap, Response, StatusCode, Version};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 
 use super::body::{RequestBody, ResponseBody};
+use super::context::Context;
 use super::forward::{self, Answer};
 use super::framing::Leaving;
-use super::request::{Context, ask_upgrade};
 use super::respond;
 use crate::drain::Phase;
 use crate::metrics;
@@ -65,7 +65,7 @@ fn switch(context: Context, answer: Answer, on_client: OnUpgrade) -> Response<Re
     } = answer;
     let on_backend = hyper::upgrade::on(&mut response);
     let mut parts = response.into_parts().0;
-    let chosen = parts.headers.get(http::header::UPGRADE).cloned();
+    let chosen = parts.headers.get(UPGRADE).cloned();
     strip_response(&mut parts.headers);
     ask_upgrade(
         &mut parts.headers,
@@ -111,4 +111,10 @@ fn switch(context: Context, answer: Answer, on_client: OnUpgrade) -> Response<Re
         account.tunnelled(passed.received, passed.sent);
     });
     Response::from_parts(parts, ResponseBody::switched(running))
+}
+
+/// Asks the next hop to switch protocols, as the client asked us.
+fn ask_upgrade(headers: &mut HeaderMap, upgrade: &HeaderValue) {
+    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(UPGRADE, upgrade.clone());
 }

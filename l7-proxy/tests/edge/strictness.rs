@@ -158,8 +158,9 @@ fn ambiguous_heads_get_400_and_the_connection_is_closed() {
     }
     assert_eq!(app.requests(), 0, "something came through");
     // Each is in the log and in the metrics, once, whoever refused it.
-    let refused = proxy.metric("weir_l7_requests_total", &["class=\"4xx\""]);
-    assert_eq!(refused, table.len() as f64);
+    eventually("each is counted", || {
+        proxy.metric("weir_l7_requests_total", &["class=\"4xx\""]) == table.len() as f64
+    });
     for reason in [
         "length_conflict",
         "header_invalid",

@@ -1,0 +1,16 @@
+//! What the phases of a request share.
+
+use std::rc::Rc;
+
+use super::account::Account;
+use super::client::Client;
+use super::strict::Running;
+use super::upload::Upload;
+
+/// Everything about a request that isn't its head or body.
+pub(super) struct Context {
+    pub(super) client: Rc<Client>,
+    pub(super) account: Account,
+    pub(super) running: Running,
+    pub(super) upload: Rc<Upload>,
+}
