@@ -10,7 +10,7 @@ use crate::ids::{LocalIpId, ServiceId, TargetId};
 use crate::limits::Limits;
 
 macro_rules! counted {
-    ($(#[doc = $name_doc:literal])+ $cell:ident, $(#[doc = $sum_doc:literal])+ $sum:ident { $($(#[doc = $doc:literal])+ $variant:ident $field:ident,)+ }) => {
+    ($(#[doc = $name_doc:literal])+ $cell:ident, $(#[doc = $sum_doc:literal])+ $sum:ident { $($(#[doc = $doc:literal])+ $variant:ident $field:ident,)+ } $(beside { $(#[doc = $beside_doc:literal])+ $beside:ident })?) => {
         $(#[doc = $name_doc])+
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[repr(usize)]
@@ -35,6 +35,7 @@ macro_rules! counted {
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
         pub struct $sum {
             $($(#[doc = $doc])+ pub $field: u64,)+
+            $($(#[doc = $beside_doc])+ pub $beside: u64,)?
         }
 
         impl $sum {
@@ -60,8 +61,6 @@ counted! {
         BytesOut bytes_out,
         /// Flows created.
         FlowsCreated flows_created,
-        /// Flows in the table now (a gauge).
-        FlowsActive flows_active,
         /// RSTs sent to clients from here, whatever the reason.
         ResetsSent resets_sent,
         /// ICMP errors sent to clients from here.
@@ -98,6 +97,11 @@ counted! {
         ClientAddressRefused client_address_refused,
         /// Options of clients that a target would have believed to be their address, taken out.
         ClientAddressForged client_address_forged,
+        /// Flows ended here some time after their target had been left: [`crate::TargetConfig::cut`].
+        FlowsCut flows_cut,
+    } beside {
+        /// Flows in the table now (a gauge).
+        flows_active
     }
 }
 
@@ -116,16 +120,15 @@ counted! {
         BytesOut bytes_out,
         /// Flows created to it.
         FlowsCreated flows_created,
-        /// Flows to it in the table now (a gauge).
-        FlowsActive flows_active,
         /// TCP flows it ended by RST; again for a flow that went on in spite of one.
         Resets resets,
         /// New flows refused because no local port was free towards it.
         PortExhausted port_exhausted,
         /// New flows that went elsewhere, or nowhere, because it was at its limits.
         AtLimit at_limit,
-        /// Flows ended here after it had been left: [`crate::TargetConfig::cut`].
-        FlowsCut flows_cut,
+    } beside {
+        /// Flows to it in the table now (a gauge).
+        flows_active
     }
 }
 
@@ -189,8 +192,9 @@ counted! {
     }
 }
 
-const SERVICE_CELLS: usize = ServiceCount::ALL.len();
-const TARGET_CELLS: usize = TargetCount::ALL.len();
+/// Cells of a row: a power of two, so that rows are found by a shift and a target's is one cache line.
+const SERVICE_CELLS: usize = ServiceCount::ALL.len().next_power_of_two();
+const TARGET_CELLS: usize = TargetCount::ALL.len().next_power_of_two();
 
 /// What [`bump_pair`] relies on.
 const _: () = {
@@ -232,6 +236,7 @@ impl Counters {
         for cells in &self.workers {
             sum.add(row(&cells.services, id.0, SERVICE_CELLS));
         }
+        sum.flows_active = self.service_flows(id);
         sum
     }
 
@@ -242,6 +247,7 @@ impl Counters {
         for cells in &self.workers {
             sum.add(row(&cells.targets, id.0, TARGET_CELLS));
         }
+        sum.flows_active = self.target_flows(id);
         sum
     }
 
@@ -275,14 +281,17 @@ impl Counters {
 
     /// Flows of a service, for limits. Of workers that create flows at this very moment each may be one behind.
     pub(crate) fn service_flows(&self, id: ServiceId) -> u64 {
-        let of = |cells: &Arc<Cells>| read(&cells.service_flows, id.0 as usize);
-        self.workers.iter().map(of).sum()
+        self.sum(|cells| read(&cells.service_flows, id.0 as usize))
     }
 
     /// Flows to a target, for limits and least connections; as current as [`Counters::service_flows`].
     pub(crate) fn target_flows(&self, id: TargetId) -> u64 {
-        let of = |cells: &Arc<Cells>| read(&cells.target_flows, id.0 as usize);
-        self.workers.iter().map(of).sum()
+        self.sum(|cells| read(&cells.target_flows, id.0 as usize))
+    }
+
+    fn sum(&self, of: impl Fn(&Cells) -> u64) -> u64 {
+        let cells = self.workers.iter();
+        cells.fold(0, |sum, cells| sum.wrapping_add(of(cells)))
     }
 
     /// What the workers don't count, but keep together.
@@ -305,8 +314,8 @@ pub(crate) struct Cells {
     local_ips: Box<[AtomicU64]>,
     worker: Box<[AtomicU64]>,
     drops: Box<[AtomicU64]>,
-    /// Flows by service and by target, once more: other workers read these, and to read the rows above would take their lines from a
-    /// worker that writes them with each packet.
+    /// Flows by service and by target, apart from the rows above: other workers read these, and would take the lines from a worker
+    /// that writes its rows with each packet.
     service_flows: Box<[AtomicU64]>,
     target_flows: Box<[AtomicU64]>,
 }
@@ -403,8 +412,6 @@ impl Cells {
     }
 
     fn flows_changed(&self, service: ServiceId, target: TargetId, local: LocalIpId, by: u64) {
-        self.service(service, ServiceCount::FlowsActive, by);
-        self.target(target, TargetCount::FlowsActive, by);
         self.worker(WorkerCount::FlowsActive, by);
         add(&self.service_flows, service.0 as usize, by);
         add(&self.target_flows, target.0 as usize, by);
