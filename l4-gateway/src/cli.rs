@@ -275,7 +275,7 @@ async fn reload(admin: SocketAddr) -> Result<String, String> {
     })
 }
 
-const SERVICES: [&str; 10] = [
+const SERVICES: [&str; 12] = [
     "name",
     "vip",
     "port",
@@ -286,16 +286,20 @@ const SERVICES: [&str; 10] = [
     "packets_in",
     "packets_out",
     "resets_sent",
+    "denied",
+    "limited",
 ];
-const TARGETS: [&str; 9] = [
+const TARGETS: [&str; 11] = [
     "service",
     "address",
     "weight",
+    "effective_weight",
     "up",
     "draining",
     "flows",
     "packets_in",
     "packets_out",
+    "at_limit",
     "reason",
 ];
 const FLOWS: [&str; 6] = ["protocol", "client", "vip", "local", "target", "state"];
@@ -341,7 +345,7 @@ mod tests {
     #[test]
     fn targets_are_listed_with_their_service() {
         let status = json!({ "services": [
-            { "name": "web", "targets": [{ "address": "10.0.0.1:80", "weight": 2, "up": true }] },
+            { "name": "web", "targets": [{ "address": "10.0.0.1:80", "weight": 2, "effective_weight": 0.5, "up": true }] },
             { "name": "dns", "targets": [] },
         ] });
         let text = table(&TARGETS, &targets(&status));
@@ -349,7 +353,7 @@ mod tests {
         assert_eq!(lines.len(), 2);
         assert!(lines[0].starts_with("SERVICE  ADDRESS"), "{text}");
         assert!(
-            lines[1].starts_with("web      10.0.0.1:80  2       true"),
+            lines[1].starts_with("web      10.0.0.1:80  2       0.5               true"),
             "{text}"
         );
     }

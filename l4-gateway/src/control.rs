@@ -1,6 +1,7 @@
 //! What the node knows and decides, without doing any of it: targets from the configuration and the bus, their health, the
 //! node's own state; out of it the next snapshot for the workers and the records for the bus. No clock, no sockets.
 
+mod gradual;
 mod reload;
 mod retired;
 mod services;
@@ -21,6 +22,7 @@ use shared::bus::{
 use crate::config::{Config, PortConfig, ServiceSettings, other_family, reachable};
 use crate::nic::Nic;
 
+use gradual::Gradual;
 use retired::Retired;
 pub use retired::RetiredView;
 pub use services::Service;
@@ -68,6 +70,8 @@ pub struct Control {
     /// It has taken its leave: nothing more is told.
     gone: bool,
     load: f64,
+    /// The time as told last, at most some seconds ago.
+    now: Duration,
     /// What others were told last.
     told: Option<NodeRecord>,
     /// What has changed since the last snapshot was built.
@@ -90,11 +94,8 @@ pub enum Pulse {
 impl Control {
     /// Knows the configuration and nothing else; `nics` are those of the ports, in order.
     pub fn new(config: &Config, nics: &[Nic]) -> Control {
-        let services = config.services.iter().map(|settings| Service {
-            targets: Targets::new(settings),
-            settings: settings.clone(),
-            id: None,
-        });
+        let service = |settings| Service::new(settings, Targets::new(settings), Gradual::default());
+        let services = config.services.iter().map(service);
         Control {
             node: config.node.id.clone(),
             addresses: addresses(&config.ports),
@@ -109,6 +110,7 @@ impl Control {
             stopping: false,
             gone: false,
             load: 0.0,
+            now: Duration::ZERO,
             told: None,
             unsettled: Changed::Nothing,
             retired: Retired::default(),
@@ -190,6 +192,7 @@ impl Control {
 
     /// Something changed on the bus.
     pub fn bus(&mut self, now: Duration, change: &Change) -> Vec<Action> {
+        self.now = now;
         self.expiry.observe(now, change);
         let mut actions = Vec::new();
         match change {
@@ -270,10 +273,12 @@ impl Control {
 
     /// Time went by: offers may have run out, and others want to hear that this node is alive. About once a second.
     pub fn tick(&mut self, now: Duration, load: f64) -> Vec<Action> {
+        self.now = now;
         self.load = load.clamp(0.0, 1.0);
         let expired: BTreeSet<Key> = self.expiry.expired(now).into_iter().collect();
         let mut changed = match self.refused {
             true => Changed::States,
+            false if self.services.iter().any(|service| service.is_due(now)) => Changed::States,
             false => Changed::Nothing,
         };
         if !expired.is_empty() {
@@ -488,6 +493,9 @@ impl Control {
     }
 
     fn build(&mut self) -> Result<Tables, TablesError> {
+        for service in self.services.iter_mut() {
+            service.look(self.now);
+        }
         let builder = snapshot::describe(&self.ports, &self.nics, &self.services, &self.retired);
         let tables = builder.build(&mut self.ids, self.tables.as_deref())?;
         number(&mut self.services, &tables);

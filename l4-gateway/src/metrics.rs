@@ -6,6 +6,7 @@ use metrics::{counter, gauge};
 use crate::actors::View;
 use crate::config::Config;
 use crate::forwarder::Forwarder;
+use crate::status::limited;
 use crate::worker::LoopCount;
 
 /// Brings all metrics of the node up to date.
@@ -180,8 +181,22 @@ fn services(view: &View, counters: &Counters) {
                 "weir_l4_service_client_address_forged_total",
                 counts.client_address_forged,
             ),
+            ("weir_l4_service_denied_total", counts.denied),
+            ("weir_l4_service_persisted_total", counts.persisted),
+            (
+                "weir_l4_service_sources_untracked_total",
+                counts.sources_untracked,
+            ),
+            ("weir_l4_service_flows_cut_total", counts.flows_cut),
         ] {
             counter!(name, &label).absolute(value);
+        }
+        for (limit, value) in limited(&counts) {
+            let labels = [
+                ("service", service.name.clone()),
+                ("limit", limit.to_owned()),
+            ];
+            counter!("weir_l4_service_limited_total", &labels).absolute(value);
         }
         for target in &service.targets {
             let labels = [
@@ -191,6 +206,7 @@ fn services(view: &View, counters: &Counters) {
             let counts = target.id.map(|id| counters.target(id)).unwrap_or_default();
             gauge!("weir_l4_target_up", &labels).set(flag(target.up));
             gauge!("weir_l4_target_weight", &labels).set(f64::from(target.weight));
+            gauge!("weir_l4_target_effective_weight", &labels).set(target.effective_weight);
             gauge!("weir_l4_target_flows", &labels).set(counts.flows_active as f64);
             for (name, value) in [
                 ("weir_l4_target_packets_in_total", counts.packets_in),
@@ -200,6 +216,7 @@ fn services(view: &View, counters: &Counters) {
                 ("weir_l4_target_flows_created_total", counts.flows_created),
                 ("weir_l4_target_resets_total", counts.resets),
                 ("weir_l4_target_port_exhausted_total", counts.port_exhausted),
+                ("weir_l4_target_at_limit_total", counts.at_limit),
             ] {
                 counter!(name, &labels).absolute(value);
             }

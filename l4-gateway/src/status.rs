@@ -1,7 +1,7 @@
 //! The JSON of `/status`: what the control side knows beside what the workers counted.
 
 use bgp_ctl::status::{Status as BgpStatus, StatusBoard};
-use dataplane::{Counters, DropReason, FlowView, Protocol, WorkerCounts};
+use dataplane::{Counters, DropReason, FlowView, Protocol, ServiceCounts, WorkerCounts};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use shared::bus::Bus;
@@ -154,8 +154,25 @@ fn service(view: &ServiceView, counters: &Counters) -> Value {
         "client_address_inserted": counts.client_address_inserted,
         "client_address_refused": counts.client_address_refused,
         "client_address_forged": counts.client_address_forged,
+        "denied": counts.denied,
+        "limited": limited(&counts).iter().map(|(_, n)| n).sum::<u64>(),
+        "limited_by": Map::from_iter(limited(&counts).map(|(limit, n)| (limit.to_owned(), json!(n)))),
+        "sources_untracked": counts.sources_untracked,
+        "persisted": counts.persisted,
+        "flows_cut": counts.flows_cut,
         "targets": view.targets.iter().map(|view| target(view, counters)).collect::<Vec<_>>(),
     })
+}
+
+/// New flows turned away by each kind of limit.
+pub(crate) fn limited(counts: &ServiceCounts) -> [(&'static str, u64); 5] {
+    [
+        ("connections", counts.limited_connections),
+        ("rate", counts.limited_rate),
+        ("source_connections", counts.limited_source_connections),
+        ("source_rate", counts.limited_source_rate),
+        ("targets", counts.limited_targets),
+    ]
 }
 
 fn target(view: &TargetView, counters: &Counters) -> Value {
@@ -163,6 +180,7 @@ fn target(view: &TargetView, counters: &Counters) -> Value {
     json!({
         "address": view.address.to_string(),
         "weight": view.weight,
+        "effective_weight": view.effective_weight,
         "up": view.up,
         "draining": view.draining,
         "registered_by": view.registered_by,
@@ -176,6 +194,7 @@ fn target(view: &TargetView, counters: &Counters) -> Value {
         "bytes_out": counts.bytes_out,
         "resets": counts.resets,
         "port_exhausted": counts.port_exhausted,
+        "at_limit": counts.at_limit,
     })
 }
 

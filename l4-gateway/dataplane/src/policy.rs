@@ -103,7 +103,8 @@ impl Default for SourcePrefix {
 
 impl SourcePrefix {
     /// The first address of a client's source.
-    pub(crate) fn of(self, client: IpAddr) -> IpAddr {
+    #[must_use]
+    pub fn of(self, client: IpAddr) -> IpAddr {
         match client {
             IpAddr::V4(client) => {
                 let hosts = u32::MAX.checked_shr(u32::from(self.v4)).unwrap_or(0);

@@ -82,6 +82,8 @@ pub struct TargetView {
     pub address: SocketAddr,
     /// Its share of new flows.
     pub weight: u16,
+    /// What it gets of it now: less while it starts slowly.
+    pub effective_weight: f64,
     /// Whether it serves.
     pub up: bool,
     /// Whether it wants no new flows.
@@ -357,6 +359,7 @@ impl ControlPlane {
             let target = |(address, target): (&SocketAddr, &Target)| TargetView {
                 address: *address,
                 weight: target.weight(),
+                effective_weight: service.effective_weight(*address, target),
                 up: target.is_up(),
                 draining: target.is_draining(),
                 registered_by: target.offer.as_ref().map(|offer| offer.node.clone()),

@@ -1,6 +1,7 @@
 //! The configuration of a node, parsed into types that can't be wrong. The reference is `deploy/reference/l4-gateway.md`.
 
 mod changes;
+mod policy;
 mod ports;
 mod process;
 mod services;
@@ -148,6 +149,7 @@ impl Config {
             services: 2 * MAX_SERVICES as u32,
             targets: targets.max(defaults.targets),
             local_ips: (local_ips as u16).max(defaults.local_ips),
+            sources: self.workers.sources,
             ..defaults
         }
     }

@@ -110,6 +110,8 @@ pub struct WorkersSection {
     pub poll: Poll,
     /// Flows each of them holds.
     pub flows: u32,
+    /// Sources that all of them together remember: as many for limits as for persistence.
+    pub sources: u32,
     /// A worker that has not turned its loop for so long is taken for dead.
     pub stall_limit: Duration,
 }
@@ -129,6 +131,7 @@ impl WorkersSection {
             cpus: vec![None],
             poll: Poll::Busy,
             flows: dataplane::DEFAULT_FLOWS,
+            sources: dataplane::DEFAULT_SOURCES,
             stall_limit: Duration::from_millis(100),
         };
         let Some(mut workers) = root.table("workers") else {
@@ -175,6 +178,7 @@ impl WorkersSection {
             );
         }
         let flows = workers.within("flows", 1024..=1 << 26, defaults.flows);
+        let sources = workers.within("sources", 1024..=1 << 26, defaults.sources);
         let stall_limit = workers.within(
             "stall_limit",
             Duration::from_millis(20)..=Duration::from_secs(10),
@@ -188,6 +192,7 @@ impl WorkersSection {
             cpus,
             poll,
             flows,
+            sources,
             stall_limit,
         }
     }

@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use dataplane::{ClientAddress, Protocol, Scheduler, Timeouts, Timestamps, UnknownSegment};
+use dataplane::{ClientAddress, Policy, Protocol, Scheduler, Timeouts, Timestamps, UnknownSegment};
 use health::CheckSettings;
 use shared::bus::MAX_SERVICES;
 use shared::config::Table;
 
-use super::PortConfig;
+use super::{PortConfig, policy};
 
 /// A service as written.
 #[derive(Debug, Clone, PartialEq)]
@@ -32,6 +32,12 @@ pub struct ServiceSettings {
     pub client_address: ClientAddress,
     /// How long idle flows are kept.
     pub timeouts: Timeouts,
+    /// What it grants to whom.
+    pub policy: Policy,
+    /// How long the weight of a target that comes up grows.
+    pub slow_start: Duration,
+    /// When the flows of a target that takes no new ones on purpose are cut, if ever.
+    pub cut_drained_after: Option<Duration>,
     /// Targets that need no registration.
     pub targets: Vec<StaticTarget>,
     /// Whether nodes that register for the service by the bus are targets too.
@@ -157,7 +163,9 @@ fn service(
     let schedulers = [
         ("rr", Scheduler::RoundRobin),
         ("wrr", Scheduler::WeightedRoundRobin),
+        ("lc", Scheduler::LeastConnections),
         ("wlc", Scheduler::WeightedLeastConnections),
+        ("sh", Scheduler::SourceHash),
         ("maglev", Scheduler::Maglev),
     ];
     let scheduler = table.one_of_or("scheduler", &schedulers, Scheduler::WeightedRoundRobin);
@@ -173,6 +181,9 @@ fn service(
         .table("timeouts")
         .map(|mut table| timeouts(&mut table))
         .unwrap_or_default();
+    let policy = policy::parse(table, protocol);
+    let slow_start = policy::slow_start(table, scheduler);
+    let cut_drained_after = policy::cut_drained_after(table);
     let targets = targets(table, ports_sound.then_some(ports), vip);
     let from_registrations = table.or("from_registrations", false);
     if !from_registrations && !table.has("targets") {
@@ -195,6 +206,9 @@ fn service(
         timestamps,
         client_address,
         timeouts,
+        policy,
+        slow_start,
+        cut_drained_after,
         targets: targets?,
         from_registrations,
         health,

@@ -1,7 +1,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use dataplane::{Protocol, Scheduler, UnknownSegment};
+use dataplane::{FlowLimits, Protocol, Quota, Refusal, Scheduler, SourcePrefix, UnknownSegment};
 use shared::config::Document;
 
 use super::Config;
@@ -110,7 +110,7 @@ fn mistakes_name_the_key_and_what_to_do() {
         ),
         (
             &[("port = 80", "port = 80\nscheduler = \"wllc\"")],
-            "scheduler: expected one of \"rr\", \"wrr\", \"wlc\", \"maglev\", got \"wllc\" — did you mean \"wlc\"?",
+            "scheduler: expected one of \"rr\", \"wrr\", \"lc\", \"wlc\", \"sh\", \"maglev\", got \"wllc\" — did you mean \"wlc\"?",
         ),
         (
             &[("port = 80", "port = 80\nschedular = \"rr\"")],
@@ -280,6 +280,61 @@ fn mistakes_name_the_key_and_what_to_do() {
             "1 CPUs, but count = 3",
         ),
         (
+            &[("port = 80", "port = 80\none_packet = true")],
+            "services[0].one_packet: the segments of a TCP connection belong together",
+        ),
+        (
+            &[
+                ("\"tcp\"", "\"udp\""),
+                (
+                    "port = 80",
+                    "port = 80\none_packet = true\npersistence = { timeout = \"1m\" }",
+                ),
+            ],
+            "services[0].one_packet: persistence keeps a client's datagrams together",
+        ),
+        (
+            &[("port = 80", "port = 80\npersistence = { prefix_v4 = 24 }")],
+            "services[0].persistence.timeout: is missing",
+        ),
+        (
+            &[(
+                "port = 80",
+                "port = 80\npersistence = { timeout = \"25h\" }",
+            )],
+            "services[0].persistence.timeout: expected a value from 1s to 86400s, got 90000s",
+        ),
+        (
+            &[("port = 80", "port = 80\nlimits = { connections = 0 }")],
+            "services[0].limits.connections: expected a value from 1 to 1000000000, got 0",
+        ),
+        (
+            &[("port = 80", "port = 80\nlimits = { source_prefix_v4 = 33 }")],
+            "services[0].limits.source_prefix_v4: expected a value from 0 to 32, got 33",
+        ),
+        (
+            &[("port = 80", "port = 80\ndeny = [\"10.1.2.3/8\"]")],
+            "services[0].deny: 10.1.2.3/8 has bits set beyond its length — write 10.0.0.0/8",
+        ),
+        (
+            &[(
+                "port = 80",
+                "port = 80\nallow = [\"10.0.0.0/8\"]\ndeny = [\"10.0.0.0/8\"]",
+            )],
+            "services[0].deny: 10.0.0.0/8 is allowed too — leave it in one of both lists",
+        ),
+        (
+            &[("port = 80", "port = 80\non_limit = \"reset\"")],
+            "services[0].on_limit: expected one of \"rst\", \"drop\", got \"reset\"",
+        ),
+        (
+            &[(
+                "port = 80",
+                "port = 80\nscheduler = \"lc\"\nslow_start = \"10s\"",
+            )],
+            "services[0].slow_start: the weight grows, and this scheduler doesn't ask for it — take wrr for rr, wlc for lc",
+        ),
+        (
             &[("[[ports]]", "[workers]\nlongest_sleep = \"1ms\"\n[[ports]]")],
             "busy workers never sleep",
         ),
@@ -290,6 +345,77 @@ fn mistakes_name_the_key_and_what_to_do() {
             complaints.contains(complaint),
             "{changes:?} gave {complaints:?}, not {complaint:?}"
         );
+    }
+}
+
+#[test]
+fn a_service_may_be_limited_in_all_ways() {
+    let config = parse(&with(&[(
+        "port = 80",
+        r#"port = 80
+scheduler = "sh"
+slow_start = "30s"
+cut_drained_after = "0s"
+on_limit = "drop"
+on_denied = "rst"
+deny = ["10.1.2.0/24", "2001:db8::/32"]
+persistence = { timeout = "5m", prefix_v4 = 24 }
+limits = { connections = 1, new_per_second = 2, target_connections = 3, target_new_per_second = 4, source_connections = 5, source_new_per_second = 6, source_prefix_v6 = 56 }"#,
+    )]))
+    .unwrap();
+    let service = &config.services[0];
+    let quota = |connections, per_second| Quota {
+        connections,
+        per_second,
+    };
+    assert_eq!(
+        (
+            service.scheduler,
+            service.slow_start,
+            service.cut_drained_after
+        ),
+        (
+            Scheduler::SourceHash,
+            Duration::from_secs(30),
+            Some(Duration::ZERO)
+        )
+    );
+    let policy = &service.policy;
+    assert_eq!(
+        policy.limits,
+        FlowLimits {
+            service: quota(1, 2),
+            target: quota(3, 4),
+            source: quota(5, 6),
+            source_prefix: SourcePrefix { v4: 32, v6: 56 },
+        }
+    );
+    assert_eq!(
+        (policy.on_limit, policy.on_denied, policy.one_packet),
+        (Refusal::Drop, Refusal::Reset, false)
+    );
+    let persistence = policy.persistence.unwrap();
+    assert_eq!(
+        (persistence.timeout, persistence.prefix),
+        (Duration::from_secs(300), SourcePrefix { v4: 24, v6: 128 })
+    );
+    let access = policy.access.as_ref().unwrap();
+    for (source, allowed) in [
+        ("10.1.2.3", false),
+        ("10.1.3.3", true),
+        ("2001:db8::1", false),
+    ] {
+        assert_eq!(access.allows(source.parse().unwrap()), allowed, "{source}");
+    }
+}
+
+#[test]
+fn a_source_in_no_list_is_denied_where_some_are_allowed() {
+    let lists = "port = 80\nallow = [\"10.1.0.0/16\"]\ndeny = [\"10.1.2.0/24\"]";
+    let config = parse(&with(&[("port = 80", lists)])).unwrap();
+    let access = config.services[0].policy.access.as_ref().unwrap();
+    for (source, allowed) in [("10.1.1.1", true), ("10.1.2.1", false), ("10.2.0.1", false)] {
+        assert_eq!(access.allows(source.parse().unwrap()), allowed, "{source}");
     }
 }
 

@@ -17,17 +17,19 @@ impl Control {
     /// # Errors
     /// When no snapshot can be made of it; nothing has changed then.
     pub fn reload(&mut self, now: Duration, config: &Config) -> Result<Vec<Action>, TablesError> {
-        let successor = |settings: &ServiceSettings| Service {
-            targets: match self.services.named(&settings.name) {
+        let successor = |settings: &ServiceSettings| {
+            let before = self.services.named(&settings.name);
+            let targets = match before {
                 Some(before) => before.targets.succeeded_by(settings),
                 None => Targets::new(settings),
-            },
-            settings: settings.clone(),
-            id: None,
+            };
+            let gradual = before.map(|before| before.gradual.clone());
+            Service::new(settings, targets, gradual.unwrap_or_default())
         };
         let mut services: Vec<Service> = config.services.iter().map(successor).collect();
         for service in &mut services {
             service.targets.sweep();
+            service.look(now);
         }
         let retired = self.retired.change(
             now,

@@ -3,9 +3,11 @@
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::ops::{Deref, DerefMut};
+use std::time::Duration;
 
 use dataplane::ServiceId;
 
+use super::gradual::{self, Gradual, Pace, Seen};
 use super::targets::{Target, Targets};
 use crate::config::ServiceSettings;
 
@@ -17,9 +19,19 @@ pub struct Service {
     /// Its number in the data plane.
     pub id: Option<ServiceId>,
     pub(super) targets: Targets,
+    pub(super) gradual: Gradual,
 }
 
 impl Service {
+    pub(super) fn new(settings: &ServiceSettings, targets: Targets, gradual: Gradual) -> Service {
+        Service {
+            settings: settings.clone(),
+            id: None,
+            targets,
+            gradual,
+        }
+    }
+
     /// The targets, by address.
     pub fn targets(&self) -> impl Iterator<Item = (&SocketAddr, &Target)> {
         self.targets.iter()
@@ -33,6 +45,35 @@ impl Service {
             .filter(|(_, target)| target.takes_flows())
             .count();
         (healthy as u32, self.targets.iter().count() as u32)
+    }
+
+    /// A target's weight, or the part of it that the target has reached while it starts slowly.
+    pub fn effective_weight(&self, address: SocketAddr, target: &Target) -> f64 {
+        f64::from(target.weight()) * f64::from(self.gradual.share(address))
+            / f64::from(gradual::FULL)
+    }
+
+    /// Sees how far its targets have come and gone, for the next snapshot.
+    pub(super) fn look(&mut self, now: Duration) {
+        let seen = |(address, target): (&SocketAddr, &Target)| Seen {
+            address: *address,
+            takes_flows: target.takes_flows(),
+            is_left: target.is_draining() || target.weight() == 0,
+        };
+        let (pace, targets) = (self.pace(), self.targets.iter().map(seen));
+        self.gradual.look(now, pace, targets);
+    }
+
+    /// Whether its targets have come or gone further since the last look.
+    pub(super) fn is_due(&self, now: Duration) -> bool {
+        self.gradual.is_due(now, self.pace())
+    }
+
+    fn pace(&self) -> Pace {
+        Pace {
+            slow_start: self.settings.slow_start,
+            cut_after: self.settings.cut_drained_after,
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use dataplane::{
 
 use super::Service;
 use super::retired::Retired;
-use crate::config::{PortConfig, ServiceSettings};
+use crate::config::{PortConfig, ServiceSettings, reachable};
 use crate::nic::Nic;
 
 /// The whole snapshot, to be built.
@@ -31,6 +31,7 @@ pub(super) fn describe(
             timestamps,
             client_address,
             timeouts,
+            ref policy,
             ..
         } = service.settings;
         builder.service(ServiceConfig {
@@ -40,22 +41,42 @@ pub(super) fn describe(
             timestamps,
             arp: answers_for(ports, vip),
             client_address,
-            targets: service
-                .targets
-                .iter()
-                .map(|(address, target)| TargetConfig {
-                    address: *address,
-                    weight: target.weight(),
-                    up: target.is_up(),
-                    draining: target.is_draining(),
-                    cut: false,
-                })
-                .collect(),
+            policy: policy.clone(),
+            targets: targets(service).chain(gone(service, ports)).collect(),
             ..ServiceConfig::new(vip, protocol, port)
         });
     }
     retired.describe(&mut builder);
     builder
+}
+
+/// While one of a service's targets starts slowly, the weights of all are in smaller units.
+fn targets(service: &Service) -> impl Iterator<Item = TargetConfig> {
+    let gradual = &service.gradual;
+    let grows = gradual.grows();
+    service.targets.iter().map(move |(address, target)| {
+        let unit = if grows { gradual.share(*address) } else { 1 };
+        TargetConfig {
+            address: *address,
+            weight: target.weight().saturating_mul(unit),
+            up: target.is_up(),
+            draining: target.is_draining(),
+            cut: gradual.is_cut(*address),
+        }
+    })
+}
+
+/// Targets that are gone, and whose flows are to be cut; if there still is a way to them.
+fn gone(service: &Service, ports: &[PortConfig]) -> impl Iterator<Item = TargetConfig> {
+    let gone = service.gradual.gone().iter().copied();
+    gone.filter(|address| reachable(address.ip(), ports).is_ok())
+        .map(|address| TargetConfig {
+            address,
+            weight: 0,
+            up: false,
+            draining: true,
+            cut: service.gradual.is_cut(address),
+        })
 }
 
 /// The addresses that only this configuration gives the node, with what they are.

@@ -1,3 +1,4 @@
+mod gradual;
 mod reload;
 mod scale;
 

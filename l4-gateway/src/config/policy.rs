@@ -1,0 +1,183 @@
+//! What a service grants to whom: access lists, limits, persistence, and how its targets come and go.
+
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dataplane::{
+    Access, AccessError, AccessRule, FlowLimits, Persistence, Policy, Protocol, Quota, Refusal,
+    Scheduler, SourcePrefix,
+};
+use shared::config::{Cidr, Table};
+
+/// Prefixes in the access lists of one service.
+const MOST_PREFIXES: usize = 100_000;
+
+const CONNECTIONS: RangeInclusive<u32> = 1..=1_000_000_000;
+const PER_SECOND: RangeInclusive<u32> = 1..=10_000_000;
+const PERSISTENCE: RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
+const SLOW_START: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3600);
+const CUT_AFTER: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(24 * 3600);
+
+const REFUSALS: [(&str, Refusal); 2] = [("rst", Refusal::Reset), ("drop", Refusal::Drop)];
+
+/// What a service grants.
+pub(super) fn parse(table: &mut Table<'_>, protocol: Option<Protocol>) -> Policy {
+    let defaults = Policy::default();
+    let access = access(table);
+    let persistence = table
+        .table("persistence")
+        .and_then(|mut table| persistence(&mut table));
+    let one_packet = table.or("one_packet", false);
+    if one_packet && protocol == Some(Protocol::Tcp) {
+        table.mistake(
+            "one_packet",
+            "the segments of a TCP connection belong together",
+            "leave it to services with protocol = \"udp\"",
+        );
+    }
+    if one_packet && persistence.is_some() {
+        table.mistake(
+            "one_packet",
+            "persistence keeps a client's datagrams together, one_packet takes them apart",
+            "choose one",
+        );
+    }
+    Policy {
+        access,
+        on_denied: table.one_of_or("on_denied", &REFUSALS, defaults.on_denied),
+        limits: table
+            .table("limits")
+            .map(|mut table| limits(&mut table))
+            .unwrap_or_default(),
+        on_limit: table.one_of_or("on_limit", &REFUSALS, defaults.on_limit),
+        persistence,
+        one_packet,
+    }
+}
+
+/// How long the weight of a target that comes up takes to grow; zero for not at all.
+pub(super) fn slow_start(table: &mut Table<'_>, scheduler: Scheduler) -> Duration {
+    let time = table.within("slow_start", SLOW_START, Duration::ZERO);
+    let weightless = matches!(
+        scheduler,
+        Scheduler::RoundRobin | Scheduler::LeastConnections
+    );
+    if !time.is_zero() && weightless {
+        table.mistake(
+            "slow_start",
+            "the weight grows, and this scheduler doesn't ask for it",
+            "take wrr for rr, wlc for lc",
+        );
+    }
+    time
+}
+
+/// When flows of targets that take no new ones are cut, if ever.
+pub(super) fn cut_drained_after(table: &mut Table<'_>) -> Option<Duration> {
+    table
+        .has("cut_drained_after")
+        .then(|| table.within("cut_drained_after", CUT_AFTER, Duration::ZERO))
+}
+
+/// `None` without lists, or after recording a mistake.
+fn access(table: &mut Table<'_>) -> Option<Arc<Access>> {
+    if !table.has("allow") && !table.has("deny") {
+        return None;
+    }
+    let mut rules = Vec::new();
+    for (key, allow) in [("allow", true), ("deny", false)] {
+        for cidr in table.or(key, Vec::<Cidr>::new()) {
+            let (address, prefix) = (cidr.address(), cidr.prefix());
+            let whole = SourcePrefix {
+                v4: prefix,
+                v6: prefix,
+            };
+            let first = whole.of(address);
+            if first != address {
+                let message = format!("{cidr} has bits set beyond its length");
+                table.mistake(key, message, format!("write {first}/{prefix}"));
+            }
+            rules.push(AccessRule {
+                address,
+                prefix,
+                allow,
+            });
+        }
+    }
+    if rules.len() > MOST_PREFIXES {
+        let message = format!("{} prefixes are in this list and the other", rules.len());
+        table.mistake("deny", message, format!("{MOST_PREFIXES} at most"));
+    }
+    let others = !rules.iter().any(|rule| rule.allow);
+    match Access::new(&rules, others) {
+        Ok(access) => Some(Arc::new(access)),
+        Err(AccessError::Contradiction(rule) | AccessError::TooLong(rule)) => {
+            let AccessRule {
+                address, prefix, ..
+            } = rule;
+            table.mistake(
+                "deny",
+                format!("{address}/{prefix} is allowed too"),
+                "leave it in one of both lists",
+            );
+            None
+        }
+    }
+}
+
+fn persistence(table: &mut Table<'_>) -> Option<Persistence> {
+    let timeout = table.required::<Duration>("timeout")?;
+    if !PERSISTENCE.contains(&timeout) {
+        let (least, most) = PERSISTENCE.into_inner();
+        let message = format!("expected a value from {least:?} to {most:?}, got {timeout:?}");
+        table.mistake("timeout", message, "");
+    }
+    Some(Persistence {
+        timeout,
+        prefix: prefix(
+            table,
+            ("prefix_v4", "prefix_v6"),
+            SourcePrefix { v4: 32, v6: 128 },
+        ),
+    })
+}
+
+fn limits(table: &mut Table<'_>) -> FlowLimits {
+    FlowLimits {
+        service: quota(table, "connections", "new_per_second"),
+        target: quota(table, "target_connections", "target_new_per_second"),
+        source: quota(table, "source_connections", "source_new_per_second"),
+        source_prefix: prefix(
+            table,
+            ("source_prefix_v4", "source_prefix_v6"),
+            SourcePrefix { v4: 32, v6: 64 },
+        ),
+    }
+}
+
+fn quota(table: &mut Table<'_>, connections: &'static str, per_second: &'static str) -> Quota {
+    let mut limit = |key, range| {
+        if table.has(key) {
+            table.within(key, range, 0)
+        } else {
+            0
+        }
+    };
+    Quota {
+        connections: limit(connections, CONNECTIONS),
+        per_second: limit(per_second, PER_SECOND),
+    }
+}
+
+fn prefix(
+    table: &mut Table<'_>,
+    (v4, v6): (&'static str, &'static str),
+    defaults: SourcePrefix,
+) -> SourcePrefix {
+    SourcePrefix {
+        v4: table.within(v4, 0..=32, defaults.v4),
+        v6: table.within(v6, 0..=128, defaults.v6),
+    }
+}
