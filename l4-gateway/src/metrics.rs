@@ -66,6 +66,12 @@ fn workers(forwarder: &Forwarder, counters: &Counters) {
                 counts.icmp_errors_suppressed,
             ),
             ("weir_l4_worker_icmp_forwarded_total", counts.icmp_forwarded),
+            ("weir_l4_worker_packets_cut_total", counts.packets_cut),
+            (
+                "weir_l4_worker_early_fragments_dropped_total",
+                counts.early_fragments_dropped,
+            ),
+            ("weir_l4_worker_tunnel_errors_total", counts.tunnel_errors),
             ("weir_l4_worker_flows_created_total", counts.flows_created),
             ("weir_l4_worker_flows_expired_total", counts.flows_expired),
             (

@@ -187,6 +187,13 @@ counted! {
         FlowsRescheduled flows_rescheduled,
         /// Held frames dropped because their next hop didn't answer.
         HeldDropped held_dropped,
+        /// Fragments dropped after they had waited for the first of their packet: it didn't come in time, their place was needed, or
+        /// it couldn't be forwarded.
+        EarlyFragmentsDropped early_fragments_dropped,
+        /// Errors about outer packets of a tunnel, told to the client.
+        TunnelErrors tunnel_errors,
+        /// Packets cut into fragments because the egress link is smaller.
+        PacketsCut packets_cut,
         /// Neighbours known now (a gauge).
         Neighbours neighbours,
     }
@@ -398,8 +405,13 @@ impl Cells {
         );
     }
 
-    /// A flow was created.
-    pub(crate) fn flow_began(&self, service: ServiceId, target: TargetId, local: LocalIpId) {
+    /// A flow was created; `local` is its LocalIP, if it has one.
+    pub(crate) fn flow_began(
+        &self,
+        service: ServiceId,
+        target: TargetId,
+        local: Option<LocalIpId>,
+    ) {
         self.service(service, ServiceCount::FlowsCreated, 1);
         self.target(target, TargetCount::FlowsCreated, 1);
         self.worker(WorkerCount::FlowsCreated, 1);
@@ -407,15 +419,28 @@ impl Cells {
     }
 
     /// A flow is gone.
-    pub(crate) fn flow_ended(&self, service: ServiceId, target: TargetId, local: LocalIpId) {
+    pub(crate) fn flow_ended(
+        &self,
+        service: ServiceId,
+        target: TargetId,
+        local: Option<LocalIpId>,
+    ) {
         self.flows_changed(service, target, local, 1u64.wrapping_neg());
     }
 
-    fn flows_changed(&self, service: ServiceId, target: TargetId, local: LocalIpId, by: u64) {
+    fn flows_changed(
+        &self,
+        service: ServiceId,
+        target: TargetId,
+        local: Option<LocalIpId>,
+        by: u64,
+    ) {
         self.worker(WorkerCount::FlowsActive, by);
         add(&self.service_flows, service.0 as usize, by);
         add(&self.target_flows, target.0 as usize, by);
-        add(&self.local_ips, usize::from(local.0), by);
+        if let Some(local) = local {
+            add(&self.local_ips, usize::from(local.0), by);
+        }
     }
 }
 

@@ -11,6 +11,9 @@ use crate::{MacAddr, PortIndex};
 pub struct Emitted {
     bytes: Vec<u8>,
     frames: Vec<(PortIndex, usize)>,
+    /// Of frames for other workers.
+    handed_bytes: Vec<u8>,
+    handovers: Vec<(u16, PortIndex, usize)>,
     events: Vec<Event>,
 }
 
@@ -67,6 +70,17 @@ impl Emitted {
         })
     }
 
+    /// The frames for other workers, in order, each with the worker and the port it came in on: they follow those redirected to that
+    /// worker by [`crate::Verdict::Redirect`] so far.
+    pub fn handovers(&self) -> impl Iterator<Item = (u16, PortIndex, &[u8])> {
+        let mut start = 0;
+        self.handovers.iter().map(move |(worker, port, end)| {
+            let frame = &self.handed_bytes[start..*end];
+            start = *end;
+            (*worker, *port, frame)
+        })
+    }
+
     /// The events, in order.
     #[must_use]
     pub fn events(&self) -> &[Event] {
@@ -76,13 +90,15 @@ impl Emitted {
     /// True if there is nothing to send and nothing to pass on.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.frames.is_empty() && self.events.is_empty()
+        self.frames.is_empty() && self.handovers.is_empty() && self.events.is_empty()
     }
 
     /// Forgets everything, keeps the memory.
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.frames.clear();
+        self.handed_bytes.clear();
+        self.handovers.clear();
         self.events.clear();
     }
 
@@ -93,6 +109,16 @@ impl Emitted {
         }
         self.bytes.extend_from_slice(frame);
         self.frames.push((port, self.bytes.len()));
+        true
+    }
+
+    /// Adds a frame for another worker; false without room.
+    pub(crate) fn handover(&mut self, worker: u16, port: PortIndex, frame: &[u8]) -> bool {
+        if self.handed_bytes.len() + frame.len() > MAX_EMITTED_BYTES {
+            return false;
+        }
+        self.handed_bytes.extend_from_slice(frame);
+        self.handovers.push((worker, port, self.handed_bytes.len()));
         true
     }
 

@@ -7,12 +7,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::DropReason;
 use crate::flow::{Addresses, FlowTable};
+use crate::fragments::Part;
 use crate::port::{Port, Segment};
 use crate::secret::Secret;
 use crate::tables::{Net, Tables};
+use crate::tunnel;
 use crate::wire::checksum::{self, Delta};
 use crate::wire::ip::Ip;
-use crate::wire::{icmp, ipv4, ipv6, put};
+use crate::wire::{icmp, ipv4, ipv6, put, u16_at};
 
 /// IPv4.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +33,8 @@ pub(crate) trait Family: Copy + Debug + Eq + 'static {
     const ETHER_TYPE: u16;
     /// Its header without options or extension headers, bytes.
     const HEADER: usize;
+    /// The MTU every link has at least, bytes (RFC 791 3.2, RFC 8200 5).
+    const SMALLEST_MTU: usize;
     /// The protocol number of its ICMP.
     const ICMP: u8;
     /// How its ICMP numbers the messages used here.
@@ -116,6 +120,29 @@ pub(crate) trait Family: Copy + Debug + Eq + 'static {
     /// See [`Family::net`].
     fn net_mut(tables: &mut Tables) -> &mut Net<Self>;
 
+    /// Which part of its packet a fragment is.
+    fn part(packet: &[u8], ip: &Ip<Self>) -> Result<Part, DropReason>;
+
+    /// Writes `number` for the identification, which stands at `at`; a header checksum is brought up to date.
+    fn renumber(packet: &mut [u8], at: u16, number: u32);
+
+    /// The protocol number of its packets inside of others.
+    const TUNNELLED: u8;
+
+    /// Writes the header of an outer packet around `inner` to the front of `outer`. `number` tells packets apart for who puts
+    /// their fragments together, `flow` is the same for all of one flow.
+    fn wrap(
+        outer: &mut [u8],
+        inner: &[u8],
+        source: Self::Address,
+        destination: Self::Address,
+        number: u32,
+        flow: u64,
+    );
+
+    /// What an ICMP error about an outer packet means for the sender of the inner one, if anything.
+    fn meaning(error: tunnel::Error) -> Option<tunnel::Error>;
+
     /// The addresses of a flow of this family.
     fn addresses(flows: &FlowTable, number: u32) -> Addresses<Self::Address>;
 
@@ -128,6 +155,7 @@ impl Family for V4 {
 
     const ETHER_TYPE: u16 = crate::wire::ethernet::IPV4;
     const HEADER: usize = ipv4::HEADER;
+    const SMALLEST_MTU: usize = 68;
     const ICMP: u8 = ipv4::ICMP;
     const KINDS: icmp::Kinds = icmp::V4;
     const QUOTE: usize = crate::limits::ICMP_QUOTE;
@@ -246,6 +274,35 @@ impl Family for V4 {
         tables.v4_mut()
     }
 
+    const TUNNELLED: u8 = tunnel::IPV4;
+
+    fn part(packet: &[u8], ip: &Ip<V4>) -> Result<Part, DropReason> {
+        let (source, destination) = (ip.source.into(), ip.destination.into());
+        Part::of_ipv4(packet, source, destination, ip.header, ip.total)
+    }
+
+    fn renumber(packet: &mut [u8], at: u16, number: u32) {
+        let (old, new) = (u16_at(packet, usize::from(at)), number as u16);
+        put(packet, usize::from(at), new.to_be_bytes());
+        Delta::word(old, new).apply_at(packet, 10);
+    }
+
+    fn wrap(
+        outer: &mut [u8],
+        inner: &[u8],
+        source: Ipv4Addr,
+        destination: Ipv4Addr,
+        number: u32,
+        _: u64,
+    ) {
+        let header = tunnel::around_ipv4(inner, source, destination, number as u16);
+        put(outer, 0, header);
+    }
+
+    fn meaning(error: tunnel::Error) -> Option<tunnel::Error> {
+        tunnel::meaning_ipv4(error)
+    }
+
     #[inline]
     fn addresses(flows: &FlowTable, number: u32) -> Addresses<Ipv4Addr> {
         flows.get(number).narrow
@@ -262,6 +319,7 @@ impl Family for V6 {
 
     const ETHER_TYPE: u16 = crate::wire::ethernet::IPV6;
     const HEADER: usize = ipv6::HEADER;
+    const SMALLEST_MTU: usize = 1280;
     const ICMP: u8 = ipv6::ICMP;
     const KINDS: icmp::Kinds = icmp::V6;
     const QUOTE: usize = crate::limits::ICMP6_QUOTE;
@@ -375,6 +433,42 @@ impl Family for V6 {
 
     fn net_mut(tables: &mut Tables) -> &mut Net<V6> {
         tables.v6_mut()
+    }
+
+    const TUNNELLED: u8 = tunnel::IPV6;
+
+    fn part(packet: &[u8], ip: &Ip<V6>) -> Result<Part, DropReason> {
+        let at = ipv6::fragment_header(packet).ok_or(DropReason::BadFragment)?;
+        Part::of_ipv6(
+            packet,
+            ip.source.into(),
+            ip.destination.into(),
+            at,
+            ip.total,
+        )
+    }
+
+    fn renumber(packet: &mut [u8], at: u16, number: u32) {
+        put(packet, usize::from(at), number.to_be_bytes());
+    }
+
+    fn wrap(
+        outer: &mut [u8],
+        inner: &[u8],
+        source: Ipv6Addr,
+        destination: Ipv6Addr,
+        _: u32,
+        flow: u64,
+    ) {
+        put(
+            outer,
+            0,
+            tunnel::around_ipv6(inner, source, destination, flow),
+        );
+    }
+
+    fn meaning(error: tunnel::Error) -> Option<tunnel::Error> {
+        tunnel::meaning_ipv6(error)
     }
 
     #[inline]

@@ -52,9 +52,11 @@ pub enum Verdict {
     Kernel,
     /// Free the buffer; the reason has been counted.
     Drop(DropReason),
-    /// Free the buffer: its rewritten bytes were copied and leave through [`crate::Emitted`] once the next hop is resolved.
+    /// Free the buffer: its bytes were copied and leave through [`crate::Emitted`] once the next hop is resolved, or the first fragment
+    /// of its packet has come.
     Held,
-    /// Free the buffer: the frame was taken in and nothing follows from it (an ARP reply).
+    /// Free the buffer: the frame was taken in, and what follows from it, if anything, is in [`crate::Emitted`] (nothing of an ARP
+    /// reply, its fragments of a packet too long for the next link).
     Consumed,
 }
 
@@ -105,8 +107,14 @@ drop_reasons! {
     MartianSource = "martian_source",
     /// From the address of a flow's target, but on a port where the target isn't: forged, or routed astray.
     WrongPort = "wrong_port",
-    /// An IP fragment; fragments aren't followed.
+    /// A fragment of something other than TCP and UDP.
     Fragment = "fragment",
+    /// A fragment without payload, cut at no multiple of 8, or reaching beyond the longest packet.
+    BadFragment = "bad_fragment",
+    /// A fragment with bytes that another of its packet has brought, or beyond what its last one said was the end.
+    FragmentOverlap = "fragment_overlap",
+    /// A fragment ahead of the first of its packet that found no room to wait for it, or that left one gap too many.
+    FragmentNoRoom = "fragment_no_room",
     /// The TCP header doesn't fit the packet, or its data offset is wrong.
     BadTcp = "bad_tcp",
     /// A TCP flag combination no stack sends (SYN with FIN or RST, none at all).

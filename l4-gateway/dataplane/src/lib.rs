@@ -19,8 +19,10 @@ pub mod counters;
 mod emitted;
 mod family;
 mod flow;
+mod fragments;
 mod frame;
 mod gate;
+mod held;
 mod ids;
 mod limits;
 mod mac;
@@ -41,6 +43,7 @@ mod steer;
 mod tables;
 mod templates;
 mod time;
+mod tunnel;
 mod wire;
 mod worker;
 
@@ -63,7 +66,7 @@ pub use port::{Port, PortIndex, Route, Segment};
 pub use rss::{Between, Fields, Hashed, Rss, RssError};
 pub use secret::Secret;
 pub use service::{
-    Protocol, Scheduler, Service, ServiceConfig, Target, TargetConfig, Timeouts, Timestamps,
+    Mode, Protocol, Scheduler, Service, ServiceConfig, Target, TargetConfig, Timeouts, Timestamps,
     UnknownSegment,
 };
 pub use steer::Spread;

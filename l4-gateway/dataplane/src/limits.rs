@@ -107,8 +107,14 @@ pub struct Limits {
     pub held_frames: u16,
     /// Frames that wait for one next hop.
     pub held_per_neighbour: u16,
-    /// Longest frame that may wait, bytes; a longer one is dropped while its next hop is unknown.
+    /// Longest frame that may wait, bytes; a longer one is dropped while its next hop or its first fragment is unknown.
     pub held_bytes: usize,
+    /// Packets in fragments known at once; the one known longest gives way to another.
+    pub fragmented_packets: u16,
+    /// Fragments that wait for the first of their packet, over all packets; each [`Limits::held_bytes`] long at most.
+    pub early_fragments: u16,
+    /// Fragments of one packet that wait for its first.
+    pub early_fragments_per_packet: u16,
     /// First local port handed out.
     pub first_port: u16,
     /// Last local port handed out.
@@ -131,6 +137,10 @@ impl Default for Limits {
             held_frames: 256,
             held_per_neighbour: 16,
             held_bytes: 2048,
+            fragmented_packets: 1024,
+            early_fragments: 256,
+            // All the others of a packet as long as can be, cut for Ethernet.
+            early_fragments_per_packet: 44,
             first_port: 1024,
             last_port: 65_535,
             sources: DEFAULT_SOURCES,
@@ -157,3 +167,14 @@ pub(crate) const NEIGHBOUR_FAILED: u64 = 3000;
 pub(crate) const NEIGHBOUR_IDLE: u64 = 60_000;
 /// Neighbours looked at in one [`crate::Worker::tick`].
 pub(crate) const NEIGHBOUR_BUDGET: usize = 64;
+
+/// Parts of a fragmented packet that may be known with gaps between them: pieces out of order leave few.
+pub(crate) const FRAGMENT_SPANS: usize = 16;
+/// A fragment that waited longer for the first of its packet is dropped, milliseconds: those of one packet are sent together, and
+/// different paths or queues part them by less than this.
+pub(crate) const FRAGMENT_HOLD: u64 = 200;
+/// How long a packet's fragments are known after the last that came, milliseconds. A receiver would wait longer (RFC 1122 3.3.2: 60 s);
+/// but identifications come round, and then a late fragment would follow the wrong first.
+pub(crate) const FRAGMENT_LIFETIME: u64 = 2000;
+/// Packets in fragments looked at in one [`crate::Worker::tick`].
+pub(crate) const FRAGMENT_BUDGET: usize = 64;

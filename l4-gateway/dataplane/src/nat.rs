@@ -70,6 +70,21 @@ pub(crate) fn rewrite<V: Family>(
     }
 }
 
+/// Rewrites the addresses of a later fragment of a packet from `side`; it has no ports. Counts one hop.
+pub(crate) fn readdress<V: Family>(
+    frame: &mut [u8],
+    addresses: &Addresses<V::Address>,
+    side: Side,
+) {
+    let (source, destination) = match side {
+        Side::Client => (addresses.local, addresses.target),
+        Side::Target => (addresses.vip, addresses.client),
+    };
+    if let Some(packet) = frame.get_mut(ETHERNET_HEADER..) {
+        V::readdress(packet, source, destination, 1);
+    }
+}
+
 #[inline]
 fn rewrite_tcp<A>(segment: &mut [u8], to: &Rewrite<A>, mut delta: Delta) {
     let Some(fixed) = segment.first_chunk_mut::<{ tcp::HEADER }>() else {

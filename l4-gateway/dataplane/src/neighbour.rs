@@ -11,15 +11,12 @@
 //! wait; any other neighbour is left alone while nothing is sent to it, and forgotten after a minute.
 //! Replies and gratuitous announcements count for known entries only, so that nobody on the segment can fill the table.
 
-mod held;
-
 use std::net::{IpAddr, Ipv4Addr};
-
-use held::Held;
 
 use crate::counters::{Cells, WorkerCount};
 use crate::emitted::{Emitted, Event};
 use crate::flow::{Index, NONE};
+use crate::held::{Held, Room};
 use crate::limits::{
     Limits, NEIGHBOUR_BUDGET, NEIGHBOUR_FAILED, NEIGHBOUR_HOLD, NEIGHBOUR_IDLE, NEIGHBOUR_PROBES,
     NEIGHBOUR_REACHABLE, NEIGHBOUR_REQUESTS, NEIGHBOUR_RETRANSMIT, NEIGHBOUR_UNICAST_PROBES,
@@ -118,7 +115,12 @@ impl Neighbours {
             entries: vec![FREE; usize::from(count)].into_boxed_slice(),
             index: Index::new(usize::from(count)),
             free: (0..count).rev().collect(),
-            held: Held::new(limits, count),
+            held: Held::new(Room {
+                frames: limits.held_frames,
+                bytes: limits.held_bytes,
+                queues: count,
+                per_queue: limits.held_per_neighbour,
+            }),
             secret,
             cursor: 0,
             epoch: 1,
@@ -206,7 +208,8 @@ impl Neighbours {
         if self.entries[usize::from(slot)].requests == 0 {
             self.ask(tables, now, usize::from(slot), out, cells);
         }
-        if self.held.push(slot, frame, now.millis()) {
+        let port = self.entries[usize::from(slot)].port;
+        if self.held.push(slot, frame, port, now.millis()) {
             Waiting::Held
         } else {
             Waiting::NoRoom

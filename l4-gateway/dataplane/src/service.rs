@@ -96,6 +96,20 @@ pub enum Timestamps {
     Keep,
 }
 
+/// How packets reach the targets of a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum Mode {
+    /// Both ends of each packet are rewritten: the target sees a LocalIP, and answers through this node.
+    #[default]
+    FullNat,
+    /// Packets go to the target's MAC as they are. The target is on the same segment, has the VIP (without answering ARP for it),
+    /// and answers the client past this node (DR in LVS).
+    Direct,
+    /// Packets go to the target inside others (RFC 2003, RFC 2473). The target may be anywhere; it takes the outer header off, has
+    /// the VIP, and answers the client past this node.
+    Tunnel,
+}
+
 /// One target as configured, with what health and operators say of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TargetConfig {
@@ -120,6 +134,8 @@ pub struct ServiceConfig {
     pub protocol: Protocol,
     /// The port clients send to.
     pub port: u16,
+    /// How packets reach the targets.
+    pub mode: Mode,
     /// How new flows are spread.
     pub scheduler: Scheduler,
     /// How long flows are kept.
@@ -146,6 +162,7 @@ impl ServiceConfig {
             vip: vip.into(),
             protocol,
             port,
+            mode: Mode::default(),
             scheduler: Scheduler::default(),
             timeouts: Timeouts::default(),
             unknown_segment: UnknownSegment::default(),

@@ -10,11 +10,14 @@
 mod admit;
 mod arp;
 mod classify;
+mod direct;
 mod edit;
 mod forward;
+mod fragment;
 mod icmp;
 mod ndp;
 mod neighbours;
+mod pieces;
 mod policy;
 
 use std::net::{IpAddr, SocketAddr};
@@ -27,6 +30,7 @@ use crate::counters::{Cells, Counters, WorkerCount};
 use crate::emitted::{Emitted, Event};
 use crate::family::{Family, V4, V6};
 use crate::flow::{Addresses, Due, Flow, FlowState, FlowTable, NONE, Wheel};
+use crate::fragments::Fragments;
 use crate::frame::{Frame, Verdict};
 use crate::ids::{ServiceId, TargetId};
 use crate::limits::{EXPIRY_BUDGET, LEARNED_PER_SECOND, Limits, MAX_BURST, TICK_NANOSECONDS};
@@ -58,6 +62,11 @@ pub struct Worker {
     ports: PortPool,
     sequences: Sequences,
     neighbours: Neighbours,
+    fragments: Fragments,
+    /// A frame that waited, or is made here; its memory is reused.
+    scratch: Vec<u8>,
+    /// A piece of a packet that is cut; its memory is reused.
+    piece: Vec<u8>,
     /// Where round robin schedulers are, by service.
     cursors: Box<[u32]>,
     icmp_errors: TokenBucket,
@@ -133,6 +142,9 @@ impl Worker {
             ports: PortPool::new(index, workers, limits, &secret),
             sequences: Sequences::new(&secret),
             neighbours: Neighbours::new(limits, secret.clone()),
+            fragments: Fragments::new(limits, index, workers, &secret),
+            scratch: Vec::new(),
+            piece: Vec::new(),
             secret,
             // Workers begin at different turns, or the first targets would get each worker's first flow.
             cursors: cursors.into_boxed_slice(),
@@ -239,23 +251,41 @@ impl Worker {
             *verdict = match stage.kind {
                 Kind::Transport if stage.is_v6 => self.transport::<V6, F>(context, frame, stage),
                 Kind::Transport => self.transport::<V4, F>(context, frame, stage),
-                Kind::Icmp if stage.is_v6 => {
-                    let staged = stage.of::<V6>(frame.bytes());
-                    self.icmp(context, frame, &staged)
-                }
-                Kind::Icmp => {
-                    let staged = stage.of::<V4>(frame.bytes());
-                    self.icmp(context, frame, &staged)
-                }
-                Kind::Neighbour => {
-                    let staged = stage.of(frame.bytes());
-                    self.ndp(context, frame.bytes(), &staged)
-                }
-                Kind::Arp => self.arp(context, frame.bytes_mut()),
-                Kind::Multicast => self.multicast(context, frame.bytes()),
                 Kind::Settled(verdict) => verdict,
+                _ => self.apart(context, frame, stage),
             };
             self.count(*verdict);
+        }
+    }
+
+    /// The third stage of everything that is rare beside whole transport packets.
+    #[cold]
+    #[inline(never)]
+    fn apart<F: Frame>(
+        &mut self,
+        context: &mut Context<'_>,
+        frame: &mut F,
+        stage: &Stage,
+    ) -> Verdict {
+        match stage.kind {
+            Kind::Fragment if stage.is_v6 => self.fragment::<V6, F>(context, frame),
+            Kind::Fragment => self.fragment::<V4, F>(context, frame),
+            Kind::Icmp if stage.is_v6 => {
+                let staged = stage.of::<V6>(frame.bytes());
+                self.icmp(context, frame, &staged)
+            }
+            Kind::Icmp => {
+                let staged = stage.of::<V4>(frame.bytes());
+                self.icmp(context, frame, &staged)
+            }
+            Kind::Neighbour => {
+                let staged = stage.of(frame.bytes());
+                self.ndp(context, frame.bytes(), &staged)
+            }
+            Kind::Arp => self.arp(context, frame.bytes_mut()),
+            Kind::Multicast => self.multicast(context, frame.bytes()),
+            Kind::Transport => Verdict::Kernel,
+            Kind::Settled(verdict) => verdict,
         }
     }
 
@@ -347,6 +377,7 @@ impl Worker {
         }
         self.announce(tables, out);
         self.neighbours.tick(tables, now, out, &self.cells);
+        self.fragments.tick(now, &self.cells);
         self.forget_old_hops();
     }
 
@@ -360,13 +391,9 @@ impl Worker {
 
     /// Takes a flow out of the table; its port is free, its entry is when the wheel passes.
     fn end_flow(&mut self, tables: &Tables, now: Now, number: u32) {
-        let Flow {
-            target_id,
-            local_id,
-            ..
-        } = *self.flows.get(number);
         let flow = self.flows.get(number);
         let (service, seated) = (flow.service(), flow.is_seated());
+        let (target_id, local) = (flow.target_id, flow.local_ip());
         if flow.is_persistent() {
             self.persist(tables, now, number);
         }
@@ -374,8 +401,10 @@ impl Worker {
             self.give_seat_back(number);
         }
         self.flows.remove(number);
-        self.ports.release(target_id, local_id);
-        self.cells.flow_ended(service, target_id, local_id);
+        if let Some(local) = local {
+            self.ports.release(target_id, local);
+        }
+        self.cells.flow_ended(service, target_id, local);
     }
 
     /// Notes where a flow is counted for its source.
@@ -427,13 +456,14 @@ impl Worker {
             self.flows.capacity(),
             "each entry is on the wheel or free"
         );
+        let two_sided = || self.flows.iter().filter(|(_, flow)| flow.is_two_sided());
         assert_eq!(
             self.ports.total_used(),
-            u64::from(self.flows.len()),
-            "each flow has one local port, and no port is lost"
+            two_sided().count() as u64,
+            "each flow under FULLNAT has one local port, and no port is lost"
         );
         let mut used = std::collections::HashMap::new();
-        for (_, flow) in self.flows.iter() {
+        for (_, flow) in two_sided() {
             assert_eq!(
                 PortPool::owner(flow.local_port, self.workers),
                 self.index,
@@ -457,6 +487,7 @@ impl Worker {
             );
         }
         self.neighbours.check_invariants();
+        self.fragments.check_invariants();
     }
 }
 

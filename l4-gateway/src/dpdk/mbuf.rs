@@ -25,6 +25,11 @@ impl Mbuf {
         self.get(dpdk_sys::WEIR_MBUF_PORT)
     }
 
+    /// Says by which DPDK port the frame came in, of a copy of one that did.
+    pub fn set_port(&mut self, port: u16) {
+        self.set(dpdk_sys::WEIR_MBUF_PORT, port);
+    }
+
     /// Makes the frame one segment if it is not: the rest of this type reads only the first.
     ///
     /// Returns false when the first segment has no room for the others.

@@ -351,7 +351,7 @@ impl Round {
         self.say();
     }
 
-    /// Sends the data plane's own frames and passes its events on.
+    /// Sends the data plane's own frames, hands others over, and passes its events on.
     #[inline]
     fn say(&mut self) {
         if self.emitted.is_empty() {
@@ -370,6 +370,21 @@ impl Round {
                 (Some(frame), Some(lane)) => {
                     let room = lane.transmit.push(frame);
                     self.state.add(LoopCount::TransmitFull, u64::from(!room));
+                }
+                _ => self.state.add(LoopCount::NoBuffer, 1),
+            }
+        }
+        for (worker, port, bytes) in self.emitted.handovers() {
+            let frame = self
+                .pool
+                .allocate()
+                .and_then(|mut frame| frame.fill(bytes).then_some(frame));
+            let lane = self.lanes.get(usize::from(port.0));
+            let redirects = self.redirects.get_mut(usize::from(worker));
+            match (frame, lane, redirects) {
+                (Some(mut frame), Some(lane), Some(redirects)) => {
+                    frame.set_port(lane.dpdk_port);
+                    redirects.push(frame);
                 }
                 _ => self.state.add(LoopCount::NoBuffer, 1),
             }

@@ -9,7 +9,8 @@ use crate::client_address::Insertion;
 use crate::client_address::proxy::{self, Gap};
 use crate::family::Family;
 use crate::ids::{LocalIpId, ServiceId, TargetId};
-use crate::service::Protocol;
+use crate::service::{Mode, Protocol};
+use crate::wire::{tcp, u32_at};
 
 /// A next hop that has to be looked up.
 pub(crate) const HOP_UNKNOWN: u16 = u16::MAX;
@@ -99,6 +100,8 @@ const PERSISTENT: u16 = 1 << 6;
 const INSERTION: u32 = 13;
 /// The highest of them: segments of the flow change now.
 const INSERTS: u16 = 1 << 15;
+/// One-sided, and packets go to the target inside others.
+const TUNNELLED: u16 = 1 << 7;
 
 impl Flow {
     /// A free entry.
@@ -158,16 +161,23 @@ impl Flow {
         }
     }
 
-    /// Found by packets from the client only.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "every service rewrites both ways so far")
-    )]
-    pub(crate) fn one_sided(self) -> Self {
-        Self {
-            marks: self.marks | ONE_SIDED,
-            ..self
-        }
+    /// As the service's mode wants it: but for FULLNAT, packets from the target don't find it.
+    pub(crate) fn in_mode(self, mode: Mode) -> Self {
+        self.marked(match mode {
+            Mode::FullNat => 0,
+            Mode::Direct => ONE_SIDED,
+            Mode::Tunnel => ONE_SIDED | TUNNELLED,
+        })
+    }
+
+    /// The LocalIP that its packets leave by: of FULLNAT only.
+    pub(crate) fn local_ip(&self) -> Option<LocalIpId> {
+        self.is_two_sided().then_some(self.local_id)
+    }
+
+    /// Whether packets go to the target inside others.
+    pub(crate) fn is_tunnelled(&self) -> bool {
+        self.marks & TUNNELLED != 0
     }
 
     /// Found by [`super::FlowTable::find_one_packet`] in place of packets from the client.
@@ -205,6 +215,7 @@ impl Flow {
     }
 
     /// Whether packets from the target find it.
+    #[inline]
     pub(crate) fn is_two_sided(&self) -> bool {
         self.marks & ONE_SIDED == 0
     }
@@ -271,6 +282,15 @@ impl Flow {
     pub(crate) fn as_client_counts(&self, sequence: u32) -> u32 {
         let sequence = sequence.wrapping_sub(self.shift);
         self.gap().map_or(sequence, |gap| gap.to_client(sequence))
+    }
+
+    /// Keeps what a segment of `length` bytes from the client says for whoever has to reset the connection.
+    #[inline]
+    pub(crate) fn follow_client(&mut self, header: &[u8; tcp::HEADER], length: u16, flags: u8) {
+        self.client_next = tcp::next(header, u32::from(length));
+        if flags & tcp::ACK != 0 {
+            self.client_acked = u32_at(header, tcp::ACKNOWLEDGMENT);
+        }
     }
 
     /// The tuple of packets from the client.

@@ -134,6 +134,20 @@ impl Progress {
             )
     }
 
+    /// After a TCP segment from the client of a flow whose target isn't heard. An RST is forgotten when the client goes on talking:
+    /// should it have been two segments out of order, a flow that nobody uses is kept for longer, and nothing else is lost.
+    pub(crate) fn after_client_alone(self, flags: u8) -> Self {
+        use FlowState::{Established, FinClient, SynReceived};
+        if flags & RST != 0 {
+            return self.with_reset(BY_CLIENT, BELIEVED);
+        }
+        Self::new(match self.phase() {
+            SynReceived | Established if flags & FIN != 0 => FinClient,
+            SynReceived if flags & (SYN | ACK) == ACK => Established,
+            phase => phase,
+        })
+    }
+
     #[inline]
     fn phase(self) -> FlowState {
         BY_NUMBER[usize::from(self.0 & PHASE)]

@@ -10,7 +10,7 @@ use crate::family::{Family, V4, V6};
 use crate::ids::{LocalIpId, TargetId};
 use crate::limits::WHEEL_SLOTS;
 use crate::secret::Secret;
-use crate::service::Protocol;
+use crate::service::{Mode, Protocol};
 
 /// A flow with its addresses, to be put into a table.
 #[derive(Clone, Copy)]
@@ -332,7 +332,7 @@ fn a_packet_belongs_to_the_side_whose_key_it_has() {
         udp.protocol = Protocol::Udp;
         assert_eq!(side_of(&known, &udp), None);
         let one_sided = Known::<V> {
-            flow: known.flow.one_sided(),
+            flow: known.flow.in_mode(Mode::Direct),
             ..known
         };
         assert_eq!(side_of(&one_sided, &known.client_key()), Some(Side::Client));
@@ -378,7 +378,7 @@ fn a_one_sided_flow_has_one_key_in_the_index() {
     let mut table = table(4);
     let known = flow6(1, 1, 1, 0);
     let number = table
-        .insert::<V6>(known.flow.one_sided(), &known.addresses)
+        .insert::<V6>(known.flow.in_mode(Mode::Direct), &known.addresses)
         .expect("room");
     assert!(table.contains(&known.client_key()));
     assert!(!table.contains(&known.target_key()));

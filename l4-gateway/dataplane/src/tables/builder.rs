@@ -11,7 +11,7 @@ use crate::family::{Family, V4, V6};
 use crate::ids::{Ids, TargetId};
 use crate::port::{Port, PortIndex, Route};
 use crate::schedule;
-use crate::service::{Protocol, Service, ServiceConfig, Target, Timeouts};
+use crate::service::{Mode, Protocol, Service, ServiceConfig, Target, Timeouts};
 use crate::steer::{Spread, Steering};
 
 /// What an address was that is kept for its flows only.
@@ -131,6 +131,38 @@ pub enum TablesError {
     /// A port without any address.
     #[error("port {0} has neither an IPv4 nor an IPv6 address")]
     NoSegment(u16),
+    /// A target of a DR or tunnel service with a port of its own: the packets it gets are for the service's.
+    #[error(
+        "target {target} can't have another port than the service, {port}: DR and tunnel leave packets as they are"
+    )]
+    PortDiffers {
+        /// The target.
+        target: SocketAddr,
+        /// The service's port.
+        port: u16,
+    },
+    /// A target of a DR service behind a router.
+    #[error(
+        "target {target} is behind a router of port {port}; DR reaches targets on the port's own segment only (a tunnel reaches others)"
+    )]
+    TargetOffLink {
+        /// The target.
+        target: SocketAddr,
+        /// The port that leads to it.
+        port: u16,
+    },
+    /// A tunnel over a link on which an outer packet leaves too little.
+    #[error(
+        "target {target} is reached over port {port}, whose MTU of {mtu} leaves a tunnel less than every link must take"
+    )]
+    LinkTooSmall {
+        /// The target.
+        target: SocketAddr,
+        /// The port that leads to it.
+        port: u16,
+        /// Its MTU, bytes.
+        mtu: u16,
+    },
     /// More targets than a scheduler's layout can name.
     #[error("a service has {0} targets; 65534 is the most")]
     TooManyTargets(usize),
@@ -465,16 +497,12 @@ fn add_service<V: Family>(
         if !V::is_routable(target_ip) {
             return Err(TablesError::NotAHost(target.address.ip()));
         }
-        let net = tables.net::<V>();
-        let (egress, _) = net
+        let (egress, next_hop) = tables
+            .net::<V>()
             .route(target_ip)
             .ok_or(TablesError::NoRoute(target.address))?;
-        if net.local_ips_on(egress).next().is_none() {
-            return Err(TablesError::NoLocalIp {
-                target: target.address,
-                port: egress.0,
-            });
-        }
+        let on_link = next_hop == target_ip;
+        check_mode::<V>(tables, &config, target.address, egress, on_link)?;
         place(
             &mut tables.targets,
             target_id.0,
@@ -517,6 +545,38 @@ fn add_service<V: Family>(
             plan,
         },
     );
+    Ok(())
+}
+
+/// Whether a target can be reached in the mode of its service.
+fn check_mode<V: Family>(
+    tables: &Tables,
+    config: &ServiceConfig,
+    target: SocketAddr,
+    egress: PortIndex,
+    on_link: bool,
+) -> Result<(), TablesError> {
+    let port = egress.0;
+    if config.mode == Mode::FullNat {
+        let mut local_ips = tables.net::<V>().local_ips_on(egress);
+        return match local_ips.next() {
+            Some(_) => Ok(()),
+            None => Err(TablesError::NoLocalIp { target, port }),
+        };
+    }
+    if target.port() != config.port {
+        return Err(TablesError::PortDiffers {
+            target,
+            port: config.port,
+        });
+    }
+    if config.mode == Mode::Direct && !on_link {
+        return Err(TablesError::TargetOffLink { target, port });
+    }
+    let mtu = tables.port(egress).map_or(0, |port| port.mtu);
+    if config.mode == Mode::Tunnel && usize::from(mtu) < V::HEADER + V::SMALLEST_MTU {
+        return Err(TablesError::LinkTooSmall { target, port, mtu });
+    }
     Ok(())
 }
 

@@ -116,6 +116,23 @@ fn walk(packet: &[u8], mut ip: Ip<V6>) -> Result<Ip<V6>, DropReason> {
     Ok(ip)
 }
 
+/// Where the fragment header of a fragment stands that [`parse`] took.
+pub(crate) fn fragment_header(packet: &[u8]) -> Option<u16> {
+    let mut at = HEADER;
+    let mut protocol = *packet.get(6)?;
+    for _ in 0..=EXTENSION_HEADERS {
+        if protocol == FRAGMENT {
+            return u16::try_from(at).ok();
+        }
+        if !is_extension(protocol) {
+            return None;
+        }
+        protocol = *packet.get(at)?;
+        at += 8 + 8 * usize::from(*packet.get(at + 1)?);
+    }
+    None
+}
+
 /// A header without extension headers for a packet made here.
 pub(crate) fn header(
     source: Ipv6Addr,

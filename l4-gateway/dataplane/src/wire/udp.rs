@@ -13,8 +13,16 @@ pub(crate) const CHECKSUM: usize = 6;
 /// IP has none.
 #[inline]
 pub(crate) fn parse<V: Family>(datagram: &[u8]) -> Result<(), DropReason> {
-    let length = usize::from(u16_at(datagram, 4));
-    if datagram.len() < HEADER || length < HEADER || length > datagram.len() {
+    if usize::from(u16_at(datagram, 4)) > datagram.len() {
+        return Err(DropReason::BadUdp);
+    }
+    parse_start::<V>(datagram)
+}
+
+/// As [`parse`] of the first fragment of a datagram, which may be longer than it.
+#[inline]
+pub(crate) fn parse_start<V: Family>(datagram: &[u8]) -> Result<(), DropReason> {
+    if datagram.len() < HEADER || usize::from(u16_at(datagram, 4)) < HEADER {
         return Err(DropReason::BadUdp);
     }
     if !V::UDP_MAY_BE_UNCHECKED && u16_at(datagram, CHECKSUM) == 0 {

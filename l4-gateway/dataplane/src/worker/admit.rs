@@ -11,7 +11,7 @@ use crate::family::Family;
 use crate::flow::{Addresses, Side};
 use crate::ids::{ServiceId, TargetId};
 use crate::policy::Refusal;
-use crate::service::{Protocol, Service, UnknownSegment};
+use crate::service::{Mode, Protocol, Service, Target, UnknownSegment};
 use crate::tables::{LocalIp, Owned, Tables};
 use crate::wire::icmp::Problem;
 use crate::wire::{tcp, u32_at};
@@ -26,6 +26,20 @@ impl Worker {
         stage: &Stage,
         reuse: Option<u32>,
     ) -> Verdict {
+        match self.enter::<V, F>(context, frame, stage, reuse) {
+            Ok(number) => self.forward::<V, F>(context, frame, stage, number, Side::Client),
+            Err(verdict) => verdict,
+        }
+    }
+
+    /// Finds the flow for a packet without one; its number, or the verdict on the packet.
+    pub(super) fn enter<V: Family, F: Frame>(
+        &mut self,
+        context: &mut Context<'_>,
+        frame: &mut F,
+        stage: &Stage,
+        reuse: Option<u32>,
+    ) -> Result<u32, Verdict> {
         let staged = &stage.of::<V>(frame.bytes());
         let tables = context.tables;
         let tuple = &staged.tuple;
@@ -34,7 +48,7 @@ impl Worker {
             .service_at(tuple.destination, tuple.destination_port, tuple.protocol)
             .and_then(|id| tables.service(id));
         let Some(service) = service else {
-            return match net.owned(tuple.destination) {
+            return Err(match net.owned(tuple.destination) {
                 Some(Owned::Vip { .. }) => {
                     self.refuse(context, frame, staged, None, DropReason::NoService)
                 }
@@ -42,32 +56,30 @@ impl Worker {
                     self.refuse(context, frame, staged, None, DropReason::NoFlow)
                 }
                 Some(Owned::Port { .. }) | None => Verdict::Kernel,
-            };
+            });
         };
         if !may_forward::<V>(tables, tuple.source) {
-            return Verdict::Drop(DropReason::MartianSource);
+            return Err(Verdict::Drop(DropReason::MartianSource));
         }
         let opens =
             tuple.protocol == Protocol::Udp || staged.flags & (tcp::SYN | tcp::ACK) == tcp::SYN;
         if !opens {
             self.cells.service(service.id, ServiceCount::NoFlow, 1);
-            return match service.config.unknown_segment {
+            return Err(match service.config.unknown_segment {
                 UnknownSegment::Reset => {
                     self.refuse(context, frame, staged, Some(service.id), DropReason::NoFlow)
                 }
                 UnknownSegment::Drop => Verdict::Drop(DropReason::NoFlow),
-            };
+            });
         }
         if staged.ip.ttl <= 1 {
-            return self.expire_ttl::<V>(context, frame.bytes(), stage);
+            return Err(self.expire_ttl::<V>(context, frame.bytes(), stage));
         }
-        match self.create(context, frame.bytes(), staged, service, reuse) {
-            Ok(number) => self.forward::<V, F>(context, frame, stage, number, Side::Client),
-            Err(reason) => match refusal(&service.config.policy, reason) {
+        self.create(context, frame.bytes(), staged, service, reuse)
+            .map_err(|reason| match refusal(&service.config.policy, reason) {
                 Refusal::Reset => self.refuse(context, frame, staged, Some(service.id), reason),
                 Refusal::Drop => Verdict::Drop(reason),
-            },
-        }
+            })
     }
 
     /// A SYN from a client whose old connection is closing: that one goes, a new one takes its place.
@@ -147,41 +159,16 @@ impl Worker {
             return Err(DropReason::NoTarget);
         };
         let tuple = &staged.tuple;
-        let addresses = |local: &LocalIp<V::Address>| Addresses {
+        let mut addresses = Addresses {
             client: tuple.source,
             vip: tuple.destination,
             target: target_ip,
-            local: local.address,
+            local: V::unspecified(),
         };
-        let (flows, index) = (&self.flows, self.index);
-        let answers = tables.steering().of_answers(target.port, self.workers);
-        let comes_here = |local: &LocalIp<V::Address>, port| {
-            let between =
-                answers.and_then(|rss| rss.between(tuple.protocol, address, local.address.into()));
-            between.is_none_or(|between| between.queue(port) == index)
-        };
-        let claimed = self.ports.claim(
-            target.id,
-            tables.net::<V>().local_ips_on(target.port),
-            answers.is_some().then_some(&comes_here),
-            |local, port| {
-                let flow = Flow::new(tuple, address.port(), port);
-                flows.contains(&flow.target_key::<V>(&addresses(local)))
-            },
-        );
-        let Some((local, port)) = claimed else {
-            self.cells.service(id, ServiceCount::PortExhausted, 1);
-            self.cells.target(target.id, TargetCount::PortExhausted, 1);
-            let due = self.reports.ports_exhausted.pass(context.now);
-            let event = Event::PortsExhausted {
-                service: id,
-                target: target.id,
-            };
-            self.report_if(due, context.out, event);
-            return Err(DropReason::PortExhausted);
-        };
-        let addresses = addresses(local);
-        let mut flow = Flow::new(tuple, address.port(), port).with_service(id);
+        let mode = service.config.mode;
+        let mut flow = Flow::new(tuple, address.port(), 0)
+            .with_service(id)
+            .in_mode(mode);
         if service.config.policy.one_packet && tuple.protocol == Protocol::Udp {
             flow = flow.one_packet();
         }
@@ -189,22 +176,66 @@ impl Worker {
             flow = flow.persistent();
         }
         flow.target_id = target.id;
-        flow.local_id = local.id;
+        if mode == Mode::FullNat {
+            let (local, port) = self.claim::<V>(context, id, target, &flow, &addresses)?;
+            (flow.local_id, flow.local_port, addresses.local) = (local.id, port, local.address);
+        }
         flow.deadline = context.now.tick() + tables.timeout(id, flow.progress.timed_as());
         if tuple.protocol == Protocol::Tcp {
-            self.created += 1;
-            let random = self.secret.hash(self.created, staged.hash);
-            let key = self.flows.hash(&flow.target_key::<V>(&addresses));
-            let initial = self.sequences.initial(key, random);
             let chosen_by_client =
                 u32_at(frame.get(staged.payload()).unwrap_or(&[]), tcp::SEQUENCE);
-            flow.shift = initial.wrapping_sub(chosen_by_client);
             flow.origin = chosen_by_client.wrapping_add(1);
-            flow.set_insertion(Insertion::new(service.config.client_address));
+            if mode == Mode::FullNat {
+                flow.set_insertion(Insertion::new(service.config.client_address));
+                self.created += 1;
+                let random = self.secret.hash(self.created, staged.hash);
+                let key = self.flows.hash(&flow.target_key::<V>(&addresses));
+                let initial = self.sequences.initial(key, random);
+                flow.shift = initial.wrapping_sub(chosen_by_client);
+            }
         }
         let number = self.place::<V>(flow, &addresses, reuse, context.now.tick());
-        self.cells.flow_began(id, target.id, local.id);
+        self.cells.flow_began(id, target.id, flow.local_ip());
         number.ok_or(DropReason::FlowTableFull)
+    }
+
+    /// A LocalIP and a port of it that are free towards a flow's target.
+    fn claim<V: Family>(
+        &mut self,
+        context: &mut Context<'_>,
+        service: ServiceId,
+        target: &Target,
+        flow: &Flow,
+        addresses: &Addresses<V::Address>,
+    ) -> Result<(LocalIp<V::Address>, u16), DropReason> {
+        let tables = context.tables;
+        let (flows, index) = (&self.flows, self.index);
+        let answers = tables.steering().of_answers(target.port, self.workers);
+        let comes_here = |local: &LocalIp<V::Address>, port| {
+            let between = answers.and_then(|rss| {
+                rss.between(flow.protocol(), target.config.address, local.address.into())
+            });
+            between.is_none_or(|between| between.queue(port) == index)
+        };
+        let claimed = self.ports.claim(
+            target.id,
+            tables.net::<V>().local_ips_on(target.port),
+            answers.is_some().then_some(&comes_here),
+            |local, port| {
+                let mut key = flow.target_key::<V>(addresses);
+                (key.destination, key.destination_port) = (local.address, port);
+                flows.contains(&key)
+            },
+        );
+        if let Some((local, port)) = claimed {
+            return Ok((*local, port));
+        }
+        self.cells.service(service, ServiceCount::PortExhausted, 1);
+        self.cells.target(target.id, TargetCount::PortExhausted, 1);
+        let due = self.reports.ports_exhausted.pass(context.now);
+        let target = target.id;
+        self.report_if(due, context.out, Event::PortsExhausted { service, target });
+        Err(DropReason::PortExhausted)
     }
 
     /// Puts a flow into the table and on the wheel.

@@ -21,7 +21,7 @@ pub(super) struct Stage {
     pub(super) flags: u8,
     pub(super) ttl: u8,
     pub(super) protocol: Protocol,
-    dont_fragment: bool,
+    pub(super) dont_fragment: bool,
     pub(super) header: u16,
     pub(super) total: u16,
     source_port: u16,
@@ -36,6 +36,8 @@ pub(super) struct Stage {
 pub(super) enum Kind {
     /// TCP or UDP, well-formed.
     Transport,
+    /// Part of a packet to one of our addresses.
+    Fragment,
     Icmp,
     Arp,
     /// A neighbour solicitation or advertisement, to our MAC.
@@ -85,6 +87,18 @@ impl Stage {
         self.dont_fragment = ip.dont_fragment;
         self.header = ip.header;
         self.total = ip.total;
+    }
+
+    /// A transport packet, or the first fragment of one, found apart from the burst.
+    pub(super) fn found<V: Family>(ip: &Ip<V>, tuple: &Tuple<V>, flags: u8, hash: u64) -> Self {
+        let mut stage = Self::NOTHING;
+        stage.set(Kind::Transport, ip);
+        stage.flags = flags;
+        stage.protocol = tuple.protocol;
+        stage.source_port = tuple.source_port;
+        stage.destination_port = tuple.destination_port;
+        stage.hash = hash;
+        stage
     }
 
     /// The tuple of a transport packet, which is this frame.
@@ -207,11 +221,9 @@ impl Worker {
         let ip = V::parse(packet).map_err(Verdict::Drop)?;
         let payload = &packet[usize::from(ip.header)..usize::from(ip.total)];
         if ip.fragment {
-            return Err(unless_ours::<V>(
-                context,
-                ip.destination,
-                DropReason::Fragment,
-            ));
+            super::fragment::is_followed(context, &ip)?;
+            stage.set(Kind::Fragment, &ip);
+            return Ok(());
         }
         let (protocol, flags) = match ip.protocol {
             ip::TCP => (Protocol::Tcp, tcp::parse(payload).map_err(Verdict::Drop)?),

@@ -11,7 +11,7 @@ use crate::neighbour::{State, Waiting};
 use crate::reply;
 use crate::service::{Protocol, Target};
 use crate::wire::icmp::Problem;
-use crate::wire::{tcp, u32_at};
+use crate::wire::tcp;
 use crate::{DropReason, Frame, Verdict};
 
 impl Worker {
@@ -32,6 +32,9 @@ impl Worker {
             stage.flags & (tcp::SYN | tcp::OPTIONS) != 0 || self.flows.get(number).inserts();
         if is_special && self.begins_anew(stage, number, side) {
             return self.reschedule::<V, F>(context, frame, stage, number);
+        }
+        if !self.flows.get(number).is_two_sided() {
+            return self.forward_direct::<V, F>(context, frame, stage, number);
         }
         let hop = match self.hop::<V>(context, number, side) {
             Ok(hop) => hop,
@@ -80,7 +83,11 @@ impl Worker {
             stage.protocol,
             &rewrite,
         );
-        self.send(context, hop, frame.bytes_mut())
+        let mtu = self.neighbours.get(hop).mtu;
+        if stage.total > mtu {
+            return self.send_in_pieces(context, hop, frame.bytes_mut(), mtu);
+        }
+        self.forward_to(context, hop, frame.bytes_mut())
     }
 
     /// Whether a packet is a SYN from a client that has closed the flow's connection.
@@ -103,11 +110,7 @@ impl Worker {
                 let start = ETHERNET_HEADER + usize::from(stage.header);
                 let header = frame.get(start..).and_then(<[u8]>::first_chunk);
                 if let Some(header) = header {
-                    let length = u32::from(stage.total - stage.header);
-                    flow.client_next = tcp::next(header, length);
-                    if stage.flags & tcp::ACK != 0 {
-                        flow.client_acked = u32_at(header, tcp::ACKNOWLEDGMENT);
-                    }
+                    flow.follow_client(header, stage.total - stage.header, stage.flags);
                 }
                 if stage.flags & tcp::FIN != 0 {
                     self.client_ended::<V>(number);
@@ -118,6 +121,25 @@ impl Worker {
                     self.cells.target(flow.target_id, TargetCount::Resets, 1);
                 }
             }
+        }
+    }
+
+    /// As [`Worker::client_ended`], where the last segment was the first fragment of one of any length.
+    pub(super) fn may_have_ended_later<V: Family>(&mut self, number: u32) {
+        let flow = self.flows.get_mut(number);
+        if flow.is_alive() && flow.is_two_sided() {
+            flow.client_next = flow.client_next.wrapping_add(u32::from(u16::MAX));
+            self.client_ended::<V>(number);
+        }
+    }
+
+    /// Counts a packet of `bytes` from one side as forwarded.
+    pub(super) fn count_forwarded(&self, number: u32, side: Side, bytes: u16) {
+        let flow = self.flows.get(number);
+        let (service, target, bytes) = (flow.service(), flow.target_id, u64::from(bytes));
+        match side {
+            Side::Client => self.cells.forwarded_in(service, target, bytes),
+            Side::Target => self.cells.forwarded_out(service, target, bytes),
         }
     }
 
@@ -189,7 +211,7 @@ impl Worker {
 
     /// Drops a packet without next hop; its sender is told if no route leads on.
     #[cold]
-    fn no_hop<V: Family>(
+    pub(super) fn no_hop<V: Family>(
         &mut self,
         context: &mut Context<'_>,
         frame: &[u8],
@@ -219,15 +241,16 @@ impl Worker {
             return Some(self.expire_ttl::<V>(context, frame, stage));
         }
         let mtu = self.neighbours.get(hop).mtu.saturating_sub(growth);
-        if stage.total > mtu {
+        // One that may be cut is, on its way out.
+        if stage.total > mtu && stage.dont_fragment {
             return Some(self.too_big::<V>(context, frame, stage, mtu));
         }
         None
     }
 
-    /// Tells the sender that its packet is larger than the next link takes.
+    /// Drops a packet that is larger than the next link takes and must not be cut; its sender is told.
     #[cold]
-    fn too_big<V: Family>(
+    pub(super) fn too_big<V: Family>(
         &mut self,
         context: &mut Context<'_>,
         frame: &[u8],
@@ -235,10 +258,8 @@ impl Worker {
         mtu: u16,
     ) -> Verdict {
         let staged = &stage.of::<V>(frame);
-        if staged.ip.dont_fragment {
-            let source = own_address(context, staged);
-            self.icmp_error(context, frame, staged, source, Problem::TooBig(mtu));
-        }
+        let source = own_address(context, staged);
+        self.icmp_error(context, frame, staged, source, Problem::TooBig(mtu));
         Verdict::Drop(DropReason::TooBig)
     }
 
@@ -302,14 +323,25 @@ impl Worker {
                 .is_at_home(V::addresses(&self.flows, number).local, context.port)
     }
 
-    /// Addresses a rewritten frame to its next hop, or keeps it until that is known.
-    #[inline]
+    /// As [`Worker::forward_to`], for what is rare, and of any length.
+    #[cold]
+    #[inline(never)]
     pub(super) fn send(
         &mut self,
         context: &mut Context<'_>,
         hop: u16,
         frame: &mut [u8],
     ) -> Verdict {
+        let mtu = self.neighbours.get(hop).mtu;
+        if frame.len() > ETHERNET_HEADER + usize::from(mtu) {
+            return self.send_in_pieces(context, hop, frame, mtu);
+        }
+        self.forward_to(context, hop, frame)
+    }
+
+    /// Addresses a rewritten frame to its next hop, or keeps it until that is known.
+    #[inline(always)]
+    fn forward_to(&mut self, context: &mut Context<'_>, hop: u16, frame: &mut [u8]) -> Verdict {
         let neighbour = self.neighbours.get(hop);
         match neighbour.state {
             State::Reachable | State::Probing => {

@@ -26,6 +26,11 @@ impl Worker {
             }
             None => false,
         };
+        if !is_forwarded::<V>(context, destination)
+            && let Some(verdict) = self.tunnel_error(context, frame, staged)
+        {
+            return verdict;
+        }
         if !ours {
             return Verdict::Kernel;
         }
@@ -91,6 +96,9 @@ impl Worker {
             Ok(hop) => hop,
             Err(reason) => return Verdict::Drop(reason),
         };
+        if !self.flows.get(number).is_two_sided() {
+            return self.pass_icmp(context, frame, staged, number, hop);
+        }
         if staged.ip.total > self.neighbours.get(hop).mtu {
             return Verdict::Drop(DropReason::TooBig);
         }

@@ -243,13 +243,16 @@ fn malformed() -> Vec<(&'static str, Vec<u8>, DropReason)> {
             BadExtensionHeader,
         ),
         (
-            "a first fragment",
+            "a first fragment not cut at eights",
             from_client(&query().extension(FRAGMENT, &[0, 0, 1, 0, 0, 0, 7])),
-            Fragment,
+            BadFragment,
         ),
         (
-            "a later fragment",
-            from_client(&query().extension(FRAGMENT, &[0, 0, 8, 0, 0, 0, 7])),
+            "a first fragment without a transport header",
+            from_client(
+                &Packet6::new(*client(10, 1).ip(), VIP, Payload::Raw(NOTHING, vec![0; 8]))
+                    .extension(FRAGMENT, &[0, 0, 1, 0, 0, 0, 7]),
+            ),
             Fragment,
         ),
         (

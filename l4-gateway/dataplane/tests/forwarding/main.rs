@@ -13,6 +13,8 @@
 
 mod arp;
 mod client_address;
+mod dual;
+mod fragments;
 mod frame;
 mod frame6;
 mod fullnat;

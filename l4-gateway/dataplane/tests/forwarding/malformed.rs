@@ -133,14 +133,17 @@ fn cases() -> Vec<(&'static str, Vec<u8>, DropReason)> {
             BadIpOptions,
         ),
         (
-            "the first fragment",
-            from_client(&query().with(|packet| packet.fragment = 0x2000)),
+            "a fragment of GRE",
+            from_client(
+                &Packet::new(*client(10, 1).ip(), rig::VIP, Payload::Raw(47, vec![0; 8]))
+                    .with(|packet| packet.fragment = 0x2000),
+            ),
             Fragment,
         ),
         (
-            "a later fragment",
-            from_client(&query().with(|packet| packet.fragment = 3)),
-            Fragment,
+            "a fragment not cut at eights",
+            from_client(&query().with(|packet| packet.fragment = 0x2000)),
+            BadFragment,
         ),
         (
             "TCP cut within its header",
@@ -404,6 +407,9 @@ fn every_reason_to_drop_a_frame_before_its_flow_is_covered_above() {
         DropReason::BadExtensionHeader,
         DropReason::BadNdp,
         DropReason::UdpUnchecked,
+        // In `fragments`.
+        DropReason::FragmentOverlap,
+        DropReason::FragmentNoRoom,
         DropReason::WrongPort,
         DropReason::NoTarget,
         DropReason::PortExhausted,
