@@ -1,4 +1,5 @@
-//! Frames into a node of two workers: outside and inside port, TCP and UDP service, next hops that answer ARP.
+//! Frames into a node of two workers: outside and inside port, TCP and UDP service of both families, next hops that answer ARP and
+//! neighbour solicitations.
 //!
 //! An input is a series of steps, each an operation byte and its operands; what is missing at the end reads as zero.
 //!
@@ -7,7 +8,7 @@
 //! | 0 to 3 | port and repairs, length (2 bytes, little endian), bytes | a frame arrives |
 //! | 4 | TCP flags, sequence change | whoever got the last frame answers it |
 //! | 5 | kind and code | a router on the way answers it with an ICMP error |
-//! | 6 | exponent | time passes, timers run, ARP requests are answered |
+//! | 6 | exponent | time passes, timers run, questions for next hops are answered |
 //! | 7 | variant | the tables are swapped |
 //!
 //! All limits are small, so that each is met. After each step the workers' invariants must hold, and what they send must be correct to the last checksum.
@@ -24,6 +25,12 @@ use dataplane::{
 pub(crate) const VIP: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 100);
 pub(crate) const LOCAL_IP: Ipv4Addr = Ipv4Addr::new(10, 3, 0, 100);
 const PORT_ADDRESSES: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 2, 0, 11), Ipv4Addr::new(10, 3, 0, 11)];
+pub(crate) const VIP6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x100);
+pub(crate) const LOCAL_IP6: Ipv6Addr = Ipv6Addr::new(0xfd00, 3, 0, 0, 0, 0, 0, 0x100);
+pub(crate) const PORT_ADDRESSES6: [Ipv6Addr; 2] = [
+    Ipv6Addr::new(0xfd00, 2, 0, 0, 0, 0, 0, 0x11),
+    Ipv6Addr::new(0xfd00, 3, 0, 0, 0, 0, 0, 0x11),
+];
 const PORT_MACS: [MacAddr; 2] = [MacAddr([2, 0, 0, 0, 0, 10]), MacAddr([2, 0, 0, 0, 0, 11])];
 const NEIGHBOUR_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
 const MTU: u16 = 1500;
@@ -81,9 +88,9 @@ impl Node {
         let limits = Limits {
             flows: 16,
             services: 4,
-            targets: 8,
+            targets: 16,
             local_ips: 2,
-            neighbours: 8,
+            neighbours: 12,
             // So few that they run out.
             first_port: 50_000,
             last_port: 50_015,
@@ -202,7 +209,7 @@ impl Node {
         for (port, request) in self.check_emitted() {
             for worker in &mut self.workers {
                 let mut verdicts = [Verdict::Consumed];
-                let mut frames = [arp_reply(&request)];
+                let mut frames = [reply(&request)];
                 worker.handed_over(
                     &self.tables,
                     self.now,
@@ -216,24 +223,20 @@ impl Node {
         self.check_emitted();
     }
 
-    /// Looks at what the workers made themselves; the ARP requests among it.
+    /// Looks at what the workers made themselves; the questions for next hops among it.
     fn check_emitted(&mut self) -> Vec<(PortIndex, Vec<u8>)> {
         let mut requests = Vec::new();
         for (port, frame) in self.out.frames() {
             // Frames that waited for a next hop may have come in with wrong checksums.
             check_sent(port.0, frame, false);
-            if frame[12..14] == [8, 6] && frame[21] == 1 {
+            let solicits = frame[12..14] == [0x86, 0xdd] && frame[20] == 58 && frame[54] == 135;
+            if frame[12..14] == [8, 6] && frame[21] == 1 || solicits {
                 requests.push((port, frame.to_vec()));
             }
         }
         self.out.clear();
         requests
     }
-}
-
-/// 2001:db8:`network`::`last`, numbered like the IPv4 networks.
-const fn ipv6(network: u16, last: u16) -> Ipv6Addr {
-    Ipv6Addr::new(0x2001, 0xdb8, network, 0, 0, 0, 0, last)
 }
 
 /// One of eight states of the same services: bit 0 takes the first target down, bit 1 drains the second, bit 2 leaves none.
@@ -245,37 +248,36 @@ fn tables(variant: u8, ids: &mut Ids, previous: Option<&Tables>) -> Tables {
         draining: index == 1 && variant & 2 != 0,
         cut: false,
     };
-    let hosts: [[IpAddr; 2]; 2] = [
-        [21, 22].map(|last| Ipv4Addr::new(10, 3, 0, last).into()),
-        [21, 22].map(|last| ipv6(3, last).into()),
-    ];
     let mut builder = Tables::builder();
-    for (index, (mac, address)) in PORT_MACS.into_iter().zip(PORT_ADDRESSES).enumerate() {
+    for (index, mac) in PORT_MACS.into_iter().enumerate() {
         builder.port(Port {
             index: PortIndex(index as u16),
             mac,
             ipv4: Some(Segment {
-                address,
+                address: PORT_ADDRESSES[index],
                 prefix: 24,
                 gateway: (index == 0).then_some(Ipv4Addr::new(10, 2, 0, 1)),
             }),
             ipv6: Some(Segment {
-                address: ipv6(2 + index as u16, 11),
+                address: PORT_ADDRESSES6[index],
                 prefix: 64,
-                gateway: (index == 0).then_some(ipv6(2, 1)),
+                gateway: (index == 0).then_some(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1)),
             }),
             mtu: MTU,
             answers: true,
         });
     }
-    builder.local_ip(LOCAL_IP);
-    builder.local_ip(ipv6(3, 100));
-    let vips: [IpAddr; 2] = [VIP.into(), ipv6(0, 100).into()];
-    for (vip, [first, second]) in vips.into_iter().zip(hosts) {
-        for (protocol, port) in [(Protocol::Tcp, 80), (Protocol::Udp, 53)] {
+    builder.local_ip(LOCAL_IP).local_ip(LOCAL_IP6);
+    let behind = |last: u8| {
+        let wide = Ipv6Addr::new(0xfd00, 3, 0, 0, 0, 0, 0, u16::from(last));
+        [Ipv4Addr::new(10, 3, 0, last).into(), wide.into()]
+    };
+    let (first, second): ([IpAddr; 2], [IpAddr; 2]) = (behind(21), behind(22));
+    for (protocol, port) in [(Protocol::Tcp, 80), (Protocol::Udp, 53)] {
+        for (family, vip) in [IpAddr::V4(VIP), IpAddr::V6(VIP6)].into_iter().enumerate() {
             let mut service = ServiceConfig::new(vip, protocol, port);
             if variant & 4 == 0 {
-                service.targets = vec![target(first, 0), target(second, 1)];
+                service.targets = vec![target(first[family], 0), target(second[family], 1)];
             }
             builder.service(service);
         }
@@ -303,88 +305,155 @@ fn check_sent(port: u16, frame: &[u8], whole: bool) {
         PORT_MACS[usize::from(port)].0,
         "sent from another's MAC"
     );
-    if frame[12..14] == [8, 0] {
-        let header = usize::from(frame[ETHERNET] & 15) * 4;
+    if let Some(packet) = Packet::of(frame) {
         assert!(
-            sum_is_right(&frame[ETHERNET..ETHERNET + header]),
+            packet.header_is_right(),
             "the IP header's checksum is wrong"
         );
-        assert!(frame[ETHERNET + 8] > 0, "sent with no time to live");
-        if whole {
-            assert!(
-                is_correct(frame),
-                "a correct packet went out with a wrong checksum"
-            );
+        assert!(packet.hops() > 0, "sent with no time to live");
+    }
+    if whole {
+        assert!(
+            is_correct(frame),
+            "a correct packet went out with a wrong checksum"
+        );
+    }
+}
+
+/// The IP packet of a frame, cut to its length.
+struct Packet<'f> {
+    bytes: &'f [u8],
+    /// Bytes of the header with its options or extension headers.
+    header: usize,
+    /// What is behind it.
+    protocol: u8,
+    is_v6: bool,
+}
+
+impl<'f> Packet<'f> {
+    fn of(frame: &'f [u8]) -> Option<Packet<'f>> {
+        let bytes = frame.get(ETHERNET..)?;
+        match ([frame[12], frame[13]], bytes.first()? >> 4) {
+            ([8, 0], 4) if bytes.len() >= 20 => {
+                let header = usize::from(bytes[0] & 15) * 4;
+                let total = usize::from(u16::from_be_bytes([bytes[2], bytes[3]]));
+                (20..=total).contains(&header).then_some(())?;
+                Some(Packet {
+                    bytes: bytes.get(..total)?,
+                    header,
+                    protocol: bytes[9],
+                    is_v6: false,
+                })
+            }
+            ([0x86, 0xdd], 6) if bytes.len() >= 40 => {
+                let total = 40 + usize::from(u16::from_be_bytes([bytes[4], bytes[5]]));
+                let bytes = bytes.get(..total)?;
+                let (mut protocol, mut header) = (bytes[6], 40);
+                while matches!(protocol, 0 | 43 | 44 | 60) {
+                    let extension = bytes.get(header..header + 8)?;
+                    let fragments = protocol == 44;
+                    protocol = extension[0];
+                    header += if fragments {
+                        8
+                    } else {
+                        8 + 8 * usize::from(extension[1])
+                    };
+                }
+                bytes.get(header..)?;
+                Some(Packet {
+                    bytes,
+                    header,
+                    protocol,
+                    is_v6: true,
+                })
+            }
+            _ => None,
+        }
+    }
+
+    fn header_is_right(&self) -> bool {
+        self.is_v6 || sum_is_right(&self.bytes[..self.header])
+    }
+
+    fn hops(&self) -> u8 {
+        self.bytes[if self.is_v6 { 7 } else { 8 }]
+    }
+
+    fn payload(&self) -> &'f [u8] {
+        &self.bytes[self.header..]
+    }
+
+    fn addresses(&self) -> std::ops::Range<usize> {
+        if self.is_v6 { 8..40 } else { 12..20 }
+    }
+
+    /// ICMP or ICMPv6.
+    fn is_icmp(&self) -> bool {
+        self.protocol == if self.is_v6 { 58 } else { 1 }
+    }
+
+    /// The sum of the payload, with the pseudo header where there is one.
+    fn sum(&self) -> u16 {
+        let pseudo = match (self.is_icmp(), self.is_v6) {
+            (true, false) => 0,
+            _ => {
+                u32::from(sum(&self.bytes[self.addresses()], 0))
+                    + u32::from(self.protocol)
+                    + self.payload().len() as u32
+            }
+        };
+        sum(self.payload(), pseudo)
+    }
+
+    /// Where its payload has a checksum, if it has one.
+    fn checksum(&self) -> Option<usize> {
+        let length = self.payload().len();
+        match self.protocol {
+            6 if length >= 20 => Some(16),
+            17 if length >= 8 && self.payload()[6..8] != [0, 0] => Some(6),
+            _ if self.is_icmp() && length >= 8 => Some(2),
+            _ => None,
         }
     }
 }
 
-/// Whether a frame holds an IPv4 packet whose lengths and checksums are right.
+/// Whether a frame holds an IP packet whose lengths and checksums are right.
 fn is_correct(frame: &[u8]) -> bool {
-    let Some((packet, header)) = packet_of(frame) else {
+    let Some(packet) = Packet::of(frame) else {
         return false;
     };
-    let payload = &packet[header..];
-    sum_is_right(&packet[..header])
-        && match packet[9] {
-            6 if payload.len() >= 20 => transport_sum(packet, header) == 0xffff,
-            17 if payload.len() >= 8 => {
-                let length = usize::from(u16::from_be_bytes([payload[4], payload[5]]));
-                length == payload.len()
-                    && (payload[6..8] == [0, 0] || transport_sum(packet, header) == 0xffff)
-            }
-            1 if payload.len() >= 8 => sum_is_right(payload),
-            _ => false,
-        }
-}
-
-/// The IPv4 packet of a frame, cut to its total length, and its header's length.
-fn packet_of(frame: &[u8]) -> Option<(&[u8], usize)> {
-    let packet = frame.get(ETHERNET..).filter(|packet| packet.len() >= 20)?;
-    let header = usize::from(packet[0] & 15) * 4;
-    let total = usize::from(u16::from_be_bytes([packet[2], packet[3]]));
-    let ipv4 = frame[12..14] == [8, 0] && packet[0] >> 4 == 4 && (20..=total).contains(&header);
-    ipv4.then_some((packet.get(..total)?, header))
+    let payload = packet.payload();
+    let fits = packet.protocol != 17
+        || payload.len() >= 8
+            && usize::from(u16::from_be_bytes([payload[4], payload[5]])) == payload.len();
+    let unchecked = packet.protocol == 17 && !packet.is_v6 && packet.checksum().is_none();
+    packet.header_is_right()
+        && fits
+        && (unchecked || packet.checksum().is_some() && packet.sum() == 0xffff)
 }
 
 /// Computes the checksums anew; a UDP checksum of 0 stays, as it says that there is none.
 pub(crate) fn fix_checksums(frame: &mut [u8]) {
-    let Some((packet, header)) = packet_of(frame) else {
+    let Some(packet) = Packet::of(frame) else {
         return;
     };
-    let total = packet.len();
-    let place = match packet[9] {
-        6 if total >= header + 20 => Some(16),
-        17 if total >= header + 8 && packet[header + 6..header + 8] != [0, 0] => Some(6),
-        1 if total >= header + 8 => Some(2),
-        _ => None,
-    };
-    let packet = &mut frame[ETHERNET..ETHERNET + total];
-    packet[10..12].fill(0);
-    let sum = !sum(&packet[..header], 0);
-    packet[10..12].copy_from_slice(&sum.to_be_bytes());
-    if let Some(place) = place {
-        let at = header + place;
-        packet[at..at + 2].fill(0);
-        let sum = match packet[9] {
-            1 => !self::sum(&packet[header..], 0),
-            _ => !transport_sum(packet, header),
-        };
-        let sum = if sum == 0 && packet[9] == 17 {
-            0xffff
-        } else {
-            sum
-        };
-        packet[at..at + 2].copy_from_slice(&sum.to_be_bytes());
+    let (header, is_v6, is_udp) = (packet.header, packet.is_v6, packet.protocol == 17);
+    let place = packet.checksum();
+    if !is_v6 {
+        let packet = &mut frame[ETHERNET..];
+        packet[10..12].fill(0);
+        let sum = !sum(&packet[..header], 0);
+        packet[10..12].copy_from_slice(&sum.to_be_bytes());
     }
-}
-
-fn transport_sum(packet: &[u8], header: usize) -> u16 {
-    let length = (packet.len() - header) as u32;
-    sum(
-        &packet[header..],
-        u32::from(sum(&packet[12..20], 0)) + u32::from(packet[9]) + length,
-    )
+    let Some(at) = place.map(|place| ETHERNET + header + place) else {
+        return;
+    };
+    frame[at..at + 2].fill(0);
+    let sum = match Packet::of(frame).map_or(0, |packet| !packet.sum()) {
+        0 if is_udp => 0xffff,
+        sum => sum,
+    };
+    frame[at..at + 2].copy_from_slice(&sum.to_be_bytes());
 }
 
 fn sum_is_right(bytes: &[u8]) -> bool {
@@ -407,13 +476,15 @@ fn sum(bytes: &[u8], start: u32) -> u16 {
 fn answered(mut frame: Vec<u8>, port: u16, flags: u8, change: u8) -> Vec<u8> {
     frame[..6].copy_from_slice(&PORT_MACS[usize::from(port)].0);
     frame[6..12].copy_from_slice(&NEIGHBOUR_MAC.0);
-    let Some((packet, header)) = packet_of(&frame) else {
+    let Some(packet) = Packet::of(&frame) else {
         return frame;
     };
-    let (protocol, total) = (packet[9], packet.len());
+    let (protocol, header, total) = (packet.protocol, packet.header, packet.bytes.len());
+    let (addresses, hops) = (packet.addresses(), if packet.is_v6 { 7 } else { 8 });
     let packet = &mut frame[ETHERNET..ETHERNET + total];
-    packet[8] = 64;
-    let (source, destination) = packet[12..20].split_at_mut(4);
+    packet[hops] = 64;
+    let half = addresses.len() / 2;
+    let (source, destination) = packet[addresses].split_at_mut(half);
     source.swap_with_slice(destination);
     let payload = &mut packet[header..];
     if (protocol == 6 && payload.len() >= 20) || (protocol == 17 && payload.len() >= 8) {
@@ -430,28 +501,62 @@ fn answered(mut frame: Vec<u8>, port: u16, flags: u8, change: u8) -> Vec<u8> {
     frame
 }
 
-/// An ICMP error about `frame` from a router at 10.9.9.9: kind 3, 11 or 12 and a code, with as much of the packet as RFC 792 asks.
+/// An ICMP error about `frame` from a router at 10.9.9.9 or 2001:db8:9::9: one of four kinds and a code, with as much of the packet
+/// as RFC 792 asks, or more.
 fn icmp_error(frame: &[u8], port: u16, choice: u8) -> Vec<u8> {
-    let Some((packet, header)) = packet_of(frame) else {
+    let Some(packet) = Packet::of(frame) else {
         return frame.to_vec();
     };
-    let kind = [3, 11, 12, 5][usize::from(choice >> 6)];
-    let quote = &packet[..packet
-        .len()
-        .min(header + if choice & 32 == 0 { 8 } else { 64 })];
+    let kinds = match packet.is_v6 {
+        false => [3, 11, 12, 5],
+        true => [1, 2, 3, 4],
+    };
+    let kind = kinds[usize::from(choice >> 6)];
+    let length = packet.header + if choice & 32 == 0 { 8 } else { 64 };
+    let quote = &packet.bytes[..packet.bytes.len().min(length)];
     let mut error = Vec::new();
     error.extend(PORT_MACS[usize::from(port)].0);
     error.extend(NEIGHBOUR_MAC.0);
-    error.extend([8, 0]);
-    let total = (20 + 8 + quote.len()) as u16;
-    error.extend([0x45, 0]);
-    error.extend(total.to_be_bytes());
-    error.extend([0, 0, 0, 0, 64, 1, 0, 0, 10, 9, 9, 9]);
-    error.extend(&packet[12..16]);
+    let message = (8 + quote.len()) as u16;
+    if packet.is_v6 {
+        error.extend([0x86, 0xdd, 0x60, 0, 0, 0]);
+        error.extend(message.to_be_bytes());
+        error.extend([58, 64]);
+        error.extend(Ipv6Addr::new(0x2001, 0xdb8, 9, 0, 0, 0, 0, 9).octets());
+        error.extend(&packet.bytes[8..24]);
+    } else {
+        error.extend([8, 0, 0x45, 0]);
+        error.extend((20 + message).to_be_bytes());
+        error.extend([0, 0, 0, 0, 64, 1, 0, 0, 10, 9, 9, 9]);
+        error.extend(&packet.bytes[12..16]);
+    }
     error.extend([kind, choice & 15, 0, 0, 0, 0, 5, 0]);
     error.extend(quote);
     fix_checksums(&mut error);
     error
+}
+
+/// The answer to a question for a next hop.
+fn reply(request: &[u8]) -> Vec<u8> {
+    if request[12..14] == [8, 6] {
+        arp_reply(request)
+    } else {
+        advertisement(request)
+    }
+}
+
+fn advertisement(request: &[u8]) -> Vec<u8> {
+    let mut reply = request[6..12].to_vec();
+    reply.extend(NEIGHBOUR_MAC.0);
+    reply.extend([0x86, 0xdd, 0x60, 0, 0, 0, 0, 32, 58, 255]);
+    reply.extend(&request[62..78]);
+    reply.extend(&request[22..38]);
+    reply.extend([136, 0, 0, 0, 0x60, 0, 0, 0]);
+    reply.extend(&request[62..78]);
+    reply.extend([2, 1]);
+    reply.extend(NEIGHBOUR_MAC.0);
+    fix_checksums(&mut reply);
+    reply
 }
 
 fn arp_reply(request: &[u8]) -> Vec<u8> {
@@ -486,6 +591,32 @@ mod tests {
             sent,
             [Some(1), Some(0), Some(1), Some(0)],
             "SYN, SYN+ACK, ACK with data, its answer"
+        );
+    }
+
+    #[test]
+    fn a_conversation_of_ipv6_goes_through() {
+        let sent = |seed: &[u8]| {
+            let mut node = Node::new();
+            let mut input = Input(seed);
+            let mut sent = Vec::new();
+            while let Some(operation) = input.next() {
+                node.last = if operation % 8 <= 3 { None } else { node.last };
+                node.step(operation % 8, &mut input);
+                sent.push(node.last.as_ref().map(|(port, _)| *port));
+            }
+            sent
+        };
+        let [conversation, errors] = crate::seeds::ipv6_conversations();
+        assert_eq!(
+            sent(&conversation),
+            [Some(1), Some(0), Some(1), Some(0)],
+            "SYN, SYN+ACK, ACK with data, its answer"
+        );
+        assert_eq!(
+            sent(&errors),
+            [Some(1), Some(0)],
+            "a datagram, an error about it"
         );
     }
 

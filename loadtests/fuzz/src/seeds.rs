@@ -5,14 +5,18 @@
 mod bgp;
 mod bus;
 mod frames;
+mod frames6;
 mod http;
 mod proxy;
 mod toml;
 
+#[cfg(test)]
+pub(crate) use frames6::conversations as ipv6_conversations;
+
 /// The seeds of a target.
 pub fn of(target: &str) -> Vec<Vec<u8>> {
     match target {
-        "frames" => frames::seeds(),
+        "frames" => [frames::seeds(), frames6::seeds()].concat(),
         "bgp_input" => bgp::seeds(),
         "bus_record" => bus::seeds(),
         "http_normalise" => http::seeds(),

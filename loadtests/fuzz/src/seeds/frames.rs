@@ -114,8 +114,8 @@ pub(super) fn seeds() -> Vec<Vec<u8>> {
             0,
             &ip(CLIENT, VIP, 17, &[], &[0x9c, 0x40, 0, 53, 0, 8, 0, 0]),
         ),
-        // Not IPv4, and nothing at all.
-        arrive(0, &[&[0; 12][..], &[0x86, 0xdd], &[0x60; 60]].concat()),
+        // Neither IPv4 nor ARP, and nothing at all.
+        arrive(0, &[&[0; 12][..], &[0x88, 0xcc], &[0x60; 60]].concat()),
         arrive(0, &[]),
     ];
     // Many clients, more than there are flows.
@@ -127,20 +127,20 @@ pub(super) fn seeds() -> Vec<Vec<u8>> {
     seeds
 }
 
-fn arrive(port: u8, frame: &[u8]) -> Vec<u8> {
+pub(super) fn arrive(port: u8, frame: &[u8]) -> Vec<u8> {
     let length = (frame.len() as u16).to_le_bytes();
     [&[0, port | FIX_CHECKSUMS | FIX_MAC][..], &length, frame].concat()
 }
 
-fn answer(flags: u8) -> Vec<u8> {
+pub(super) fn answer(flags: u8) -> Vec<u8> {
     vec![4, flags, 1]
 }
 
-fn error(choice: u8) -> Vec<u8> {
+pub(super) fn error(choice: u8) -> Vec<u8> {
     vec![5, choice]
 }
 
-fn pass(exponent: u8) -> Vec<u8> {
+pub(super) fn pass(exponent: u8) -> Vec<u8> {
     vec![6, exponent]
 }
 
@@ -165,7 +165,7 @@ fn tcp(
     )
 }
 
-fn segment(from: u16, to: u16, flags: u8, options: &[u8], data: &[u8]) -> Vec<u8> {
+pub(super) fn segment(from: u16, to: u16, flags: u8, options: &[u8], data: &[u8]) -> Vec<u8> {
     let mut options = options.to_vec();
     options.resize(options.len().next_multiple_of(4), 0);
     let offset = (5 + options.len() / 4) as u8;
