@@ -172,6 +172,21 @@ impl Chain {
         Ok(())
     }
 
+    /// How many flows the L4 node has created for the services behind the VIP since it started.
+    pub fn flows_created(&self, node: &str) -> Result<u64> {
+        let status = admin::status(&self.lab, node)?;
+        let services = status["services"].as_array().context("no services")?;
+        let of_vip = services
+            .iter()
+            .filter(|service| service["vip"] == topology::VIP.to_string());
+        of_vip
+            .map(|service| {
+                let created = service["flows_created"].as_u64();
+                created.with_context(|| format!("{node} does not count flows_created: {service}"))
+            })
+            .sum()
+    }
+
     /// `<binary> check --config <node>.toml`.
     fn check(&self, binary: &str, node: &str) -> Result<()> {
         let executable = self.binary(binary)?;

@@ -33,8 +33,8 @@ pub struct Sample {
     pub node: String,
     /// The L7 node it came through, as the application saw it.
     pub l7: String,
-    /// The address the L4 node gave the connection, as the L7 node saw it.
-    pub local_ip: String,
+    /// The client's address, as the application was told it in X-Forwarded-For.
+    pub client: String,
 }
 
 impl Sample {
@@ -219,7 +219,7 @@ fn parse(text: &str) -> Result<Recorded> {
                 .and_then(|peer| topology::node_at(*peer.ip()))
                 .unwrap_or_default()
                 .into(),
-            local_ip: tag("local_ip"),
+            client: tag("client"),
         });
     }
     Ok(recorded)
@@ -258,7 +258,7 @@ mod tests {
     fn requests_are_read_with_their_start_outcome_and_tags() {
         let text = "metric_name,timestamp,metric_value,status,extra_tags,metadata\n\
                     http_reqs,1000000,1.000000,200,,\n\
-                    weir_request,1500000,250.000000,200,host=a.test&node=app-1&ok=1&scheme=http&l7=10.4.0.21:4711,\n\
+                    weir_request,1500000,250.000000,200,host=a.test&node=app-1&ok=1&scheme=http&l7=10.4.0.21:4711&client=10.1.0.10,\n\
                     weir_request,1600000,12.000000,0,\"host=a.test&ok=0&reason=body, \"\"x\"\"&scheme=https\",\n";
         let samples = parse(text).unwrap().samples;
         assert_eq!(samples.len(), 2);
@@ -267,8 +267,12 @@ mod tests {
             (1_250_000, 250_000, true)
         );
         assert_eq!(
-            (samples[0].node.as_str(), samples[0].l7.as_str()),
-            ("app-1", "l7-1")
+            (
+                samples[0].node.as_str(),
+                samples[0].l7.as_str(),
+                samples[0].client.as_str()
+            ),
+            ("app-1", "l7-1", "10.1.0.10")
         );
         assert_eq!(
             (samples[1].ok, samples[1].reason.as_str()),

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -13,7 +12,7 @@ use crate::interrupt;
 use crate::k6::{Load, Recorded, Sample, repository};
 use crate::ready;
 use crate::router;
-use crate::topology::{self, APPS, L4, L7, VIP};
+use crate::topology::{APPS, CLIENT, L4, L7, VIP};
 use crate::verdict::{Event, Promise, Row, judge};
 
 /// Requests a second.
@@ -154,17 +153,26 @@ impl Step {
 
     /// Runs the step and says what it was worth.
     fn judged(&self, chain: &mut Chain, say: &dyn Fn(&str)) -> Result<Row> {
+        let before = flows_created(chain)?;
         let (recorded, events) = self
             .run(chain, say)
             .with_context(|| format!("step {}", self.name))?;
         let mut row = judge(self.name, &recorded, &events, self.promise);
+        let mut missing = Vec::from_iter(strangers(&recorded.samples));
         if self.fault == Fault::Nothing {
-            let (line, missing) = spread(&recorded.samples);
+            let after = flows_created(chain)?;
+            let (line, uneven) = spread(&recorded.samples, &before, &after);
             say(&line);
-            row.inconclusive &= missing.is_empty();
-            row.why.extend(missing);
-            row.kept = row.why.is_empty();
+            if missing.is_empty() {
+                say(&format!(
+                    "every application was told the client's true address, {CLIENT}"
+                ));
+            }
+            missing.extend(uneven);
         }
+        row.inconclusive &= missing.is_empty();
+        row.why.extend(missing);
+        row.kept = row.why.is_empty();
         Ok(row)
     }
 
@@ -297,7 +305,7 @@ pub fn environment(seconds: u32) -> Vec<(&'static str, String)> {
                 .to_string(),
         ),
         ("NODES", APPS.join(",")),
-        ("TAGS", "l7=peer,local_ip=headers.x-real-ip".into()),
+        ("TAGS", "l7=peer,client=headers.x-forwarded-for".into()),
         ("RATE", RATE.to_string()),
         ("VUS", VIRTUAL_USERS.to_string()),
         ("MAX_VUS", MOST_VIRTUAL_USERS.to_string()),
@@ -312,17 +320,48 @@ pub fn environment(seconds: u32) -> Vec<(&'static str, String)> {
 /// Names the node of a tier that served a request.
 type Served<'a> = &'a dyn Fn(&Sample) -> String;
 
-/// Who served, as the applications saw it: a line to print, and what is missing from an honest spread.
-fn spread(samples: &[Sample]) -> (String, Vec<String>) {
+/// How many flows each L4 node has created for the services behind the VIP, in the order of [`L4`].
+fn flows_created(chain: &Chain) -> Result<Vec<u64>> {
+    L4.iter().map(|node| chain.flows_created(node)).collect()
+}
+
+/// What is wrong if an application took a request for another client's. Under any fault: a request may fail, but not change hands.
+fn strangers(samples: &[Sample]) -> Option<String> {
+    let client = CLIENT.to_string();
+    let mut others = samples
+        .iter()
+        .filter(|sample| sample.ok && sample.client != client)
+        .peekable();
+    let first = others.peek()?.client.clone();
+    Some(format!(
+        "{} requests of {client} reached an application as another's, the first as \"{first}\"'s",
+        others.count()
+    ))
+}
+
+/// Who served: L4 nodes by the flows they created between `before` and `after`, the others as the applications saw it. A line to print, and
+/// what is missing from an honest spread.
+fn spread(samples: &[Sample], before: &[u64], after: &[u64]) -> (String, Vec<String>) {
     let served: Vec<&Sample> = samples.iter().filter(|sample| sample.ok).collect();
     let mut missing = Vec::new();
     let mut parts = Vec::new();
-    let tiers: [(&[&str], Served<'_>); 3] = [
-        (&L4, &|sample| {
-            owner_of_local_ip(&sample.local_ip)
-                .unwrap_or("?")
-                .to_owned()
-        }),
+    let created: Vec<u64> = after
+        .iter()
+        .zip(before)
+        .map(|(after, before)| after.saturating_sub(*before))
+        .collect();
+    let all = created.iter().sum::<u64>().max(1);
+    for (name, flows) in L4.iter().zip(created) {
+        let share = flows as f64 / all as f64;
+        parts.push(format!("{name} {:.0}%", share * 100.0));
+        if share < LEAST_SHARE / L4.len() as f64 {
+            missing.push(format!(
+                "{name} carried {:.1} % of the connections only",
+                share * 100.0
+            ));
+        }
+    }
+    let tiers: [(&[&str], Served<'_>); 2] = [
         (&L7, &|sample| sample.l7.clone()),
         (&APPS, &|sample| sample.node.clone()),
     ];
@@ -352,20 +391,6 @@ fn spread(samples: &[Sample]) -> (String, Vec<String>) {
         ));
     }
     (format!("served by {}", parts.join(", ")), missing)
-}
-
-/// The L4 node whose LocalIP `address` is (10.3.0.100-.109: l4-1, .110-.119: l4-2).
-pub fn owner_of_local_ip(address: &str) -> Option<&'static str> {
-    let address: Ipv4Addr = address.parse().ok()?;
-    let host = address.octets()[3];
-    if topology::Network::Internal.address(host) != address {
-        return None;
-    }
-    match host {
-        100..=109 => Some("l4-1"),
-        110..=119 => Some("l4-2"),
-        _ => None,
-    }
 }
 
 /// Where the rows are written.
@@ -408,10 +433,10 @@ pub fn table(rows: &[Row]) -> String {
 mod tests {
     use super::*;
 
-    fn sample(l4: &str, l7: &str, app: &str, scheme: &str, host: &str) -> Sample {
+    fn sample(l7: &str, app: &str, scheme: &str, host: &str) -> Sample {
         Sample {
             ok: true,
-            local_ip: l4.into(),
+            client: "10.1.0.10".into(),
             l7: l7.into(),
             node: app.into(),
             scheme: scheme.into(),
@@ -422,13 +447,11 @@ mod tests {
 
     fn even() -> Vec<Sample> {
         let mut samples = Vec::new();
-        for l4 in ["10.3.0.100", "10.3.0.111"] {
-            for l7 in L7 {
-                for app in APPS {
-                    for scheme in ["http", "https"] {
-                        for host in ["a", "b", "c"] {
-                            samples.push(sample(l4, l7, app, scheme, host));
-                        }
+        for l7 in L7 {
+            for app in APPS {
+                for scheme in ["http", "https"] {
+                    for host in ["a", "b", "c"] {
+                        samples.push(sample(l7, app, scheme, host));
                     }
                 }
             }
@@ -438,7 +461,7 @@ mod tests {
 
     #[test]
     fn an_even_spread_is_accepted() {
-        let (line, missing) = spread(&even());
+        let (line, missing) = spread(&even(), &[7, 100], &[57, 150]);
         assert!(missing.is_empty(), "{missing:?}");
         assert!(
             line.contains("l4-2 50%") && line.contains("app-3 33%"),
@@ -452,8 +475,11 @@ mod tests {
             .into_iter()
             .filter(|sample| sample.l7 != "l7-2")
             .collect();
-        let (_, missing) = spread(&samples);
+        let (_, missing) = spread(&samples, &[0, 0], &[50, 50]);
         assert_eq!(missing, ["l7-2 served 0.0 % of the requests only"]);
+        let (_, missing) = spread(&even(), &[90, 0], &[100, 90]);
+        assert_eq!(missing, ["l4-1 carried 10.0 % of the connections only"]);
+        assert_eq!(spread(&even(), &[9, 9], &[9, 9]).1.len(), 2);
     }
 
     #[test]
@@ -462,13 +488,24 @@ mod tests {
             .into_iter()
             .filter(|sample| sample.host != "c")
             .collect();
-        assert_eq!(spread(&samples).1.len(), 1);
+        assert_eq!(spread(&samples, &[0, 0], &[50, 50]).1.len(), 1);
     }
 
     #[test]
-    fn the_local_ip_tells_the_l4_node() {
-        assert_eq!(owner_of_local_ip("10.3.0.101"), Some("l4-1"));
-        assert_eq!(owner_of_local_ip("10.3.0.110"), Some("l4-2"));
-        assert_eq!(owner_of_local_ip("10.1.0.110"), None);
+    fn a_request_taken_for_another_clients_is_seen() {
+        let mut samples = even();
+        assert_eq!(strangers(&samples), None);
+        samples[3].client = "10.3.0.100".into();
+        samples[5].client = String::new();
+        assert_eq!(
+            strangers(&samples).as_deref(),
+            Some(
+                "2 requests of 10.1.0.10 reached an application as another's, the first as \"10.3.0.100\"'s"
+            )
+        );
+        // One that failed reached nobody.
+        samples[3].ok = false;
+        samples[5].ok = false;
+        assert_eq!(strangers(&samples), None);
     }
 }

@@ -47,7 +47,9 @@ fn serves(chain: &Chain) -> Result<()> {
 }
 
 fn malformed(chain: &mut Chain) -> Result<()> {
-    let requests: [(&str, &[u8]); 8] = [
+    let requests: [(&str, &[u8]); 9] = [
+        // L4 has put the true one in front.
+        ("a PROXY header of the client's own", b"PROXY TCP4 192.0.2.66 10.0.0.100 4711 80\r\nGET / HTTP/1.1\r\nHost: shop.weir.test\r\n\r\n"),
         ("no Host", b"GET / HTTP/1.1\r\n\r\n"),
         ("two Hosts", b"GET / HTTP/1.1\r\nHost: shop.weir.test\r\nHost: api.weir.test\r\n\r\n"),
         (
