@@ -1,6 +1,6 @@
 //! A seeded simulation: clients and targets speak TCP and UDP through the node over a network that loses, duplicates and
 //! reorders, while targets come and go, ports run out and the clock leaps. After each step the node's invariants are checked; what
-//! arrives must be what was sent. A failure prints its seed: `WEIR_SEED=<seed> cargo test simulation` replays it.
+//! arrives must be what was sent, and targets must hear of the right client. A failure prints its seed: `WEIR_SEED=<seed> cargo test simulation` replays it.
 
 mod endpoint;
 
@@ -8,7 +8,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use dataplane::{Limits, PortIndex, Scheduler, ServiceConfig, Timeouts, Verdict};
+use dataplane::{ClientAddress, Limits, PortIndex, Scheduler, ServiceConfig, Timeouts, Verdict};
 
 use super::frame::{self, ACK, RST, SYN, checksum, mac};
 use super::rig::{self, INSIDE, MILLISECOND, OUTSIDE, Rig, SECOND, client, target, up, vip};
@@ -59,6 +59,8 @@ struct Tally {
     datagrams: u32,
     rescheduled: u64,
     exhausted: u64,
+    /// Segments from which a target learned more of a stream whose client it was told.
+    told: u64,
 }
 
 struct World {
@@ -67,16 +69,26 @@ struct World {
     events: BinaryHeap<Reverse<(u64, u64, Event)>>,
     order: u64,
     clients: BTreeMap<SocketAddrV4, Endpoint>,
-    servers: BTreeMap<(SocketAddrV4, SocketAddrV4), (Endpoint, u64)>,
+    servers: BTreeMap<(SocketAddrV4, SocketAddrV4), Server>,
     services: Vec<ServiceConfig>,
     lossy: bool,
     tally: Tally,
+}
+
+/// A target's end of a connection.
+struct Server {
+    endpoint: Endpoint,
+    /// When it last heard of the other end.
+    seen: u64,
+    /// The client, by the option of the segment that completed the handshake.
+    option: Option<SocketAddrV4>,
 }
 
 impl World {
     fn new(seed: u64) -> Self {
         let mut random = Random(seed);
         let mut services = rig::services();
+        services[0].client_address = client_address(seed);
         let schedulers = [
             Scheduler::RoundRobin,
             Scheduler::WeightedRoundRobin,
@@ -238,7 +250,7 @@ impl World {
             }
             (_, 17) => self.from_host(INSIDE, &frame::udp(to, from, &payload[8..])),
             (OUTSIDE, _) => self.to_client(to, from, &segment(payload)),
-            _ => self.to_server(to, from, &segment(payload)),
+            _ => self.to_server(to, from, &segment(payload), option(payload)),
         }
     }
 
@@ -306,7 +318,11 @@ impl World {
         if ended {
             // The same port again, at once or a while later, with whatever initial sequence number.
             let length = self.random.below(200) as usize;
-            let bytes = (0..length).map(|_| self.random.next() as u8).collect();
+            let mut bytes: Vec<u8> = (0..length).map(|_| self.random.next() as u8).collect();
+            // Who it is from, for the target to compare with what it is told.
+            if let Some(place) = bytes.first_chunk_mut() {
+                *place = name(address);
+            }
             let iss = self.random.next() as u32;
             self.clients.insert(address, Endpoint::connect(iss, bytes));
             let pause = if self.random.one_in(3) {
@@ -335,7 +351,14 @@ impl World {
         }
     }
 
-    fn to_server(&mut self, address: SocketAddrV4, from: SocketAddrV4, segment: &Segment) {
+    fn to_server(
+        &mut self,
+        address: SocketAddrV4,
+        from: SocketAddrV4,
+        segment: &Segment,
+        option: Option<SocketAddrV4>,
+    ) {
+        let told = self.services[0].client_address;
         assert_eq!(
             *from.ip(),
             rig::LOCAL_IP,
@@ -344,7 +367,7 @@ impl World {
         let now = self.now();
         let key = (address, from);
         let is_syn = segment.flags & (SYN | ACK | RST) == SYN;
-        if let Some((old, _)) = self.servers.get(&key)
+        if let Some(Server { endpoint: old, .. }) = self.servers.get(&key)
             && is_syn
             && old.state == State::Done
         {
@@ -359,23 +382,49 @@ impl World {
         let reset = self
             .servers
             .get(&key)
-            .is_some_and(|(endpoint, _)| endpoint.state == State::Reset);
+            .is_some_and(|server| server.endpoint.state == State::Reset);
         if reset {
             self.servers.remove(&key);
         }
         let answer = match self.servers.get_mut(&key) {
-            Some((endpoint, seen)) => {
-                *seen = now;
+            Some(server) => {
+                server.seen = now;
+                let Server { endpoint, .. } = server;
+                let before = endpoint.state;
                 let answer = endpoint.input(segment);
+                if before == State::SynReceived && endpoint.state == State::Established {
+                    server.option = option;
+                }
+                let stream = match told {
+                    ClientAddress::ProxyV2 => behind_header(&endpoint.received),
+                    ClientAddress::Toa => {
+                        assert_eq!(
+                            server.option.is_some(),
+                            endpoint.state != State::SynReceived,
+                            "the handshake is complete and the client is unknown"
+                        );
+                        (server.option, &endpoint.received[..])
+                    }
+                    ClientAddress::None => (None, &endpoint.received[..]),
+                };
+                if let ((Some(client), stream), Some(named)) = (stream, stream.1.first_chunk()) {
+                    assert_eq!(name(client), *named, "of {stream:?}");
+                    self.tally.told += 1;
+                }
                 // Echo; close when the client has.
-                endpoint.outgoing.clone_from(&endpoint.received);
+                endpoint.outgoing = stream.1.to_vec();
                 endpoint.closing = endpoint.peer_closed;
                 answer
             }
             None if is_syn => {
                 let endpoint = Endpoint::accept(self.random.next() as u32, segment);
                 let answer = endpoint.poll().pop();
-                self.servers.insert(key, (endpoint, now));
+                let server = Server {
+                    endpoint,
+                    seen: now,
+                    option: None,
+                };
+                self.servers.insert(key, server);
                 answer
             }
             None => refuse(segment),
@@ -389,11 +438,11 @@ impl World {
         let now = self.now();
         // What was left half way is given up after a minute, as TIME_WAIT is.
         self.servers
-            .retain(|_, (_, seen)| now.saturating_sub(*seen) < 60 * SECOND);
+            .retain(|_, server| now.saturating_sub(server.seen) < 60 * SECOND);
         let due: Vec<_> = self
             .servers
             .iter()
-            .map(|((address, from), (endpoint, _))| (*address, *from, endpoint.poll()))
+            .map(|((address, from), server)| (*address, *from, server.endpoint.poll()))
             .collect();
         for (address, from, segments) in due {
             for segment in segments {
@@ -445,6 +494,49 @@ impl World {
         }
         let pause = self.random.below(3 * SECOND);
         self.after(pause, Event::Disturb);
+    }
+}
+
+/// A third of the seeds each.
+fn client_address(seed: u64) -> ClientAddress {
+    match seed % 3 {
+        0 => ClientAddress::ProxyV2,
+        1 => ClientAddress::None,
+        _ => ClientAddress::Toa,
+    }
+}
+
+/// What a client's stream begins with.
+fn name(client: SocketAddrV4) -> [u8; 3] {
+    let [high, low] = client.port().to_be_bytes();
+    [client.ip().octets()[3], high, low]
+}
+
+/// The client that a PROXY header names, as soon as it is there, and the stream behind it.
+fn behind_header(received: &[u8]) -> (Option<SocketAddrV4>, &[u8]) {
+    let mut start = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c".to_vec();
+    start.truncate(received.len());
+    assert!(received.starts_with(&start), "no header: {received:?}");
+    match received.split_first_chunk::<28>() {
+        Some((header, stream)) => {
+            assert_eq!(header[20..24], rig::VIP.octets());
+            assert_eq!(header[26..], 80u16.to_be_bytes());
+            let port = u16::from_be_bytes([header[24], header[25]]);
+            let client = Ipv4Addr::new(header[16], header[17], header[18], header[19]);
+            (Some(SocketAddrV4::new(client, port)), stream)
+        }
+        None => (None, &[]),
+    }
+}
+
+/// The client that the segment's first option names.
+fn option(segment: &[u8]) -> Option<SocketAddrV4> {
+    match segment[20..usize::from(segment[12] >> 4) * 4] {
+        [254, 8, high, low, a, b, c, d, ..] => Some(SocketAddrV4::new(
+            Ipv4Addr::new(a, b, c, d),
+            u16::from_be_bytes([high, low]),
+        )),
+        _ => None,
     }
 }
 
@@ -509,7 +601,7 @@ impl Rig {
 fn streams_arrive_unchanged_and_nothing_leaks_whatever_happens() {
     let seeds = match std::env::var("WEIR_SEED") {
         Ok(seed) => vec![seed.parse().expect("WEIR_SEED is a number")],
-        Err(_) => (1..=12).collect(),
+        Err(_) => (1..=15).collect(),
     };
     let mut total = Tally::default();
     for seed in seeds.iter().copied() {
@@ -519,6 +611,7 @@ fn streams_arrive_unchanged_and_nothing_leaks_whatever_happens() {
         total.datagrams += tally.datagrams;
         total.rescheduled += tally.rescheduled;
         total.exhausted += tally.exhausted;
+        total.told += tally.told;
     }
     println!("{total:?}");
     if seeds.len() > 1 {
@@ -528,5 +621,6 @@ fn streams_arrive_unchanged_and_nothing_leaks_whatever_happens() {
         assert!(total.rescheduled > 50, "{total:?}");
         assert!(total.exhausted > 20, "{total:?}");
         assert!(total.reset > 20, "{total:?}");
+        assert!(total.told > 300, "{total:?}");
     }
 }
