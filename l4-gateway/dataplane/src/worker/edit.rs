@@ -97,6 +97,11 @@ impl Worker {
             Insertion::ProxyOffered | Insertion::Proxy | Insertion::ProxyDone if is_syn => {
                 // Early data would have to have the header in front; the client sends it again behind the handshake.
                 span.cut_payload(frame);
+                if flow.insertion() == Insertion::ProxyDone {
+                    // Should both ends begin anew (the target will say so), here.
+                    let syn = u32_at(span.of(frame.bytes()), tcp::SEQUENCE);
+                    flow.origin = syn.wrapping_add(1);
+                }
                 return Ok(());
             }
             Insertion::None | Insertion::ProxyDone | Insertion::ToaDone => return Ok(()),
@@ -193,17 +198,13 @@ impl Worker {
     fn begin(&mut self, segment: &[u8], number: u32) -> Result<(), DropReason> {
         let flow = self.flows.get_mut(number);
         let begins = u32_at(segment, tcp::ACKNOWLEDGMENT).wrapping_sub(flow.shift);
-        if !(flow.inserts() && begins == flow.origin) {
-            // Not the SYN that the flow began with, but the last thing the client said: both ends begin anew.
-            if begins != flow.client_next {
-                return Err(DropReason::ClientAddress);
-            }
-            flow.origin = begins;
-        }
-        flow.set_insertion(match flow.insertion() {
+        let insertion = match flow.insertion() {
             Insertion::Toa | Insertion::ToaDone => Insertion::Toa,
-            _ => Insertion::Proxy,
-        });
+            _ if begins == flow.origin || begins == flow.client_next => Insertion::Proxy,
+            _ => return Err(DropReason::ClientAddress),
+        };
+        flow.origin = begins;
+        flow.set_insertion(insertion);
         Ok(())
     }
 

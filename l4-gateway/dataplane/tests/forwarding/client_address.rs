@@ -257,30 +257,38 @@ fn nothing_gets_in_front_of_the_header() {
 
 #[test]
 fn a_target_that_begins_anew_gets_the_header_anew() {
-    for net in nets() {
+    for (net, far) in nets()
+        .into_iter()
+        .flat_map(|net| [(net, 700), (net, 1 << 30)])
+    {
         let header = net.header();
         let h = header.len() as i32;
         let mut talk = Talk::established(net, ClientAddress::ProxyV2);
         talk.from_client(&part(0, ACK).data(b"first")).unwrap();
         talk.down(&part(h + 5, ACK), &part(5, ACK));
         // Both have forgotten the connection; the client takes its port again.
-        talk.up(&part(700, SYN).data(b"early"), &part(700 + h, SYN));
+        talk.up(&part(far, SYN).data(b"early"), &part(far + h, SYN));
         talk.down(
-            &part(701 + h, SYN | ACK).options(&MSS_1460),
-            &part(701, SYN | ACK).options(&mss(1500 - net.ip() as u16 - 20 - h as u16)),
+            &part(far + 1 + h, SYN | ACK).options(&MSS_1460),
+            &part(far + 1, SYN | ACK).options(&mss(1500 - net.ip() as u16 - 20 - h as u16)),
         );
-        talk.up(&part(701, ACK), &part(701 + h, ACK));
+        talk.up(&part(far + 1, ACK), &part(far + 1 + h, ACK));
         talk.up(
-            &part(701, ACK).data(b"again"),
-            &part(701 + h, ACK).data(&[&header[..], b"again"].concat()),
+            &part(far + 1, ACK).data(b"again"),
+            &part(far + 1 + h, ACK).data(&[&header[..], b"again"].concat()),
         );
-        talk.up(&part(706, ACK), &part(706 + 2 * h, ACK));
-        talk.down(&part(706 + 2 * h, ACK), &part(706, ACK));
+        talk.up(&part(far + 6, ACK), &part(far + 6 + 2 * h, ACK));
+        talk.down(&part(far + 6 + 2 * h, ACK), &part(far + 6, ACK));
         talk.up(
-            &part(706, ACK).data(b"more"),
-            &part(706 + 2 * h, ACK).data(b"more"),
+            &part(far + 6, ACK).data(b"more"),
+            &part(far + 6 + 2 * h, ACK).data(b"more"),
         );
         assert_eq!(talk.told(), (2, 0, 0));
+        let mut talk = Talk::established(net, ClientAddress::Toa);
+        talk.down(&part(0, ACK | FIN), &part(0, ACK | FIN));
+        talk.up(&part(far, SYN), &part(far, SYN));
+        talk.from_target(&part(far + 1, SYN | ACK)).unwrap();
+        talk.up(&part(far + 1, ACK), &part(far + 1, ACK).options(&net.toa()));
     }
 }
 
