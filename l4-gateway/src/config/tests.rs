@@ -1,7 +1,9 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use dataplane::{FlowLimits, Protocol, Quota, Refusal, Scheduler, SourcePrefix, UnknownSegment};
+use dataplane::{
+    ClientAddress, FlowLimits, Protocol, Quota, Refusal, Scheduler, SourcePrefix, UnknownSegment,
+};
 use shared::config::Document;
 
 use super::Config;
@@ -80,6 +82,7 @@ fn the_least_configuration_has_the_documented_defaults() {
         (service.protocol, service.targets[0].weight),
         (Protocol::Tcp, 1)
     );
+    assert_eq!(service.client_address, ClientAddress::None);
     assert!(config.bgp.is_none() && service.health.is_none());
 }
 
@@ -99,6 +102,17 @@ fn mistakes_name_the_key_and_what_to_do() {
     let target = "{ address = \"10.3.0.21:8080\" }";
     let cases: &[(&[(&str, &str)], &str)] = &[
         (&[("id = \"l4-1\"", "")], "node.id: is missing"),
+        (
+            &[("port = 80", "port = 80\nclient_address = \"proxy\"")],
+            "client_address: expected one of \"none\", \"proxy_v2\", \"toa\", got \"proxy\"",
+        ),
+        (
+            &[
+                ("port = 80", "port = 80\nclient_address = \"toa\""),
+                ("protocol = \"tcp\"", "protocol = \"udp\""),
+            ],
+            "services[0].client_address: only TCP carries it — leave it out",
+        ),
         (&[("port = 80", "")], "services[0].port: is missing"),
         (
             &[("protocol = \"tcp\"", "")],

@@ -17,8 +17,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use dataplane::{
-    Counters, DropReason, Emitted, Ids, Limits, MacAddr, Now, Port, PortIndex, Protocol, Secret,
-    Segment, ServiceConfig, Tables, TargetConfig, Verdict, Worker,
+    ClientAddress, Counters, DropReason, Emitted, Ids, Limits, MacAddr, Now, Port, PortIndex,
+    Protocol, Secret, Segment, ServiceConfig, Tables, TargetConfig, Verdict, Worker,
 };
 
 /// The client network is beyond the gateway of port 0, the targets are on port 1.
@@ -239,7 +239,8 @@ impl Node {
     }
 }
 
-/// One of eight states of the same services: bit 0 takes the first target down, bit 1 drains the second, bit 2 leaves none.
+/// One of many states of the same services: bit 0 takes the first target down, bit 1 drains the second, bit 2 leaves none; bits 3 and 4
+/// say how targets learn a client's address.
 fn tables(variant: u8, ids: &mut Ids, previous: Option<&Tables>) -> Tables {
     let target = |address: IpAddr, index: u8| TargetConfig {
         address: SocketAddr::new(address, 8080),
@@ -276,6 +277,11 @@ fn tables(variant: u8, ids: &mut Ids, previous: Option<&Tables>) -> Tables {
     for (protocol, port) in [(Protocol::Tcp, 80), (Protocol::Udp, 53)] {
         for (family, vip) in [IpAddr::V4(VIP), IpAddr::V6(VIP6)].into_iter().enumerate() {
             let mut service = ServiceConfig::new(vip, protocol, port);
+            service.client_address = match variant >> 3 & 3 {
+                1 => ClientAddress::ProxyV2,
+                2 => ClientAddress::Toa,
+                _ => ClientAddress::None,
+            };
             if variant & 4 == 0 {
                 service.targets = vec![target(first[family], 0), target(second[family], 1)];
             }
@@ -311,6 +317,12 @@ fn check_sent(port: u16, frame: &[u8], whole: bool) {
             "the IP header's checksum is wrong"
         );
         assert!(packet.hops() > 0, "sent with no time to live");
+        // One in front of all others is the node's.
+        let told = packet.addresses_told();
+        assert!(
+            matches!(told[..], [] | [20]),
+            "an address by somebody else goes to a target: {told:?}"
+        );
     }
     if whole {
         assert!(
@@ -385,6 +397,41 @@ impl<'f> Packet<'f> {
 
     fn addresses(&self) -> std::ops::Range<usize> {
         if self.is_v6 { 8..40 } else { 12..20 }
+    }
+
+    /// Where in a segment from a LocalIP options are that a target takes for its client's address (TOA), as such a target looks for them.
+    fn addresses_told(&self) -> Vec<usize> {
+        let source = &self.bytes[self.addresses()][..if self.is_v6 { 16 } else { 4 }];
+        let ours = source == LOCAL_IP.octets() || source == LOCAL_IP6.octets();
+        let whole = if self.is_v6 {
+            self.header == 40
+        } else {
+            u16::from_be_bytes([self.bytes[6], self.bytes[7]]) & 0x1fff == 0
+        };
+        let mut told = Vec::new();
+        if self.protocol != 6 || !ours || !whole {
+            return told;
+        }
+        let segment = self.payload();
+        let end = segment
+            .get(12)
+            .map_or(0, |offset| usize::from(offset >> 4) * 4);
+        let mut at = 20;
+        while let Some(&kind) = segment.get(at).filter(|_| at < end) {
+            let length = match (kind, segment.get(at + 1)) {
+                (0, _) | (_, None) => break,
+                (1, _) => 1,
+                (_, Some(&length)) => usize::from(length),
+            };
+            if kind != 1 && (length < 2 || at + length > end) {
+                break;
+            }
+            if kind == 254 && matches!(length, 8 | 20) {
+                told.push(at);
+            }
+            at += length;
+        }
+        told
     }
 
     /// ICMP or ICMPv6.

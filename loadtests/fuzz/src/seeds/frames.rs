@@ -19,6 +19,17 @@ pub(super) fn seeds() -> Vec<Vec<u8>> {
             &tcp(CLIENT, 40_000, VIP, 80, ACK, b"GET / HTTP/1.1\r\n\r\n"),
         )
     };
+    // Behind the SYN, as the first byte of a stream is.
+    let second = |data| {
+        let mut frame = tcp(CLIENT, 40_000, VIP, 80, ACK, data);
+        frame[41] = 2;
+        arrive(0, &frame)
+    };
+    let forged = |flags| {
+        let options = [1, 254, 8, 0, 80, 10, 0, 0, 1, 3, 3, 7];
+        let segment = segment(40_000, 80, flags, &options, &[]);
+        arrive(0, &ip(CLIENT, VIP, 6, &[], &segment))
+    };
     let query = || arrive(0, &udp(CLIENT, 40_000, VIP, 53, b"query"));
     let closing = [
         syn(),
@@ -63,6 +74,33 @@ pub(super) fn seeds() -> Vec<Vec<u8>> {
             query(),
             swap(0),
             syn(),
+        ]
+        .concat(),
+        // The client's address in front of the stream: data, again, acknowledged, an end without any; errors about it.
+        [
+            swap(8),
+            syn(),
+            answer(SYN | ACK),
+            second(b"data"),
+            error(4 | 32),
+            second(b"data"),
+            answer(ACK),
+            second(b"data"),
+            error(4 | 32),
+        ]
+        .concat(),
+        // And in an option, among forged ones.
+        [
+            swap(16),
+            syn(),
+            answer(SYN | ACK),
+            forged(SYN),
+            forged(ACK),
+            error(4 | 32),
+            second(b"data"),
+            answer(ACK),
+            swap(0),
+            forged(ACK),
         ]
         .concat(),
         // Ping to the VIP, to the LocalIP, and time running out.
