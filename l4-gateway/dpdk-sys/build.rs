@@ -17,15 +17,16 @@ const OLDEST: (u32, u32) = (22, 11);
 const NEWEST: (u32, u32) = (24, 11);
 
 /// The libraries whose symbols the bindings and the shim use. Drivers are plugins that EAL loads at run time.
-const LIBRARIES: [&str; 5] = [
+const LIBRARIES: [&str; 6] = [
     "rte_eal",
     "rte_ethdev",
     "rte_mbuf",
     "rte_mempool",
+    "rte_net_bond",
     "rte_ring",
 ];
 
-const FUNCTIONS: [&str; 40] = [
+const FUNCTIONS: [&str; 42] = [
     "rte_eal_init",
     "rte_eal_cleanup",
     "rte_eal_remote_launch",
@@ -39,6 +40,8 @@ const FUNCTIONS: [&str; 40] = [
     "rte_version",
     "rte_dev_probe",
     "rte_eth_dev_is_valid_port",
+    "rte_eth_bond_primary_get",
+    "rte_eth_bond_primary_set",
     "rte_eth_dev_callback_register",
     "rte_eth_dev_adjust_nb_rx_tx_desc",
     "rte_eth_dev_close",

@@ -8,10 +8,12 @@ use arc_swap::ArcSwap;
 use dataplane::{Counters, MacAddr, Now, PortIndex, Secret, Tables};
 use tokio::sync::mpsc;
 
+use crate::bond::Bond;
 use crate::config::{Config, PortConfig};
+use crate::devices::{ETHERNET, LEAST_ROOM, carrier, device, devices, exception_device, interface};
 use crate::dpdk::{
-    Device, Eal, EalSettings, Ended, Lcore, Link, Memory, Pool, Port, PortSettings, PortStats,
-    RssKey, RxQueue, StartedPort, TxQueue, ring,
+    Eal, EalSettings, Ended, Lcore, Link, Memory, Pool, Port, PortSettings, PortStats, RssKey,
+    RxQueue, StartedPort, TxQueue, ring,
 };
 use crate::error::Error;
 use crate::nic::Nic;
@@ -27,12 +29,8 @@ const LESSONS: usize = 1024;
 const INQUIRIES: usize = 4;
 /// Descriptors of an exception port: the kernel's traffic is small.
 const EXCEPTION_DESCRIPTORS: u16 = 256;
-/// Room for an ordinary frame with a VLAN tag, and what most drivers want at least.
-const LEAST_ROOM: u16 = 2048;
 /// Bytes of an ordinary page.
 const PAGE: u64 = 4096;
-/// Ethernet header with two VLAN tags.
-const ETHERNET: u16 = 22;
 
 /// A node's data path, ready to be started.
 pub struct Forwarder {
@@ -52,6 +50,7 @@ struct RunningPort {
     vlan: Option<Vlan>,
     /// The kernel's interface below it, where its driver does not watch the link.
     interface: Option<String>,
+    bond: Option<Bond>,
 }
 
 struct RunningWorker {
@@ -70,6 +69,8 @@ pub struct PortView {
     pub link: Link,
     /// Its counters.
     pub stats: PortStats,
+    /// Of a bond: its members by name, and their links.
+    pub members: Vec<(String, Link)>,
 }
 
 impl Forwarder {
@@ -208,11 +209,12 @@ impl Forwarder {
             nic: port.nic.clone(),
             link: port.link(),
             stats: port.port.stats(),
+            members: port.bond.iter().flat_map(Bond::links).collect(),
         };
         locked(&self.ports).iter().map(view).collect()
     }
 
-    /// Whether each port's link is up, in the order of the configuration.
+    /// Whether each port's link is up, in the order of the configuration. Bonds go over to a member that has one.
     pub fn links(&self) -> Vec<bool> {
         locked(&self.ports)
             .iter()
@@ -303,9 +305,10 @@ impl RunningPort {
                 Some(Port::open(eal, &device)?.start(settings, pool)?)
             }
         };
-        let interface = match config.device.driver() {
-            Some("net_af_packet") => config.device.argument("iface").map(str::to_owned),
-            _ => None,
+        let interface = interface(&config.device);
+        let bond = match config.members.is_empty() {
+            true => None,
+            false => Some(Bond::of(eal, config)?),
         };
         let nic = Nic::of(&port, config, workers);
         Ok(RunningPort {
@@ -314,26 +317,15 @@ impl RunningPort {
             exception,
             vlan: config.vlan,
             interface,
+            bond,
         })
     }
 
-    /// af_packet reports a link that is always up, so the kernel is asked.
+    /// Its link; of a bond, whether a member has one, by which frames go from now on.
     fn link(&self) -> Link {
-        let link = self.port.link();
-        let carrier = self
-            .interface
-            .as_ref()
-            .map(|name| std::fs::read_to_string(format!("/sys/class/net/{name}/carrier")));
-        match carrier {
-            Some(Ok(carrier)) => Link {
-                up: carrier.trim() == "1",
-                ..link
-            },
-            // The file of an interface that is set down can't be read; without sysfs, nothing is known.
-            Some(Err(error)) if error.raw_os_error() == Some(libc::EINVAL) => {
-                Link { up: false, ..link }
-            }
-            _ => link,
+        match &self.bond {
+            None => carrier(self.interface.as_deref(), self.port.link()),
+            Some(bond) => bond.look(&self.port),
         }
     }
 }
@@ -419,7 +411,7 @@ fn eal_settings(config: &Config, sizes: &Sizes) -> EalSettings {
         ),
     };
     // Exception devices are added once their ports run: see `exception_device`.
-    let devices = config.ports.iter().map(device).collect();
+    let devices = config.ports.iter().flat_map(devices).collect();
     EalSettings {
         file_prefix: section
             .file_prefix
@@ -429,38 +421,6 @@ fn eal_settings(config: &Config, sizes: &Sizes) -> EalSettings {
         devices,
         workers: config.workers.cpus.clone(),
         extra: section.args.clone(),
-    }
-}
-
-/// The device as EAL is told of it: af_packet wants its sockets and its frames' room in the device string.
-fn device(port: &PortConfig) -> Device {
-    let mut device = port.device.clone();
-    if device.driver() == Some("net_af_packet") {
-        if port.queues > 1 && device.argument("qpairs").is_none() {
-            device = device.with_argument("qpairs", port.queues);
-        }
-        // The driver's own slots are 2048 bytes, some 60 of them for its header.
-        let needed = u32::from(port.mtu + ETHERNET) + 64;
-        if needed > u32::from(LEAST_ROOM)
-            && device.argument("framesz").is_none()
-            && device.argument("blocksz").is_none()
-        {
-            let size = needed.next_power_of_two().max(4096);
-            device = device
-                .with_argument("blocksz", size)
-                .with_argument("framesz", size);
-        }
-    }
-    device
-}
-
-/// The kernel behind a port must use the port's MAC address, or the answers to what it sends would not be for the port.
-fn exception_device(device: &Device, mac: MacAddr) -> Device {
-    match device.driver() {
-        Some("net_tap" | "virtio_user" | "net_virtio_user") if device.argument("mac").is_none() => {
-            device.clone().with_argument("mac", mac)
-        }
-        _ => device.clone(),
     }
 }
 

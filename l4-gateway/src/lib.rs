@@ -12,10 +12,12 @@
 
 pub mod actors;
 mod admin;
+mod bond;
 mod capture;
 pub mod cli;
 pub mod config;
 pub mod control;
+mod devices;
 #[allow(unsafe_code)]
 pub mod dpdk;
 mod error;

@@ -122,6 +122,10 @@ fn ports(config: &Config, forwarder: &Forwarder) {
         let label = [("port", port.name.clone())];
         let stats = view.stats;
         gauge!("weir_l4_port_link_up", &label).set(flag(view.link.up));
+        for (member, link) in &view.members {
+            let labels = [("port", port.name.clone()), ("member", member.clone())];
+            gauge!("weir_l4_port_member_link_up", &labels).set(flag(link.up));
+        }
         for (name, value) in [
             ("weir_l4_port_received_total", stats.received),
             ("weir_l4_port_received_bytes_total", stats.received_bytes),

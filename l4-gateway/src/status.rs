@@ -125,6 +125,10 @@ fn shown_port(view: &PortView) -> Map<String, Value> {
         "receive_errors": stats.receive_errors,
         "transmit_errors": stats.transmit_errors,
         "no_buffer": stats.no_buffer,
+        "members": view.members.iter().map(|(name, link)| json!({
+            "device": name,
+            "link_up": link.up,
+        })).collect::<Vec<_>>(),
     });
     match shown {
         Value::Object(shown) => shown,

@@ -24,8 +24,8 @@ pub struct Watchdog {
     forwarder: Arc<Forwarder>,
     names: Vec<String>,
     liveness: Liveness,
-    /// Workers that stand still, and whether each link is up.
-    still: Vec<usize>,
+    /// Why the workers don't forward, if they don't, and whether each link is up.
+    stalled: Option<String>,
     links: Vec<bool>,
     to: Recipient<PulseIs>,
     told: Option<Pulse>,
@@ -49,7 +49,7 @@ impl Watchdog {
             forwarder,
             names,
             liveness,
-            still: Vec::new(),
+            stalled: None,
             links: Vec::new(),
             to,
             told: None,
@@ -64,8 +64,12 @@ impl Watchdog {
             ended(*worker);
         }
         let states = self.forwarder.worker_states();
-        let beats = states.iter().map(|state| state.heartbeat());
-        self.still = self.liveness.look(monotonic(), beats);
+        let beats: Vec<u64> = states.iter().map(|state| state.heartbeat()).collect();
+        let still = self.liveness.look(monotonic(), beats.iter().copied());
+        self.stalled = still.first().map(|worker| match beats.get(*worker) {
+            Some(0) => format!("worker {worker} is starting"),
+            _ => format!("worker {worker} does not turn its loop"),
+        });
         self.look_at_links();
     }
 
@@ -82,19 +86,10 @@ impl Watchdog {
     }
 
     fn tell(&mut self) {
-        let beat = |worker: usize| {
-            let states = self.forwarder.worker_states();
-            states.get(worker).map_or(0, |state| state.heartbeat())
-        };
-        let down = self.links.iter().position(|up| !up);
-        let pulse = match (self.still.first(), down) {
-            (Some(worker), _) if beat(*worker) == 0 => {
-                Pulse::Stalled(format!("worker {worker} is starting"))
-            }
-            (Some(worker), _) => Pulse::Stalled(format!("worker {worker} does not turn its loop")),
-            (None, Some(port)) => {
-                Pulse::Stalled(format!("the link of port {} is down", self.names[port]))
-            }
+        let down = self.links.iter().zip(&self.names).find(|(up, _)| !**up);
+        let pulse = match (&self.stalled, down) {
+            (Some(why), _) => Pulse::Stalled(why.clone()),
+            (None, Some((_, port))) => Pulse::Stalled(format!("the link of port {port} is down")),
             (None, None) => Pulse::Beating,
         };
         if self.told.as_ref() != Some(&pulse) {

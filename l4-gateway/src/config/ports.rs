@@ -19,6 +19,8 @@ pub struct PortConfig {
     pub name: String,
     /// What DPDK opens.
     pub device: Device,
+    /// Devices that a bond is made of; none for any other device.
+    pub members: Vec<Device>,
     /// The port's own addresses with the networks on its segment: one IPv4, one IPv6, or both.
     pub addresses: Vec<Network>,
     /// The next hops for all that no route covers: one of each family at most.
@@ -218,7 +220,11 @@ pub(super) fn parse(root: &mut Table<'_>, workers: u16) -> (Vec<PortConfig>, boo
     root.unique("the port name", names);
     let devices: Vec<_> = ports
         .iter()
-        .map(|port| (format!("{}.device", path(port)), port.device.name()))
+        .flat_map(|port| {
+            let members = port.members.iter();
+            let members = members.map(|member| (format!("{}.members", path(port)), member.name()));
+            std::iter::once((format!("{}.device", path(port)), port.device.name())).chain(members)
+        })
         .collect();
     root.unique("the device", devices);
     let owned: Vec<_> = ports
@@ -250,6 +256,7 @@ fn port(
         table.mistake("name", "a port's name has 1 to 32 characters", "");
     }
     let device = table.required::<Device>("device");
+    let members = members(table, device.as_ref());
     let addresses = table.required::<Families<Network>>("address");
     let networks = addresses.as_ref().map(|Families(networks)| &**networks);
     let gateways = gateways(table, networks);
@@ -305,6 +312,7 @@ fn port(
         index,
         name,
         device: device?,
+        members: members?,
         addresses,
         gateways: gateways.unwrap_or_default(),
         routes: routes.into_iter().flatten().collect(),
@@ -317,6 +325,48 @@ fn port(
         answer_arp_for_vips,
         answer_for_address,
     })
+}
+
+/// Most members of a bond.
+const MOST_MEMBERS: usize = 8;
+
+/// The members of a bond; `None` after recording a mistake.
+fn members(table: &mut Table<'_>, device: Option<&Device>) -> Option<Vec<Device>> {
+    let members = table.or::<Vec<Device>>("members", Vec::new());
+    let is_bond = device.is_some_and(|device| device.driver() == Some("net_bonding"));
+    let mut wrong = |key, message: String, hint| {
+        table.mistake(key, message, hint);
+        None
+    };
+    let Some(device) = device.filter(|_| is_bond) else {
+        return match members.is_empty() {
+            true => Some(members),
+            false => wrong(
+                "members",
+                "only a bond has members".into(),
+                "write device = \"net_bonding0,mode=1\"",
+            ),
+        };
+    };
+    if device.argument("mode") != Some("1") {
+        let message = "of DPDK's bonding, active-backup is supported".into();
+        return wrong("device", message, "write \"net_bonding0,mode=1\"");
+    }
+    if let Some(key) = ["slave", "member"]
+        .into_iter()
+        .find(|key| device.argument(key).is_some())
+    {
+        let message = format!("{key} is set by the gateway itself");
+        return wrong("device", message, "use `members`");
+    }
+    match members.len() {
+        2..=MOST_MEMBERS => Some(members),
+        count => wrong(
+            "members",
+            format!("a bond has 2 to {MOST_MEMBERS} members, got {count}"),
+            "write members = [\"0000:3b:00.0\", \"0000:3b:00.1\"]",
+        ),
+    }
 }
 
 /// A mistake was recorded.

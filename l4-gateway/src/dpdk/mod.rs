@@ -8,6 +8,7 @@
 //!     --runs---> Lcore                               a closure on an EAL thread
 //! ```
 
+mod bond;
 mod eal;
 mod lcore;
 mod link;
@@ -18,6 +19,7 @@ mod ring;
 mod spread;
 mod tsc;
 
+pub use bond::Member;
 pub use eal::{Device, Eal, EalSettings, Memory};
 pub use lcore::{Ended, Lcore};
 pub use link::{Link, link_changed};

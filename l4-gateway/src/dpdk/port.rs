@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use dataplane::Rss;
 
+use super::bond::Member;
 use super::eal::Environment;
 use super::link::{self, Link};
 use super::ring::forget_front;
@@ -51,6 +52,11 @@ impl Port {
             }),
             status => Err(DpdkError::from_status(what(), status)),
         }
+    }
+
+    /// Leaves the port to the bond that has taken it.
+    pub fn into_member(self, name: &str) -> Member {
+        Member::new(name, self.id, self.environment)
     }
 
     /// Configures and starts the port; frames come from `pool`.
@@ -132,16 +138,17 @@ impl Port {
                 dpdk_sys::rte_eth_tx_queue_setup(id, queue, transmit, socket, &transmit_conf)
             })?;
         }
-        let mut address = dpdk_sys::rte_ether_addr::default();
-        // SAFETY: as above.
-        step("reading its MAC address", unsafe {
-            dpdk_sys::rte_eth_macaddr_get(id, &mut address)
-        })?;
         if reports_link {
             step("reports of its link", link::report(id))?;
         }
         // SAFETY: the port and all its queues are configured.
         step("starting", unsafe { dpdk_sys::rte_eth_dev_start(id) })?;
+        // A bond has its members' only now.
+        let mut address = dpdk_sys::rte_ether_addr::default();
+        // SAFETY: as above.
+        step("reading its MAC address", unsafe {
+            dpdk_sys::rte_eth_macaddr_get(id, &mut address)
+        })?;
         let rss = match (settings.queues, hashes) {
             (0..=1, _) => Err("the port has one queue".into()),
             (_, 0) => Err("the driver does not hash".into()),

@@ -196,7 +196,11 @@ impl Place {
         must(self.command("sysctl").args(["-qw", setting]));
     }
 
-    fn interface(&self, name: &str, addresses: &[&str]) {
+    pub(crate) fn name(&self) -> String {
+        self.0.clone()
+    }
+
+    pub(crate) fn interface(&self, name: &str, addresses: &[&str]) {
         for address in addresses {
             self.ip(&["addr", "add", address, "dev", name]);
         }
