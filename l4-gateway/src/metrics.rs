@@ -72,6 +72,10 @@ fn workers(forwarder: &Forwarder, counters: &Counters) {
                 counts.early_fragments_dropped,
             ),
             ("weir_l4_worker_tunnel_errors_total", counts.tunnel_errors),
+            (
+                "weir_l4_worker_segments_disbelieved_total",
+                counts.segments_disbelieved,
+            ),
             ("weir_l4_worker_flows_created_total", counts.flows_created),
             ("weir_l4_worker_flows_expired_total", counts.flows_expired),
             (

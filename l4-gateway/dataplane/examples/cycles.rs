@@ -15,8 +15,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use dataplane::{
-    Counters, Emitted, Frame, Ids, Limits, MacAddr, Now, Port, PortIndex, Protocol, Secret,
-    Segment, ServiceConfig, Tables, TargetConfig, Verdict, Worker,
+    Counters, Emitted, FlowState, Frame, Ids, Limits, MacAddr, Now, Port, PortIndex, Protocol,
+    Secret, Segment, ServiceConfig, Tables, TargetConfig, Verdict, Worker,
 };
 
 const BURST: usize = 32;
@@ -53,6 +53,14 @@ impl Frame for Buffer {
     }
 }
 
+impl Buffer {
+    /// Sets the numbers of a TCP segment.
+    fn acknowledge(&mut self, sequence: u32, acknowledgment: u32) {
+        self.bytes[38..42].copy_from_slice(&sequence.to_be_bytes());
+        self.bytes[42..46].copy_from_slice(&acknowledgment.to_be_bytes());
+    }
+}
+
 struct Bench {
     tables: Tables,
     worker: Worker,
@@ -61,6 +69,8 @@ struct Bench {
     random: u64,
     /// The source of answers, by flow: LocalIP port and target.
     local: Vec<(u16, [u8; 4])>,
+    /// How much higher than its client a flow's target counts.
+    shifts: Vec<u32>,
     protocol: Protocol,
 }
 
@@ -162,6 +172,7 @@ impl Bench {
             now: Now(1),
             random: 1,
             local: Vec::new(),
+            shifts: Vec::new(),
             protocol,
         };
         bench.worker.tick(&bench.tables, bench.now, &mut bench.out);
@@ -186,6 +197,9 @@ impl Bench {
                 u16::from_be_bytes([sent[34], sent[35]]),
                 [sent[26 + 3], sent[33], 0, 0],
             ));
+            bench
+                .shifts
+                .push(u32::from_be_bytes([sent[38], sent[39], sent[40], sent[41]]));
             if protocol == Protocol::Tcp {
                 let mut frames = [bench.target_frame(flow, 0x12)];
                 bench.send(1, &mut frames);
@@ -193,7 +207,13 @@ impl Bench {
                 bench.send(0, &mut frames);
             }
         }
-        assert_eq!(bench.worker.flows(bench.now).count(), flows as usize);
+        let are_open = match protocol {
+            Protocol::Tcp => FlowState::Established,
+            Protocol::Udp => FlowState::Udp,
+        };
+        let open = bench.worker.flows(bench.now);
+        let open = open.filter(|flow| flow.state == are_open).count();
+        assert_eq!(open, flows as usize);
         bench
     }
 
@@ -287,26 +307,35 @@ impl Bench {
 
     fn client_frame(&self, flow: u32, flags: u8) -> Buffer {
         let source = Ipv4Addr::from_bits(0x0b00_0000 + flow / 16);
-        self.frame(
+        let mut frame = self.frame(
             0,
             source,
             1024 + (flow % 16) as u16,
             Ipv4Addr::new(10, 0, 0, 100),
             80,
             flags,
-        )
+        );
+        if self.protocol == Protocol::Tcp && flags & 0x10 != 0 {
+            frame.acknowledge(1, 1);
+        }
+        frame
     }
 
     fn target_frame(&self, flow: u32, flags: u8) -> Buffer {
         let (port, [local, target, ..]) = self.local[flow as usize];
-        self.frame(
+        let mut frame = self.frame(
             1,
             Ipv4Addr::new(10, 3, 0, target),
             80,
             Ipv4Addr::new(10, 3, 0, local),
             port,
             flags,
-        )
+        );
+        if self.protocol == Protocol::Tcp {
+            let of_syn = u32::from(flags & 2 == 0);
+            frame.acknowledge(of_syn, self.shifts[flow as usize].wrapping_add(1));
+        }
+        frame
     }
 
     #[inline]
@@ -333,9 +362,9 @@ impl Bench {
         bytes[24..26].copy_from_slice(&(!(sum as u16)).to_be_bytes());
         bytes[34..36].copy_from_slice(&sport.to_be_bytes());
         bytes[36..38].copy_from_slice(&dport.to_be_bytes());
-        bytes[38..40].copy_from_slice(&[0, 26]);
-        if self.protocol == Protocol::Tcp {
-            bytes[46..48].copy_from_slice(&[0x50, flags]);
+        match self.protocol {
+            Protocol::Tcp => bytes[46..48].copy_from_slice(&[0x50, flags]),
+            Protocol::Udp => bytes[38..40].copy_from_slice(&[0, 26]),
         }
         Buffer { bytes, length: 60 }
     }

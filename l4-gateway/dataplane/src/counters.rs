@@ -185,6 +185,8 @@ counted! {
         FlowsExpired flows_expired,
         /// Flows replaced by a new SYN of the same client port.
         FlowsRescheduled flows_rescheduled,
+        /// TCP segments passed on without moving a state, since their numbers don't fit the connection.
+        SegmentsDisbelieved segments_disbelieved,
         /// Held frames dropped because their next hop didn't answer.
         HeldDropped held_dropped,
         /// Fragments dropped after they had waited for the first of their packet: it didn't come in time, their place was needed, or

@@ -1,5 +1,6 @@
 //! Flows: what is known of each, how they are found, how far they are, and when they go.
 
+mod belief;
 mod entry;
 mod expiry;
 mod index;
@@ -9,6 +10,7 @@ mod table;
 mod tuple;
 mod wide;
 
+pub(crate) use belief::Numbers;
 pub(crate) use entry::{Addresses, Flow, HOP_UNKNOWN, Side};
 pub(crate) use expiry::{Due, Wheel};
 pub(crate) use index::{Index, NONE};

@@ -21,6 +21,16 @@ pub(crate) const PORT_PROBES: u32 = 64;
 /// Tries in a row on a LocalIP before the search leaps: ports taken are often neighbours, as they were given out in turn.
 pub(crate) const PORT_PROBES_IN_A_ROW: u32 = 4;
 
+/// How far a segment's numbers may be from what the client last sent or acknowledged to be believed, either way: more than hosts let be
+/// under way by default (6 MiB on Linux, of which half is window), little enough that a blind guess fails 511 times of 512.
+pub(crate) const NEAR: u32 = 1 << 22;
+
+/// The largest window that a SYN can offer, bytes.
+pub(crate) const UNSCALED_WINDOW: u32 = 0xffff;
+
+/// Flows whose ends are sent RSTs in one [`crate::Worker::tick`]; flows that expire beyond them wait for the next. About 100,000 a second.
+pub(crate) const RESETS_PER_TICK: u32 = 128;
+
 /// Slots that remember where connections ended (256 KiB a worker). A power of two.
 pub(crate) const SEQUENCE_SLOTS: usize = 1 << 16;
 
@@ -54,6 +64,9 @@ pub(crate) const ICMP_QUOTE: usize = 576 - 20 - 8;
 
 /// Bytes of the offending packet an ICMPv6 error made here quotes (RFC 4443 2.4: as much as fits in 1280 bytes).
 pub(crate) const ICMP6_QUOTE: usize = 1280 - 40 - 8;
+
+/// The longest frame of an RST made here: Ethernet, IPv6 and TCP headers.
+pub(crate) const LARGEST_RESET: usize = ETHERNET_HEADER + 40 + 20;
 
 /// The longest frame of an ICMP error made here, of either family.
 pub(crate) const LARGEST_ERROR: usize = ETHERNET_HEADER + 1280;

@@ -5,7 +5,7 @@ use crate::family::Family;
 use crate::limits::{ETHERNET_HEADER, LARGEST_ERROR, OWN_TTL};
 use crate::wire::icmp::Problem;
 use crate::wire::ip::{self, Ip};
-use crate::wire::{checksum, ethernet, icmp, put, tcp, u32_at};
+use crate::wire::{checksum, ethernet, icmp, put, tcp, u16_at, u32_at};
 use crate::{Frame, MacAddr};
 
 /// Turns a TCP segment into the RST that answers it (RFC 9293 3.10.7.1), in place.
@@ -18,38 +18,49 @@ pub(crate) fn reset<V: Family, F: Frame>(frame: &mut F, ip: &Ip<V>, mac: MacAddr
     let Some(segment) = bytes.get(start..end) else {
         return;
     };
-    let mut answer = [0; tcp::HEADER];
-    answer[..2].copy_from_slice(&segment[2..4]);
-    answer[2..4].copy_from_slice(&segment[..2]);
-    answer[12] = 5 << 4;
-    if segment[13] & tcp::ACK != 0 {
-        put(
-            &mut answer,
-            tcp::SEQUENCE,
-            u32_at(segment, tcp::ACKNOWLEDGMENT).to_be_bytes(),
-        );
-        answer[13] = tcp::RST;
+    let (flags, sequence, acknowledgment) = if segment[13] & tcp::ACK != 0 {
+        (tcp::RST, u32_at(segment, tcp::ACKNOWLEDGMENT), 0)
     } else {
-        let acknowledged = u32_at(segment, tcp::SEQUENCE).wrapping_add(tcp::occupies(segment));
-        put(&mut answer, tcp::ACKNOWLEDGMENT, acknowledged.to_be_bytes());
-        answer[13] = tcp::RST | tcp::ACK;
-    }
-    let length = tcp::HEADER;
-    let pseudo = V::pseudo_header(ip.destination, ip.source, ip::TCP, length as u16);
-    let sum = checksum::add(pseudo, checksum::sum(&answer));
-    put(&mut answer, tcp::CHECKSUM, (!sum).to_be_bytes());
+        let behind = u32_at(segment, tcp::SEQUENCE).wrapping_add(tcp::occupies(segment));
+        (tcp::RST | tcp::ACK, 0, behind)
+    };
+    let (from, to) = (u16_at(segment, 2), u16_at(segment, 0));
     let bytes = frame.bytes_mut();
     turn_round(bytes, mac);
-    V::write_header(
-        &mut bytes[ETHERNET_HEADER..],
-        ip.destination,
-        ip.source,
-        ip::TCP,
-        length,
-        OWN_TTL,
+    let length = write_segment::<V>(
+        bytes,
+        (ip.destination, from),
+        (ip.source, to),
+        (flags, sequence, acknowledgment),
     );
-    put(bytes, ETHERNET_HEADER + V::HEADER, answer);
-    frame.trim(ETHERNET_HEADER + V::HEADER + length);
+    frame.trim(length);
+}
+
+/// Writes a TCP segment without options, data and window behind the Ethernet header of a frame; the frame's length.
+pub(crate) fn write_segment<V: Family>(
+    frame: &mut [u8],
+    (source, source_port): (V::Address, u16),
+    (destination, destination_port): (V::Address, u16),
+    (flags, sequence, acknowledgment): (u8, u32, u32),
+) -> usize {
+    let length = tcp::HEADER;
+    let mut segment = [0; tcp::HEADER];
+    put(&mut segment, 0, source_port.to_be_bytes());
+    put(&mut segment, 2, destination_port.to_be_bytes());
+    put(&mut segment, tcp::SEQUENCE, sequence.to_be_bytes());
+    put(
+        &mut segment,
+        tcp::ACKNOWLEDGMENT,
+        acknowledgment.to_be_bytes(),
+    );
+    put(&mut segment, 12, [5 << 4, flags]);
+    let pseudo = V::pseudo_header(source, destination, ip::TCP, length as u16);
+    let sum = checksum::add(pseudo, checksum::sum(&segment));
+    put(&mut segment, tcp::CHECKSUM, (!sum).to_be_bytes());
+    let packet = frame.get_mut(ETHERNET_HEADER..).unwrap_or(&mut []);
+    V::write_header(packet, source, destination, ip::TCP, length, OWN_TTL);
+    put(packet, V::HEADER, segment);
+    ETHERNET_HEADER + V::HEADER + length
 }
 
 /// Turns an echo request into its reply (RFC 792, RFC 4443 4.2), in place; IP options are carried along.

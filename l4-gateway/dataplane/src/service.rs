@@ -142,6 +142,8 @@ pub struct ServiceConfig {
     pub timeouts: Timeouts,
     /// The answer to a TCP segment of no known flow.
     pub unknown_segment: UnknownSegment,
+    /// Whether both ends of an established TCP flow that expires are sent an RST, so that neither goes on waiting for the other.
+    pub reset_on_expiry: bool,
     /// What happens to TCP timestamps.
     pub timestamps: Timestamps,
     /// What it grants to whom.
@@ -166,6 +168,7 @@ impl ServiceConfig {
             scheduler: Scheduler::default(),
             timeouts: Timeouts::default(),
             unknown_segment: UnknownSegment::default(),
+            reset_on_expiry: true,
             timestamps: Timestamps::default(),
             policy: Policy::default(),
             client_address: ClientAddress::default(),

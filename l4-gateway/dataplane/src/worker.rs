@@ -19,6 +19,7 @@ mod ndp;
 mod neighbours;
 mod pieces;
 mod policy;
+mod reset;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -33,7 +34,9 @@ use crate::flow::{Addresses, Due, Flow, FlowState, FlowTable, NONE, Wheel};
 use crate::fragments::Fragments;
 use crate::frame::{Frame, Verdict};
 use crate::ids::{ServiceId, TargetId};
-use crate::limits::{EXPIRY_BUDGET, LEARNED_PER_SECOND, Limits, MAX_BURST, TICK_NANOSECONDS};
+use crate::limits::{
+    EXPIRY_BUDGET, LEARNED_PER_SECOND, Limits, MAX_BURST, RESETS_PER_TICK, TICK_NANOSECONDS,
+};
 use crate::mac::MacAddr;
 use crate::neighbour::Neighbours;
 use crate::port::{Port, PortIndex};
@@ -108,7 +111,7 @@ impl Lessons {
 struct Context<'a> {
     tables: &'a Tables,
     now: Now,
-    /// The port the frames came in on.
+    /// The port the frames came in on; any, where none did.
     port: &'a Port,
     out: &'a mut Emitted,
     /// Whether frames of other workers may be redirected.
@@ -360,13 +363,18 @@ impl Worker {
     /// the work of one call is bounded, what is left is done by the next.
     pub fn tick(&mut self, tables: &Tables, now: Now, out: &mut Emitted) {
         self.follow(tables, now);
-        let mut budget = EXPIRY_BUDGET;
-        while let Some(due) = self
-            .wheel
-            .next_due(&mut self.flows, now.tick(), &mut budget)
+        let (mut budget, mut resets) = (EXPIRY_BUDGET, RESETS_PER_TICK);
+        while resets > 0
+            && let Some(due) = self
+                .wheel
+                .next_due(&mut self.flows, now.tick(), &mut budget)
         {
             match due {
                 Due::Expired(number) => {
+                    if self.resets_on_expiry(tables, number) {
+                        resets -= 1;
+                        self.reset_both_ends(tables, now, out, number);
+                    }
                     self.cells.worker(WorkerCount::FlowsExpired, 1);
                     self.end_flow(tables, now, number);
                     self.flows.free(number);

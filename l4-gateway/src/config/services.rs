@@ -26,6 +26,8 @@ pub struct ServiceSettings {
     pub scheduler: Scheduler,
     /// What a TCP segment of no known flow gets.
     pub on_unknown_segment: UnknownSegment,
+    /// Whether the ends of an idle TCP connection hear that its flow has expired.
+    pub reset_on_expiry: bool,
     /// Whether TCP timestamps of clients reach the targets.
     pub timestamps: Timestamps,
     /// How targets learn the addresses of clients.
@@ -174,6 +176,7 @@ fn service(
         ("drop", UnknownSegment::Drop),
     ];
     let on_unknown_segment = table.one_of_or("on_unknown_segment", &unknown, UnknownSegment::Reset);
+    let reset_on_expiry = table.or("reset_on_expiry", true);
     let choices = [("strip", Timestamps::Strip), ("keep", Timestamps::Keep)];
     let timestamps = table.one_of_or("timestamps", &choices, Timestamps::Strip);
     let client_address = client_address(table, protocol);
@@ -203,6 +206,7 @@ fn service(
         port: port?,
         scheduler,
         on_unknown_segment,
+        reset_on_expiry,
         timestamps,
         client_address,
         timeouts,

@@ -10,7 +10,6 @@ use crate::client_address::proxy::{self, Gap};
 use crate::family::Family;
 use crate::ids::{LocalIpId, ServiceId, TargetId};
 use crate::service::{Mode, Protocol};
-use crate::wire::{tcp, u32_at};
 
 /// A next hop that has to be looked up.
 pub(crate) const HOP_UNKNOWN: u16 = u16::MAX;
@@ -282,15 +281,6 @@ impl Flow {
     pub(crate) fn as_client_counts(&self, sequence: u32) -> u32 {
         let sequence = sequence.wrapping_sub(self.shift);
         self.gap().map_or(sequence, |gap| gap.to_client(sequence))
-    }
-
-    /// Keeps what a segment of `length` bytes from the client says for whoever has to reset the connection.
-    #[inline]
-    pub(crate) fn follow_client(&mut self, header: &[u8; tcp::HEADER], length: u16, flags: u8) {
-        self.client_next = tcp::next(header, u32::from(length));
-        if flags & tcp::ACK != 0 {
-            self.client_acked = u32_at(header, tcp::ACKNOWLEDGMENT);
-        }
     }
 
     /// The tuple of packets from the client.

@@ -1,9 +1,8 @@
 //! How far a flow is: the states of TCP as seen from the middle (RFC 9293 3.3.2 seen from both ends at once).
 //!
-//! Sequence numbers are not checked against the window: a segment with the right addresses and ports moves the state whoever sent
-//! it, while the ends take an RST or SYN by its exact number only (RFC 5961 3, 4). So an RST is believed until the side it was for
-//! goes on talking, and forgotten when both do. What is left to a forger who guesses the client's port: RST or FIN, then
-//! nothing said for [`crate::Timeouts::close`] or [`crate::Timeouts::fin_wait`]; or then a SYN, which starts a new flow.
+//! Only segments whose numbers fit get here (`belief.rs`); an RST that fits may be forged all the same. The end it was for takes it by its
+//! exact number only (RFC 5961 3), which is not known here to the last byte. So an RST is believed until the side it was for goes on
+//! talking, and forgotten when both do.
 
 use super::Side;
 use crate::wire::tcp::{ACK, FIN, RST, SYN};
@@ -148,8 +147,15 @@ impl Progress {
         })
     }
 
+    /// Whether it is established, and nobody reset it.
     #[inline]
-    fn phase(self) -> FlowState {
+    pub(crate) fn is_established(self) -> bool {
+        self.0 == FlowState::Established as u8
+    }
+
+    /// How far it is but for resets.
+    #[inline]
+    pub(super) fn phase(self) -> FlowState {
         BY_NUMBER[usize::from(self.0 & PHASE)]
     }
 

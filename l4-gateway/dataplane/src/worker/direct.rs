@@ -5,6 +5,7 @@
 //! send a packet round for ever), and one too long for the way is cut, or its sender told.
 
 use super::classify::{Stage, Staged};
+use super::forward::numbers;
 use super::{Context, Worker};
 use crate::client_address::segment::update;
 use crate::client_address::toa;
@@ -42,20 +43,29 @@ impl Worker {
         if stage.flags & tcp::OPTIONS != 0 {
             self.strip_forged(frame, stage, number);
         }
-        let flow = self.flows.get_mut(number);
         if stage.protocol == Protocol::Tcp {
-            let segment = frame.bytes().get(stage.payload());
-            if let Some(header) = segment.and_then(<[u8]>::first_chunk) {
-                flow.follow_client(header, stage.total - stage.header, stage.flags);
-            }
-            flow.progress = flow.progress.after_client_alone(stage.flags);
+            self.follow_client_alone(frame.bytes(), stage, number);
         }
+        let flow = self.flows.get_mut(number);
         let lifetime = context
             .tables
             .timeout(flow.service(), flow.progress.timed_as());
         flow.deadline = context.now.tick() + lifetime;
         self.count_forwarded(number, Side::Client, stage.total);
         self.pass_on::<V, F>(context, frame, stage, number, hop)
+    }
+
+    /// Moves the state by a segment of the client, if it is believed.
+    fn follow_client_alone(&mut self, frame: &[u8], stage: &Stage, number: u32) {
+        let Some((numbers, next)) = numbers(frame, stage) else {
+            return;
+        };
+        let flow = self.flows.get_mut(number);
+        if flow.hears_client(numbers, next) {
+            flow.progress = flow.progress.after_client_alone(numbers.flags);
+        } else {
+            self.cells.worker(WorkerCount::SegmentsDisbelieved, 1);
+        }
     }
 
     /// Takes out what a target could believe to be the client's address: the client has no business to send it.

@@ -4,14 +4,14 @@ use super::classify::{Stage, Staged};
 use super::{Context, Worker};
 use crate::counters::{TargetCount, WorkerCount};
 use crate::family::Family;
-use crate::flow::{FlowState, HOP_UNKNOWN, Side};
+use crate::flow::{FlowState, HOP_UNKNOWN, Numbers, Side};
 use crate::limits::ETHERNET_HEADER;
 use crate::nat::{self, Rewrite};
 use crate::neighbour::{State, Waiting};
 use crate::reply;
 use crate::service::{Protocol, Target};
 use crate::wire::icmp::Problem;
-use crate::wire::tcp;
+use crate::wire::{tcp, u32_at};
 use crate::{DropReason, Frame, Verdict};
 
 impl Worker {
@@ -99,28 +99,44 @@ impl Worker {
             && stage.ttl > 1
     }
 
-    /// Moves the flow's state by a segment.
+    /// Moves the flow's state by a segment, if it is believed.
     #[inline]
     fn follow_tcp<V: Family>(&mut self, frame: &[u8], stage: &Stage, number: u32, side: Side) {
         let flow = self.flows.get_mut(number);
+        let flags = stage.flags & !tcp::OPTIONS;
+        // The segments of an established connection, but for its end and what somebody makes up.
+        let is_plain = flags == tcp::ACK && flow.progress.is_established();
+        if is_plain && side == Side::Target {
+            return;
+        }
+        let Some((numbers, next)) = numbers(frame, stage) else {
+            return;
+        };
+        if !(is_plain && flow.hears_on(numbers, next)) {
+            self.follow_turn::<V>(numbers, next, number, side);
+        }
+    }
+
+    /// Moves the flow's state by a segment that may be a turn in its life.
+    fn follow_turn<V: Family>(&mut self, numbers: Numbers, next: u32, number: u32, side: Side) {
+        let flow = self.flows.get_mut(number);
+        let flags = numbers.flags;
+        let believed = match side {
+            Side::Client => flow.hears_client(numbers, next),
+            Side::Target => flow.hears_target(numbers),
+        };
+        if !believed {
+            self.cells.worker(WorkerCount::SegmentsDisbelieved, 1);
+            return;
+        }
         let before = flow.progress.state();
-        flow.progress = flow.progress.after(side, stage.flags);
+        flow.progress = flow.progress.after(side, flags);
         match side {
-            Side::Client => {
-                let start = ETHERNET_HEADER + usize::from(stage.header);
-                let header = frame.get(start..).and_then(<[u8]>::first_chunk);
-                if let Some(header) = header {
-                    flow.follow_client(header, stage.total - stage.header, stage.flags);
-                }
-                if stage.flags & tcp::FIN != 0 {
-                    self.client_ended::<V>(number);
-                }
+            Side::Client if flags & tcp::FIN != 0 => self.client_ended::<V>(number),
+            Side::Target if flags & tcp::RST != 0 && before != FlowState::Closed => {
+                self.cells.target(flow.target_id, TargetCount::Resets, 1);
             }
-            Side::Target => {
-                if stage.flags & tcp::RST != 0 && before != FlowState::Closed {
-                    self.cells.target(flow.target_id, TargetCount::Resets, 1);
-                }
-            }
+            Side::Client | Side::Target => {}
         }
     }
 
@@ -378,4 +394,20 @@ impl Worker {
 /// From which address an error about a packet comes: the port's; the packet's own destination where the port has none of its family.
 fn own_address<V: Family>(context: &Context<'_>, staged: &Staged<V>) -> V::Address {
     context.port.address::<V>().unwrap_or(staged.ip.destination)
+}
+
+/// The numbers of a segment, and the sequence number behind it.
+#[inline]
+pub(super) fn numbers(frame: &[u8], stage: &Stage) -> Option<(Numbers, u32)> {
+    let start = ETHERNET_HEADER + usize::from(stage.header);
+    let header = frame.get(start..).and_then(<[u8]>::first_chunk)?;
+    let numbers = Numbers {
+        flags: stage.flags & !tcp::OPTIONS,
+        sequence: u32_at(header, tcp::SEQUENCE),
+        acknowledgment: u32_at(header, tcp::ACKNOWLEDGMENT),
+    };
+    Some((
+        numbers,
+        tcp::next(header, u32::from(stage.total - stage.header)),
+    ))
 }

@@ -14,6 +14,7 @@
 mod arp;
 mod client_address;
 mod dual;
+mod forgery;
 mod fragments;
 mod frame;
 mod frame6;
@@ -31,6 +32,7 @@ mod one_packet;
 mod persistence;
 mod placement;
 mod refusals;
+mod resets;
 mod rig;
 mod rig6;
 mod simulation;

@@ -24,6 +24,7 @@ enum End {
 fn segment(rig: &mut Rig, opened: &Opened, from: End, flags: u8) {
     match from {
         End::Client => rig.from_client(opened, flags, 1001, 9001),
+        End::Target if flags & SYN != 0 => rig.from_target(opened, flags, 9000, 1001),
         End::Target => rig.from_target(opened, flags, 9001, 1001),
     };
 }
@@ -271,6 +272,9 @@ fn a_reused_port_starts_above_where_the_last_connection_ended() {
             );
         }
         // The target closes first, and a gigabyte was uploaded.
+        for sent in (0..1_000_000_000).step_by(4_000_000) {
+            rig.from_client(&opened, ACK, seq.wrapping_add(1 + sent), 9001);
+        }
         rig.from_target(&opened, FIN | ACK, 9001, seq.wrapping_add(1_000_000_000));
         let fin = rig.from_client(&opened, FIN | ACK, seq.wrapping_add(1_000_000_000), 9002);
         end = Some(frame::tcp_word(&fin, 4).wrapping_add(1));
