@@ -53,6 +53,7 @@ impl L7Admin {
                     "address": address,
                     "protocol": listener.protocol.scheme(),
                     "http2": listener.http2,
+                    "proxy_protocol": listener.proxy_protocol.is_some(),
                     "connections": connections,
                     "max_connections": listener.max_connections,
                 })

@@ -1,4 +1,7 @@
 //! The proof: real traffic in peace, then under each fault, and what it showed.
+//!
+//! Each step has its promise (see [`crate::verdict`]). One holds in all of them: whatever an application answered, it was told the client's true
+//! address, though two tiers stand between them.
 
 use std::collections::BTreeMap;
 use std::fs;
