@@ -84,7 +84,8 @@ impl Worker {
         let service = flow.service();
         let segment = span.of_mut(frame.bytes_mut());
         let is_syn = stage.flags & (tcp::SYN | tcp::ACK) == tcp::SYN;
-        if stage.flags & tcp::OPTIONS != 0 {
+        // A SYN's timestamps are of interest even alone.
+        if is_syn || stage.flags & tcp::OPTIONS != 0 {
             let (forged, mut delta) = toa::strip(segment);
             if is_syn && strips_timestamps(context.tables, flow) {
                 delta = delta.and(tcp::strip_timestamps(segment));

@@ -192,17 +192,29 @@ fn timestamps_are_taken_out_of_a_syn_and_the_initial_sequence_is_ours() {
 }
 
 #[test]
-fn timestamps_at_an_odd_offset_are_taken_out_too() {
+fn timestamps_alone_or_at_an_odd_offset_are_taken_out_too() {
     let mut rig = Rig::new();
-    let syn = frame::tcp(client(10, 40_000), vip(80), SYN)
-        .seq(77, 0)
-        .tcp_options(&[1, 8, 10, 0x12, 0x34, 0x56, 0x78, 0x9a, 0xbc, 0xde, 0xf0, 1]);
-    let (_, sent) = rig.outside(&syn);
-    let expected = frame::tcp(local(frame::port_word(&sent, 0)), target(21), SYN)
-        .seq(frame::tcp_word(&sent, 4), 0)
-        .tcp_options(&[1; 12])
-        .ttl(63);
-    assert_eq!(sent, to_target(&expected, 21));
+    for (port, options) in [
+        (
+            40_000,
+            [1, 8, 10, 0x12, 0x34, 0x56, 0x78, 0x9a, 0xbc, 0xde, 0xf0, 1],
+        ),
+        (
+            40_002,
+            [1, 1, 8, 10, 0x12, 0x34, 0x56, 0x78, 0x9a, 0xbc, 0xde, 0xf0],
+        ),
+    ] {
+        let syn = frame::tcp(client(10, port), vip(80), SYN)
+            .seq(77, 0)
+            .tcp_options(&options);
+        let (_, sent) = rig.outside(&syn);
+        let chosen = sent[33];
+        let expected = frame::tcp(local(frame::port_word(&sent, 0)), target(chosen), SYN)
+            .seq(frame::tcp_word(&sent, 4), 0)
+            .tcp_options(&[1; 12])
+            .ttl(63);
+        assert_eq!(sent, to_target(&expected, chosen));
+    }
 }
 
 #[test]
