@@ -26,7 +26,7 @@ const LIBRARIES: [&str; 6] = [
     "rte_ring",
 ];
 
-const FUNCTIONS: [&str; 42] = [
+const FUNCTIONS: [&str; 43] = [
     "rte_eal_init",
     "rte_eal_cleanup",
     "rte_eal_remote_launch",
@@ -43,6 +43,7 @@ const FUNCTIONS: [&str; 42] = [
     "rte_eth_bond_primary_get",
     "rte_eth_bond_primary_set",
     "rte_eth_dev_callback_register",
+    "rte_eth_allmulticast_enable",
     "rte_eth_dev_adjust_nb_rx_tx_desc",
     "rte_eth_dev_close",
     "rte_eth_dev_configure",

@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use serde_json::{Value, json};
 use shared::admin::client::{self, ClientError};
 use shared::cli::{Action, Command, Next, cell, table};
+use shared::config::Table;
 
 use crate::capture::{Blocks, Request, Tally};
 use crate::config::{ADMIN_PORT, Config};
@@ -144,7 +145,15 @@ impl Cli {
             admin,
             action: Some(action),
         };
-        match command.run(ADMIN_PORT, Config::parse) {
+        let checks = action == Action::Check;
+        let parse = |root: &mut Table<'_>| {
+            let config = Config::parse(root)?;
+            for warning in checks.then(|| config.warnings()).into_iter().flatten() {
+                let _closed = writeln!(std::io::stderr(), "warning: {warning}");
+            }
+            Some(config)
+        };
+        match command.run(ADMIN_PORT, parse) {
             Next::Run(config) => Next::Run((file, config)),
             Next::Exit(code) => Next::Exit(code),
         }

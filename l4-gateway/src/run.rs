@@ -98,6 +98,9 @@ struct Node {
 
 impl Node {
     fn start(file: PathBuf, config: Arc<Config>) -> Result<Node, Error> {
+        for warning in config.warnings() {
+            tracing::warn!("{warning}");
+        }
         let bus = Bus::start(&config.bus, &config.node.id);
         let (to_control, mut news) = mpsc::channel(NEWS);
         let mut control = None;

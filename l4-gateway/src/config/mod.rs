@@ -154,6 +154,23 @@ impl Config {
         }
     }
 
+    /// What is allowed, and yet not all that one may expect of it.
+    pub fn warnings(&self) -> Vec<String> {
+        let vips = self.vips();
+        let wide: Vec<String> = vips
+            .iter()
+            .filter(|vip| vip.is_ipv6())
+            .map(ToString::to_string)
+            .collect();
+        if self.bgp.is_none() || wide.is_empty() {
+            return Vec::new();
+        }
+        vec![format!(
+            "[bgp] announces IPv4 VIPs only so far: routers must be told of {} in another way",
+            wide.join(", ")
+        )]
+    }
+
     /// The VIPs of all services, each once.
     pub fn vips(&self) -> Vec<IpAddr> {
         let mut vips: Vec<IpAddr> = self.services.iter().map(|service| service.vip).collect();

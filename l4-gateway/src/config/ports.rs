@@ -171,6 +171,9 @@ impl FromValue for Device {
     }
 }
 
+/// What each link of IPv6 carries at least, bytes.
+const LEAST_MTU_OF_IPV6: u16 = 1280;
+
 /// Most ports of a node: what the data plane's numbers allow.
 const MOST: usize = 16;
 
@@ -281,6 +284,14 @@ fn port(
         routes.push(to.zip(via.ok()).map(|(to, via)| RouteConfig { to, via }));
     }
     let mtu = table.within("mtu", 576..=9600, 1500);
+    let is_ipv6 = |network: &Network| network.address.is_ipv6();
+    if mtu < LEAST_MTU_OF_IPV6 && networks.is_some_and(|networks| networks.iter().any(is_ipv6)) {
+        table.mistake(
+            "mtu",
+            format!("{mtu} is less than a link of IPv6 has (RFC 8200 5)"),
+            format!("{LEAST_MTU_OF_IPV6} at least, or leave the IPv6 address out"),
+        );
+    }
     let vlan = table
         .has("vlan")
         .then(|| table.within("vlan", Vlan::NUMBERS, 1))

@@ -174,6 +174,13 @@ fn mistakes_name_the_key_and_what_to_do() {
             "fd00:3::21 is behind port int, which has no LocalIP of its family",
         ),
         (
+            &[(
+                "\"10.3.0.11/24\"",
+                "[\"10.3.0.11/24\", \"fd00:3::11/64\"]\nmtu = 1279",
+            )],
+            "ports[1].mtu: 1279 is less than a link of IPv6 has",
+        ),
+        (
             &[("[\"10.3.0.100\"]", "[\"10.9.0.100\"]")],
             "ports[1].local_ips: 10.9.0.100 is not in the port's network 10.3.0.11/24",
         ),
@@ -456,6 +463,25 @@ fn a_port_may_have_both_families_and_a_service_one() {
         config.services[0].targets[0].address,
         "[fd00:3::21]:8080".parse().unwrap()
     );
+}
+
+#[test]
+fn an_ipv6_vip_beside_bgp_is_warned_of() {
+    let bgp = "[bgp]\nlocal_as = 65010\nrouter_id = \"10.2.0.11\"\n[[bgp.neighbours]]\naddress = \"10.2.0.1\"\nremote_as = 65001\n";
+    let wide = with(&[
+        ("\"10.3.0.11/24\"", "\"fd00:3::11/64\""),
+        ("[\"10.3.0.100\"]", "[\"fd00:3::100\"]"),
+        ("vip = \"10.0.0.100\"", "vip = \"2001:db8::1\""),
+        ("\"10.3.0.21:8080\"", "\"[fd00:3::21]:8080\""),
+    ]);
+    assert_eq!(parse(&wide).unwrap().warnings(), Vec::<String>::new());
+    assert_eq!(
+        parse(&format!("{LEAST}{bgp}")).unwrap().warnings(),
+        Vec::<String>::new()
+    );
+    let warnings = parse(&format!("{wide}{bgp}")).unwrap().warnings();
+    assert_eq!(warnings.len(), 1);
+    assert!(warnings[0].contains("2001:db8::1"), "{warnings:?}");
 }
 
 #[test]

@@ -12,6 +12,9 @@ use super::link::{self, Link};
 use super::ring::forget_front;
 use super::{Device, DpdkError, Eal, Mbuf, Pool, RssKey, spread};
 
+/// A driver's answer to what it has no means for (ENOTSUP).
+const NOT_SUPPORTED: i32 = -libc::ENOTSUP;
+
 /// How a port is set up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PortSettings {
@@ -143,6 +146,15 @@ impl Port {
         }
         // SAFETY: the port and all its queues are configured.
         step("starting", unsafe { dpdk_sys::rte_eth_dev_start(id) })?;
+        // Neighbour solicitations go to a multicast group for each address, LocalIPs and VIPs among them. Virtual devices that
+        // filter nothing can't be asked.
+        // SAFETY: as above.
+        match unsafe { dpdk_sys::rte_eth_allmulticast_enable(id) } {
+            NOT_SUPPORTED => {
+                tracing::debug!(port = %name, "the driver doesn't choose among multicast frames")
+            }
+            status => step("receiving all multicast frames", status)?,
+        }
         // A bond has its members' only now.
         let mut address = dpdk_sys::rte_ether_addr::default();
         // SAFETY: as above.
