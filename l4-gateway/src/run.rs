@@ -206,6 +206,7 @@ impl Node {
         let notice = if elsewhere { began + NOTICE } else { began };
         let forwarder = self.forwarder.clone();
         async move {
+            let mut empty = false;
             loop {
                 sleep(LOOK).await;
                 let open = FlowFilter {
@@ -218,7 +219,10 @@ impl Node {
                     tracing::warn!("the drain's deadline has passed with flows left");
                     return;
                 }
-                if left.is_ok_and(|left| left.flows.is_empty()) && now >= notice {
+                // A walk over the table takes a while, and a flow may have begun behind it: it is in the next.
+                let was_empty = empty;
+                empty = left.is_ok_and(|left| left.flows.is_empty());
+                if was_empty && empty && now >= notice {
                     tracing::info!(took = ?now - began, "no flow is left");
                     return;
                 }

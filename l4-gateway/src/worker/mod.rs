@@ -34,6 +34,7 @@ pub use poll::Poll;
 pub use state::{LoopCount, Times, WorkerState};
 pub use vlan::Vlan;
 
+use inquiry::Walk;
 use poll::Pace;
 
 /// Between two ticks of the data plane, in nanoseconds.
@@ -128,6 +129,7 @@ pub fn run(parts: WorkerParts) {
         state: state.clone(),
         tap: None,
     };
+    let mut walk: Option<Walk> = None;
     let mut started = tsc.now();
     let mut next_tick = started.0;
     while !state.stopping() {
@@ -140,13 +142,16 @@ pub fn run(parts: WorkerParts) {
         if now.0 >= next_tick {
             next_tick = now.0 + TICK;
             round.tick(snapshot, now, &lessons);
-            match inquiries.try_recv() {
-                Ok(Question::Flows(inquiry)) => inquiry.answer(&round.dataplane, now),
-                Ok(Question::Capture(tap)) => {
-                    tap.begin();
-                    round.tap = Some(tap);
+            walk = walk.and_then(|walk| walk.step(&round.dataplane, now));
+            if walk.is_none() {
+                match inquiries.try_recv() {
+                    Ok(Question::Flows(inquiry)) => walk = Some(Walk::new(inquiry)),
+                    Ok(Question::Capture(tap)) => {
+                        tap.begin();
+                        round.tap = Some(tap);
+                    }
+                    Err(_) => {}
                 }
-                Err(_) => {}
             }
         }
         round.flush();

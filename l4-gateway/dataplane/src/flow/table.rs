@@ -241,9 +241,13 @@ impl FlowTable {
 
     /// All living flows with their numbers.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &Flow)> {
-        (0u32..)
-            .zip(&self.entries)
-            .filter(|(_, flow)| flow.is_alive())
+        self.range(0, self.entries.len())
+    }
+
+    /// The living flows among `count` entries from number `first` on.
+    pub(crate) fn range(&self, first: u32, count: usize) -> impl Iterator<Item = (u32, &Flow)> {
+        let entries = self.entries.iter().skip(first as usize).take(count);
+        (first..).zip(entries).filter(|(_, flow)| flow.is_alive())
     }
 
     /// Living flows.

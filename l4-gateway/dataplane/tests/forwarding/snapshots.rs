@@ -100,6 +100,23 @@ fn flows_outlive_their_addresses_which_new_ones_do_not_get() {
 }
 
 #[test]
+fn a_walk_in_steps_finds_each_flow_once() {
+    let mut rig = Rig::new();
+    for n in 0..10 {
+        rig.open(client(n, 4000), 1);
+    }
+    let whole: Vec<_> = rig.worker.flows(rig.now).map(|flow| flow.client).collect();
+    let places = rig.worker.flow_places() as u32;
+    let steps = (0..places).step_by(3);
+    let walked: Vec<_> = steps
+        .flat_map(|first| rig.worker.flows_in(rig.now, first, 3).collect::<Vec<_>>())
+        .map(|flow| flow.client)
+        .collect();
+    assert_eq!((whole.len(), &walked), (10, &whole));
+    assert_eq!(rig.worker.flows_in(rig.now, places, 3).count(), 0);
+}
+
+#[test]
 fn a_node_can_change_its_local_ips_for_ever() {
     let mut rig = Rig::new();
     // Four LocalIPs are the limit.
