@@ -407,6 +407,11 @@ impl Cells {
         );
     }
 
+    /// Flows of this worker to a target.
+    pub(crate) fn target_flows(&self, id: TargetId) -> u64 {
+        read(&self.target_flows, id.0 as usize)
+    }
+
     /// A flow was created; `local` is its LocalIP, if it has one.
     pub(crate) fn flow_began(
         &self,

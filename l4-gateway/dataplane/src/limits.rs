@@ -40,6 +40,9 @@ pub(crate) const MAGLEV_SLOTS: usize = 65_537;
 /// Others tried when the target that was chosen is at its limits.
 pub(crate) const TARGET_TRIES: usize = 64;
 
+/// Flows that one [`crate::Worker::tick`] looks at when those of some target are to be cut: a million take a second.
+pub(crate) const CUT_BUDGET: u32 = 1024;
+
 /// Longest sequence a weighted round robin service is laid out in; heavier weights are scaled down to it.
 pub(crate) const WRR_SEQUENCE: u64 = 8192;
 

@@ -26,6 +26,8 @@ pub struct Tables {
     v6: Net<V6>,
     /// Of everything the snapshot names: gateways first, then targets that take flows.
     next_hops: Vec<(PortIndex, IpAddr)>,
+    /// Targets whose flows are to be ended.
+    cuts: Vec<TargetId>,
     local_ips: Vec<LocalIp>,
     steering: Steering,
     /// By service; apart from the services, since each packet needs them.
@@ -163,6 +165,11 @@ impl Tables {
     /// The next hops worth knowing before the first packet, without repetition.
     pub(crate) fn next_hops(&self) -> &[(PortIndex, IpAddr)] {
         &self.next_hops
+    }
+
+    /// Targets whose flows are to be ended.
+    pub(crate) fn cuts(&self) -> &[TargetId] {
+        &self.cuts
     }
 
     /// Ticks a flow of this service is kept in this state; flows of a service that is gone follow the defaults.

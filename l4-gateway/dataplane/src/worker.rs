@@ -10,6 +10,7 @@
 mod admit;
 mod arp;
 mod classify;
+mod cut;
 mod direct;
 mod edit;
 mod forward;
@@ -79,6 +80,8 @@ pub struct Worker {
     serial: u64,
     /// A hash of the LocalIPs and MACs announced last.
     announced: u64,
+    /// Where the walk is that ends flows of targets to be cut.
+    cuts: cut::Walk,
     /// Flows created so far; with the secret, the source of what must not be guessed.
     created: u64,
 }
@@ -156,6 +159,7 @@ impl Worker {
             lessons: Lessons::new(),
             serial: 0,
             announced: 0,
+            cuts: cut::Walk::NONE,
             created: 0,
         }
     }
@@ -343,6 +347,7 @@ impl Worker {
             self.serial = tables.serial();
             self.neighbours.follow(tables, now, &self.cells);
             self.forget_old_hops();
+            self.follow_cuts(tables);
         }
     }
 
@@ -383,6 +388,7 @@ impl Worker {
                 Due::Persists(number) => self.persist(tables, now, number),
             }
         }
+        self.cut(tables, now, out);
         self.announce(tables, out);
         self.neighbours.tick(tables, now, out, &self.cells);
         self.fragments.tick(now, &self.cells);

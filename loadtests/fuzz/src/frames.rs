@@ -15,10 +15,12 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use dataplane::{
-    ClientAddress, Counters, DropReason, Emitted, Ids, Limits, MacAddr, Now, Port, PortIndex,
-    Protocol, Secret, Segment, ServiceConfig, Tables, TargetConfig, Verdict, Worker,
+    ClientAddress, Counters, DropReason, Emitted, FlowLimits, Ids, Limits, MacAddr, Now,
+    Persistence, Policy, Port, PortIndex, Protocol, Quota, Secret, Segment, ServiceConfig,
+    SourcePrefix, Tables, TargetConfig, Verdict, Worker,
 };
 
 /// The client network is beyond the gateway of port 0, the targets are on port 1.
@@ -96,6 +98,7 @@ impl Node {
             last_port: 50_015,
             held_frames: 4,
             held_per_neighbour: 2,
+            sources: 14,
             ..Limits::default()
         };
         let counters = Arc::new(Counters::new(2, &limits));
@@ -239,15 +242,16 @@ impl Node {
     }
 }
 
-/// One of many states of the same services: bit 0 takes the first target down, bit 1 drains the second, bit 2 leaves none; bits 3 and 4
-/// say how targets learn a client's address.
+/// One of 256 states of the same services: bit 0 takes the first target down, bit 1 drains the second, bit 2 leaves none; bits 3 and 4
+/// say how targets learn a client's address; bit 5 limits and keeps sources at their targets, bit 6 schedules datagrams one by one, bit 7 ends
+/// the flows of the second target.
 fn tables(variant: u8, ids: &mut Ids, previous: Option<&Tables>) -> Tables {
     let target = |address: IpAddr, index: u8| TargetConfig {
         address: SocketAddr::new(address, 8080),
         weight: 1,
         up: index != 0 || variant & 1 == 0,
         draining: index == 1 && variant & 2 != 0,
-        cut: false,
+        cut: index == 1 && variant & 128 != 0,
     };
     let mut builder = Tables::builder();
     for (index, mac) in PORT_MACS.into_iter().enumerate() {
@@ -285,12 +289,41 @@ fn tables(variant: u8, ids: &mut Ids, previous: Option<&Tables>) -> Tables {
             if variant & 4 == 0 {
                 service.targets = vec![target(first[family], 0), target(second[family], 1)];
             }
+            service.policy = policy(variant);
             builder.service(service);
         }
     }
     match builder.build(ids, previous) {
         Ok(tables) => tables,
         Err(error) => panic!("the tables are right: {error}"),
+    }
+}
+
+fn policy(variant: u8) -> Policy {
+    let quota = |connections| Quota {
+        connections,
+        per_second: 2 * connections,
+    };
+    let limits = FlowLimits {
+        service: quota(6),
+        target: quota(4),
+        source: quota(2),
+        source_prefix: SourcePrefix { v4: 24, v6: 64 },
+    };
+    let persistence = Persistence {
+        timeout: Duration::from_secs(5),
+        prefix: SourcePrefix::default(),
+    };
+    let limited = variant & 32 != 0;
+    Policy {
+        limits: if limited {
+            limits
+        } else {
+            FlowLimits::default()
+        },
+        persistence: limited.then_some(persistence),
+        one_packet: variant & 64 != 0,
+        ..Policy::default()
     }
 }
 

@@ -46,6 +46,14 @@ const BY_NUMBER: [FlowState; STATES] = [
 ];
 
 impl FlowState {
+    /// Whether at least one end may take the connection for alive.
+    pub(crate) fn is_open(self) -> bool {
+        matches!(
+            self,
+            FlowState::Established | FlowState::FinClient | FlowState::FinTarget
+        )
+    }
+
     /// Whether a SYN from the client means a new connection: the client at least has closed this one.
     #[inline]
     pub(crate) fn is_closing(self) -> bool {

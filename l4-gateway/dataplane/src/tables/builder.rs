@@ -222,6 +222,7 @@ impl TablesBuilder {
             v4: self.net()?,
             v6: self.net()?,
             next_hops: Vec::new(),
+            cuts: Vec::new(),
             local_ips: Vec::with_capacity(self.local_ips.len()),
             steering: self.steering(),
             default_timeouts: Timeouts::default().by_state(),
@@ -249,6 +250,8 @@ impl TablesBuilder {
             }
         }
         tables.next_hops = next_hops(&tables);
+        let cut = tables.targets().filter(|target| target.config.cut);
+        tables.cuts = cut.map(|target| target.id).collect();
         Ok(tables)
     }
 

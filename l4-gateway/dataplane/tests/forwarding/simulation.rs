@@ -7,8 +7,12 @@ mod endpoint;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::time::Duration;
 
-use dataplane::{ClientAddress, Limits, PortIndex, Scheduler, ServiceConfig, Timeouts, Verdict};
+use dataplane::{
+    ClientAddress, FlowLimits, Limits, Persistence, Policy, PortIndex, Protocol, Quota, Refusal,
+    Scheduler, ServiceConfig, ServiceCounts, SourcePrefix, Timeouts, Verdict,
+};
 
 use super::frame::{self, ACK, RST, SYN, checksum, mac};
 use super::rig::{self, INSIDE, MILLISECOND, OUTSIDE, Rig, SECOND, client, target, up, vip};
@@ -61,6 +65,9 @@ struct Tally {
     exhausted: u64,
     /// Segments from which a target learned more of a stream whose client it was told.
     told: u64,
+    limited: u64,
+    persisted: u64,
+    cut: u64,
 }
 
 struct World {
@@ -72,6 +79,8 @@ struct World {
     servers: BTreeMap<(SocketAddrV4, SocketAddrV4), Server>,
     services: Vec<ServiceConfig>,
     lossy: bool,
+    /// Whether limits, persistence and cuts come and go too.
+    limited: bool,
     tally: Tally,
 }
 
@@ -85,7 +94,7 @@ struct Server {
 }
 
 impl World {
-    fn new(seed: u64) -> Self {
+    fn new(seed: u64, limited: bool) -> Self {
         let mut random = Random(seed);
         let mut services = rig::services();
         services[0].client_address = client_address(seed);
@@ -98,7 +107,7 @@ impl World {
         for service in &mut services {
             service.scheduler = schedulers[random.below(4) as usize];
             service.timeouts = Timeouts {
-                udp: std::time::Duration::from_secs(8),
+                udp: Duration::from_secs(8),
                 ..Timeouts::default()
             };
         }
@@ -113,6 +122,7 @@ impl World {
         let rig = Rig::with(&limits, &services);
         let mut world = Self {
             lossy: !random.one_in(4),
+            limited,
             random,
             rig,
             events: BinaryHeap::new(),
@@ -398,9 +408,11 @@ impl World {
                 let stream = match told {
                     ClientAddress::ProxyV2 => behind_header(&endpoint.received),
                     ClientAddress::Toa => {
-                        assert_eq!(
-                            server.option.is_some(),
-                            endpoint.state != State::SynReceived,
+                        // An RST may come before the handshake is complete here, though it is for the node.
+                        assert!(
+                            endpoint.state == State::Reset
+                                || server.option.is_some()
+                                    != (endpoint.state == State::SynReceived),
                             "the handshake is complete and the client is unknown"
                         );
                         (server.option, &endpoint.received[..])
@@ -466,8 +478,12 @@ impl World {
                             weight: self.random.below(4) as u16,
                             up: !self.random.one_in(4),
                             draining: self.random.one_in(5),
+                            cut: self.limited && self.random.one_in(6),
                             ..up(target(n))
                         });
+                    }
+                    if self.limited {
+                        service.policy = policy(&mut self.random, service.protocol);
                     }
                 }
                 let services = self.services.clone();
@@ -540,6 +556,33 @@ fn option(segment: &[u8]) -> Option<SocketAddrV4> {
     }
 }
 
+/// Some of all that can be asked for.
+fn policy(random: &mut Random, protocol: Protocol) -> Policy {
+    let mut quota = |most: u64| Quota {
+        connections: [0, 1 + random.below(most) as u32][random.below(2) as usize],
+        per_second: [0, 1 + random.below(most) as u32][random.below(2) as usize],
+    };
+    let limits = FlowLimits {
+        service: quota(30),
+        target: quota(10),
+        source: quota(8),
+        source_prefix: SourcePrefix {
+            v4: [24, 32][random.below(2) as usize],
+            v6: 64,
+        },
+    };
+    Policy {
+        limits,
+        on_limit: [Refusal::Reset, Refusal::Drop][random.below(2) as usize],
+        persistence: random.one_in(2).then(|| Persistence {
+            timeout: Duration::from_secs(1 + random.below(20)),
+            prefix: SourcePrefix::default(),
+        }),
+        one_packet: protocol == Protocol::Udp && random.one_in(2),
+        ..Policy::default()
+    }
+}
+
 fn segment(bytes: &[u8]) -> Segment {
     let double =
         |at: usize| u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
@@ -552,7 +595,7 @@ fn segment(bytes: &[u8]) -> Segment {
     }
 }
 
-fn simulate(seed: u64) -> Tally {
+fn simulate(seed: u64, limited: bool) -> Tally {
     struct Named(u64);
     impl Drop for Named {
         fn drop(&mut self) {
@@ -562,14 +605,23 @@ fn simulate(seed: u64) -> Tally {
         }
     }
     let _named = Named(seed);
-    let mut world = World::new(seed);
+    let mut world = World::new(seed, limited);
     world.run(12_000);
     // Nothing new from here on: everything must end, and leave no trace.
     let World {
         mut rig, mut tally, ..
     } = world;
     tally.rescheduled = rig.worker_counts().flows_rescheduled;
-    tally.exhausted = rig.services_exhausted();
+    tally.exhausted = rig.sum(|counts| counts.port_exhausted);
+    tally.limited = rig.sum(|counts| {
+        counts.limited_connections
+            + counts.limited_rate
+            + counts.limited_source_connections
+            + counts.limited_source_rate
+            + counts.limited_targets
+    });
+    tally.persisted = rig.sum(|counts| counts.persisted);
+    tally.cut = rig.sum(|counts| counts.flows_cut);
     rig.now.0 += 3600 * SECOND;
     rig.pass(40);
     assert_eq!(rig.flow_count(), 0);
@@ -585,12 +637,31 @@ fn simulate(seed: u64) -> Tally {
 }
 
 impl Rig {
-    fn services_exhausted(&self) -> u64 {
-        self.tables
-            .services()
-            .map(|service| self.counters.service(service.id).port_exhausted)
+    fn sum(&self, of: impl Fn(ServiceCounts) -> u64) -> u64 {
+        let services = self.tables.services();
+        services
+            .map(|service| of(self.counters.service(service.id)))
             .sum()
     }
+}
+
+#[test]
+fn limits_persistence_and_cuts_that_come_and_go_leave_no_trace() {
+    let mut total = Tally::default();
+    for seed in 101..=108 {
+        let tally = simulate(seed, true);
+        total.completed += tally.completed;
+        total.datagrams += tally.datagrams;
+        total.limited += tally.limited;
+        total.persisted += tally.persisted;
+        total.cut += tally.cut;
+    }
+    println!("{total:?}");
+    assert!(total.completed > 50, "{total:?}");
+    assert!(total.datagrams > 100, "{total:?}");
+    assert!(total.limited > 300, "{total:?}");
+    assert!(total.persisted > 50, "{total:?}");
+    assert!(total.cut > 20, "{total:?}");
 }
 
 #[test]
@@ -605,7 +676,7 @@ fn streams_arrive_unchanged_and_nothing_leaks_whatever_happens() {
     };
     let mut total = Tally::default();
     for seed in seeds.iter().copied() {
-        let tally = simulate(seed);
+        let tally = simulate(seed, false);
         total.completed += tally.completed;
         total.reset += tally.reset;
         total.datagrams += tally.datagrams;

@@ -1,0 +1,138 @@
+//! Targets that are left: their flows go on, until they are cut.
+
+use dataplane::{FlowState, Protocol, ServiceConfig, Verdict};
+
+use super::frame::{self, ACK, FIN, RST};
+use super::rig::{
+    self, INSIDE, MILLISECOND, OUTSIDE, Opened, Rig, client, from_client, local, target, vip,
+};
+
+fn services(change: impl Fn(&mut dataplane::TargetConfig)) -> Vec<ServiceConfig> {
+    let mut services = rig::services();
+    for service in &mut services {
+        change(&mut service.targets[0]);
+    }
+    services
+}
+
+fn resets(opened: &Opened, acked: u32, next: u32) -> [(dataplane::PortIndex, Vec<u8>); 2] {
+    let bare = |packet: frame::Packet| packet.with(|packet| packet.tcp_mut().window = 0);
+    let to_client = bare(frame::tcp(vip(80), opened.client, RST).seq(acked, 0));
+    let to_target = bare(
+        frame::tcp(local(opened.local_port), target(opened.target), RST)
+            .seq(next.wrapping_add(opened.shift), 0),
+    );
+    [
+        (OUTSIDE, rig::to_client(&to_client)),
+        (INSIDE, rig::to_target(&to_target, opened.target)),
+    ]
+}
+
+/// Two connections, one to each target.
+fn connections(rig: &mut Rig) -> [Opened; 2] {
+    let first = rig.establish(client(10, 4000), 100);
+    let second = rig.establish(client(11, 4000), 200);
+    assert_eq!((first.target, second.target), (21, 22));
+    [first, second]
+}
+
+fn tick(rig: &mut Rig) {
+    rig.now.0 += MILLISECOND;
+    rig.out.clear();
+    rig.worker.tick(&rig.tables, rig.now, &mut rig.out);
+    rig.worker.check_invariants();
+}
+
+#[test]
+fn flows_of_a_target_of_weight_0_go_on_and_none_come() {
+    let mut rig = Rig::new();
+    let [first, _] = connections(&mut rig);
+    rig.swap(&services(|target| target.weight = 0));
+    tick(&mut rig);
+    assert!(rig.emitted().is_empty());
+    rig.from_client(&first, ACK, 101, 9001);
+    rig.from_target(&first, ACK, 9001, 101);
+    for n in 0..10 {
+        assert_eq!(rig.open(client(12, 4000 + n), 1).target, 22);
+    }
+    rig.from_client(&first, FIN | ACK, 101, 9001);
+    rig.from_target(&first, FIN | ACK, 9001, 102);
+    assert_eq!(rig.target_counts(80, Protocol::Tcp, 21).flows_created, 1);
+}
+
+#[test]
+fn a_cut_resets_both_ends_and_frees_the_port() {
+    let mut rig = Rig::new();
+    let [first, second] = connections(&mut rig);
+    rig.outside(&frame::udp(client(10, 5000), vip(53), b"query"));
+    rig.swap(&services(|target| {
+        target.weight = 0;
+        target.cut = true;
+    }));
+    tick(&mut rig);
+    assert_eq!(rig.emitted(), resets(&first, 9001, 101));
+    let counts = |rig: &Rig, protocol, port| rig.service_counts(port, protocol).flows_cut;
+    assert_eq!(
+        (
+            counts(&rig, Protocol::Tcp, 80),
+            counts(&rig, Protocol::Udp, 53)
+        ),
+        (1, 1)
+    );
+    assert_eq!(rig.target_counts(80, Protocol::Tcp, 21).flows_active, 0);
+    assert_eq!(rig.flow_count(), 1);
+    // The other goes on; what still comes for the first has no flow.
+    rig.from_client(&second, ACK, 201, 9001);
+    let late = frame::tcp(first.client, vip(80), ACK).seq(101, 9001);
+    assert_eq!(
+        rig.try_send(OUTSIDE, from_client(&late)).0,
+        Verdict::Transmit(OUTSIDE)
+    );
+    // Once only.
+    tick(&mut rig);
+    assert!(rig.emitted().is_empty());
+}
+
+#[test]
+fn connections_that_are_closing_are_cut_in_silence() {
+    let mut rig = Rig::new();
+    let [first, _] = connections(&mut rig);
+    rig.from_client(&first, FIN | ACK, 101, 9001);
+    rig.from_target(&first, FIN | ACK, 9001, 102);
+    rig.open(client(12, 4000), 1);
+    rig.swap(&services(|target| target.cut = true));
+    tick(&mut rig);
+    assert!(rig.emitted().is_empty());
+    let states: Vec<FlowState> = rig.worker.flows(rig.now).map(|flow| flow.state).collect();
+    assert_eq!(states, [FlowState::Established], "that of the other target");
+}
+
+#[test]
+fn a_snapshot_that_comes_while_flows_are_cut_is_followed_too() {
+    let limits = dataplane::Limits {
+        flows: 4096,
+        ..rig::small()
+    };
+    let mut rig = Rig::with(&limits, &rig::services()).resolved();
+    for n in 0..600u16 {
+        rig.establish(client((n % 200) as u8, 4000 + n), 100);
+    }
+    rig.swap(&services(|target| target.cut = true));
+    tick(&mut rig);
+    let both = |target: &mut dataplane::TargetConfig| target.cut = true;
+    let mut none = services(both);
+    for service in &mut none {
+        service.targets[1].cut = true;
+    }
+    rig.swap(&none);
+    let mut emitted = 0;
+    for _ in 0..40 {
+        tick(&mut rig);
+        let sent = rig.emitted().len();
+        assert!(sent <= 256, "{sent} at once");
+        emitted += sent;
+    }
+    assert_eq!(rig.flow_count(), 0);
+    assert!(emitted > 600, "{emitted}");
+    assert_eq!(rig.service_counts(80, Protocol::Tcp).flows_cut, 600);
+}
