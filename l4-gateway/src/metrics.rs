@@ -1,6 +1,8 @@
 //! Metrics, read from the workers' counters when somebody asks for them.
 
-use dataplane::{Counters, DropReason};
+use std::collections::HashMap;
+
+use dataplane::{Counters, DropReason, TargetId};
 use metrics::{counter, gauge};
 
 use crate::actors::View;
@@ -20,7 +22,8 @@ pub(crate) fn refresh(config: &Config, forwarder: &Forwarder, view: &View) {
     workers(forwarder, counters);
     loads(view);
     ports(config, forwarder);
-    services(view, counters);
+    let free_ports = forwarder.tables().free_ports(counters, &config.limits());
+    services(view, counters, &free_ports);
 }
 
 fn workers(forwarder: &Forwarder, counters: &Counters) {
@@ -148,7 +151,7 @@ fn ports(config: &Config, forwarder: &Forwarder) {
     }
 }
 
-fn services(view: &View, counters: &Counters) {
+fn services(view: &View, counters: &Counters, free_ports: &HashMap<TargetId, u64>) {
     for service in &view.services {
         let label = [("service", service.name.clone())];
         let counts = service
@@ -222,6 +225,9 @@ fn services(view: &View, counters: &Counters) {
             gauge!("weir_l4_target_weight", &labels).set(f64::from(target.weight));
             gauge!("weir_l4_target_effective_weight", &labels).set(target.effective_weight);
             gauge!("weir_l4_target_flows", &labels).set(counts.flows_active as f64);
+            if let Some(free) = target.id.and_then(|id| free_ports.get(&id)) {
+                gauge!("weir_l4_target_free_ports", &labels).set(*free as f64);
+            }
             for (name, value) in [
                 ("weir_l4_target_packets_in_total", counts.packets_in),
                 ("weir_l4_target_bytes_in_total", counts.bytes_in),

@@ -1,7 +1,9 @@
 //! The JSON of `/status`: what the control side knows beside what the workers counted.
 
+use std::collections::HashMap;
+
 use bgp_ctl::status::{Status as BgpStatus, StatusBoard};
-use dataplane::{Counters, DropReason, FlowView, Protocol, ServiceCounts, WorkerCounts};
+use dataplane::{Counters, DropReason, FlowView, Protocol, ServiceCounts, TargetId, WorkerCounts};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use shared::bus::Bus;
@@ -53,6 +55,10 @@ pub(crate) fn status(from: Sources<'_>) -> Value {
             Value::Object(shown)
         })
         .collect();
+    let free_ports = from
+        .forwarder
+        .tables()
+        .free_ports(counters, &from.config.limits());
     let sum = |count: fn(&WorkerCounts) -> u64| -> u64 {
         (0..counters.workers())
             .map(|index| count(&counters.worker(index)))
@@ -76,7 +82,7 @@ pub(crate) fn status(from: Sources<'_>) -> Value {
         "frames_in_use": from.forwarder.frames_in_use(),
         "workers": workers,
         "ports": ports,
-        "services": services.iter().map(|view| service(view, counters)).collect::<Vec<_>>(),
+        "services": services.iter().map(|view| service(view, counters, &free_ports)).collect::<Vec<_>>(),
         "retired_addresses": retired,
         "drops": drops(counters),
         "bus": from.bus.status(),
@@ -136,7 +142,7 @@ fn shown_port(view: &PortView) -> Map<String, Value> {
     }
 }
 
-fn service(view: &ServiceView, counters: &Counters) -> Value {
+fn service(view: &ServiceView, counters: &Counters, free_ports: &HashMap<TargetId, u64>) -> Value {
     let counts = view.id.map(|id| counters.service(id)).unwrap_or_default();
     json!({
         "name": view.name,
@@ -164,7 +170,7 @@ fn service(view: &ServiceView, counters: &Counters) -> Value {
         "sources_untracked": counts.sources_untracked,
         "persisted": counts.persisted,
         "flows_cut": counts.flows_cut,
-        "targets": view.targets.iter().map(|view| target(view, counters)).collect::<Vec<_>>(),
+        "targets": view.targets.iter().map(|view| target(view, counters, free_ports)).collect::<Vec<_>>(),
     })
 }
 
@@ -179,7 +185,7 @@ pub(crate) fn limited(counts: &ServiceCounts) -> [(&'static str, u64); 5] {
     ]
 }
 
-fn target(view: &TargetView, counters: &Counters) -> Value {
+fn target(view: &TargetView, counters: &Counters, free_ports: &HashMap<TargetId, u64>) -> Value {
     let counts = view.id.map(|id| counters.target(id)).unwrap_or_default();
     json!({
         "address": view.address.to_string(),
@@ -199,6 +205,7 @@ fn target(view: &TargetView, counters: &Counters) -> Value {
         "resets": counts.resets,
         "port_exhausted": counts.port_exhausted,
         "at_limit": counts.at_limit,
+        "free_ports": view.id.and_then(|id| free_ports.get(&id)),
     })
 }
 

@@ -2,6 +2,7 @@
 //! worked out before a packet comes.
 
 mod builder;
+mod free_ports;
 mod net;
 
 use std::net::IpAddr;

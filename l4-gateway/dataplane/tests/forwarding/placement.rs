@@ -177,3 +177,45 @@ fn a_flow_survives_its_target_moving_to_another_port() {
         );
     }
 }
+
+#[test]
+fn free_ports_are_seen_before_they_run_out() {
+    use dataplane::Protocol::{Tcp, Udp};
+    let mut limits = rig::small();
+    (limits.first_port, limits.last_port) = (5000, 5009);
+    let mut services = rig::services();
+    services[0].targets.truncate(1);
+    services[1].targets.truncate(1);
+    // The same host behind another VIP port, with the same local ports towards it; and the same behind a service that rewrites nothing.
+    let mut other = ServiceConfig::new(rig::VIP, Tcp, 81);
+    other.targets = vec![up(target(21))];
+    let mut direct = ServiceConfig::new(rig::VIP, Tcp, 82);
+    direct.mode = dataplane::Mode::Direct;
+    direct.targets = vec![up(SocketAddrV4::new(*target(21).ip(), 82))];
+    services.extend([other, direct]);
+    let mut rig = Rig::with(&limits, &services).resolved();
+    let free = |rig: &Rig, port, protocol| {
+        let id = rig.service(port, protocol).targets[0];
+        let free = rig.tables.free_ports(&rig.counters, &limits);
+        free.get(&id).copied()
+    };
+    assert_eq!(free(&rig, 80, Tcp), Some(10));
+    for n in 0..7 {
+        rig.open(client(n, 40_000), 1000);
+    }
+    let from_another = frame::tcp(client(9, 40_000), vip(81), SYN).seq(1, 0);
+    rig.outside(&from_another);
+    assert_eq!(free(&rig, 80, Tcp), Some(2));
+    assert_eq!(free(&rig, 81, Tcp), Some(2), "the same ports");
+    assert_eq!(free(&rig, 53, Udp), Some(10), "UDP has its own");
+    assert_eq!(free(&rig, 82, Tcp), None, "none are needed");
+    for n in 10..12 {
+        rig.open(client(n, 40_000), 1000);
+    }
+    assert_eq!(free(&rig, 80, Tcp), Some(0));
+    let refused = frame::tcp(client(20, 40_000), vip(80), SYN).seq(1, 0);
+    let (port, _) = rig.outside(&refused);
+    assert_eq!(port, OUTSIDE, "an RST");
+    rig.pass(40);
+    assert_eq!(free(&rig, 80, Tcp), Some(10));
+}
