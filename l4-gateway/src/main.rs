@@ -9,6 +9,9 @@ use l4_gateway::cli::Cli;
 use l4_gateway::config::Config;
 use shared::cli::Next;
 
+#[global_allocator]
+static HEAP: l4_gateway::dpdk::Heap = l4_gateway::dpdk::Heap;
+
 fn main() -> ExitCode {
     let (file, config) = match Cli::parse().next() {
         Next::Run(parsed) => parsed,

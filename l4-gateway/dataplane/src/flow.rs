@@ -7,6 +7,7 @@ mod index;
 mod prefetch;
 mod state;
 mod table;
+mod tags;
 mod tuple;
 mod wide;
 

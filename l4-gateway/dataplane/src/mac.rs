@@ -16,6 +16,13 @@ impl MacAddr {
     pub const fn is_group(self) -> bool {
         self.0[0] & 1 != 0
     }
+
+    /// As a number, the first octet highest: one comparison instead of two.
+    #[inline]
+    pub(crate) const fn number(self) -> u64 {
+        let [a, b, c, d, e, f] = self.0;
+        u64::from_be_bytes([0, 0, a, b, c, d, e, f])
+    }
 }
 
 impl fmt::Display for MacAddr {

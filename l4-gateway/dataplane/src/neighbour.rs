@@ -184,13 +184,14 @@ impl Neighbours {
         &self.entries[usize::from(slot)]
     }
 
-    /// Notes that something is sent to it.
+    /// A neighbour that `slot` named under the present epoch, to which something is sent: that is noted.
     #[inline]
-    pub(crate) fn touch(&mut self, slot: u16) {
+    pub(crate) fn sending(&mut self, slot: u16) -> &Neighbour {
         let entry = &mut self.entries[usize::from(slot)];
         if !entry.used {
             entry.used = true;
         }
+        entry
     }
 
     /// Keeps a copy of a frame until the neighbour answers, and asks for it if that is due. The frame is complete but for its
@@ -204,7 +205,6 @@ impl Neighbours {
         out: &mut Emitted,
         cells: &Cells,
     ) -> Waiting {
-        self.touch(slot);
         if self.entries[usize::from(slot)].requests == 0 {
             self.ask(tables, now, usize::from(slot), out, cells);
         }

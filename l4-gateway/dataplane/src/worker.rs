@@ -116,6 +116,8 @@ struct Context<'a> {
     now: Now,
     /// The port the frames came in on; any, where none did.
     port: &'a Port,
+    /// Its MAC as a number.
+    mac: u64,
     out: &'a mut Emitted,
     /// Whether frames of other workers may be redirected.
     steer: bool,
@@ -224,6 +226,7 @@ impl Worker {
             tables,
             now,
             port,
+            mac: port.mac.number(),
             out,
             steer,
         };
@@ -254,6 +257,7 @@ impl Worker {
                 stage.candidate = self.flows.prefetch_entry(stage.hash, stage.is_v6);
             }
         }
+        let mut transmitted = 0;
         for ((stage, frame), verdict) in stages.iter().zip(frames).zip(verdicts) {
             *verdict = match stage.kind {
                 Kind::Transport if stage.is_v6 => self.transport::<V6, F>(context, frame, stage),
@@ -261,8 +265,14 @@ impl Worker {
                 Kind::Settled(verdict) => verdict,
                 _ => self.apart(context, frame, stage),
             };
-            self.count(*verdict);
+            match verdict {
+                Verdict::Transmit(_) => transmitted += 1,
+                verdict => {
+                    self.count(*verdict);
+                }
+            }
         }
+        self.cells.worker(WorkerCount::Transmitted, transmitted);
     }
 
     /// The third stage of everything that is rare beside whole transport packets.

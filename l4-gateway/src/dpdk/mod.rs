@@ -7,9 +7,12 @@
 //!     --makes--> RingSender/RingReceiver             frames from lcore to lcore
 //!     --runs---> Lcore                               a closure on an EAL thread
 //! ```
+//!
+//! [`Heap`] beside them is the process's allocator: tables of flows lie in large pages, as frames do.
 
 mod bond;
 mod eal;
+mod heap;
 mod lcore;
 mod link;
 mod mbuf;
@@ -21,6 +24,7 @@ mod tsc;
 
 pub use bond::Member;
 pub use eal::{Device, Eal, EalSettings, Memory};
+pub use heap::Heap;
 pub use lcore::{Ended, Lcore};
 pub use link::{Link, link_changed};
 pub use mbuf::Mbuf;

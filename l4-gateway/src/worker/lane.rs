@@ -84,6 +84,16 @@ impl Transmit {
         room
     }
 
+    /// Moves all of `frames` to the round's; false, and nothing has moved, when there is not room for all.
+    #[inline]
+    pub(super) fn push_all(&mut self, frames: &mut Vec<Mbuf>) -> bool {
+        let room = self.waiting.len() + frames.len() <= WAITING;
+        if room {
+            self.waiting.append(frames);
+        }
+        room
+    }
+
     /// Sends what waits; returns how many frames went and how many had to be dropped.
     #[inline]
     pub(super) fn flush(&mut self) -> (u64, u64) {

@@ -5,6 +5,7 @@
 //! scheme of F14). Keys aren't stored: the caller compares what the number stands for.
 
 use super::prefetch::prefetch;
+use super::tags;
 
 /// No number.
 pub(crate) const NONE: u32 = u32::MAX;
@@ -172,11 +173,11 @@ impl Bucket {
     /// A bit for each way with this tag.
     #[inline]
     fn hits(&self, tag: u16) -> u32 {
-        let mut hits = 0;
-        for way in 0..WAYS {
-            hits |= u32::from(self.tags[way] == tag) << way;
-        }
-        hits
+        let [a, b, c, d, e, f, g, h, rest @ ..] = self.tags;
+        let hits = tags::hits([a, b, c, d, e, f, g, h], tag);
+        (8..).zip(rest).fold(hits, |hits, (way, held)| {
+            hits | u32::from(held == tag) << way
+        })
     }
 }
 

@@ -62,7 +62,7 @@ impl FlowTable {
     }
 
     /// Third stage: the flow of a packet. `candidate` is what the second stage returned; it may be stale by now.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn find<V: Family>(
         &self,
         hash: u64,
@@ -75,6 +75,7 @@ impl FlowTable {
         self.search(hash, packet)
     }
 
+    #[inline(never)]
     fn search<V: Family>(&self, hash: u64, packet: &Tuple<V>) -> Option<(u32, Side)> {
         let mut found = None;
         self.index.find(hash, |number| {
@@ -84,7 +85,7 @@ impl FlowTable {
         found
     }
 
-    #[inline]
+    #[inline(always)]
     fn side<V: Family>(&self, number: u32, packet: &Tuple<V>) -> Option<Side> {
         self.entries
             .get(number as usize)?

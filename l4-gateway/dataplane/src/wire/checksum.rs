@@ -34,13 +34,12 @@ pub(crate) fn add(a: u16, b: u16) -> u16 {
     fold(u64::from(a) + u64::from(b))
 }
 
+/// Sixteen bits by end-around carry: first both halves, then both quarters, whose sum is in the upper one after the addition.
 #[inline]
 fn fold(total: u64) -> u16 {
-    let total = (total & 0xffff_ffff) + (total >> 32);
-    let total = (total & 0xffff_ffff) + (total >> 32);
-    let total = (total & 0xffff) + (total >> 16);
-    let total = (total & 0xffff) + (total >> 16);
-    total as u16
+    let (half, carry) = ((total >> 32) as u32).overflowing_add(total as u32);
+    let half = half.wrapping_add(u32::from(carry));
+    (half.wrapping_add(half.rotate_left(16)) >> 16) as u16
 }
 
 /// How the sum under a checksum changes: of `~old + new` over all replaced words (RFC 1624, equation 3), as their bytes lie in

@@ -14,12 +14,6 @@ pub(crate) const ARP: u16 = 0x0806;
 pub(crate) type Header = [u8; ETHERNET_HEADER];
 
 #[inline]
-pub(crate) fn destination(header: &Header) -> MacAddr {
-    let [a, b, c, d, e, f, ..] = *header;
-    MacAddr([a, b, c, d, e, f])
-}
-
-#[inline]
 pub(crate) fn source(header: &Header) -> MacAddr {
     let [_, _, _, _, _, _, a, b, c, d, e, f, ..] = *header;
     MacAddr([a, b, c, d, e, f])
@@ -28,6 +22,22 @@ pub(crate) fn source(header: &Header) -> MacAddr {
 #[inline]
 pub(crate) fn ether_type(header: &Header) -> u16 {
     u16::from_be_bytes([header[12], header[13]])
+}
+
+/// The group bit of an address as a number ([`MacAddr::number`]).
+pub(crate) const GROUP: u64 = 1 << 40;
+
+/// Destination and source as numbers ([`MacAddr::number`]), and the EtherType.
+#[inline]
+pub(crate) fn numbers(header: &Header) -> (u64, u64, u16) {
+    // Both are there: a header is longer than either.
+    let first = header
+        .first_chunk()
+        .map_or(0, |word| u64::from_be_bytes(*word));
+    let last = header
+        .last_chunk()
+        .map_or(0, |word| u64::from_be_bytes(*word));
+    (first >> 16, last >> 16, last as u16)
 }
 
 /// The header of a frame between two stations.

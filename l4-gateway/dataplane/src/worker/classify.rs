@@ -188,15 +188,15 @@ impl Worker {
         let (header, packet) = frame
             .split_first_chunk()
             .ok_or(Verdict::Drop(DropReason::Truncated))?;
-        let (destination, source) = (ethernet::destination(header), ethernet::source(header));
-        let mac = context.port.mac;
-        if source.is_group() || source == mac {
+        let (destination, source, ether_type) = ethernet::numbers(header);
+        let mac = context.mac;
+        if source & ethernet::GROUP != 0 || source == mac {
             return Err(Verdict::Drop(DropReason::BadSource));
         }
-        if destination != mac && !destination.is_group() {
+        if destination != mac && destination & ethernet::GROUP == 0 {
             return Err(Verdict::Drop(DropReason::OtherMac));
         }
-        match ethernet::ether_type(header) {
+        match ether_type {
             ethernet::IPV4 if destination == mac => self.parse_ip::<V4>(context, packet, stage),
             ethernet::IPV6 if destination == mac => self.parse_ip::<V6>(context, packet, stage),
             ethernet::IPV6 => {

@@ -358,15 +358,13 @@ impl Worker {
     /// Addresses a rewritten frame to its next hop, or keeps it until that is known.
     #[inline(always)]
     fn forward_to(&mut self, context: &mut Context<'_>, hop: u16, frame: &mut [u8]) -> Verdict {
-        let neighbour = self.neighbours.get(hop);
+        let neighbour = self.neighbours.sending(hop);
         match neighbour.state {
             State::Reachable | State::Probing => {
-                let (header, port) = (neighbour.header, neighbour.port);
                 if let Some(place) = frame.first_chunk_mut() {
-                    *place = header;
+                    *place = neighbour.header;
                 }
-                self.neighbours.touch(hop);
-                Verdict::Transmit(port)
+                Verdict::Transmit(neighbour.port)
             }
             State::Incomplete => {
                 debug_assert!(frame.len() >= ETHERNET_HEADER);
@@ -383,10 +381,7 @@ impl Worker {
                     Waiting::NoRoom => Verdict::Drop(DropReason::Unresolved),
                 }
             }
-            State::Failed | State::Free => {
-                self.neighbours.touch(hop);
-                Verdict::Drop(DropReason::Unresolved)
-            }
+            State::Failed | State::Free => Verdict::Drop(DropReason::Unresolved),
         }
     }
 }

@@ -97,6 +97,7 @@ impl Worker {
                 (Ok(found), Some(port)) => {
                     let mut context = Context {
                         port,
+                        mac: port.mac.number(),
                         tables: context.tables,
                         now: context.now,
                         out: &mut *context.out,

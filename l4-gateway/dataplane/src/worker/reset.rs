@@ -47,6 +47,7 @@ impl Worker {
             tables,
             now,
             port,
+            mac: port.mac.number(),
             out,
             steer: false,
         };
