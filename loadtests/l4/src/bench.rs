@@ -214,7 +214,7 @@ impl Bench {
 
     /// Whole TCP connections a second.
     pub(crate) fn connections(&mut self, running: &mut Running, reach: Option<f64>) -> Result<()> {
-        let mut players = Players::new(running.variant.addressing);
+        let mut players = Players::new(running.variant.addressing, running.variant.proxy);
         let pace = self.pace;
         let mut rates = Vec::new();
         let mut total = Outcome::default();

@@ -14,8 +14,8 @@ pub(crate) struct Variant {
     pub(crate) name: &'static str,
     pub(crate) addressing: Addressing,
     pub(crate) scheduler: &'static str,
-    /// Further keys of each service.
-    pub(crate) keys: &'static str,
+    /// Whether targets are told of clients by PROXY v2.
+    pub(crate) proxy: bool,
     /// Flows its worker can hold.
     pub(crate) flows: u32,
 }
@@ -92,7 +92,11 @@ targets = [{targets}]
                 vip = Ipv4Addr::from_bits(vip.address),
                 port = vip.port,
                 scheduler = self.scheduler,
-                keys = self.keys,
+                keys = if self.proxy {
+                    "client_address = \"proxy_v2\""
+                } else {
+                    ""
+                },
             );
         }
         text

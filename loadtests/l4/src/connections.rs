@@ -16,7 +16,7 @@ use anyhow::{Result, bail};
 use dataplane::{Frame, Protocol};
 
 use crate::address::{Addressing, Endpoint};
-use crate::packet::{self, ACK, FIN, PAYLOAD, PSH, SYN, Seen, Segment};
+use crate::packet::{self, ACK, FIN, PAYLOAD, PROXY, PSH, SYN, Seen, Segment};
 use crate::rig::{Generator, Rig, SEND};
 use crate::stream::{client_initial, target_initial};
 
@@ -83,10 +83,12 @@ pub(crate) struct Players {
     outcome: Outcome,
     /// Whether a finished connection is followed by the next.
     go_on: bool,
+    /// Whether targets get a PROXY header in front of the request.
+    proxy: bool,
 }
 
 impl Players {
-    pub(crate) fn new(addressing: Addressing) -> Players {
+    pub(crate) fn new(addressing: Addressing, proxy: bool) -> Players {
         let nobody = Endpoint {
             address: 0,
             port: 0,
@@ -105,6 +107,7 @@ impl Players {
             to_client: Vec::new(),
             outcome: Outcome::default(),
             go_on: true,
+            proxy,
         }
     }
 
@@ -170,7 +173,7 @@ impl Players {
             came += generator.receive(arm);
             for frame in &generator.received {
                 match packet::read(frame.bytes(), Protocol::Tcp) {
-                    Some(seen) if seen.tag < SLOTS => self.take(&seen, at_target),
+                    Some(seen) if seen.tag < SLOTS => self.take(&seen, frame.bytes(), at_target),
                     _ => self.outcome.wrong += 1,
                 }
             }
@@ -216,7 +219,7 @@ impl Players {
     }
 
     /// A packet has reached its receiver: judges it, answers it.
-    fn take(&mut self, seen: &Seen, at_target: bool) {
+    fn take(&mut self, seen: &Seen, frame: &[u8], at_target: bool) {
         let number = seen.tag;
         let slot = &mut self.slots[number as usize];
         let flow = client_of(number, slot.turn);
@@ -225,7 +228,11 @@ impl Players {
             client_initial(seed(number, slot.turn)),
             target_initial(seed(number, slot.turn)),
         );
-        let payload = PAYLOAD as u32;
+        let payload = u32::from(PAYLOAD);
+        // What the target got of the client's stream by its first segment: more than was sent, with a PROXY header.
+        let header = if self.proxy { PROXY as u16 } else { 0 };
+        let request = payload + u32::from(header);
+        let request_at = if at_target { request } else { payload };
         // Where each side is behind its SYN, its payload and its FIN, in the numbers of whoever receives the packet.
         let (client_at, target_at) = if at_target {
             (slot.initial, theirs)
@@ -234,21 +241,24 @@ impl Players {
         };
         let after = |initial: u32, n: u32| initial.wrapping_add(n);
         let data = |sequence, acknowledgment, flags| Segment {
-            payload: true,
+            payload: PAYLOAD,
             ..segment(sequence, acknowledgment, flags)
         };
         let expected = match slot.stage {
             Stage::Syn => segment(seen.segment.sequence, 0, SYN),
             Stage::SynAck => segment(target_at, after(client_at, 1), SYN | ACK),
             Stage::AckOfTarget => segment(after(client_at, 1), after(target_at, 1), ACK),
-            Stage::Request => data(after(client_at, 1), after(target_at, 1), PSH | ACK),
+            Stage::Request => Segment {
+                payload: PAYLOAD + header,
+                ..data(after(client_at, 1), after(target_at, 1), PSH | ACK)
+            },
             Stage::Answer => data(
                 after(target_at, 1),
                 after(client_at, 1 + payload),
                 FIN | PSH | ACK,
             ),
             Stage::Fin => segment(
-                after(client_at, 1 + payload),
+                after(client_at, 1 + request_at),
                 after(target_at, 2 + payload),
                 FIN | ACK,
             ),
@@ -275,7 +285,10 @@ impl Players {
             _ if at_target => (seen.from, seen.to) == (slot.local, slot.target),
             _ => (seen.from, seen.to) == (vip, client),
         };
-        if !right_side || !right_ends || seen.segment != expected {
+        let right_header = !self.proxy
+            || slot.stage != Stage::Request
+            || packet::begins_with(frame, &packet::proxy_header(client, vip));
+        if !right_side || !right_ends || !right_header || seen.segment != expected {
             self.outcome.wrong += 1;
             return;
         }
@@ -300,7 +313,7 @@ impl Players {
                 slot.stage = Stage::Answer;
                 let answer = data(
                     after(theirs, 1),
-                    after(slot.initial, 1 + payload),
+                    after(slot.initial, 1 + request),
                     FIN | PSH | ACK,
                 );
                 self.to_client.push((number, answer));
@@ -318,7 +331,7 @@ impl Players {
                 slot.stage = Stage::LastAck;
                 let last = segment(
                     after(theirs, 2 + payload),
-                    after(slot.initial, 2 + payload),
+                    after(slot.initial, 2 + request),
                     ACK,
                 );
                 self.to_client.push((number, last));
@@ -341,7 +354,7 @@ fn segment(sequence: u32, acknowledgment: u32, flags: u8) -> Segment {
         sequence,
         acknowledgment,
         flags,
-        payload: false,
+        payload: 0,
     }
 }
 

@@ -131,7 +131,7 @@ fn measure(bench: &mut Bench, wanted: impl Fn(&str) -> bool) -> Result<()> {
             targets: 16,
         },
         scheduler: "wrr",
-        keys: "",
+        proxy: false,
         flows: FLOWS,
     };
     if wanted("streams udp")
@@ -157,6 +157,16 @@ fn measure(bench: &mut Bench, wanted: impl Fn(&str) -> bool) -> Result<()> {
         && let Some(mut running) = bench.gateway(plain(Protocol::Tcp))?
     {
         bench.connections(&mut running, Some(CONNECTIONS))?;
+    }
+    let proxy = Variant {
+        name: "PROXY v2",
+        proxy: true,
+        ..plain(Protocol::Tcp)
+    };
+    if wanted(proxy.name)
+        && let Some(mut running) = bench.gateway(proxy)?
+    {
+        bench.connections(&mut running, None)?;
     }
     let variants = [
         Variant {

@@ -13,7 +13,10 @@ pub(crate) const STREAM: usize = 64;
 /// Frames shorter than this are ARP: whatever else we or the gateway send is padded to it.
 pub(crate) const SHORTEST: usize = 60;
 /// Payload bytes of a TCP segment that has any.
-pub(crate) const PAYLOAD: usize = 10;
+pub(crate) const PAYLOAD: u16 = 10;
+
+/// Bytes of a PROXY header, version 2, over IPv4.
+pub(crate) const PROXY: usize = 28;
 
 pub(crate) const FIN: u8 = 0x01;
 pub(crate) const SYN: u8 = 0x02;
@@ -37,8 +40,8 @@ pub(crate) struct Segment {
     pub(crate) sequence: u32,
     pub(crate) acknowledgment: u32,
     pub(crate) flags: u8,
-    /// Whether it carries [`PAYLOAD`] bytes.
-    pub(crate) payload: bool,
+    /// Bytes it carries: [`PAYLOAD`] or none when it is sent.
+    pub(crate) payload: u16,
 }
 
 const UDP_TEMPLATE: [u8; STREAM] = {
@@ -90,7 +93,7 @@ pub(crate) fn tcp(
 ) {
     if let Some(bytes) = start(frame, &TCP_TEMPLATE) {
         fill_tcp(bytes, ethernet, ends, tag, segment);
-        if !segment.payload {
+        if segment.payload == 0 {
             frame.trim(SHORTEST);
         }
     }
@@ -130,8 +133,8 @@ fn fill_tcp(
     bytes[..14].copy_from_slice(ethernet);
     let mut length = 20;
     let mut options = 0;
-    if segment.payload {
-        length += PAYLOAD as u32;
+    if segment.payload > 0 {
+        length += u32::from(PAYLOAD);
     } else if segment.flags & SYN != 0 {
         length += MSS.len() as u32;
         bytes[L4 + 12] = 0x60;
@@ -181,7 +184,7 @@ pub(crate) fn read(frame: &[u8], protocol: Protocol) -> Option<Seen> {
                 sequence: double(transport, 4)?,
                 acknowledgment: double(transport, 8)?,
                 flags: *transport.get(13)?,
-                payload: transport.len().checked_sub(offset)? == PAYLOAD,
+                payload: transport.len().checked_sub(offset)? as u16,
             };
             (word(transport, URGENT - L4)?, Some(segment))
         }
@@ -200,9 +203,30 @@ pub(crate) fn read(frame: &[u8], protocol: Protocol) -> Option<Seen> {
             sequence: 0,
             acknowledgment: 0,
             flags: 0,
-            payload: false,
+            payload: 0,
         }),
     })
+}
+
+/// The PROXY header, version 2, of a TCP connection over IPv4 (the PROXY protocol's specification, section 2.2).
+pub(crate) fn proxy_header(client: Endpoint, vip: Endpoint) -> [u8; PROXY] {
+    let mut header = [0; PROXY];
+    header[..16].copy_from_slice(b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c");
+    header[16..20].copy_from_slice(&client.address.to_be_bytes());
+    header[20..24].copy_from_slice(&vip.address.to_be_bytes());
+    header[24..26].copy_from_slice(&client.port.to_be_bytes());
+    header[26..28].copy_from_slice(&vip.port.to_be_bytes());
+    header
+}
+
+/// Whether the payload of a TCP segment begins with these bytes.
+pub(crate) fn begins_with(frame: &[u8], begin: &[u8]) -> bool {
+    let header = frame
+        .get(L4 + 12)
+        .map_or(0, |offset| usize::from(offset >> 4) * 4);
+    frame
+        .get(L4 + header..)
+        .is_some_and(|payload| payload.starts_with(begin))
 }
 
 /// When a UDP frame was sent, by what its sender wrote.
@@ -307,11 +331,11 @@ mod tests {
     #[test]
     fn a_receiver_reads_what_was_made_and_notices_any_change() {
         let segments = [
-            (SYN, false),
-            (SYN | ACK, false),
-            (ACK, false),
-            (PSH | ACK, true),
-            (FIN | ACK, false),
+            (SYN, 0),
+            (SYN | ACK, 0),
+            (ACK, 0),
+            (PSH | ACK, PAYLOAD),
+            (FIN | ACK, 0),
         ];
         for (tag, (flags, payload)) in (0xffff_fff8u32..).zip(segments) {
             let segment = Segment {

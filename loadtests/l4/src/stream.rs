@@ -10,7 +10,7 @@ use dataplane::{Frame, Protocol};
 use l4_gateway::dpdk::Mbuf;
 
 use crate::address::{Addressing, Endpoint};
-use crate::packet::{self, ACK, Ethernet, PSH, SYN, Segment};
+use crate::packet::{self, ACK, Ethernet, PAYLOAD, PSH, SYN, Segment};
 use crate::rig::{Generator, Rig, SEND};
 
 /// Frames under way each way; the rings hold 1024.
@@ -225,7 +225,7 @@ impl Flows {
                     sequence: client_initial(flow).wrapping_add(1),
                     acknowledgment: target_initial(flow).wrapping_add(1),
                     flags,
-                    payload: flags & PSH != 0,
+                    payload: if flags & PSH != 0 { PAYLOAD } else { 0 },
                 };
                 packet::tcp(frame, ethernet, ends, flow, &segment);
             }
@@ -251,7 +251,7 @@ impl Flows {
                     sequence: target_initial(flow).wrapping_add(after_syn),
                     acknowledgment: learned.initial.wrapping_add(1),
                     flags,
-                    payload: flags & PSH != 0,
+                    payload: if flags & PSH != 0 { PAYLOAD } else { 0 },
                 };
                 packet::tcp(frame, ethernet, ends, flow, &segment);
             }
@@ -501,7 +501,7 @@ fn opening(addressing: &Addressing, flow: u32, frame: &mut Mbuf, ethernet: &Ethe
                 sequence: client_initial(flow),
                 acknowledgment: 0,
                 flags: SYN,
-                payload: false,
+                payload: 0,
             };
             packet::tcp(frame, ethernet, ends, flow, &segment);
         }
