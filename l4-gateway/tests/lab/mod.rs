@@ -212,8 +212,9 @@ impl Place {
     }
 
     /// Echoes TCP on `addresses` for the rest of the test; the first byte each connection gets tells which it reached.
-    pub(crate) fn echo_tcp(&self, addresses: &[(SocketAddrV4, u8)]) {
+    pub(crate) fn echo_tcp(&self, addresses: &[(impl Into<SocketAddr> + Copy, u8)]) {
         for (address, id) in addresses.iter().copied() {
+            let address: SocketAddr = address.into();
             let (ready, listening) = std::sync::mpsc::channel();
             self.spawn(move || {
                 let listener = TcpListener::bind(address).expect("listening");
@@ -227,8 +228,9 @@ impl Place {
     }
 
     /// Echoes UDP, with the id in front and the sender's address behind it as text.
-    pub(crate) fn echo_udp(&self, addresses: &[(SocketAddrV4, u8)]) {
+    pub(crate) fn echo_udp(&self, addresses: &[(impl Into<SocketAddr> + Copy, u8)]) {
         for (address, id) in addresses.iter().copied() {
+            let address: SocketAddr = address.into();
             let (ready, bound) = std::sync::mpsc::channel();
             self.spawn(move || {
                 let socket = UdpSocket::bind(address).expect("binding");
@@ -281,7 +283,11 @@ pub(crate) struct Echo {
 impl Echo {
     /// To be called in the client's namespace.
     pub(crate) fn connect(port: u16) -> std::io::Result<Echo> {
-        let vip = SocketAddr::from((VIP, port));
+        Echo::connect_to(SocketAddr::from((VIP, port)))
+    }
+
+    /// The same to any VIP.
+    pub(crate) fn connect_to(vip: SocketAddr) -> std::io::Result<Echo> {
         let mut stream = TcpStream::connect_timeout(&vip, Duration::from_secs(3))?;
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;
         let mut greeting = Vec::new();
