@@ -11,6 +11,7 @@ use super::nic::{self, Nic};
 use super::rig::{
     self, INSIDE, OUTSIDE, Rig, client, from_client, from_target, local, target, vip,
 };
+use super::{frame6, rig6};
 
 /// Workers with hand-over between them, and events passed on.
 struct Node {
@@ -292,6 +293,58 @@ fn flows_of_addresses_that_left_the_configuration_find_their_owner() {
             assert_eq!((worker, verdict), (owner, Verdict::Transmit(OUTSIDE)));
             let (worker, verdict, _) = node.send(OUTSIDE, syn.clone());
             assert_eq!((worker, verdict), (owner, Verdict::Transmit(INSIDE)));
+        }
+    }
+}
+
+#[test]
+fn ipv6_finds_its_owner_likewise() {
+    for workers in [2u16, 3, 4, 8] {
+        for (nic, is_true) in [(Nic::Toeplitz(nic::KEY), true), (Nic::Random(11), false)] {
+            let limits = roomy();
+            let counters = Arc::new(Counters::new(workers, &limits));
+            let mut builder = rig6::builder(&rig6::ports(), &rig6::services());
+            for port in [OUTSIDE, INSIDE] {
+                builder.spread(port, nic::spread(workers, false));
+            }
+            let rigs = (0..workers).map(|index| {
+                let mut rig = Rig::sharing(&limits, &builder, index, &counters);
+                rig.worker.tick(&rig.tables, rig.now, &mut rig.out);
+                let hops = [
+                    (OUTSIDE, rig6::GATEWAY, rig::ROUTER_MAC),
+                    (INSIDE, *rig6::target(21).ip(), mac(21)),
+                    (INSIDE, *rig6::target(22).ip(), mac(22)),
+                ];
+                for (port, address, mac) in hops {
+                    rig.worker
+                        .learn(rig.now, port, address.into(), mac, &mut rig.out);
+                }
+                rig
+            });
+            let rigs = rigs.collect();
+            let mut node = Node { rigs, nic };
+            for n in 0..60u16 {
+                let from = rig6::client(n * 7, 4000 + n);
+                let there = [
+                    frame6::tcp(from, rig6::vip(80), SYN).seq(1, 0),
+                    frame6::udp(from, rig6::vip(53), b"where?"),
+                ];
+                for (packet, is_tcp) in there.iter().zip([true, false]) {
+                    let (owner, verdict, sent) = node.send(OUTSIDE, rig6::from_client(packet));
+                    assert_eq!(verdict, Verdict::Transmit(INSIDE));
+                    let (to, port) = (sent[53], rig6::source_port(&sent));
+                    let (from, to) = (rig6::target(to), rig6::local(port));
+                    let answer = if is_tcp {
+                        frame6::tcp(from, to, SYN | ACK)
+                    } else {
+                        frame6::udp(from, to, b"there")
+                    };
+                    let answer = rig6::from_target(&answer, sent[53]);
+                    let (worker, verdict, _) = node.send(INSIDE, answer);
+                    assert_eq!((worker, verdict), (owner, Verdict::Transmit(OUTSIDE)));
+                }
+            }
+            assert_eq!(node.redirected().0 == 0, is_true, "{workers} workers");
         }
     }
 }
