@@ -4,11 +4,11 @@
 
 mod lab;
 
-use std::io::ErrorKind;
-use std::net::UdpSocket;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
-use lab::{Echo, Gateway, LOCAL_IP, Lab, SERVICES, VIP, WORKERS, pattern};
+use lab::{Echo, FIRST, Gateway, LOCAL_IP, Lab, SERVICES, VIP, WORKERS, pattern};
 
 #[test]
 fn tcp_goes_to_the_targets_in_turn_and_every_byte_comes_back() {
@@ -336,4 +336,39 @@ fn hostile_garbage_leaves_forwarding_intact() {
         "garbage is dropped for many reasons: {}",
         gateway.status()["drops"]
     );
+}
+
+#[test]
+fn both_kernels_take_the_resets_of_an_idle_connection_that_expires() {
+    let lab = Lab::new();
+    let (listening, ready) = std::sync::mpsc::channel();
+    let served = lab.target().spawn(move || {
+        let listener = TcpListener::bind((FIRST, 8080)).unwrap();
+        listening.send(()).unwrap();
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut buffer = [0; 64];
+        let length = stream.read(&mut buffer).unwrap();
+        stream.write_all(&buffer[..length]).unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_secs(30)))
+            .unwrap();
+        stream.read(&mut buffer).map_err(|error| error.kind())
+    });
+    ready.recv().unwrap();
+    let service = "[[services]]\nname = \"tcp\"\nvip = \"10.0.0.100\"\nprotocol = \"tcp\"\nport = 80\n\
+         targets = [{ address = \"10.3.0.21:8080\" }]\ntimeouts = { established = \"1s\" }";
+    let gateway = Gateway::start(&lab, &lab.config(WORKERS, "", service));
+    let heard = lab.client().run(|| {
+        let mut stream = TcpStream::connect((VIP, 80)).unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_secs(30)))
+            .unwrap();
+        let mut buffer = [0; 64];
+        stream.write_all(b"hello").unwrap();
+        assert_eq!(stream.read(&mut buffer).unwrap(), 5);
+        stream.read(&mut buffer).map_err(|error| error.kind())
+    });
+    assert_eq!(heard, Err(ErrorKind::ConnectionReset));
+    assert_eq!(served.join().unwrap(), Err(ErrorKind::ConnectionReset));
+    assert_eq!(gateway.service("tcp")["resets_sent"], 1);
 }
