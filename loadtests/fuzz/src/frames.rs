@@ -9,7 +9,7 @@
 //! | 4 | TCP flags, sequence change | whoever got the last frame answers it |
 //! | 5 | kind and code | a router on the way answers it with an ICMP error |
 //! | 6 | exponent | time passes, timers run, questions for next hops are answered |
-//! | 7 | variant | the tables are swapped |
+//! | 7 | variant | the tables are swapped, the mode among them |
 //!
 //! All limits are small, so that each is met. After each step the workers' invariants must hold, and what they send must be correct to the last checksum.
 
@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dataplane::{
-    ClientAddress, Counters, DropReason, Emitted, FlowLimits, Ids, Limits, MacAddr, Now,
+    ClientAddress, Counters, DropReason, Emitted, FlowLimits, Ids, Limits, MacAddr, Mode, Now,
     Persistence, Policy, Port, PortIndex, Protocol, Quota, Secret, Segment, ServiceConfig,
     SourcePrefix, Tables, TargetConfig, Verdict, Worker,
 };
@@ -90,12 +90,16 @@ impl Node {
         let limits = Limits {
             flows: 16,
             services: 4,
+            // Those of FULLNAT have ports of their own.
             targets: 16,
             local_ips: 2,
             neighbours: 12,
             // So few that they run out.
             first_port: 50_000,
             last_port: 50_015,
+            fragmented_packets: 4,
+            early_fragments: 4,
+            early_fragments_per_packet: 2,
             held_frames: 4,
             held_per_neighbour: 2,
             sources: 14,
@@ -176,10 +180,12 @@ impl Node {
             &mut verdicts,
             &mut self.out,
         );
-        if let Verdict::Redirect(worker) = verdicts[0] {
-            assert_eq!(worker, 1, "there is no other worker");
-            let worker = &mut self.workers[1];
-            worker.handed_over(
+        // A fragment goes to the worker that tracks its packet, and from there to the one that owns its flow.
+        let mut hops = 0;
+        while let Verdict::Redirect(worker) = verdicts[0] {
+            assert!(hops < 2, "redirected a third time");
+            hops += 1;
+            self.workers[usize::from(worker)].handed_over(
                 &self.tables,
                 self.now,
                 at,
@@ -187,11 +193,8 @@ impl Node {
                 &mut verdicts,
                 &mut self.out,
             );
-            assert!(
-                !matches!(verdicts[0], Verdict::Redirect(_)),
-                "redirected twice"
-            );
         }
+        self.hand_over();
         let [frame] = frames;
         match verdicts[0] {
             Verdict::Transmit(to) => {
@@ -202,6 +205,35 @@ impl Node {
             Verdict::Redirect(_) | Verdict::Kernel | Verdict::Held | Verdict::Consumed => {}
         }
         self.check_emitted();
+    }
+
+    /// Gives frames that waited with one worker to the other.
+    fn hand_over(&mut self) {
+        let handed: Vec<_> = self
+            .out
+            .handovers()
+            .map(|(to, port, frame)| (to, port, frame.to_vec()))
+            .collect();
+        let mut out = Emitted::new();
+        for (worker, port, frame) in handed {
+            let (mut frames, mut verdicts) = ([frame], [Verdict::Consumed]);
+            self.workers[usize::from(worker)].handed_over(
+                &self.tables,
+                self.now,
+                port,
+                &mut frames,
+                &mut verdicts,
+                &mut out,
+            );
+            assert!(!matches!(verdicts[0], Verdict::Redirect(_)), "a third time");
+            if let Verdict::Transmit(to) = verdicts[0] {
+                check_sent(to.0, &frames[0], false);
+            }
+            assert_eq!(out.handovers().count(), 0, "handed over twice");
+        }
+        for (port, frame) in out.frames() {
+            check_sent(port.0, frame, false);
+        }
     }
 
     fn pass(&mut self, nanoseconds: u64) {
@@ -243,11 +275,16 @@ impl Node {
 }
 
 /// One of 256 states of the same services: bit 0 takes the first target down, bit 1 drains the second, bit 2 leaves none; bits 3 and 4
-/// say how targets learn a client's address; bit 5 limits and keeps sources at their targets, bit 6 schedules datagrams one by one, bit 7 ends
+/// say how targets learn a client's address, both that they see it (DR, or with bit 6 a tunnel); bit 5 limits and keeps sources at their targets, bit 6 schedules datagrams one by one, bit 7 ends
 /// the flows of the second target.
 fn tables(variant: u8, ids: &mut Ids, previous: Option<&Tables>) -> Tables {
-    let target = |address: IpAddr, index: u8| TargetConfig {
-        address: SocketAddr::new(address, 8080),
+    let mode = match (variant >> 3 & 3, variant & 64) {
+        (3, 0) => Mode::Direct,
+        (3, _) => Mode::Tunnel,
+        _ => Mode::FullNat,
+    };
+    let target = |address: IpAddr, port: u16, index: u8| TargetConfig {
+        address: SocketAddr::new(address, port),
         weight: 1,
         up: index != 0 || variant & 1 == 0,
         draining: index == 1 && variant & 2 != 0,
@@ -281,13 +318,18 @@ fn tables(variant: u8, ids: &mut Ids, previous: Option<&Tables>) -> Tables {
     for (protocol, port) in [(Protocol::Tcp, 80), (Protocol::Udp, 53)] {
         for (family, vip) in [IpAddr::V4(VIP), IpAddr::V6(VIP6)].into_iter().enumerate() {
             let mut service = ServiceConfig::new(vip, protocol, port);
+            service.mode = mode;
+            let target_port = if mode == Mode::FullNat { 8080 } else { port };
             service.client_address = match variant >> 3 & 3 {
                 1 => ClientAddress::ProxyV2,
                 2 => ClientAddress::Toa,
                 _ => ClientAddress::None,
             };
             if variant & 4 == 0 {
-                service.targets = vec![target(first[family], 0), target(second[family], 1)];
+                service.targets = vec![
+                    target(first[family], target_port, 0),
+                    target(second[family], target_port, 1),
+                ];
             }
             service.policy = policy(variant);
             builder.service(service);
@@ -373,6 +415,7 @@ struct Packet<'f> {
     /// What is behind it.
     protocol: u8,
     is_v6: bool,
+    is_fragment: bool,
 }
 
 impl<'f> Packet<'f> {
@@ -388,15 +431,18 @@ impl<'f> Packet<'f> {
                     header,
                     protocol: bytes[9],
                     is_v6: false,
+                    is_fragment: u16::from_be_bytes([bytes[6], bytes[7]]) & 0x3fff != 0,
                 })
             }
             ([0x86, 0xdd], 6) if bytes.len() >= 40 => {
                 let total = 40 + usize::from(u16::from_be_bytes([bytes[4], bytes[5]]));
                 let bytes = bytes.get(..total)?;
                 let (mut protocol, mut header) = (bytes[6], 40);
+                let mut is_fragment = false;
                 while matches!(protocol, 0 | 43 | 44 | 60) {
                     let extension = bytes.get(header..header + 8)?;
                     let fragments = protocol == 44;
+                    is_fragment |= fragments && extension[2..4] != [0, 0];
                     protocol = extension[0];
                     header += if fragments {
                         8
@@ -410,6 +456,7 @@ impl<'f> Packet<'f> {
                     header,
                     protocol,
                     is_v6: true,
+                    is_fragment,
                 })
             }
             _ => None,
@@ -497,17 +544,23 @@ impl<'f> Packet<'f> {
     }
 }
 
-/// Whether a frame holds an IP packet whose lengths and checksums are right.
+/// Whether a frame holds an IP packet, and no fragment, whose lengths and checksums are right.
 fn is_correct(frame: &[u8]) -> bool {
     let Some(packet) = Packet::of(frame) else {
         return false;
     };
     let payload = packet.payload();
+    if packet.protocol == 4 || packet.protocol == 41 {
+        // A tunnel's: what is inside.
+        let inner = [&frame[..ETHERNET], payload].concat();
+        return packet.header_is_right() && is_correct(&inner);
+    }
     let fits = packet.protocol != 17
         || payload.len() >= 8
             && usize::from(u16::from_be_bytes([payload[4], payload[5]])) == payload.len();
     let unchecked = packet.protocol == 17 && !packet.is_v6 && packet.checksum().is_none();
     packet.header_is_right()
+        && !packet.is_fragment
         && fits
         && (unchecked || packet.checksum().is_some() && packet.sum() == 0xffff)
 }

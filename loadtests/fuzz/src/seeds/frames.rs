@@ -103,6 +103,60 @@ pub(super) fn seeds() -> Vec<Vec<u8>> {
             forged(ACK),
         ]
         .concat(),
+        // Fragments in order and out of it, twice the same, overlapping, waiting in vain; a packet that is cut.
+        [
+            part_of_query(0, 2),
+            part_of_query(2, 4),
+            part_of_query(4, 9),
+        ]
+        .concat(),
+        [
+            part_of_query(4, 9),
+            part_of_query(2, 4),
+            part_of_query(2, 4),
+            part_of_query(0, 2),
+            answer(0),
+        ]
+        .concat(),
+        [
+            part_of_query(0, 2),
+            part_of_query(1, 3),
+            pass(32),
+            part_of_query(2, 4),
+        ]
+        .concat(),
+        [part_of_query(2, 4), pass(29), pass(20), part_of_query(0, 2)].concat(),
+        [
+            query(),
+            arrive(0, &may_be_cut(udp(CLIENT, 40_000, VIP, 53, &[7; 1600]))),
+        ]
+        .concat(),
+        // DR, then a tunnel: connections, errors about inner and outer packets, a flow that outlives its mode.
+        [
+            swap(24),
+            syn(),
+            data(),
+            query(),
+            error(4 | 32),
+            part_of_query(2, 4),
+            part_of_query(0, 2),
+            swap(0),
+            data(),
+        ]
+        .concat(),
+        [
+            swap(24 | 64),
+            syn(),
+            error(4 | 32),
+            data(),
+            error(4),
+            error(64 | 32),
+            arrive(0, &may_be_cut(udp(CLIENT, 40_000, VIP, 53, &[7; 1480]))),
+            error(4 | 32),
+            part_of_query(0, 2),
+            part_of_query(2, 9),
+        ]
+        .concat(),
         // Ping to the VIP, to the LocalIP, and time running out.
         arrive(0, &icmp(CLIENT, VIP, 8, b"ping")),
         arrive(1, &icmp(TARGET, LOCAL_IP, 8, b"ping")),
@@ -119,7 +173,7 @@ pub(super) fn seeds() -> Vec<Vec<u8>> {
         arrive(1, &tcp(TARGET, 40_000, VIP, 80, SYN, &[])),
         arrive(0, &tcp(Ipv4Addr::LOCALHOST, 1, VIP, 80, SYN, &[])),
         arrive(0, &tcp(VIP, 1, VIP, 80, SYN, &[])),
-        arrive(0, &fragment(udp(CLIENT, 1, VIP, 53, b"first"))),
+        arrive(0, &part(udp(CLIENT, 1, VIP, 53, b"first and last"), 0, 1)),
         arrive(
             0,
             &ip(
@@ -168,6 +222,17 @@ pub(super) fn seeds() -> Vec<Vec<u8>> {
 pub(super) fn arrive(port: u8, frame: &[u8]) -> Vec<u8> {
     let length = (frame.len() as u16).to_le_bytes();
     [&[0, port | FIX_CHECKSUMS | FIX_MAC][..], &length, frame].concat()
+}
+
+/// A fragment of a datagram of 64 bytes, arriving; the numbers count eights.
+fn part_of_query(start: usize, end: usize) -> Vec<u8> {
+    arrive(0, &part(udp(CLIENT, 40_001, VIP, 53, &[7; 56]), start, end))
+}
+
+/// Without "don't fragment".
+fn may_be_cut(mut frame: Vec<u8>) -> Vec<u8> {
+    frame[20] = 0;
+    frame
 }
 
 pub(super) fn answer(flags: u8) -> Vec<u8> {
@@ -278,8 +343,17 @@ fn with_ttl(mut frame: Vec<u8>, ttl: u8) -> Vec<u8> {
     frame
 }
 
-fn fragment(mut frame: Vec<u8>) -> Vec<u8> {
-    frame[20] = 0x20;
+/// Bytes `start..end` of the payload of a frame's packet, as a fragment; the numbers count eights.
+fn part(mut frame: Vec<u8>, start: usize, end: usize) -> Vec<u8> {
+    let (header, payload) = (14 + 20, frame.len() - 34);
+    let bytes = header + 8 * start..header + (8 * end).min(payload);
+    let more = if bytes.end < frame.len() { 0x20 } else { 0 };
+    let part = frame[bytes].to_vec();
+    frame.truncate(header);
+    frame.extend(&part);
+    let total = (20 + part.len()) as u16;
+    frame[16..18].copy_from_slice(&total.to_be_bytes());
+    (frame[20], frame[21]) = (more, start as u8);
     frame
 }
 
