@@ -19,7 +19,7 @@ use shared::bus::{
     TargetRecord, Tier,
 };
 
-use crate::config::{Config, PortConfig, ServiceSettings, other_family, reachable};
+use crate::config::{Config, PortConfig, ServiceSettings, other_family, other_port, reachable};
 use crate::nic::Nic;
 
 use gradual::Gradual;
@@ -371,7 +371,11 @@ impl Control {
         if let Some((why, _)) = other_family(address, service.settings.vip) {
             return Err(why);
         }
-        reachable(address.ip(), &self.ports).map_err(|(why, _)| why)?;
+        let ServiceSettings { mode, port, .. } = service.settings;
+        if let Some((why, _)) = other_port(address, mode, port) {
+            return Err(why);
+        }
+        reachable(address.ip(), mode, &self.ports).map_err(|(why, _)| why)?;
         if service.targets.get(&address).is_none() && service.targets.registered() >= MAX_REGISTERED
         {
             return Err(format!(

@@ -146,7 +146,7 @@ impl FlowFilter {
             && self.ends.matches(
                 Some(flow.client),
                 Some(flow.vip),
-                Some(flow.local),
+                flow.local,
                 Some(flow.target),
             )
     }

@@ -243,7 +243,9 @@ impl From<&FlowView> for ShownFlow {
             },
             client: flow.client.to_string(),
             vip: flow.vip.to_string(),
-            local: flow.local.to_string(),
+            local: flow
+                .local
+                .map_or_else(|| "-".to_owned(), |local| local.to_string()),
             target: flow.target.to_string(),
             state: STATES
                 .iter()

@@ -546,8 +546,8 @@ pub struct FlowView {
     pub client: SocketAddr,
     /// What the client talks to.
     pub vip: SocketAddr,
-    /// Who the target sees.
-    pub local: SocketAddr,
+    /// Who the target sees: the LocalIP, or none where it sees the client (DR and tunnel).
+    pub local: Option<SocketAddr>,
     /// The target.
     pub target: SocketAddr,
     /// TCP or UDP.
@@ -567,7 +567,9 @@ impl FlowView {
         Self {
             client: SocketAddr::new(addresses.client, flow.client_port),
             vip: SocketAddr::new(addresses.vip, flow.vip_port),
-            local: SocketAddr::new(addresses.local, flow.local_port),
+            local: flow
+                .is_two_sided()
+                .then(|| SocketAddr::new(addresses.local, flow.local_port)),
             target: SocketAddr::new(addresses.target, flow.target_port),
             protocol: flow.protocol(),
             state: flow.progress.state(),

@@ -22,7 +22,7 @@ use crate::nic::Nic;
 pub use changes::Changes;
 pub use ports::{Network, PortConfig, RouteConfig};
 pub use process::{DrainSection, EalSection, WorkersSection};
-pub(crate) use services::{MOST_WEIGHT, other_family, reachable};
+pub(crate) use services::{MOST_WEIGHT, other_family, other_port, reachable};
 pub use services::{ServiceSettings, StaticTarget};
 
 /// Where `l4-gateway` answers `status`, unless configured.

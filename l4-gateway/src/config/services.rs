@@ -4,10 +4,12 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use dataplane::{ClientAddress, Policy, Protocol, Scheduler, Timeouts, Timestamps, UnknownSegment};
+use dataplane::{
+    ClientAddress, Mode, Policy, Protocol, Scheduler, Timeouts, Timestamps, UnknownSegment,
+};
 use health::CheckSettings;
 use shared::bus::MAX_SERVICES;
-use shared::config::Table;
+use shared::config::{FromValue, Table, Value};
 
 use super::{PortConfig, policy};
 
@@ -22,6 +24,8 @@ pub struct ServiceSettings {
     pub protocol: Protocol,
     /// The port clients connect to.
     pub port: u16,
+    /// How packets reach the targets.
+    pub mode: Mode,
     /// How new flows are spread.
     pub scheduler: Scheduler,
     /// What a TCP segment of no known flow gets.
@@ -162,6 +166,20 @@ fn service(
     if port.is_none() && table.has("port") {
         table.mistake("port", "expected a port from 1 to 65535", "");
     }
+    let modes = [
+        ("fullnat", Mode::FullNat),
+        ("dr", Mode::Direct),
+        ("tunnel", Mode::Tunnel),
+    ];
+    let mode = table.one_of_or("mode", &modes, Mode::FullNat);
+    if mode != Mode::FullNat {
+        for key in ["timestamps", "client_address"] {
+            if table.has(key) {
+                let hint = "leave it out: in this mode targets see the clients themselves";
+                table.mistake(key, "is for mode = \"fullnat\" only", hint);
+            }
+        }
+    }
     let schedulers = [
         ("rr", Scheduler::RoundRobin),
         ("wrr", Scheduler::WeightedRoundRobin),
@@ -187,7 +205,8 @@ fn service(
     let policy = policy::parse(table, protocol);
     let slow_start = policy::slow_start(table, scheduler);
     let cut_drained_after = policy::cut_drained_after(table);
-    let targets = targets(table, ports_sound.then_some(ports), vip);
+    let way = Way { mode, vip, port };
+    let targets = targets(table, ports_sound.then_some(ports), way);
     let from_registrations = table.or("from_registrations", false);
     if !from_registrations && !table.has("targets") {
         table.mistake(
@@ -204,6 +223,7 @@ fn service(
         vip: vip?,
         protocol: protocol?,
         port: port?,
+        mode,
         scheduler,
         on_unknown_segment,
         reset_on_expiry,
@@ -290,18 +310,26 @@ fn timeouts(table: &mut Table<'_>) -> Timeouts {
     }
 }
 
+/// What a service says of where its targets can be, as far as it was right.
+#[derive(Clone, Copy)]
+struct Way {
+    mode: Mode,
+    vip: Option<IpAddr>,
+    port: Option<u16>,
+}
+
 /// `None` after recording a mistake.
 fn targets(
     table: &mut Table<'_>,
     ports: Option<&[PortConfig]>,
-    vip: Option<IpAddr>,
+    way: Way,
 ) -> Option<Vec<StaticTarget>> {
     let tables = table.tables("targets");
     let count = tables.len();
     let mut targets = Vec::new();
     let mut seen = BTreeSet::new();
     for mut table in tables {
-        let address = target_address(&mut table, ports, vip);
+        let address = target_address(&mut table, ports, way);
         let weight = table.within("weight", 0..=MOST_WEIGHT, 1);
         let Some(address) = address else { continue };
         if seen.insert(address) {
@@ -320,10 +348,15 @@ fn targets(
 fn target_address(
     table: &mut Table<'_>,
     ports: Option<&[PortConfig]>,
-    vip: Option<IpAddr>,
+    way: Way,
 ) -> Option<SocketAddr> {
-    let address = table.required::<SocketAddr>("address")?;
-    if let Some((why, hint)) = vip.and_then(|vip| other_family(address, vip)) {
+    let address = if way.mode == Mode::FullNat {
+        table.required::<SocketAddr>("address")?
+    } else {
+        let Written(ip, port) = table.required::<Written>("address")?;
+        SocketAddr::new(ip, port.or(way.port)?)
+    };
+    if let Some((why, hint)) = way.vip.and_then(|vip| other_family(address, vip)) {
         table.mistake("address", why, hint);
         return None;
     }
@@ -331,12 +364,48 @@ fn target_address(
         table.mistake("address", "0 is not a port", "");
         return None;
     }
-    if let Some(Err((why, hint))) = ports.map(|ports| reachable(address.ip(), ports)) {
+    if let Some((why, hint)) = way
+        .port
+        .and_then(|port| other_port(address, way.mode, port))
+    {
+        table.mistake("address", why, hint);
+        return None;
+    }
+    if let Some(Err((why, hint))) = ports.map(|ports| reachable(address.ip(), way.mode, ports)) {
         table.mistake("address", why, hint);
         return None;
     }
     // A zone or flow label, which could be written, means nothing here.
     Some(SocketAddr::new(address.ip(), address.port()))
+}
+
+/// An address with or without a port.
+struct Written(IpAddr, Option<u16>);
+
+impl FromValue for Written {
+    const EXPECTED: &'static str = "an address such as \"10.0.0.1\" or \"2001:db8::1\"";
+
+    fn from_value(value: &Value) -> Result<Self, String> {
+        IpAddr::from_value(value)
+            .map(|ip| Written(ip, None))
+            .or_else(|_| {
+                SocketAddr::from_value(value)
+                    .map(|address| Written(address.ip(), Some(address.port())))
+            })
+    }
+}
+
+/// Why a target can't have the port it names, and what to do.
+pub(crate) fn other_port(target: SocketAddr, mode: Mode, service: u16) -> Option<(String, String)> {
+    (mode != Mode::FullNat && target.port() != service).then(|| {
+        (
+            format!(
+                "packets reach {} for port {service}, as clients sent them",
+                target.ip()
+            ),
+            format!("leave the port out, and have the target listen on {service}"),
+        )
+    })
 }
 
 /// Why a target can't serve a VIP of the other family, and what to do.
@@ -349,8 +418,12 @@ pub(crate) fn other_family(target: SocketAddr, vip: IpAddr) -> Option<(String, S
     })
 }
 
-/// Whether a target can be forwarded to: it needs a way and, at the end of it, a LocalIP.
-pub(crate) fn reachable(target: IpAddr, ports: &[PortConfig]) -> Result<(), (String, String)> {
+/// Whether a target can be forwarded to: it needs a way and, under FULLNAT, a LocalIP at the end of it.
+pub(crate) fn reachable(
+    target: IpAddr,
+    mode: Mode,
+    ports: &[PortConfig],
+) -> Result<(), (String, String)> {
     if !is_host(target) {
         return Err((
             format!("{target} is not an address of one host"),
@@ -366,44 +439,75 @@ pub(crate) fn reachable(target: IpAddr, ports: &[PortConfig]) -> Result<(), (Str
             "a target is another host".into(),
         ));
     }
-    let Some(port) = egress(target, ports) else {
+    let Some((port, on_link)) = egress(target, ports) else {
         let hint = "give a port that network, a [[ports.routes]] to it, or a gateway";
         return Err((format!("no port leads to {target}"), hint.into()));
     };
-    let mut local_ips = port.local_ips.iter();
-    if !local_ips.any(|local| local.is_ipv6() == target.is_ipv6()) {
-        let hint = match port.network_for(target) {
-            Some(network) => format!("give port {} local_ips of its network {network}", port.name),
-            None => format!(
-                "give port {} an address and local_ips of that family",
-                port.name
-            ),
-        };
-        return Err((
+    match mode {
+        Mode::FullNat => has_local_ip(target, port),
+        Mode::Direct if !on_link => Err((
             format!(
-                "{target} is behind port {}, which has no LocalIP of its family",
+                "{target} is behind a router of port {}, and DR reaches its own network only",
                 port.name
             ),
-            hint,
-        ));
+            "take mode = \"tunnel\" for it".into(),
+        )),
+        Mode::Tunnel if target.is_ipv6() && port.mtu < LEAST_TUNNEL_MTU => Err((
+            format!(
+                "{target} is behind port {}, whose mtu of {} is too small for a tunnel",
+                port.name, port.mtu
+            ),
+            format!("IPv6 in IPv6 takes {LEAST_TUNNEL_MTU} at least"),
+        )),
+        Mode::Direct | Mode::Tunnel => Ok(()),
     }
-    Ok(())
 }
 
-/// The port of the longest match among networks and routes, else the first with a gateway.
-fn egress(target: IpAddr, ports: &[PortConfig]) -> Option<&PortConfig> {
+/// What every IPv6 link takes (RFC 8200 5), and an outer header.
+const LEAST_TUNNEL_MTU: u16 = 1280 + 40;
+
+fn has_local_ip(target: IpAddr, port: &PortConfig) -> Result<(), (String, String)> {
+    let mut local_ips = port.local_ips.iter();
+    if local_ips.any(|local| local.is_ipv6() == target.is_ipv6()) {
+        return Ok(());
+    }
+    let hint = match port.network_for(target) {
+        Some(network) => format!("give port {} local_ips of its network {network}", port.name),
+        None => format!(
+            "give port {} an address and local_ips of that family",
+            port.name
+        ),
+    };
+    Err((
+        format!(
+            "{target} is behind port {}, which has no LocalIP of its family",
+            port.name
+        ),
+        hint,
+    ))
+}
+
+/// The port of the longest match among networks and routes, else the first with a gateway; and whether the target is on its segment.
+fn egress(target: IpAddr, ports: &[PortConfig]) -> Option<(&PortConfig, bool)> {
     let matches = ports.iter().flat_map(|port| {
-        let routes = port.routes.iter().map(|route| route.to);
-        let networks = port.addresses.iter().copied().chain(routes);
+        let networks = port.addresses.iter().map(|network| (*network, true));
+        let routes = port.routes.iter();
+        let routes = routes.map(|route| (route.to, route.via.is_none()));
         networks
-            .filter(|network| network.contains(target))
-            .map(move |network| (network.prefix, port))
+            .chain(routes)
+            .filter(|(network, _)| network.contains(target))
+            .map(move |(network, on_link)| (network.prefix, port, on_link))
     });
     // Of equal lengths the first written wins, as in the data plane.
     let longest = matches.reduce(|best, next| if next.0 > best.0 { next } else { best });
     longest
-        .map(|(_, port)| port)
-        .or_else(|| ports.iter().find(|port| port.gateway_for(target).is_some()))
+        .map(|(_, port, on_link)| (port, on_link))
+        .or_else(|| {
+            let mut ports = ports.iter();
+            ports
+                .find(|port| port.gateway_for(target).is_some())
+                .map(|port| (port, false))
+        })
 }
 
 fn key(vip: IpAddr, protocol: Protocol, port: u16) -> String {

@@ -223,6 +223,45 @@ fn mistakes_name_the_key_and_what_to_do() {
         ),
         (&[("10.3.0.21:8080", "10.3.0.21:0")], "0 is not a port"),
         (
+            &[("port = 80", "port = 80\nmode = \"nat\"")],
+            "services[0].mode: expected one of \"fullnat\", \"dr\", \"tunnel\"",
+        ),
+        (
+            &[("port = 80", "port = 80\nmode = \"dr\"")],
+            "services[0].targets[0].address: packets reach 10.3.0.21 for port 80, as clients sent them",
+        ),
+        (
+            &[
+                ("port = 80", "port = 80\nmode = \"dr\""),
+                ("10.3.0.21:8080", "10.9.0.21"),
+            ],
+            "10.9.0.21 is behind a router of port ext, and DR reaches its own network only — take mode = \"tunnel\" for it",
+        ),
+        (
+            &[
+                (
+                    "port = 80",
+                    "port = 80\nmode = \"tunnel\"\ntimestamps = \"keep\"",
+                ),
+                ("10.3.0.21:8080", "10.3.0.21"),
+            ],
+            "services[0].timestamps: is for mode = \"fullnat\" only",
+        ),
+        (
+            &[
+                (
+                    "port = 80",
+                    "port = 80\nmode = \"dr\"\nclient_address = \"toa\"",
+                ),
+                ("10.3.0.21:8080", "10.3.0.21"),
+            ],
+            "services[0].client_address: is for mode = \"fullnat\" only",
+        ),
+        (
+            &[("10.3.0.21:8080", "10.3.0.21")],
+            "services[0].targets[0].address: expected an address with a port",
+        ),
+        (
             &[("10.3.0.21:8080", "224.0.0.1:80")],
             "224.0.0.1 is not an address of one host",
         ),

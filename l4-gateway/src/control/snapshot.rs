@@ -10,7 +10,7 @@ use dataplane::{
 
 use super::Service;
 use super::retired::Retired;
-use crate::config::{PortConfig, ServiceSettings, reachable};
+use crate::config::{PortConfig, ServiceSettings, other_port, reachable};
 use crate::nic::Nic;
 
 /// The whole snapshot, to be built.
@@ -26,6 +26,7 @@ pub(super) fn describe(
             vip,
             protocol,
             port,
+            mode,
             scheduler,
             on_unknown_segment,
             reset_on_expiry,
@@ -36,6 +37,7 @@ pub(super) fn describe(
             ..
         } = service.settings;
         builder.service(ServiceConfig {
+            mode,
             scheduler,
             timeouts,
             unknown_segment: on_unknown_segment,
@@ -71,7 +73,9 @@ fn targets(service: &Service) -> impl Iterator<Item = TargetConfig> {
 /// Targets that are gone, and whose flows are to be cut; if there still is a way to them.
 fn gone(service: &Service, ports: &[PortConfig]) -> impl Iterator<Item = TargetConfig> {
     let gone = service.gradual.gone().iter().copied();
-    gone.filter(|address| reachable(address.ip(), ports).is_ok())
+    let ServiceSettings { mode, port, .. } = service.settings;
+    gone.filter(move |address| reachable(address.ip(), mode, ports).is_ok())
+        .filter(move |address| other_port(*address, mode, port).is_none())
         .map(|address| TargetConfig {
             address,
             weight: 0,

@@ -15,10 +15,12 @@ impl Worker {
     /// service says otherwise. Of a handshake that nobody finished they don't: its client may be an address that somebody made up.
     pub(super) fn resets_on_expiry(&self, tables: &Tables, number: u32) -> bool {
         let flow = self.flows.get(number);
-        let open = matches!(
-            flow.progress.state(),
-            FlowState::Established | FlowState::FinClient | FlowState::FinTarget
-        );
+        let open = match flow.progress.state() {
+            FlowState::Established => true,
+            // Where the target isn't heard, that is how every connection ends.
+            FlowState::FinClient | FlowState::FinTarget => flow.is_two_sided(),
+            _ => false,
+        };
         open && tables
             .service(flow.service())
             .is_none_or(|service| service.config.reset_on_expiry)

@@ -53,7 +53,7 @@ fn a_connection_is_rewritten_both_ways() {
     assert_eq!(flows.len(), 1);
     assert_eq!(flows[0].client, SocketAddr::from(from));
     assert_eq!(flows[0].vip, SocketAddr::from(vip(80)));
-    assert_eq!(flows[0].local, SocketAddr::from(local));
+    assert_eq!(flows[0].local, Some(SocketAddr::from(local)));
     assert_eq!(flows[0].target, SocketAddr::from(target(n)));
     assert_eq!(flows[0].state, FlowState::Established);
     let id = rig.tables.service_at(VIP, 80, Protocol::Tcp).unwrap().id;

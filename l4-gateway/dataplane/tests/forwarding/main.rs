@@ -13,6 +13,7 @@
 
 mod arp;
 mod client_address;
+mod direct;
 mod draining;
 mod dual;
 mod forgery;

@@ -241,7 +241,7 @@ fn exhausted_ports_are_counted_reported_once_a_second_and_answered() {
     let flow = rig
         .worker
         .flows(rig.now)
-        .find(|flow| flow.local.port() == 5003)
+        .find(|flow| flow.local.is_some_and(|local| local.port() == 5003))
         .unwrap();
     let (_, sent) = rig.inside(&frame::tcp(target(21), local(5003), RST | ACK), 21);
     assert_eq!(sent[47], RST | ACK);
