@@ -24,6 +24,8 @@ use crate::stream::{client_initial, target_initial};
 const SLOTS: u32 = 256;
 /// Clients' addresses and ports, used in turn: the same one again after so many connections.
 pub(crate) const CLIENTS: u32 = 65_536;
+/// The first of them, beyond those of flows that streams leave open.
+const FIRST: u32 = 1 << 20;
 /// A connection without a packet for so long has failed.
 const PATIENCE: Duration = Duration::from_millis(20);
 
@@ -360,7 +362,7 @@ fn segment(sequence: u32, acknowledgment: u32, flags: u8) -> Segment {
 
 /// The client's number in a slot's turn: each slot has as many as another.
 fn client_of(slot: u32, turn: u32) -> u32 {
-    slot + (turn % (CLIENTS / SLOTS)) * SLOTS
+    FIRST + slot + (turn % (CLIENTS / SLOTS)) * SLOTS
 }
 
 /// What a connection's initial sequence numbers are made of.

@@ -109,7 +109,8 @@ fn main() -> Result<()> {
         .with_context(|| format!("{}: build it first", arguments.gateway.display()))?;
     let mut bench = Bench::start(place, gateway, pace, report)?;
     let wanted = |part: &str| part.contains(&arguments.only);
-    measure(&mut bench, wanted)?;
+    // What was measured before a failure is worth having.
+    let outcome = measure(&mut bench, wanted);
     if wanted("instructions") {
         for row in instructions::rows(&arguments.cycles, directory.path())? {
             bench.report.add(row);
@@ -119,7 +120,8 @@ fn main() -> Result<()> {
     report.print();
     report
         .write(&arguments.results)
-        .with_context(|| arguments.results.display().to_string())
+        .with_context(|| arguments.results.display().to_string())?;
+    outcome
 }
 
 fn measure(bench: &mut Bench, wanted: impl Fn(&str) -> bool) -> Result<()> {
