@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use std::cell::Cell;
+
 use super::classify::{Stage, Staged};
 use super::policy::refusal;
 use super::{Context, Event, Flow, Worker};
@@ -211,10 +213,20 @@ impl Worker {
         let tables = context.tables;
         let (flows, index) = (&self.flows, self.index);
         let answers = tables.steering().of_answers(target.port, self.workers);
+        // What the ports tried on a LocalIP have in common, for four of them at a time.
+        let worked_out = [const { Cell::new(None) }; 4];
         let comes_here = |local: &LocalIp<V::Address>, port| {
-            let between = answers.and_then(|rss| {
-                rss.between(flow.protocol(), target.config.address, local.address.into())
-            });
+            let kept = &worked_out[usize::from(local.id.0) % worked_out.len()];
+            let between = match kept.get() {
+                Some((id, between)) if id == local.id => between,
+                _ => {
+                    let between = answers.and_then(|rss| {
+                        rss.between(flow.protocol(), target.config.address, local.address.into())
+                    });
+                    kept.set(Some((local.id, between)));
+                    between
+                }
+            };
             between.is_none_or(|between| between.queue(port) == index)
         };
         let claimed = self.ports.claim(
