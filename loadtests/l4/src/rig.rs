@@ -57,7 +57,7 @@ impl Generator {
         let memory = if huge_pages {
             Memory::HugePages
         } else {
-            Memory::Ordinary(192)
+            Memory::Ordinary(320)
         };
         let eal = Eal::start(&EalSettings {
             file_prefix: format!("bench-l4-{}", std::process::id()),
