@@ -235,7 +235,7 @@ impl Place {
             self.spawn(move || {
                 let socket = UdpSocket::bind(address).expect("binding");
                 ready.send(()).unwrap();
-                let mut buffer = [0; 2048];
+                let mut buffer = vec![0; 65_535];
                 while let Ok((length, from)) = socket.recv_from(&mut buffer) {
                     let reply =
                         [&[id], from.to_string().as_bytes(), b" ", &buffer[..length]].concat();
