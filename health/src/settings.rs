@@ -21,7 +21,7 @@ const COUNTS: RangeInclusive<u32> = 1..=100;
 /// Longest payload or expected reply of a UDP probe, in bytes: one datagram that fits any link.
 const PAYLOAD_LIMIT: usize = 1200;
 
-/// How targets are checked: a [`Check`] without its address. The keys are described in `deploy/reference/health.md`.
+/// How targets are checked: a [`Check`](crate::Check) without its address. The keys are described in `deploy/reference/health.md`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CheckSettings {
     /// What is sent and what answer is wanted.
