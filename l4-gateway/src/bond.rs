@@ -14,7 +14,7 @@ use crate::error::Error;
 pub(crate) struct Bond {
     port: String,
     members: Vec<(Member, Option<String>)>,
-    /// The last attempt to go over failed, which was said.
+    /// Whether the last attempt to go over failed; the log has said so then.
     failed: AtomicBool,
 }
 

@@ -15,7 +15,7 @@ use crate::capture::{Blocks, Request, Tally};
 use crate::config::{ADMIN_PORT, Config};
 use crate::filter::End;
 
-/// Weir's L4 gateway: forwards TCP and UDP from VIPs to targets (FULLNAT over DPDK).
+/// Weir's L4 gateway: forwards TCP and UDP from VIPs to targets (FULLNAT, DR or tunnel, over DPDK).
 #[derive(Debug, Parser)]
 #[command(name = "l4-gateway", version)]
 pub struct Cli {

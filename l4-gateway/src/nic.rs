@@ -17,8 +17,8 @@ pub struct Nic {
 }
 
 impl Nic {
-    /// Puts rules in force where the driver takes them, asks what the port hashes by, and says so in the log. Of help is only a port
-    /// with a queue for each worker.
+    /// Puts rules in force where the driver takes them, asks what the port hashes by, and says so in the log. Only a port with a queue
+    /// for each worker helps.
     pub(crate) fn of(port: &StartedPort, config: &PortConfig, workers: u16) -> Nic {
         let mac = MacAddr(port.mac());
         if workers == 1 || config.queues != workers {

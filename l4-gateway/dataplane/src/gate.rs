@@ -1,4 +1,5 @@
-//! One at a time, for the few tables that workers share; whoever is inside stays some ten nanoseconds, and nobody waits for long.
+//! A lock of one bucket, for the few tables that workers share. Whoever is inside stays some ten nanoseconds, unless the kernel
+//! takes its CPU away meanwhile. Others wait for [`SPINS`] and [`YIELDS`] tries at most, and then do without.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -1,8 +1,10 @@
 //! The L4 forwarder as a pure state machine: bursts of frames, the time and tables go in, verdicts come out.
 //!
 //! There is no clock, no socket and no DPDK in here, and nothing is allocated per packet. One [`Worker`] belongs to one
-//! lcore and shares nothing with the others; configuration reaches it as an immutable [`Tables`] snapshot, what it did is
-//! read from [`Counters`]. The caller's loop is:
+//! lcore; configuration reaches it as an immutable [`Tables`] snapshot, what it did is read from [`Counters`], of which
+//! each worker writes its own part. Workers share one thing more: where a service has limits or persistence, they keep
+//! rates and clients' sources together (`commons.rs`), for flows that begin, end or are still alive, not for each
+//! packet. The caller's loop is:
 //!
 //! 1. receive a burst on a port, call [`Worker::burst`], carry out each frame's [`Verdict`];
 //! 2. take what other workers redirected here, call [`Worker::handed_over`];

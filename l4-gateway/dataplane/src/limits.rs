@@ -136,7 +136,7 @@ pub struct Limits {
     /// Last local port handed out.
     pub last_port: u16,
     /// Sources (addresses or prefixes of clients) that all workers together remember at once: as many for limits, as many for
-    /// persistence. 24 bytes each.
+    /// persistence. 28 bytes each, in both tables together: seven have 128 bytes in one and 64 in the other.
     pub sources: u32,
     /// ICMP errors made here, a second (and the burst allowed at once).
     pub icmp_errors_per_second: u32,

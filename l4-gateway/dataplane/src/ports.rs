@@ -108,7 +108,7 @@ impl PortPool {
         *turn = ((first + 1) % choices) as u8;
         let in_turn = local_ips.clone().skip(first).chain(local_ips.take(first));
         if let Some(comes_here) = comes_here {
-            // Answers to one port of so many come here. When as many are out, few of those left do.
+            // Answers to one port in `stride` come here. When as many ports as that makes are out, few of those left are preferred ones.
             let most = (self.capacity / self.stride).max(1);
             let preferred = self.search(target, in_turn.clone(), most, comes_here, &taken);
             if preferred.is_some() {

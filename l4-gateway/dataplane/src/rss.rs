@@ -37,7 +37,7 @@ pub enum Fields {
     AddressesAndPorts,
 }
 
-/// What is hashed, by the kind of packet. Of fragments NICs hash the addresses at most, first ones included.
+/// What is hashed, by the kind of packet. Of a fragment, even a first one, NICs hash the addresses at most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Hashed {
     /// TCP over IPv4.

@@ -2,8 +2,8 @@
 //!
 //! Packets of one source come to all workers, so a limit per source can't be kept by each alone. The table is shared: a source is one
 //! word of a tag and a count, changed by compare-and-swap, beside the clock of its rate. It is asked for new flows of services with
-//! such limits, and told when those end; no other packet comes near it. Nobody waits: places are given out by one worker at a time
-//! for each bucket, and who finds another at it goes without one.
+//! such limits, and told when those end; no other packet comes near it. Places are given out by one worker at a time for each bucket.
+//! Who finds another at it tries again, for a bounded number of times (`gate.rs`), and then goes without a place.
 //!
 //! Memory is fixed. A source has one of seven places, by keyed hash, and keeps it as long as it has connections. When others hold all
 //! of them, it isn't limited (and that is counted): a flood of forged sources must not lock out true ones, and who was known before

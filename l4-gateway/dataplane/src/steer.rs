@@ -26,7 +26,7 @@ use crate::tables::Tables;
 /// process runs, or flows would be looked for where they aren't.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Spread {
-    /// By this the queue of each packet can be told. Of use if it has as many queues as there are workers.
+    /// How the NIC chooses the queue of a packet, if its driver says so. It is used if it has as many queues as there are workers.
     pub rss: Option<Arc<Rss>>,
     /// Rules give packets to the port's LocalIPs to the queue that is their destination port modulo the workers.
     pub by_port: bool,

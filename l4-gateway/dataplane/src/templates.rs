@@ -3,8 +3,8 @@
 //! Packets of one source come to all workers (their hash is of the whole tuple), but its new flows must go to one target. So what was
 //! chosen for a source is kept where all workers look, one word each. Of two workers that choose for the same source at once, one
 //! is first and the other follows it. No packet needs to go to another worker for that, and how they are spread over the workers
-//! doesn't matter. Nobody waits: reading needs no lock; choices are written down by one worker at a time for each bucket, and who
-//! finds another at it leaves its own unwritten.
+//! doesn't matter. Reading needs no lock. Choices are written down by one worker at a time for each bucket; who finds another at it
+//! tries again, for a bounded number of times (`gate.rs`), and then leaves its own unwritten.
 //!
 //! Memory is fixed: a source has one of seven places, by keyed hash; when all are taken, the one used least recently goes.
 

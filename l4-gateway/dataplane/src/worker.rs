@@ -51,8 +51,8 @@ use crate::steer;
 use crate::tables::Tables;
 use crate::time::Now;
 
-/// One lcore's forwarder: its flows, local ports, next hops and timers. It shares nothing but [`Counters`], which only
-/// it writes in its part.
+/// One lcore's forwarder: its flows, local ports, next hops and timers. With the other workers it shares [`Counters`]: each
+/// writes its own part of the counts, and all of them what limits and persistence know (`commons.rs`).
 pub struct Worker {
     index: u16,
     workers: u16,
@@ -60,7 +60,8 @@ pub struct Worker {
     cells: Arc<Cells>,
     counters: Arc<Counters>,
     flows: FlowTable,
-    /// Where flows are counted for their sources, by flow, of those that are. Pages nobody writes cost nothing.
+    /// By flow: its seat in `sources`, for flows that are counted against a limit of their source. Pages that nobody writes cost
+    /// nothing.
     seats: Box<[u32]>,
     wheel: Wheel,
     ports: PortPool,
@@ -169,7 +170,8 @@ impl Worker {
     /// Works on one burst received on `port` and writes one verdict a frame. `verdicts` must be at least as long as `frames`;
     /// frames beyond it are left alone. Frames of the worker's own go to `out`, which is added to, not cleared.
     ///
-    /// A frame's bytes are changed only with the verdicts [`Verdict::Transmit`], [`Verdict::Held`] and [`Verdict::Drop`].
+    /// With [`Verdict::Redirect`] and [`Verdict::Kernel`] a frame's bytes are as they came; with any other verdict they may have
+    /// been changed.
     pub fn burst<F: Frame>(
         &mut self,
         tables: &Tables,

@@ -1,8 +1,8 @@
 //! What a new configuration changes, key by key as they are written: what a reload prints, and what it refuses because only a
 //! restart brings it about.
 //!
-//! Compared is the text, not what it was parsed into: a key added to the parser is compared without a word here, and `"60s"` in place of `"1m"` is
-//! shown as a change that makes none.
+//! The text is compared, not what it was parsed into. So a key added to the parser is compared without a word here, and `"60s"` in
+//! place of `"1m"` is shown as a change, though it changes nothing.
 
 use std::collections::BTreeMap;
 

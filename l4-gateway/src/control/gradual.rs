@@ -24,7 +24,7 @@ pub(super) struct Pace {
     pub(super) cut_after: Option<Duration>,
 }
 
-/// What is to be known of a target to follow it.
+/// What has to be known of a target in order to follow it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Seen {
     pub(super) address: SocketAddr,
@@ -37,13 +37,13 @@ pub(super) struct Seen {
 /// Where in their coming and going a service's targets are.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Gradual {
-    /// Those that take flows, and since when if that began under our eyes; none before the first look.
+    /// Targets that take flows, and since when, if we saw that begin; none before the first look.
     serving: Option<BTreeMap<SocketAddr, Option<Duration>>>,
-    /// All that were there at the last look.
+    /// All targets that were there at the last look.
     present: BTreeSet<SocketAddr>,
-    /// Those that are left, and since when; some may be gone.
+    /// Targets that have weight 0, drain or were removed, and since when.
     left: BTreeMap<SocketAddr, Duration>,
-    /// Those that are gone, of those.
+    /// Those of `left` that are no longer among the service's targets.
     gone: Vec<SocketAddr>,
     /// What the snapshot in force was made of.
     applied: Differing,
@@ -62,7 +62,7 @@ impl Gradual {
         let targets: Vec<Seen> = targets.collect();
         let before = self.serving.take();
         let began = |address: &SocketAddr| match &before {
-            // Whatever serves at the very start has done so before.
+            // What serves at the first look is taken to have served before.
             None => None,
             Some(before) => before.get(address).copied().unwrap_or(Some(now)),
         };

@@ -18,7 +18,7 @@ pub(super) struct Retired(BTreeMap<IpAddr, Entry>);
 struct Entry {
     role: Role,
     since: Duration,
-    /// It goes even if flows use it.
+    /// When it goes, even if flows use it.
     until: Duration,
 }
 

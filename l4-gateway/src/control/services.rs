@@ -86,7 +86,7 @@ pub(super) struct Services {
 }
 
 impl Services {
-    /// These; their names differ, as the configuration sees to it.
+    /// Makes the collection. The configuration has made sure that no two services have the same name.
     pub(super) fn new(list: Vec<Service>) -> Services {
         let name = |(place, service): (usize, &Service)| (service.settings.name.clone(), place);
         Services {

@@ -1,5 +1,6 @@
 //! The heap of the process. Flow tables are read in random order, so with 4 KiB pages nearly every packet misses the TLB too: large
-//! allocations get large pages, where the kernel has them to give (`transparent_hugepage` set to `madvise` or `always`).
+//! allocations get large pages, where the kernel has them to give (`transparent_hugepage` set to `madvise` or `always`). Memory that
+//! is never written still costs nothing, but in steps of a large page: the first write takes 2 MiB.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::ptr::null_mut;

@@ -6,8 +6,9 @@ use tokio::sync::oneshot;
 use crate::capture::Tap;
 use crate::filter::FlowFilter;
 
-/// Places of the flow table looked at in a tick: 256 KiB, some 50 us. Of tables so large that this would take more than a second or two, more.
+/// Places of the flow table looked at in a tick: 256 KiB, some 50 us.
 const STEP: usize = 4096;
+/// Ticks that a walk takes at most, about a second: larger tables take larger steps.
 const STEPS: usize = 1024;
 
 /// What a worker can be asked.

@@ -1,5 +1,5 @@
 //! The addresses of IPv6 flows: a cache line each, beside the entries. The memory comes zeroed from the operating system, so that
-//! pages no IPv6 flow touched cost nothing.
+//! pages which no IPv6 flow touched cost nothing.
 
 use std::net::Ipv6Addr;
 

@@ -25,7 +25,7 @@ impl Seen {
     pub(super) fn add(&mut self, start: u16, end: u16, last: bool) -> Result<(), DropReason> {
         let beyond = match (self.end, last) {
             (Some(known), true) => known != end,
-            // Something must be left for the last.
+            // The last fragment, which has been seen, has bytes of its own: this one must end before the packet does.
             (Some(known), false) => end >= known,
             (None, true) => self.seen().last().is_some_and(|(_, seen)| *seen > end),
             (None, false) => false,

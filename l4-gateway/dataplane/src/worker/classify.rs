@@ -219,6 +219,7 @@ impl Worker {
         stage: &mut Stage,
     ) -> Result<(), Verdict> {
         let ip = V::parse(packet).map_err(Verdict::Drop)?;
+        // `V::parse` has seen to it that the header ends within the total length, and that within the frame.
         let payload = &packet[usize::from(ip.header)..usize::from(ip.total)];
         if ip.fragment {
             super::fragment::is_followed(context, &ip)?;

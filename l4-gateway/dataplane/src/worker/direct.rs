@@ -208,6 +208,7 @@ impl Worker {
             return None;
         }
         let inner = quoted.get(usize::from(outer.header)..)?;
+        // `icmp::parse` has taken no message shorter than its header.
         let error = (kind, message[1], u32_at(message, 4));
         Some(
             match self.tell_client::<V>(context, outer.destination, inner, error) {
@@ -245,6 +246,7 @@ impl Worker {
         let (kind, code, rest) = V::meaning(error).ok_or(DropReason::IcmpIgnored)?;
         let hop = self.hop::<V>(context, number, Side::Target)?;
         let quote = &inner[..inner.len().min(V::QUOTE)];
+        // The answer is resized to all its parts, so that they can be indexed.
         let length = icmp::HEADER + quote.len();
         let mut answer = std::mem::take(&mut self.scratch);
         answer.clear();

@@ -84,7 +84,7 @@ impl Worker {
         let service = flow.service();
         let segment = span.of_mut(frame.bytes_mut());
         let is_syn = stage.flags & (tcp::SYN | tcp::ACK) == tcp::SYN;
-        // A SYN's timestamps are of interest even alone.
+        // Timestamps alone don't count as options, but in a SYN they may have to go.
         if is_syn || stage.flags & tcp::OPTIONS != 0 {
             let (forged, mut delta) = toa::strip(segment);
             if is_syn && strips_timestamps(context.tables, flow) {
@@ -96,10 +96,10 @@ impl Worker {
         }
         let done = match flow.insertion() {
             Insertion::ProxyOffered | Insertion::Proxy | Insertion::ProxyDone if is_syn => {
-                // Early data would have to have the header in front; the client sends it again behind the handshake.
+                // Early data would need the header in front of it. It is cut off; the client sends it again after the handshake.
                 span.cut_payload(frame);
                 if flow.insertion() == Insertion::ProxyDone {
-                    // Should both ends begin anew (the target will say so), here.
+                    // If both ends begin anew, which the target's SYN-ACK will say, the stream begins here.
                     let syn = u32_at(span.of(frame.bytes()), tcp::SEQUENCE);
                     flow.origin = syn.wrapping_add(1);
                 }
@@ -169,7 +169,7 @@ impl Worker {
         let acknowledges = stage.flags & tcp::ACK != 0;
         match (flow.insertion(), flow.gap()) {
             (Insertion::Proxy, Some(gap)) if acknowledges && gap.is_filled_by(acknowledged) => {
-                // From here on all of the client is further on alike.
+                // From here on every number of the client is moved by the header's length, so the flow's shift can hold it.
                 flow.shift = flow.shift.wrapping_add(gap.length);
                 flow.client_next = gap.to_client(flow.client_next);
                 flow.set_insertion(Insertion::ProxyDone);
