@@ -5,8 +5,8 @@
 //! passed on, so that its receiver may judge by all it knows, and believed in nothing. Within it one forged blindly falls once in 512
 //! times by one number, and once in 262,144 where both count.
 
-use super::entry::Flow;
-use super::state::FlowState;
+use super::entry::{Flow, Side};
+use super::state::{FlowState, Progress};
 use crate::limits::{NEAR, UNSCALED_WINDOW};
 use crate::wire::tcp::{ACK, FIN, RST, SYN};
 
@@ -41,11 +41,8 @@ impl Flow {
             sequence,
             acknowledgment,
         } = segment;
-        if flags & SYN != 0 && self.progress.phase() == FlowState::SynReceived {
-            // Nobody has answered yet: a client may begin anew.
-            self.origin = sequence.wrapping_add(1);
-            self.client_next = next;
-            return true;
+        if flags & SYN != 0 {
+            return self.hears_syn(segment, next);
         }
         if !is_near(sequence, self.client_next) {
             return false;
@@ -54,17 +51,85 @@ impl Flow {
         if flags & RST != 0 {
             return true;
         }
-        if flags & ACK != 0 {
-            if !self.may_acknowledge(acknowledgment) {
-                return false;
-            }
-            self.client_acked = match self.progress.phase() {
-                FlowState::SynReceived => acknowledgment,
-                _ => further(self.client_acked, acknowledgment),
-            };
+        // Nothing else counts without acknowledgment (RFC 9293 3.10.7.4, fifth check).
+        if flags & ACK == 0 || !self.may_acknowledge(acknowledgment) {
+            return false;
         }
+        let phase = self.progress.phase();
+        // Before the target's answer has passed there is nothing to end, so a forged pair of SYN and FIN lives no longer than a SYN.
+        if flags & FIN != 0 && phase == FlowState::SynReceived && self.is_two_sided() {
+            return false;
+        }
+        self.client_acked = match phase {
+            FlowState::SynReceived => acknowledgment,
+            _ => further(self.client_acked, acknowledgment),
+        };
         self.client_next = further(self.client_next, next);
         true
+    }
+
+    /// As [`Flow::hears_client`] of a SYN.
+    fn hears_syn(&mut self, segment: Numbers, next: u32) -> bool {
+        match self.progress.phase() {
+            // Nobody has answered yet: a client may begin anew.
+            FlowState::SynReceived => {
+                self.origin = segment.sequence.wrapping_add(1);
+                self.client_next = next;
+                true
+            }
+            FlowState::SynAnswered => segment.sequence.wrapping_add(1) == self.origin,
+            _ => {
+                // While something is put into the client's segments, the origin says where.
+                if segment.flags & ACK == 0 && self.is_two_sided() && !self.inserts() {
+                    self.knock(segment.sequence);
+                }
+                false
+            }
+        }
+    }
+
+    /// Whether a SYN from the client makes another connection of the flow, instead of being passed on for the target to judge.
+    ///
+    /// Where the target isn't heard the client's word has to do. Else both ends must have closed the connection, or an RST reset it
+    /// that nobody outside can have made up. In other cases the true state comes out when the target gets the SYN: where it still
+    /// has the connection, it answers by an ACK, which a client that has not answers by the exact RST (RFC 5961 4.2); where it has
+    /// none, by a SYN-ACK, with which the flow begins anew.
+    pub(crate) fn is_over(&self) -> bool {
+        match self.progress.state() {
+            FlowState::TimeWait => true,
+            FlowState::FinClient => !self.is_two_sided(),
+            // The last: a SYN passed on would not begin the PROXY header's stream anew.
+            FlowState::Closed => {
+                self.progress.is_reset_exactly()
+                    || self.progress.phase() == FlowState::TimeWait
+                    || !self.is_two_sided()
+                    || self.inserts()
+            }
+            _ => false,
+        }
+    }
+
+    /// Follows a segment that was believed. An RST that has at least one number exactly, out of the 2^32 there are, is a sure one.
+    pub(crate) fn follow(&mut self, side: Side, segment: Numbers) {
+        self.progress = self.progress.after(side, segment.flags);
+        if segment.flags & RST != 0 && self.is_exact(side, segment) {
+            self.progress = self.progress.reset_exactly();
+        }
+    }
+
+    fn is_exact(&self, side: Side, segment: Numbers) -> bool {
+        let acknowledges = segment.flags & ACK != 0;
+        match side {
+            Side::Client => {
+                segment.sequence == self.client_next
+                    || acknowledges && segment.acknowledgment == self.client_acked
+            }
+            Side::Target => {
+                let acknowledged = segment.acknowledgment.wrapping_sub(self.shift);
+                segment.sequence == self.client_acked
+                    || acknowledges && acknowledged == self.client_next
+            }
+        }
     }
 
     fn may_acknowledge(&self, acknowledgment: u32) -> bool {
@@ -87,13 +152,20 @@ impl Flow {
             sequence,
             acknowledgment,
         } = segment;
+        let acknowledged = acknowledgment.wrapping_sub(self.shift);
+        if flags & (SYN | ACK) == SYN | ACK && self.begins_anew(acknowledged) {
+            self.client_next = acknowledged;
+            self.client_acked = sequence.wrapping_add(1);
+            self.progress = Progress::new(FlowState::SynAnswered);
+            return true;
+        }
         match self.progress.phase() {
             // Before the answer to the SYN only an older connection over the port can end.
             FlowState::SynReceived if flags & FIN != 0 => false,
             // What answers the SYN must acknowledge it (RFC 9293 3.10.7.3). The target may answer again with another number of its own, as SYN
             // cookies do.
             FlowState::SynReceived | FlowState::SynAnswered
-                if flags & ACK != 0 && self.acknowledges_syn(acknowledgment) =>
+                if flags & ACK != 0 && self.acknowledges_syn(acknowledged) =>
             {
                 if flags & SYN != 0 {
                     self.client_acked = sequence.wrapping_add(1);
@@ -101,15 +173,27 @@ impl Flow {
                 true
             }
             FlowState::SynReceived => false,
+            _ if flags & FIN != 0 => {
+                flags & ACK != 0
+                    && is_near(sequence, self.client_acked)
+                    && is_near(acknowledged, self.client_next)
+            }
             _ => is_near(sequence, self.client_acked),
         }
     }
 
-    /// Whether what the target acknowledges is the client's SYN, or more that it sent.
-    fn acknowledges_syn(&self, acknowledgment: u32) -> bool {
-        let beyond = acknowledgment
-            .wrapping_sub(self.shift)
-            .wrapping_sub(self.origin);
+    /// Whether a SYN-ACK shows that the target has forgotten a connection that seemed to end, and takes a SYN of the client for another.
+    fn begins_anew(&mut self, acknowledged: u32) -> bool {
+        let anew = !self.progress.is_established() && self.answers_knock(acknowledged);
+        if anew {
+            self.forget_knock();
+        }
+        anew
+    }
+
+    /// Whether what the target acknowledges, as the client counts, is the client's SYN, or more that it sent.
+    fn acknowledges_syn(&self, acknowledged: u32) -> bool {
+        let beyond = acknowledged.wrapping_sub(self.origin);
         beyond <= self.client_next.wrapping_sub(self.origin)
     }
 }

@@ -95,6 +95,8 @@ const ONE_PACKET: u16 = 1 << 4;
 const SEATED: u16 = 1 << 5;
 /// Keeps its source at its target.
 const PERSISTENT: u16 = 1 << 6;
+/// A SYN that doesn't belong to the connection was passed on; [`Flow::origin`] says with which number.
+const KNOCKED: u16 = 1 << 8;
 /// The lowest of the three bits of an [`Insertion`], the highest bits there are.
 const INSERTION: u32 = 13;
 /// The highest of them: segments of the flow change now.
@@ -217,6 +219,21 @@ impl Flow {
     #[inline]
     pub(crate) fn is_two_sided(&self) -> bool {
         self.marks & ONE_SIDED == 0
+    }
+
+    /// Notes that a SYN was passed on to a target that may have forgotten the connection.
+    pub(super) fn knock(&mut self, sequence: u32) {
+        self.origin = sequence.wrapping_add(1);
+        self.marks |= KNOCKED;
+    }
+
+    /// Whether a target that acknowledges this (as the client counts) answers the SYN of [`Flow::knock`].
+    pub(super) fn answers_knock(&self, acknowledged: u32) -> bool {
+        self.marks & KNOCKED != 0 && acknowledged == self.origin
+    }
+
+    pub(super) fn forget_knock(&mut self) {
+        self.marks &= !KNOCKED;
     }
 
     /// Whether the entry is in the index.

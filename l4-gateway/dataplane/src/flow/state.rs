@@ -1,8 +1,8 @@
 //! How far a flow is: the states of TCP as seen from the middle (RFC 9293 3.3.2 seen from both ends at once).
 //!
 //! Only segments whose numbers fit get here (`belief.rs`); an RST that fits may be forged all the same. The end it was for takes it by its
-//! exact number only (RFC 5961 3), which is not known here to the last byte. So an RST is believed until the side it was for goes on
-//! talking, and forgotten when both do.
+//! exact number only (RFC 5961 3), which is not always known here to the last byte. So an RST is believed until the side it was for goes
+//! on talking, and forgotten when both do. Only one with a number that nobody outside can guess makes room for another connection at once.
 
 use super::Side;
 use crate::wire::tcp::{ACK, FIN, RST, SYN};
@@ -53,25 +53,18 @@ impl FlowState {
             FlowState::Established | FlowState::FinClient | FlowState::FinTarget
         )
     }
-
-    /// Whether a SYN from the client means a new connection: the client at least has closed this one.
-    #[inline]
-    pub(crate) fn is_closing(self) -> bool {
-        matches!(
-            self,
-            FlowState::FinClient | FlowState::TimeWait | FlowState::Closed
-        )
-    }
 }
 
 /// How far a flow is, and what became of RSTs from either side; one byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Progress(u8);
 
-/// The bits of [`Progress`] that hold the state but for resets; above them are two for the last RST of each side.
+/// The bits of [`Progress`] that hold the state but for resets; above them are two for the last RST of each side, and [`EXACT`].
 const PHASE: u8 = 0b111;
 const BY_CLIENT: u8 = 3;
 const BY_TARGET: u8 = 5;
+/// One of the RSTs had a number that nobody outside can guess. Only set while one of them is remembered.
+const EXACT: u8 = 1 << 7;
 
 /// What became of an RST. Both ends must be heard to be sure that it was forged: the one it was for may have had segments on
 /// their way, and one that was really reset doesn't always come to answer them by another RST (firewalls).
@@ -124,7 +117,7 @@ impl Progress {
         if progress.0 <= PHASE {
             return progress;
         }
-        progress
+        let progress = progress
             .with_reset(
                 own,
                 match progress.reset(own) {
@@ -138,7 +131,21 @@ impl Progress {
                     NONE | DOUBTED => NONE,
                     _ => GAINSAID,
                 },
-            )
+            );
+        if progress.0 & !(PHASE | EXACT) == 0 {
+            return Self(progress.0 & PHASE);
+        }
+        progress
+    }
+
+    /// After an RST that was at exactly the number its receiver expects.
+    pub(super) fn reset_exactly(self) -> Self {
+        Self(self.0 | EXACT)
+    }
+
+    /// Whether an RST that stands had a number that nobody outside can guess.
+    pub(super) fn is_reset_exactly(self) -> bool {
+        self.0 & EXACT != 0 && self.state() == FlowState::Closed
     }
 
     /// After a TCP segment from the client of a flow whose target isn't heard. An RST is forgotten when the client goes on talking:

@@ -90,12 +90,12 @@ impl Worker {
         self.forward_to(context, hop, frame.bytes_mut())
     }
 
-    /// Whether a packet is a SYN from a client that has closed the flow's connection.
+    /// Whether a packet is a SYN from a client whose connection is over.
     #[cold]
     fn begins_anew(&self, stage: &Stage, number: u32, side: Side) -> bool {
         side == Side::Client
             && stage.flags & (tcp::SYN | tcp::ACK) == tcp::SYN
-            && self.flows.get(number).progress.state().is_closing()
+            && self.flows.get(number).is_over()
             && stage.ttl > 1
     }
 
@@ -130,7 +130,7 @@ impl Worker {
             return;
         }
         let before = flow.progress.state();
-        flow.progress = flow.progress.after(side, flags);
+        flow.follow(side, numbers);
         match side {
             Side::Client if flags & tcp::FIN != 0 => self.client_ended::<V>(number),
             Side::Target if flags & tcp::RST != 0 && before != FlowState::Closed => {

@@ -127,6 +127,30 @@ fn a_blind_segment_moves_no_state() {
             SynAnswered,
         ),
         (
+            "FIN of the client without ACK",
+            Established,
+            (Client, FIN, 1001, 9001),
+            Established,
+        ),
+        (
+            "FIN of the target without ACK",
+            Established,
+            (Target, FIN, 9001, 1001),
+            Established,
+        ),
+        (
+            "FIN of a target that acknowledges what the client is far from",
+            Established,
+            (Target, FIN | ACK, 9001, ahead),
+            Established,
+        ),
+        (
+            "FIN right behind a SYN",
+            SynReceived,
+            (Client, FIN | ACK, 1001, 0x0100_0000),
+            SynReceived,
+        ),
+        (
             "an answer to another SYN",
             SynReceived,
             (Target, SYN | ACK, 9000, 1002),

@@ -145,9 +145,14 @@ fn a_fin_in_fragments_leaves_the_next_connection_a_number_above_its_end() {
     let number = |frame: &[u8]| u32::from_be_bytes(frame[38..42].try_into().unwrap());
     let (_, syn) = rig.transmitted(OUTSIDE, tcp(client, vip, SYN, 0, 0, &[]).from_outside());
     let shift = number(&syn);
+    let (local, target) = (net.local(dual::source_port(&syn)), net.target(21, 8080));
+    let answer = tcp(target, local, SYN | ACK, 0, shift.wrapping_add(1), &[]);
+    rig.transmitted(INSIDE, answer.from_inside());
     let long = tcp(client, vip, FIN | ACK, 1, 1, &[0; 20_000]);
     let parts = long.cut(9, &[1400]);
     through(&mut rig, OUTSIDE, &[&parts[0]]);
+    let end = tcp(target, local, FIN | ACK, 1, shift.wrapping_add(1), &[]);
+    rig.transmitted(INSIDE, end.from_inside());
     let (_, syn) = rig.transmitted(OUTSIDE, tcp(client, vip, SYN, 7, 0, &[]).from_outside());
     let above = number(&syn).wrapping_sub(shift.wrapping_add(20_002)) as i32;
     assert!(above >= 0, "{above}");

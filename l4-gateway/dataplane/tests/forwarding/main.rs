@@ -40,4 +40,5 @@ mod rig6;
 mod simulation;
 mod snapshots;
 mod steering;
+mod takeover;
 mod tcp;

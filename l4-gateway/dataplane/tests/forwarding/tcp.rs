@@ -204,7 +204,7 @@ fn timeouts_are_the_services_own() {
 fn a_syn_on_a_closing_flow_reschedules_at_once() {
     use End::{Client, Target};
     let closings: &[(&str, &[(End, u8)])] = &[
-        ("FIN of the client", &[(Client, FIN | ACK)]),
+        ("RST of the client", &[(Client, RST)]),
         ("FIN of both", &[(Target, FIN | ACK), (Client, FIN | ACK)]),
         ("RST of the target", &[(Target, RST)]),
     ];
