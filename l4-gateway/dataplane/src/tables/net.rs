@@ -60,10 +60,10 @@ impl<V: Family> Net<V> {
     }
 
     /// Whether packets to a LocalIP may come in on a port: on the one whose segment it is on (where ARP for it is answered), or
-    /// routes lead to it by. True of one that left the snapshot: nothing is known of it any more.
+    /// routes lead to it by. True of one that is in the snapshot no more, not even retired: nothing is known of it.
     #[cold]
     pub(crate) fn is_at_home(&self, address: V::Address, port: &Port) -> bool {
-        let mut local_ips = self.local_ips.iter();
+        let mut local_ips = self.local_ips.iter().chain(&self.retired);
         port.covers::<V>(address)
             || local_ips
                 .find(|local| local.address == address)

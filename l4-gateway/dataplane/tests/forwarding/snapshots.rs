@@ -3,11 +3,11 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 
 use dataplane::{
-    Ids, MacAddr, PortIndex, Protocol, Retired, Route, ServiceConfig, Tables, TablesBuilder,
-    TablesError, TargetConfig, Verdict,
+    DropReason, Ids, MacAddr, PortIndex, Protocol, Retired, Route, ServiceConfig, Tables,
+    TablesBuilder, TablesError, TargetConfig, Verdict,
 };
 
-use super::frame::{self, ACK, SYN};
+use super::frame::{self, ACK, RST, SYN};
 use super::rig::{self, INSIDE, OUTSIDE, Rig, client, from_client, local, target, up, vip};
 
 #[test]
@@ -50,7 +50,7 @@ fn flows_outlive_their_service() {
     rig.from_client(&opened, ACK, 1001, 9001);
     rig.from_target(&opened, ACK, 9001, 1001);
     let (port, answer) = rig.outside(&frame::tcp(client(11, 4000), vip(80), SYN));
-    assert_eq!((port, answer[47]), (OUTSIDE, frame::RST | ACK));
+    assert_eq!((port, answer[47]), (OUTSIDE, RST | ACK));
     rig.pass(900 + 18);
     assert_eq!(rig.flow_count(), 0);
 }
@@ -63,6 +63,12 @@ fn flows_outlive_their_addresses_which_new_ones_do_not_get() {
     rig.refresh();
     rig.from_client(&opened, ACK, 1001, 9001);
     rig.from_target(&opened, ACK, 9001, 1001);
+    // Nobody beyond another port is taken for the target.
+    let forged = frame::tcp(target(21), local(opened.local_port), RST).seq(9001, 0);
+    assert_eq!(
+        rig.dropped(OUTSIDE, from_client(&forged)),
+        DropReason::WrongPort
+    );
     // The target still learns where its answers go.
     let sender = (frame::mac(21), *target(21).ip());
     let asked = (MacAddr::default(), rig::LOCAL_IP);
@@ -75,7 +81,7 @@ fn flows_outlive_their_addresses_which_new_ones_do_not_get() {
         )
     );
     let (port, answer) = rig.outside(&frame::tcp(client(11, 4000), vip(80), SYN));
-    assert_eq!((port, answer[47]), (OUTSIDE, frame::RST | ACK));
+    assert_eq!((port, answer[47]), (OUTSIDE, RST | ACK));
     let moved = SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 101), 80);
     for n in 0..4 {
         let (_, sent) = rig.outside(&frame::tcp(client(n, 5000), moved, SYN));
