@@ -24,6 +24,9 @@ const TARGET_BITS: u32 = 22;
 const SECONDS: u64 = (1 << SECOND_BITS) - 1;
 const TARGETS: u64 = (1 << TARGET_BITS) - 1;
 
+/// Seconds that the clocks of two workers are never apart: their rounds last milliseconds.
+const CLOCKS_APART: u64 = 60;
+
 /// The table.
 #[derive(Debug)]
 pub(crate) struct Templates {
@@ -57,9 +60,13 @@ impl Template {
         TargetId((self.0 >> SECOND_BITS & TARGETS) as u32)
     }
 
-    /// Seconds since its last use.
+    /// Seconds since its last use. What another worker used in a second that has not begun here (each reads the clock once a round) is
+    /// used now.
     fn age(self, now: u64) -> u64 {
-        now.wrapping_sub(self.0) & SECONDS
+        match now.wrapping_sub(self.0) & SECONDS {
+            age if age > SECONDS - CLOCKS_APART => 0,
+            age => age,
+        }
     }
 }
 
@@ -240,6 +247,22 @@ mod tests {
         assert_eq!(settle(1, 0), TargetId(1));
         assert_eq!(settle(2, SECOND), TargetId(1));
         assert_eq!(settle(2, 62 * SECOND), TargetId(2), "the first is too old");
+    }
+
+    /// Each worker reads the clock once a round.
+    #[test]
+    fn a_worker_whose_clock_is_behind_finds_what_another_settled() {
+        let templates = Templates::new(1024);
+        templates.settle(source(1), TargetId(7), Now(100 * SECOND), ANY);
+        let behind = Now(99 * SECOND);
+        assert_eq!(templates.find(source(1), behind), Some(TargetId(7)));
+        let settled = templates.settle(source(1), TargetId(8), behind, ANY);
+        assert_eq!(settled, TargetId(7));
+        templates.refresh(source(1), TargetId(7), behind);
+        assert_eq!(
+            templates.find(source(1), Now(160 * SECOND)),
+            Some(TargetId(7))
+        );
     }
 
     #[test]
