@@ -72,11 +72,12 @@ fn is_extension(protocol: u8) -> bool {
 }
 
 /// Walks the extension headers. Options are carried along unread. Refused are routes that are not at their end, and type 0 at all
-/// (RFC 5095): they would steer around the rewriting, as IPv4 source routes would. Of a later fragment nothing behind the fragment
-/// header can be read.
+/// (RFC 5095): they would steer around the rewriting, as IPv4 source routes would; and a fragment of a fragment. Of a later fragment nothing
+/// behind the fragment header can be read.
 #[cold]
 fn walk(packet: &[u8], mut ip: Ip<V6>) -> Result<Ip<V6>, DropReason> {
     let mut at = HEADER;
+    let mut is_part = false;
     for count in 0.. {
         if !is_extension(ip.protocol) {
             break;
@@ -92,6 +93,10 @@ fn walk(packet: &[u8], mut ip: Ip<V6>) -> Result<Ip<V6>, DropReason> {
         match ip.protocol {
             // Type and segments left.
             ROUTING if header[2] == 0 || header[3] != 0 => {
+                return Err(DropReason::BadExtensionHeader);
+            }
+            // No sender makes two, and each would say something else of what is behind it.
+            FRAGMENT if std::mem::replace(&mut is_part, true) => {
                 return Err(DropReason::BadExtensionHeader);
             }
             FRAGMENT => {

@@ -222,6 +222,24 @@ fn malformed() -> Vec<(&'static str, Vec<u8>, DropReason)> {
             BadExtensionHeader,
         ),
         (
+            "a fragment of a fragment, of which one says first and one later",
+            from_client(
+                &syn()
+                    .extension(FRAGMENT, &[0, 0, 0, 0, 0, 0, 9])
+                    .extension(FRAGMENT, &[0, 0, 8, 0, 0, 0, 9]),
+            ),
+            BadExtensionHeader,
+        ),
+        (
+            "a fragment that claims to be whole as well",
+            from_client(
+                &syn()
+                    .extension(FRAGMENT, &[0, 0, 1, 0, 0, 0, 9])
+                    .extension(FRAGMENT, &[0, 0, 0, 0, 0, 0, 9]),
+            ),
+            BadExtensionHeader,
+        ),
+        (
             "too many extension headers",
             from_client(&syn().with(|packet| {
                 packet.extensions = vec![(OPTIONS, vec![0, 1, 4, 0, 0, 0, 0]); 9];
