@@ -71,6 +71,8 @@ impl Flow {
     /// As [`Flow::hears_client`] of a SYN.
     fn hears_syn(&mut self, segment: Numbers, next: u32) -> bool {
         match self.progress.phase() {
+            // Only targets answer SYNs.
+            _ if segment.flags & ACK != 0 => false,
             // Nobody has answered yet: a client may begin anew.
             FlowState::SynReceived => {
                 self.origin = segment.sequence.wrapping_add(1);
@@ -80,7 +82,7 @@ impl Flow {
             FlowState::SynAnswered => segment.sequence.wrapping_add(1) == self.origin,
             _ => {
                 // While something is put into the client's segments, the origin says where.
-                if segment.flags & ACK == 0 && self.is_two_sided() && !self.inserts() {
+                if self.is_two_sided() && !self.inserts() {
                     self.knock(segment.sequence);
                 }
                 false

@@ -65,6 +65,7 @@ fn a_connection_goes_to_one_target_as_the_client_sends_it() {
         let (client, vip) = (net.client(7, 5000), net.vip(80));
         for (flags, seq, ack, data, after) in [
             (SYN, 1000, 0, &b""[..], FlowState::SynReceived),
+            (SYN | ACK, 1000, 9001, b"", FlowState::SynReceived),
             (ACK, 1001, 9001, b"", FlowState::Established),
             (PSH | ACK, 1001, 9001, b"GET /", FlowState::Established),
             (FIN | ACK, 1006, 9500, b"", FlowState::FinClient),

@@ -145,6 +145,12 @@ fn a_blind_segment_moves_no_state() {
             Established,
         ),
         (
+            "an answer to a SYN, from the side that has no business to answer",
+            SynReceived,
+            (Client, SYN | ACK, 77_000_000, 9001),
+            SynReceived,
+        ),
+        (
             "FIN right behind a SYN",
             SynReceived,
             (Client, FIN | ACK, 1001, 0x0100_0000),
