@@ -1,13 +1,10 @@
 //! A lock of one bucket, for the few tables that workers share. Whoever is inside stays some ten nanoseconds, unless the kernel
-//! takes its CPU away meanwhile. Others wait for [`SPINS`] and [`YIELDS`] tries at most, and then do without.
+//! takes its CPU away meanwhile. Others wait for [`SPINS`] tries at most, and then do without: a worker never gives its CPU away.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Tries that take a microsecond in all.
 const SPINS: u32 = 64;
-
-/// Tries beyond them: the kernel took the CPU away from whoever is inside, so it is offered this one.
-const YIELDS: u32 = 256;
 
 /// Lets one worker at a time change something.
 #[derive(Debug, Default)]
@@ -19,18 +16,14 @@ pub(crate) struct Inside<'a>(&'a Gate);
 impl Gate {
     /// Goes inside; none if another stays there. Then do without.
     pub(crate) fn enter(&self) -> Option<Inside<'_>> {
-        for tries in 0..SPINS + YIELDS {
+        for _ in 0..SPINS {
             let free = self
                 .0
                 .compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed);
             if free.is_ok() {
                 return Some(Inside(self));
             }
-            if tries < SPINS {
-                std::hint::spin_loop();
-            } else {
-                std::thread::yield_now();
-            }
+            std::hint::spin_loop();
         }
         None
     }
