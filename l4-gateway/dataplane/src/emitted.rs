@@ -17,8 +17,8 @@ pub struct Emitted {
     events: Vec<Event>,
 }
 
-/// Something others should know. Events that repeat are limited: [`Event::Learned`] to some thousand a second, the others to about
-/// one a second each.
+/// Something others should know. Events that repeat are limited: [`Event::Learned`] to some thousand a second, [`Event::Unresolved`]
+/// to ten, the others to about one a second each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
     /// A next hop's MAC is new or changed: give it to all other workers by [`crate::Worker::learn`].

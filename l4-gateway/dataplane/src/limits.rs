@@ -92,6 +92,9 @@ pub(crate) const EVENT_INTERVAL: u64 = 1000;
 /// [`crate::Event::Learned`] of next hops the snapshot names that are reported in a second, and of others.
 pub(crate) const LEARNED_PER_SECOND: u32 = 1000;
 
+/// [`crate::Event::Unresolved`] reported in a second, each a line in the log: clients on the link may make up any number of addresses.
+pub(crate) const UNRESOLVED_PER_SECOND: u32 = 10;
+
 /// [`Limits::flows`] by default: a million.
 pub const DEFAULT_FLOWS: u32 = 1 << 20;
 /// [`Limits::services`] by default.

@@ -20,7 +20,9 @@ use crate::held::{Held, Room};
 use crate::limits::{
     Limits, NEIGHBOUR_BUDGET, NEIGHBOUR_FAILED, NEIGHBOUR_HOLD, NEIGHBOUR_IDLE, NEIGHBOUR_PROBES,
     NEIGHBOUR_REACHABLE, NEIGHBOUR_REQUESTS, NEIGHBOUR_RETRANSMIT, NEIGHBOUR_UNICAST_PROBES,
+    UNRESOLVED_PER_SECOND,
 };
+use crate::rate::TokenBucket;
 use crate::secret::Secret;
 use crate::wire::arp::{Arp, Operation};
 use crate::wire::ipv6;
@@ -90,6 +92,8 @@ pub(crate) struct Neighbours {
     epoch: u16,
     /// It has begun anew since [`Neighbours::has_wrapped`] was last asked.
     wrapped: bool,
+    /// How many [`Event::Unresolved`] may still go.
+    reports: TokenBucket,
 }
 
 /// What became of a frame that waits.
@@ -125,6 +129,7 @@ impl Neighbours {
             cursor: 0,
             epoch: 1,
             wrapped: false,
+            reports: TokenBucket::new(UNRESOLVED_PER_SECOND),
         }
     }
 
@@ -390,7 +395,9 @@ impl Neighbours {
             port: entry.port,
             address: entry.address,
         };
-        if !out.event(event) {
+        if !self.reports.take(now) {
+            cells.worker(WorkerCount::EventsSuppressed, 1);
+        } else if !out.event(event) {
             cells.worker(WorkerCount::EmittedOverflow, 1);
         }
         self.drop_held(at, cells);

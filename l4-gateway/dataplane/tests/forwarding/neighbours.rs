@@ -2,12 +2,12 @@
 
 use std::net::Ipv4Addr;
 
-use dataplane::{DropReason, Event, MacAddr, PortIndex, Verdict};
+use dataplane::{DropReason, Event, Limits, MacAddr, PortIndex, Verdict};
 
 use super::frame::{self, mac};
 use super::rig::{
     self, GATEWAY, INSIDE, INSIDE_ADDRESS, INSIDE_MAC, MILLISECOND, OUTSIDE, OUTSIDE_ADDRESS,
-    OUTSIDE_MAC, Rig, SECOND, client, from_client, local, target, to_target, vip,
+    OUTSIDE_MAC, Rig, SECOND, client, from_client, local, target, to_target, up, vip,
 };
 
 fn requests(rig: &mut Rig) -> Vec<(PortIndex, Vec<u8>)> {
@@ -127,7 +127,7 @@ fn only_so_many_frames_wait() {
 
 #[test]
 fn a_frame_longer_than_the_buffers_does_not_wait() {
-    let limits = dataplane::Limits {
+    let limits = Limits {
         held_bytes: 100,
         ..rig::small()
     };
@@ -136,6 +136,36 @@ fn a_frame_longer_than_the_buffers_does_not_wait() {
     assert_eq!(
         rig.dropped(OUTSIDE, from_client(&long)),
         DropReason::Unresolved
+    );
+}
+
+#[test]
+fn of_many_next_hops_that_do_not_answer_ten_a_second_are_reported() {
+    let mut services = rig::services();
+    services[1].targets = (21..51).map(|host| up(target(host))).collect();
+    let limits = Limits {
+        neighbours: 64,
+        targets: 64,
+        ..rig::small()
+    };
+    let mut rig = Rig::with(&limits, &services);
+    for host in 0..30 {
+        let datagram = frame::udp(client(host, 53), vip(53), b"1");
+        rig.try_send(OUTSIDE, from_client(&datagram));
+    }
+    for _ in 0..4 {
+        tick(&mut rig, 1000);
+    }
+    let reported = rig
+        .events()
+        .iter()
+        .filter(|event| matches!(event, Event::Unresolved { .. }))
+        .count();
+    let suppressed = rig.worker_counts().events_suppressed;
+    assert!(reported <= 20, "{reported} reported in one or two seconds");
+    assert!(
+        reported >= 10 && reported as u64 + suppressed >= 30,
+        "{reported} reported, {suppressed} not"
     );
 }
 
