@@ -85,7 +85,9 @@ impl Lab {
         gateway.interface("ext0", &["10.2.0.11/24"]);
         gateway.interface("int0", &["10.3.0.11/24"]);
         target.interface("t0", &["10.3.0.21/24", "10.3.0.22/24"]);
+        // af_packet leaves the gateway's kernel a copy of each frame: it must not answer for VIPs it does not know.
         gateway.sysctl("net.ipv4.ip_forward=0");
+        gateway.ip(&["-6", "route", "add", "blackhole", "default"]);
         client.ip(&["route", "add", "10.0.0.100/32", "via", "10.2.0.11"]);
         lab
     }
