@@ -141,7 +141,7 @@ pub struct Limits {
     /// Sources (addresses or prefixes of clients) that all workers together remember at once: as many for limits, as many for
     /// persistence. 28 bytes each, in both tables together: seven have 128 bytes in one and 64 in the other.
     pub sources: u32,
-    /// ICMP errors made here, a second (and the burst allowed at once).
+    /// ICMP errors made here, a second (and the burst allowed at once): so many that say a packet was too big, so many others.
     pub icmp_errors_per_second: u32,
 }
 

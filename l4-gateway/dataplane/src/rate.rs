@@ -36,6 +36,32 @@ impl TokenBucket {
     }
 }
 
+/// How many ICMP errors may go. Those that say a packet was too big have a bucket of their own: nothing else makes a sender find the
+/// size that passes, and others come in floods (UDP to closed ports, hops that run out).
+#[derive(Debug)]
+pub(crate) struct ErrorRate {
+    too_big: TokenBucket,
+    others: TokenBucket,
+}
+
+impl ErrorRate {
+    /// So many of each kind a second.
+    pub(crate) fn new(rate: u32) -> Self {
+        Self {
+            too_big: TokenBucket::new(rate),
+            others: TokenBucket::new(rate),
+        }
+    }
+
+    /// Takes a token for an error; false if there is none.
+    pub(crate) fn take(&mut self, now: Now, too_big: bool) -> bool {
+        match too_big {
+            true => self.too_big.take(now),
+            false => self.others.take(now),
+        }
+    }
+}
+
 /// A rate that all workers keep together, exactly: the theoretical arrival time of the generic cell rate algorithm (ITU-T I.371,
 /// annex A), in nanoseconds. One that has rested lets a second's worth through at once.
 #[derive(Debug, Default)]

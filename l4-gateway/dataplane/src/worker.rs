@@ -42,7 +42,7 @@ use crate::mac::MacAddr;
 use crate::neighbour::Neighbours;
 use crate::port::{Port, PortIndex};
 use crate::ports::PortPool;
-use crate::rate::{Interval, TokenBucket};
+use crate::rate::{ErrorRate, Interval, TokenBucket};
 use crate::secret::Secret;
 use crate::sequence::Sequences;
 use crate::service::Protocol;
@@ -74,7 +74,7 @@ pub struct Worker {
     piece: Vec<u8>,
     /// Where round robin schedulers are, by service.
     cursors: Box<[u32]>,
-    icmp_errors: TokenBucket,
+    icmp_errors: ErrorRate,
     reports: Reports,
     lessons: Lessons,
     /// The snapshot seen last.
@@ -157,7 +157,7 @@ impl Worker {
             secret,
             // Workers begin at different turns, or the first targets would get each worker's first flow.
             cursors: cursors.into_boxed_slice(),
-            icmp_errors: TokenBucket::new(limits.icmp_errors_per_second),
+            icmp_errors: ErrorRate::new(limits.icmp_errors_per_second),
             reports: Reports::default(),
             lessons: Lessons::new(),
             serial: 0,

@@ -305,7 +305,8 @@ impl Worker {
         if !super::admit::may_answer::<V>(context.tables, staged.ip.source) {
             return false;
         }
-        if !self.icmp_errors.take(context.now) {
+        let too_big = matches!(problem, Problem::TooBig(_));
+        if !self.icmp_errors.take(context.now, too_big) {
             self.cells.worker(WorkerCount::IcmpErrorsSuppressed, 1);
             return false;
         }

@@ -306,7 +306,7 @@ fn a_packet_without_a_route_is_answered() {
 }
 
 #[test]
-fn errors_of_our_own_are_rate_limited_for_both_families_together() {
+fn errors_of_our_own_are_rate_limited_those_of_size_by_themselves() {
     let mut rig = dual_stack();
     for n in 0..30u16 {
         let stray = frame6::udp(client(n, 5000), vip(54), b"x");
@@ -316,5 +316,20 @@ fn errors_of_our_own_are_rate_limited_for_both_families_together() {
     assert_eq!(
         (counts.icmp_errors_sent, counts.icmp_errors_suppressed),
         (10, 20)
+    );
+    // What path MTU discovery needs has a limit of its own.
+    let large = frame6::udp(client(1, 5000), vip(53), &[1; 1500]);
+    rig.out.clear();
+    for _ in 0..30 {
+        assert_eq!(
+            rig.dropped(OUTSIDE, from_client(&large)),
+            DropReason::TooBig
+        );
+    }
+    assert!(rig.emitted().iter().all(|(_, frame)| frame[54] == TOO_BIG));
+    let counts = rig.worker_counts();
+    assert_eq!(
+        (counts.icmp_errors_sent, counts.icmp_errors_suppressed),
+        (20, 40)
     );
 }
