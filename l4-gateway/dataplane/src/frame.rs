@@ -127,6 +127,11 @@ drop_reasons! {
     BadIcmp = "bad_icmp",
     /// An ICMP error that quotes no flow of ours.
     IcmpNoFlow = "icmp_no_flow",
+    /// A client's ICMP error that says its path takes less than [`crate::ServiceConfig::least_path_mtu`].
+    PathMtu = "path_mtu",
+    /// An ICMP error from outside that is not passed on, or not told to a client: more came than
+    /// [`crate::Limits::icmp_errors_per_second`].
+    IcmpRate = "icmp_rate",
     /// ICMP to one of our addresses that is neither an echo request nor an error.
     IcmpIgnored = "icmp_ignored",
     /// A packet for one of our addresses in a protocol nobody serves there.

@@ -60,7 +60,7 @@ pub use frame::{DropReason, Frame, Verdict};
 pub use ids::{Ids, LocalIpId, ServiceId, TargetId};
 pub use limits::{
     DEFAULT_FLOWS, DEFAULT_LOCAL_IPS, DEFAULT_NEIGHBOURS, DEFAULT_SERVICES, DEFAULT_SOURCES,
-    DEFAULT_TARGETS, Limits, MAX_BURST, TICK_NANOSECONDS,
+    DEFAULT_TARGETS, LEAST_PATH_MTU, Limits, MAX_BURST, TICK_NANOSECONDS,
 };
 pub use mac::MacAddr;
 pub use policy::{FlowLimits, Persistence, Policy, Quota, Refusal, SourcePrefix};

@@ -74,6 +74,9 @@ pub(crate) const LARGEST_RESET: usize = ETHERNET_HEADER + 40 + 20;
 /// The longest frame of an ICMP error made here, of either family.
 pub(crate) const LARGEST_ERROR: usize = ETHERNET_HEADER + 1280;
 
+/// Packets of this many bytes pass every IPv6 link (RFC 8200 5), and nearly every IPv4 one.
+pub const LEAST_PATH_MTU: u16 = 1280;
+
 /// Extension headers an IPv6 packet may have. RFC 8200 4.1 recommends at most six different ones.
 pub(crate) const EXTENSION_HEADERS: usize = 8;
 
@@ -141,7 +144,8 @@ pub struct Limits {
     /// Sources (addresses or prefixes of clients) that all workers together remember at once: as many for limits, as many for
     /// persistence. 28 bytes each, in both tables together: seven have 128 bytes in one and 64 in the other.
     pub sources: u32,
-    /// ICMP errors made here, a second (and the burst allowed at once): so many that say a packet was too big, so many others.
+    /// ICMP errors made here, a second (and the burst allowed at once): so many that say a packet was too big, so many others. And those passed on from
+    /// clients that say a packet was too big.
     pub icmp_errors_per_second: u32,
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::client_address::ClientAddress;
 use crate::flow::{FlowState, STATES};
 use crate::ids::{ServiceId, TargetId};
+use crate::limits::LEAST_PATH_MTU;
 use crate::policy::Policy;
 use crate::port::PortIndex;
 use crate::time::ticks;
@@ -150,6 +151,9 @@ pub struct ServiceConfig {
     pub policy: Policy,
     /// How targets learn the addresses of TCP clients; of no effect on UDP.
     pub client_address: ClientAddress,
+    /// The least path MTU, bytes, that targets may be told by ICMP errors from the clients' side; [`crate::LEAST_PATH_MTU`] by default. Targets
+    /// keep it by LocalIP (under FULLNAT, of which alone this is asked), so that one client could slow down all who share one.
+    pub least_path_mtu: u16,
     /// Whether ARP requests or neighbour solicitations for the VIP are answered on ports whose prefix holds it; false where routers are told of it.
     pub arp: bool,
     /// The targets, in any order; an address at most once, all of the VIP's family.
@@ -172,6 +176,7 @@ impl ServiceConfig {
             timestamps: Timestamps::default(),
             policy: Policy::default(),
             client_address: ClientAddress::default(),
+            least_path_mtu: LEAST_PATH_MTU,
             arp: false,
             targets: Vec::new(),
         }

@@ -75,6 +75,8 @@ pub struct Worker {
     /// Where round robin schedulers are, by service.
     cursors: Box<[u32]>,
     icmp_errors: ErrorRate,
+    /// Errors of clients that say a packet was too big, to be passed on.
+    client_sizes: TokenBucket,
     reports: Reports,
     lessons: Lessons,
     /// The snapshot seen last.
@@ -158,6 +160,7 @@ impl Worker {
             // Workers begin at different turns, or the first targets would get each worker's first flow.
             cursors: cursors.into_boxed_slice(),
             icmp_errors: ErrorRate::new(limits.icmp_errors_per_second),
+            client_sizes: TokenBucket::new(limits.icmp_errors_per_second),
             reports: Reports::default(),
             lessons: Lessons::new(),
             serial: 0,

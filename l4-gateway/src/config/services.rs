@@ -5,7 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use dataplane::{
-    ClientAddress, Mode, Policy, Protocol, Scheduler, Timeouts, Timestamps, UnknownSegment,
+    ClientAddress, LEAST_PATH_MTU, Mode, Policy, Protocol, Scheduler, Timeouts, Timestamps,
+    UnknownSegment,
 };
 use health::CheckSettings;
 use shared::bus::MAX_SERVICES;
@@ -36,6 +37,8 @@ pub struct ServiceSettings {
     pub timestamps: Timestamps,
     /// How targets learn the addresses of clients.
     pub client_address: ClientAddress,
+    /// The least path MTU that targets may be told from the clients' side, bytes.
+    pub least_path_mtu: u16,
     /// How long idle flows are kept.
     pub timeouts: Timeouts,
     /// What it grants to whom.
@@ -173,7 +176,7 @@ fn service(
     ];
     let mode = table.one_of_or("mode", &modes, Mode::FullNat);
     if mode != Mode::FullNat {
-        for key in ["timestamps", "client_address"] {
+        for key in ["timestamps", "client_address", "least_path_mtu"] {
             if table.has(key) {
                 let hint = "leave it out: in this mode targets see the clients themselves";
                 table.mistake(key, "is for mode = \"fullnat\" only", hint);
@@ -198,6 +201,7 @@ fn service(
     let choices = [("strip", Timestamps::Strip), ("keep", Timestamps::Keep)];
     let timestamps = table.one_of_or("timestamps", &choices, Timestamps::Strip);
     let client_address = client_address(table, protocol);
+    let least_path_mtu = least_path_mtu(table, vip);
     let timeouts = table
         .table("timeouts")
         .map(|mut table| timeouts(&mut table))
@@ -229,6 +233,7 @@ fn service(
         reset_on_expiry,
         timestamps,
         client_address,
+        least_path_mtu,
         timeouts,
         policy,
         slow_start,
@@ -251,6 +256,15 @@ fn client_address(table: &mut Table<'_>, protocol: Option<Protocol>) -> ClientAd
         table.mistake("client_address", "only TCP carries it", hint);
     }
     chosen
+}
+
+/// No IPv6 link takes less than the default (RFC 8200 5), no IPv4 host has to take more than 576 bytes (RFC 791 3.1).
+fn least_path_mtu(table: &mut Table<'_>, vip: Option<IpAddr>) -> u16 {
+    let least = match vip {
+        Some(IpAddr::V6(_)) => LEAST_PATH_MTU,
+        _ => 576,
+    };
+    table.within("least_path_mtu", least..=1500, LEAST_PATH_MTU)
 }
 
 fn vip(table: &mut Table<'_>, ports: &[PortConfig]) -> Option<IpAddr> {

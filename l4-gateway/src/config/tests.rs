@@ -83,6 +83,7 @@ fn the_least_configuration_has_the_documented_defaults() {
         (Protocol::Tcp, 1)
     );
     assert_eq!(service.client_address, ClientAddress::None);
+    assert_eq!(service.least_path_mtu, 1280);
     assert!(config.bgp.is_none() && service.health.is_none());
 }
 
@@ -112,6 +113,27 @@ fn mistakes_name_the_key_and_what_to_do() {
                 ("protocol = \"tcp\"", "protocol = \"udp\""),
             ],
             "services[0].client_address: only TCP carries it — leave it out",
+        ),
+        (
+            &[("port = 80", "port = 80\nleast_path_mtu = 575")],
+            "services[0].least_path_mtu: expected a value from 576 to 1500, got 575",
+        ),
+        (
+            &[
+                ("port = 80", "port = 80\nleast_path_mtu = 1279"),
+                ("vip = \"10.0.0.100\"", "vip = \"2001:db8::1\""),
+            ],
+            "services[0].least_path_mtu: expected a value from 1280 to 1500, got 1279",
+        ),
+        (
+            &[
+                (
+                    "port = 80",
+                    "port = 80\nmode = \"dr\"\nleast_path_mtu = 1280",
+                ),
+                ("10.3.0.21:8080", "10.3.0.21"),
+            ],
+            "services[0].least_path_mtu: is for mode = \"fullnat\" only",
         ),
         (&[("port = 80", "")], "services[0].port: is missing"),
         (

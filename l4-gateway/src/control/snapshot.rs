@@ -32,6 +32,7 @@ pub(super) fn describe(
             reset_on_expiry,
             timestamps,
             client_address,
+            least_path_mtu,
             timeouts,
             ref policy,
             ..
@@ -45,6 +46,7 @@ pub(super) fn describe(
             timestamps,
             arp: answers_for(ports, vip),
             client_address,
+            least_path_mtu,
             policy: policy.clone(),
             targets: targets(service).chain(gone(service, ports)).collect(),
             ..ServiceConfig::new(vip, protocol, port)

@@ -101,21 +101,26 @@ pub(crate) fn seal<V: Family>(source: V::Address, destination: V::Address, messa
     super::put(message, 2, (!sum).to_be_bytes());
 }
 
-/// Lowers the size in an error that says a packet was too big (RFC 1191 4, RFC 4443 3.2); others are left alone, and so is an old
-/// router's that names none.
-pub(crate) fn lower_mtu<V: Family>(message: &mut [u8], by: u16) {
+/// The size that an error which says a packet was too big says would pass (RFC 1191 4, RFC 4443 3.2), bytes: 0 from an old router,
+/// which names none. None of other messages.
+pub(crate) fn mtu<V: Family>(message: &[u8]) -> Option<u32> {
     let (kind, code) = V::KINDS.too_big;
-    if message.get(..2) != Some(&[kind, code]) {
+    (message.get(..2) == Some(&[kind, code])).then(|| u32_at(message, 4) & mtu_bits::<V>())
+}
+
+/// Lowers the size in an error that says a packet was too big; others are left alone, and so is one that names none.
+pub(crate) fn lower_mtu<V: Family>(message: &mut [u8], by: u16) {
+    let Some(mtu) = mtu::<V>(message) else {
         return;
-    }
-    let mtu = u32_at(message, 4);
-    let (mtu, rest) = if V::IS_V6 {
-        (mtu, 0)
-    } else {
-        (mtu & 0xffff, mtu & !0xffff)
     };
+    let rest = u32_at(message, 4) & !mtu_bits::<V>();
     let lowered = mtu.saturating_sub(u32::from(by));
     super::put(message, 4, (rest | lowered).to_be_bytes());
+}
+
+/// Which bits of an error's second word are the size.
+fn mtu_bits<V: Family>() -> u32 {
+    if V::IS_V6 { u32::MAX } else { 0xffff }
 }
 
 /// Whether more stands behind the quote of an error, at a place that a length in its header tells (RFC 4884 4).

@@ -5,7 +5,7 @@ use super::{Context, NONE, Worker};
 use crate::counters::{ServiceCount, WorkerCount};
 use crate::family::Family;
 use crate::flow::{Addresses, Flow, Side};
-use crate::limits::ETHERNET_HEADER;
+use crate::limits::{ETHERNET_HEADER, LEAST_PATH_MTU};
 use crate::nat;
 use crate::tables::Owned;
 use crate::wire::icmp::{self, Quote};
@@ -88,6 +88,11 @@ impl Worker {
         if side == Side::Target && !self.is_on_its_port::<V>(context, number) {
             return Verdict::Drop(DropReason::WrongPort);
         }
+        if side == Side::Client
+            && let Err(reason) = self.may_tell_target::<V>(context, message, number)
+        {
+            return Verdict::Drop(reason);
+        }
         if staged.ip.ttl <= 1 {
             // Never an error about an error (RFC 1122 3.2.2).
             return Verdict::Drop(DropReason::TtlExpired);
@@ -114,6 +119,31 @@ impl Worker {
         self.cells
             .service(flow.service(), ServiceCount::IcmpForwarded, 1);
         self.send(context, hop, frame.bytes_mut())
+    }
+
+    /// Whether the target of a flow may hear an error from the client's side. Under FULLNAT it keeps a path's MTU by LocalIP, for minutes
+    /// (RFC 1191 6.3: ten): what one client says there of its own path slows down the connections of all others over that LocalIP.
+    fn may_tell_target<V: Family>(
+        &mut self,
+        context: &Context<'_>,
+        message: &[u8],
+        number: u32,
+    ) -> Result<(), DropReason> {
+        let Some(mtu) = icmp::mtu::<V>(message) else {
+            return Ok(());
+        };
+        let flow = self.flows.get(number);
+        let least = context
+            .tables
+            .service(flow.service())
+            .map_or(LEAST_PATH_MTU, |service| service.config.least_path_mtu);
+        if flow.is_two_sided() && mtu < u32::from(least) {
+            return Err(DropReason::PathMtu);
+        }
+        if !self.client_sizes.take(context.now) {
+            return Err(DropReason::IcmpRate);
+        }
+        Ok(())
     }
 }
 

@@ -169,6 +169,88 @@ fn errors_about_packets_to_a_client_reach_the_target() {
     }
 }
 
+/// What a client says of its path counts for all who share the LocalIP: targets keep path MTUs by address.
+#[test]
+fn a_client_can_not_make_a_target_send_packets_below_the_least_path_mtu() {
+    let mut services = rig::services();
+    services[1].least_path_mtu = 576;
+    let mut rig = Rig::with(&rig::small(), &services).resolved();
+    let opened = rig.establish(client(10, 40_000), 1000);
+    let (_, query) = rig.outside(&frame::udp(client(10, 5353), vip(53), b"query"));
+    let port = frame::port_word(&query, 0);
+    // What the target sent, and what the client got of it.
+    let segment = frame::tcp(target(21), local(opened.local_port), ACK | PSH)
+        .seq(9001, 1001u32.wrapping_add(opened.shift))
+        .data(b"answer");
+    let seen = frame::tcp(vip(80), client(10, 40_000), ACK | PSH)
+        .seq(9001, 1001)
+        .data(b"answer");
+    let datagram = frame::udp(target(21), local(port), b"answer");
+    let received = frame::udp(vip(53), client(10, 5353), b"answer");
+    let to_segment = (&seen, &segment);
+    let to_datagram = (&received, &datagram);
+    // Where the second word has more than the size, that is carried along.
+    let cases = [
+        ("at the floor", 1280, to_segment, true),
+        ("above it", 0xabcd_05dc, to_segment, true),
+        ("below it", 1279, to_segment, false),
+        ("below it, with more before", 0x0001_04ff, to_segment, false),
+        ("the least of IPv4", 552, to_segment, false),
+        ("a router that names none", 0, to_segment, false),
+        ("at this service's floor", 576, to_datagram, true),
+        ("below this service's", 575, to_datagram, false),
+    ];
+    let mut passed = 0;
+    for (description, rest, (seen, own), passes) in cases {
+        let error = frame::icmp(ROUTER_OUTSIDE, rig::VIP, 3, 4, rest, &seen.ip());
+        if passes {
+            passed += 1;
+            let expected =
+                frame::icmp(rig::LOCAL_IP, *target(21).ip(), 3, 4, rest, &own.ip()).ttl(63);
+            assert_eq!(
+                rig.outside(&error),
+                (INSIDE, to_target(&expected, 21)),
+                "{description}"
+            );
+        } else {
+            let dropped = rig.dropped(OUTSIDE, from_client(&error));
+            assert_eq!(dropped, DropReason::PathMtu, "{description}");
+        }
+        assert_eq!(rig.worker_counts().icmp_forwarded, passed, "{description}");
+    }
+    // Another error with the same second word, and the same from the target's side: nobody shares the client's address.
+    let other = frame::icmp(ROUTER_OUTSIDE, rig::VIP, 3, 1, 552, &seen.ip());
+    assert_eq!(rig.outside(&other).0, INSIDE);
+    let sent = frame::tcp(local(opened.local_port), target(21), ACK)
+        .seq(1001u32.wrapping_add(opened.shift), 9001);
+    let own = frame::tcp(client(10, 40_000), vip(80), ACK).seq(1001, 9001);
+    let error = frame::icmp(ROUTER_INSIDE, rig::LOCAL_IP, 3, 4, 552, &sent.ip());
+    let expected = frame::icmp(rig::VIP, *client(10, 1).ip(), 3, 4, 552, &own.ip()).ttl(63);
+    assert_eq!(rig.inside(&error, 21), (OUTSIDE, to_client(&expected)));
+    assert!(rig.emitted().is_empty());
+}
+
+#[test]
+fn sizes_that_clients_report_are_rate_limited() {
+    let mut rig = Rig::new();
+    rig.establish(client(10, 40_000), 1000);
+    let seen = frame::tcp(vip(80), client(10, 40_000), ACK).seq(9001, 1001);
+    let error = |kind, code| {
+        let error = frame::icmp(ROUTER_OUTSIDE, rig::VIP, kind, code, 1400, &seen.ip());
+        from_client(&error)
+    };
+    for n in 0..30 {
+        match n {
+            0..10 => assert_eq!(rig.transmitted(OUTSIDE, error(3, 4)).0, INSIDE),
+            _ => assert_eq!(rig.dropped(OUTSIDE, error(3, 4)), DropReason::IcmpRate),
+        }
+    }
+    assert_eq!(rig.transmitted(OUTSIDE, error(3, 1)).0, INSIDE, "another");
+    rig.now.0 += rig::SECOND / 10;
+    assert_eq!(rig.transmitted(OUTSIDE, error(3, 4)).0, INSIDE, "later");
+    assert_eq!(rig.dropped(OUTSIDE, error(3, 4)), DropReason::IcmpRate);
+}
+
 #[test]
 fn errors_about_datagrams_keep_the_quoted_checksum_right() {
     let mut rig = Rig::new();

@@ -144,6 +144,56 @@ fn errors_about_packets_to_a_client_reach_the_target() {
 }
 
 #[test]
+fn a_client_can_not_make_a_target_send_packets_below_the_least_path_mtu() {
+    let mut services = rig6::services();
+    services[0].least_path_mtu = 1400;
+    let builder = rig6::builder(&rig6::ports(), &services);
+    let mut rig = rig6::resolved(Rig::from(&super::rig::small(), &builder, 0, 1));
+    let from = client(10, 40_000);
+    let opened = establish(&mut rig, from, 1000);
+    let (_, query) = rig.transmitted(
+        OUTSIDE,
+        from_client(&frame6::udp(client(10, 5353), vip(53), b"query")),
+    );
+    let segment = frame6::tcp(target(opened.target), local(opened.local_port), PSH | ACK)
+        .seq(9001, 1001u32.wrapping_add(opened.shift))
+        .data(b"200 OK");
+    let seen = frame6::tcp(vip(80), from, PSH | ACK)
+        .seq(9001, 1001)
+        .data(b"200 OK");
+    let n = query[53];
+    let datagram = frame6::udp(target(n), local(rig6::source_port(&query)), b"answer");
+    let received = frame6::udp(vip(53), client(10, 5353), b"answer");
+    let router: Ipv6Addr = "2001:db8:7::1".parse().unwrap();
+    let to_segment = (&seen, &segment, opened.target);
+    let to_datagram = (&received, &datagram, n);
+    let cases = [
+        ("at this service's floor", 1400, to_segment, true),
+        ("beyond 16 bits", 0x0001_0000, to_segment, true),
+        ("below this service's", 1399, to_segment, false),
+        ("at the floor", 1280, to_datagram, true),
+        ("below it", 1279, to_datagram, false),
+        ("none", 0, to_datagram, false),
+    ];
+    for (description, mtu, (seen, own, n), passes) in cases {
+        let error = from_client(&frame6::icmp(router, VIP, TOO_BIG, 0, mtu, &seen.ip()));
+        if passes {
+            let expected =
+                frame6::icmp(LOCAL_IP, *target(n).ip(), TOO_BIG, 0, mtu, &own.ip()).hop_limit(63);
+            assert_eq!(
+                rig.transmitted(OUTSIDE, error),
+                (INSIDE, to_target(&expected, n)),
+                "{description}"
+            );
+        } else {
+            let dropped = rig.dropped(OUTSIDE, error);
+            assert_eq!(dropped, DropReason::PathMtu, "{description}");
+        }
+    }
+    assert_eq!(rig.worker_counts().icmp_forwarded, 3);
+}
+
+#[test]
 fn errors_that_name_no_flow_are_dropped() {
     let mut rig = dual_stack();
     let opened = establish(&mut rig, client(10, 40_000), 1000);

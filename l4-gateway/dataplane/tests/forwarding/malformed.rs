@@ -411,6 +411,9 @@ fn every_reason_to_drop_a_frame_before_its_flow_is_covered_above() {
         DropReason::FragmentOverlap,
         DropReason::FragmentNoRoom,
         DropReason::WrongPort,
+        // In `icmp`.
+        DropReason::PathMtu,
+        DropReason::IcmpRate,
         DropReason::NoTarget,
         DropReason::PortExhausted,
         DropReason::FlowTableFull,
