@@ -367,7 +367,7 @@ fn without_a_local_ip_a_client_has_as_many_flows_as_ports() {
         for service in services(mode) {
             builder.service(service);
         }
-        let mut rig = dual::resolved(Rig::from(&limits, &builder, 0, 1));
+        let mut rig = Rig::from(&limits, &builder, 0, 1).resolved();
         for port in 1..=200 {
             let syn = tcp(Net::V4.client(7, port), Net::V4.vip(80), SYN, 1, 0, b"");
             rig.transmitted(OUTSIDE, syn.from_outside());
@@ -387,10 +387,11 @@ fn flows_keep_their_mode_when_the_service_takes_another() {
         service.targets = vec![rig::up(net.target(22, service.port))];
     }
     tunnel.truncate(1);
-    rig.tables = dual::builder(&dual::ports(), &tunnel)
+    rig.tables = rig::builder(&dual::ports(), &tunnel)
         .build(&mut rig.ids, Some(&rig.tables))
         .unwrap();
-    dual::refresh(&mut rig);
+    rig.refresh();
+    rig.out.clear();
     let data = tcp(client, vip, ACK, 2, 1, b"data");
     let (_, sent) = rig.transmitted(OUTSIDE, data.from_outside());
     assert_eq!(sent, data.hops(63).to_inside());
@@ -399,7 +400,7 @@ fn flows_keep_their_mode_when_the_service_takes_another() {
 #[test]
 fn what_contradicts_a_mode_is_no_snapshot() {
     let build = |services: &[ServiceConfig], change: &dyn Fn(&mut dataplane::TablesBuilder)| {
-        let mut builder = dual::builder(&dual::ports(), services);
+        let mut builder = rig::builder(&dual::ports(), services);
         change(&mut builder);
         builder.build(&mut Ids::new(&small()), None).map(|_| ())
     };
@@ -445,7 +446,7 @@ fn what_contradicts_a_mode_is_no_snapshot() {
     let mut wide = services(Mode::Tunnel);
     wide.retain(|service| service.vip == Net::V6.vip(0).ip());
     let target = wide[0].targets[0].address;
-    let built = dual::builder(&ports, &wide).build(&mut Ids::new(&small()), None);
+    let built = rig::builder(&ports, &wide).build(&mut Ids::new(&small()), None);
     assert_eq!(
         built.map(|_| ()),
         Err(TablesError::LinkTooSmall {
@@ -514,7 +515,8 @@ fn the_client_of_an_idle_connection_that_expires_is_reset() {
             sent.extend(resets.into_iter().filter(|(_, frame)| {
                 (net == Net::V4 && frame[23] == 6) || (net == Net::V6 && frame[20] == 6)
             }));
-            dual::refresh(&mut rig);
+            rig.refresh();
+            rig.out.clear();
         }
         assert_eq!(rig.flow_count(), 0);
         let mut reset = tcp(vip, client, RST, 700, 0, b"");

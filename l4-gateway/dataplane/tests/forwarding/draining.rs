@@ -16,7 +16,7 @@ fn services(change: impl Fn(&mut dataplane::TargetConfig)) -> Vec<ServiceConfig>
 }
 
 fn resets(opened: &Opened, acked: u32, next: u32) -> [(dataplane::PortIndex, Vec<u8>); 2] {
-    let bare = |packet: frame::Packet| packet.with(|packet| packet.tcp_mut().window = 0);
+    let bare = |packet: frame::Packet| packet.window(0);
     let to_client = bare(frame::tcp(vip(80), opened.client, RST).seq(acked, 0));
     let to_target = bare(
         frame::tcp(local(opened.local_port), target(opened.target), RST)

@@ -1,79 +1,15 @@
 //! A node of both families, and packets built byte by byte for either: tests that hold for IPv4 and IPv6 alike.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
-use dataplane::{
-    Limits, MacAddr, Port, Protocol, Segment, ServiceConfig, Tables, TablesBuilder, Verdict,
-};
+use dataplane::{Limits, MacAddr, Port, Protocol, ServiceConfig};
 
-use super::frame::{checksum, mac};
-use super::rig::{self, INSIDE_MAC, OUTSIDE, OUTSIDE_MAC, ROUTER_MAC, Rig};
-
-/// One of the families.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Net {
-    V4,
-    V6,
-}
-
-pub const BOTH: [Net; 2] = [Net::V4, Net::V6];
-
-impl Net {
-    /// Address `last` on the segment: 1 is outside (port 0), 2 inside (port 1), 0 the VIP's, 9 clients'.
-    pub fn address(self, segment: u8, last: u8) -> IpAddr {
-        let second = match segment {
-            0 => 0,
-            9 => 1,
-            segment => segment + 1,
-        };
-        match self {
-            Net::V4 => Ipv4Addr::new(10, second, 0, last).into(),
-            Net::V6 => Ipv6Addr::new(0xfd00, second.into(), 0, 0, 0, 0, 0, u16::from(last)).into(),
-        }
-    }
-
-    pub fn vip(self, port: u16) -> SocketAddr {
-        (self.address(0, 100), port).into()
-    }
-
-    pub fn client(self, last: u8, port: u16) -> SocketAddr {
-        (self.address(9, last), port).into()
-    }
-
-    pub fn target(self, last: u8, port: u16) -> SocketAddr {
-        (self.address(2, last), port).into()
-    }
-
-    pub fn local(self, port: u16) -> SocketAddr {
-        (self.address(2, 100), port).into()
-    }
-
-    /// Bytes of a header without options.
-    pub fn header(self) -> usize {
-        match self {
-            Net::V4 => 20,
-            Net::V6 => 40,
-        }
-    }
-}
+use super::frame::{checksum, mac, octets};
+pub use super::net::{BOTH, Net};
+use super::rig::{self, INSIDE_MAC, OUTSIDE_MAC, ROUTER_MAC, Rig};
 
 pub fn ports() -> [Port; 2] {
-    let [mut outside, mut inside] = rig::ports();
-    let v6 = |address| match address {
-        IpAddr::V6(address) => address,
-        IpAddr::V4(address) => panic!("{address} isn't IPv6"),
-    };
-    outside.ipv6 = Some(Segment {
-        address: v6(Net::V6.address(1, 11)),
-        prefix: 64,
-        gateway: Some(v6(Net::V6.address(1, 1))),
-    });
-    inside.ipv6 = Some(Segment {
-        address: v6(Net::V6.address(2, 11)),
-        prefix: 64,
-        gateway: None,
-    });
-    [outside, inside]
+    super::net::both_ports()
 }
 
 /// A service at port 80 (TCP) or 53 (UDP) of each family's VIP, with one target, 21, at `target_port`.
@@ -90,59 +26,9 @@ pub fn services(target_port: u16) -> Vec<ServiceConfig> {
     services
 }
 
-pub fn builder(ports: &[Port], services: &[ServiceConfig]) -> TablesBuilder {
-    let mut builder = Tables::builder();
-    for port in ports {
-        builder.port(port.clone());
-    }
-    for net in BOTH {
-        builder.local_ip(net.address(2, 100));
-    }
-    for service in services {
-        builder.service(service.clone());
-    }
-    builder
-}
-
 /// A node whose next hops are known.
 pub fn node(limits: &Limits, ports: &[Port], services: &[ServiceConfig]) -> Rig {
-    resolved(Rig::from(limits, &builder(ports, services), 0, 1))
-}
-
-pub fn resolved(mut rig: Rig) -> Rig {
-    for _ in 0..3 {
-        refresh(&mut rig);
-    }
-    rig.out.clear();
-    rig
-}
-
-/// Runs the timers and answers ARP requests and neighbour solicitations.
-pub fn refresh(rig: &mut Rig) {
-    rig.refresh();
-    for (port, frame) in rig.emitted() {
-        if frame[12..14] == [0x86, 0xdd] && frame[20] == 58 && frame[54] == 135 {
-            let own: [u8; 16] = frame[22..38].try_into().unwrap();
-            let asked: [u8; 16] = frame[62..78].try_into().unwrap();
-            let last = asked[15];
-            let from = if last == 1 { ROUTER_MAC } else { mac(last) };
-            let mut message = vec![136, 0, 0, 0, 0x60, 0, 0, 0];
-            message.extend(asked);
-            message.extend([2, 1]);
-            message.extend(from.0);
-            let mut answer = Ip::new(asked.into(), own.into(), 58, message);
-            answer.hops = 255;
-            answer.seal(2);
-            let to = if port == OUTSIDE {
-                OUTSIDE_MAC
-            } else {
-                INSIDE_MAC
-            };
-            let (verdict, _) = rig.try_send(port, frame_of(from, to, &answer.bytes()));
-            assert_eq!(verdict, Verdict::Consumed);
-        }
-    }
-    rig.out.clear();
+    Rig::from(limits, &rig::builder(ports, services), 0, 1).resolved()
 }
 
 /// An IP packet with everything that differs between tests.
@@ -329,20 +215,7 @@ pub fn frame_of(source: MacAddr, destination: MacAddr, packet: &[u8]) -> Vec<u8>
     [&destination.0[..], &source.0, &kind, packet].concat()
 }
 
-fn octets(address: IpAddr) -> Vec<u8> {
-    match address {
-        IpAddr::V4(address) => address.octets().to_vec(),
-        IpAddr::V6(address) => address.octets().to_vec(),
-    }
-}
-
 /// The packet in a frame that was sent: what can't be foreseen is read from it.
 pub fn packet(frame: &[u8]) -> &[u8] {
     &frame[14..]
-}
-
-/// Source port of the transport header of a frame without options or extension headers.
-pub fn source_port(frame: &[u8]) -> u16 {
-    let at = 14 + if frame[14] >> 4 == 4 { 20 } else { 40 };
-    u16::from_be_bytes([frame[at], frame[at + 1]])
 }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use dataplane::{Counters, DropReason, Limits, PortIndex, Protocol, ServiceConfig, Verdict};
 
 use super::dual::{self, BOTH, Ip, Net, icmp, packet, tcp, udp};
-use super::frame::{ACK, FIN, SYN};
-use super::rig::{INSIDE, MILLISECOND, OUTSIDE, Rig, SECOND, small};
+use super::frame::{ACK, FIN, SYN, source_port};
+use super::rig::{self, INSIDE, MILLISECOND, OUTSIDE, Rig, SECOND, small};
 
 const DATA: [u8; 100] = {
     let mut data = [0; 100];
@@ -118,7 +118,7 @@ fn fragments_of_a_segment_keep_numbers_and_checksum_right() {
         let mut rig = node();
         let (client, vip) = (net.client(7, 5000), net.vip(80));
         let (_, syn) = rig.transmitted(OUTSIDE, tcp(client, vip, SYN, 1000, 0, &[]).from_outside());
-        let local = net.local(dual::source_port(&syn));
+        let local = net.local(source_port(&syn));
         let at = 14 + net.header() + 4;
         let shift = u32::from_be_bytes(syn[at..at + 4].try_into().unwrap()).wrapping_sub(1000);
         let segment = tcp(client, vip, ACK, 1001, 9001, &DATA);
@@ -145,7 +145,7 @@ fn a_fin_in_fragments_leaves_the_next_connection_a_number_above_its_end() {
     let number = |frame: &[u8]| u32::from_be_bytes(frame[38..42].try_into().unwrap());
     let (_, syn) = rig.transmitted(OUTSIDE, tcp(client, vip, SYN, 0, 0, &[]).from_outside());
     let shift = number(&syn);
-    let (local, target) = (net.local(dual::source_port(&syn)), net.target(21, 8080));
+    let (local, target) = (net.local(source_port(&syn)), net.target(21, 8080));
     let answer = tcp(target, local, SYN | ACK, 0, shift.wrapping_add(1), &[]);
     rig.transmitted(INSIDE, answer.from_inside());
     let long = tcp(client, vip, FIN | ACK, 1, 1, &[0; 20_000]);
@@ -367,9 +367,9 @@ fn fragments_reach_the_worker_that_owns_the_flow_from_any_queue_in_any_order() {
             let limits = small();
             let counters = Arc::new(Counters::new(workers, &limits));
             let services = dual::services(8080);
-            let builder = dual::builder(&dual::ports(), &services);
+            let builder = rig::builder(&dual::ports(), &services);
             let mut rigs: Vec<Rig> = (0..workers)
-                .map(|index| dual::resolved(Rig::sharing(&limits, &builder, index, &counters)))
+                .map(|index| Rig::sharing(&limits, &builder, index, &counters).resolved())
                 .collect();
             let query = udp(net.client(client, 5000), net.vip(53), &DATA);
             let parts = query.cut(u32::from(client), &[24, 56]);
@@ -514,12 +514,7 @@ fn pieces_wait_for_a_next_hop_as_whole_packets_do() {
     let net = Net::V4;
     let mut ports = dual::ports();
     ports[1].mtu = 600;
-    let mut rig = Rig::from(
-        &small(),
-        &dual::builder(&ports, &dual::services(8080)),
-        0,
-        1,
-    );
+    let mut rig = Rig::from(&small(), &rig::builder(&ports, &dual::services(8080)), 0, 1);
     let data = [7; 1000];
     let long = udp(net.client(7, 5000), net.vip(53), &data).with(|packet| packet.word = 0);
     assert_eq!(
@@ -530,7 +525,7 @@ fn pieces_wait_for_a_next_hop_as_whole_packets_do() {
     let std::net::IpAddr::V4(target) = net.target(21, 0).ip() else {
         unreachable!("an IPv4 network");
     };
-    rig.answer_arp(INSIDE, target, super::frame::mac(21));
+    rig.resolve(INSIDE, target, super::frame::mac(21));
     let sent = rig.emitted();
     let (local, number) = (net.local(port(net, &sent[0].1)), id(net, &sent[0].1));
     let there = udp(local, net.target(21, 8080), &data).hops(63);

@@ -1,6 +1,6 @@
-//! Frames built field by field. Checksums are computed here by the book, not by the code under test.
+//! Frames of either family built field by field. Checksums are computed here by the book, not by the code under test.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use dataplane::MacAddr;
 
@@ -10,19 +10,31 @@ pub const RST: u8 = 0x04;
 pub const PSH: u8 = 0x08;
 pub const ACK: u8 = 0x10;
 
-/// An IPv4 packet in a frame. Fields can be changed before [`Packet::frame`].
+/// Numbers of IPv6 extension headers, and of none.
+pub const HOP_BY_HOP: u8 = 0;
+pub const ROUTING: u8 = 43;
+pub const FRAGMENT: u8 = 44;
+pub const NOTHING: u8 = 59;
+pub const OPTIONS: u8 = 60;
+
+/// An IP packet in a frame. Fields can be changed before [`Packet::frame`].
 #[derive(Clone, Debug)]
 pub struct Packet {
     pub destination_mac: MacAddr,
     pub source_mac: MacAddr,
+    /// Type of service; the traffic class of IPv6.
     pub tos: u8,
-    pub id: u16,
-    /// The word of flags and fragment offset.
-    pub fragment: u16,
+    /// The hop limit of IPv6.
     pub ttl: u8,
-    pub source: Ipv4Addr,
-    pub destination: Ipv4Addr,
+    pub source: IpAddr,
+    pub destination: IpAddr,
+    /// IPv4 only, as are the word of flags and fragment offset and the options.
+    pub id: u16,
+    pub fragment: u16,
     pub options: Vec<u8>,
+    /// IPv6 only, as are the extension headers: number and body of each, the next header number left out.
+    pub flow_label: u32,
+    pub extensions: Vec<(u8, Vec<u8>)>,
     pub payload: Payload,
 }
 
@@ -67,58 +79,84 @@ pub fn mac(last: u8) -> MacAddr {
     MacAddr([0x02, 0, 0, 0, 0, last])
 }
 
-pub fn tcp(from: SocketAddrV4, to: SocketAddrV4, flags: u8) -> Packet {
-    Packet::new(
-        *from.ip(),
-        *to.ip(),
-        Payload::Tcp(Tcp {
-            source: from.port(),
-            destination: to.port(),
-            seq: 0,
-            ack: 0,
-            flags,
-            window: 64_000,
-            options: Vec::new(),
-            data: Vec::new(),
-        }),
-    )
+pub fn tcp(from: impl Into<SocketAddr>, to: impl Into<SocketAddr>, flags: u8) -> Packet {
+    let (from, to) = (from.into(), to.into());
+    let payload = Tcp {
+        source: from.port(),
+        destination: to.port(),
+        seq: 0,
+        ack: 0,
+        flags,
+        window: 64_000,
+        options: Vec::new(),
+        data: Vec::new(),
+    };
+    Packet::new(from.ip(), to.ip(), Payload::Tcp(payload))
 }
 
-pub fn udp(from: SocketAddrV4, to: SocketAddrV4, data: &[u8]) -> Packet {
+pub fn udp(from: impl Into<SocketAddr>, to: impl Into<SocketAddr>, data: &[u8]) -> Packet {
+    let (from, to) = (from.into(), to.into());
     let payload = Udp {
         source: from.port(),
         destination: to.port(),
         data: data.to_vec(),
         unchecked: false,
     };
-    Packet::new(*from.ip(), *to.ip(), Payload::Udp(payload))
+    Packet::new(from.ip(), to.ip(), Payload::Udp(payload))
 }
 
-pub fn icmp(from: Ipv4Addr, to: Ipv4Addr, kind: u8, code: u8, rest: u32, data: &[u8]) -> Packet {
-    Packet::new(
-        from,
-        to,
-        Payload::Icmp(Icmp {
-            kind,
-            code,
-            rest,
-            data: data.to_vec(),
-        }),
-    )
+/// An ICMP message between IPv4 addresses, an ICMPv6 message between others.
+pub fn icmp(
+    from: impl Into<IpAddr>,
+    to: impl Into<IpAddr>,
+    kind: u8,
+    code: u8,
+    rest: u32,
+    data: &[u8],
+) -> Packet {
+    let payload = Icmp {
+        kind,
+        code,
+        rest,
+        data: data.to_vec(),
+    };
+    Packet::new(from, to, Payload::Icmp(payload))
+}
+
+/// A neighbour solicitation (135) or advertisement (136) with its flags, and a MAC as option of this type.
+pub fn ndp(
+    kind: u8,
+    (from, to): (IpAddr, IpAddr),
+    flags: u8,
+    target: IpAddr,
+    option: Option<(u8, MacAddr)>,
+) -> Packet {
+    let mut data = octets(target);
+    if let Some((number, mac)) = option {
+        data.extend([number, 1]);
+        data.extend(mac.0);
+    }
+    icmp(from, to, kind, 0, u32::from(flags) << 24, &data).ttl(255)
 }
 
 impl Packet {
-    pub fn new(source: Ipv4Addr, destination: Ipv4Addr, payload: Payload) -> Self {
+    pub fn new(
+        source: impl Into<IpAddr>,
+        destination: impl Into<IpAddr>,
+        payload: Payload,
+    ) -> Self {
         Self {
             destination_mac: MacAddr::default(),
             source_mac: MacAddr::default(),
             tos: 0,
+            ttl: 64,
+            source: source.into(),
+            destination: destination.into(),
             id: 0,
             fragment: 0x4000,
-            ttl: 64,
-            source,
-            destination,
             options: Vec::new(),
+            flow_label: 0,
+            extensions: Vec::new(),
             payload,
         }
     }
@@ -161,53 +199,122 @@ impl Packet {
         }
     }
 
+    pub fn window(mut self, window: u16) -> Self {
+        self.tcp_mut().window = window;
+        self
+    }
+
+    pub fn extension(self, number: u8, body: &[u8]) -> Self {
+        self.with(|packet| packet.extensions.push((number, body.to_vec())))
+    }
+
+    /// The transport header and what follows it, its checksum in place; and its protocol number.
+    pub fn transport(&self) -> (u8, Vec<u8>) {
+        let icmp = if self.source.is_ipv4() { 1 } else { 58 };
+        let (protocol, mut bytes, place) = match &self.payload {
+            Payload::Tcp(tcp) => (6, tcp.bytes(), Some(16)),
+            Payload::Udp(udp) => (17, udp.bytes(), (!udp.unchecked).then_some(6)),
+            Payload::Icmp(message) => (icmp, message.bytes(), Some(2)),
+            Payload::Raw(protocol, bytes) => (*protocol, bytes.clone(), None),
+        };
+        if let Some(place) = place {
+            let mut summed = match protocol {
+                1 => Vec::new(),
+                _ => self.pseudo_header(protocol, bytes.len()),
+            };
+            summed.extend(&bytes);
+            let sum = match checksum(&summed) {
+                0 if protocol == 17 => 0xffff,
+                sum => sum,
+            };
+            bytes[place..place + 2].copy_from_slice(&sum.to_be_bytes());
+        }
+        (protocol, bytes)
+    }
+
+    /// That of RFC 8200 8.1; for IPv4 it gives the sum that the shorter one of RFC 9293 3.1 gives.
+    fn pseudo_header(&self, protocol: u8, length: usize) -> Vec<u8> {
+        let mut bytes = octets(self.source);
+        bytes.extend(octets(self.destination));
+        bytes.extend((length as u32).to_be_bytes());
+        bytes.extend([0, 0, 0, protocol]);
+        bytes
+    }
+
     /// The IP packet.
     pub fn ip(&self) -> Vec<u8> {
-        let (protocol, mut payload) = match &self.payload {
-            Payload::Tcp(tcp) => (6, tcp.bytes()),
-            Payload::Udp(udp) => (17, udp.bytes()),
-            Payload::Icmp(icmp) => (1, icmp.bytes()),
-            Payload::Raw(protocol, bytes) => (*protocol, bytes.clone()),
-        };
-        let mut pseudo = Vec::new();
-        pseudo.extend(self.source.octets());
-        pseudo.extend(self.destination.octets());
-        pseudo.extend([0, protocol]);
-        pseudo.extend((payload.len() as u16).to_be_bytes());
-        pseudo.extend(&payload);
-        match &self.payload {
-            Payload::Tcp(_) => payload[16..18].copy_from_slice(&checksum(&pseudo).to_be_bytes()),
-            Payload::Udp(udp) if !udp.unchecked => {
-                let sum = match checksum(&pseudo) {
-                    0 => 0xffff,
-                    sum => sum,
-                };
-                payload[6..8].copy_from_slice(&sum.to_be_bytes());
+        let (protocol, payload) = self.transport();
+        match (self.source, self.destination) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => {
+                self.ipv4(source, destination, protocol, &payload)
             }
-            _ => {}
+            (IpAddr::V6(source), IpAddr::V6(destination)) => {
+                self.ipv6(source, destination, protocol, &payload)
+            }
+            ends => panic!("one family only: {ends:?}"),
         }
+    }
+
+    fn ipv4(
+        &self,
+        source: Ipv4Addr,
+        destination: Ipv4Addr,
+        protocol: u8,
+        behind: &[u8],
+    ) -> Vec<u8> {
         let header = 20 + self.options.len();
         let mut packet = vec![0x40 | (header / 4) as u8, self.tos];
-        packet.extend(((header + payload.len()) as u16).to_be_bytes());
+        packet.extend(((header + behind.len()) as u16).to_be_bytes());
         packet.extend(self.id.to_be_bytes());
         packet.extend(self.fragment.to_be_bytes());
         packet.extend([self.ttl, protocol, 0, 0]);
-        packet.extend(self.source.octets());
-        packet.extend(self.destination.octets());
+        packet.extend(source.octets());
+        packet.extend(destination.octets());
         packet.extend(&self.options);
         let sum = checksum(&packet);
         packet[10..12].copy_from_slice(&sum.to_be_bytes());
-        packet.extend(payload);
+        packet.extend(behind);
+        packet
+    }
+
+    fn ipv6(&self, source: Ipv6Addr, destination: Ipv6Addr, protocol: u8, last: &[u8]) -> Vec<u8> {
+        let number = |place: usize| self.extensions.get(place).map_or(protocol, |(it, _)| *it);
+        let mut behind = Vec::new();
+        for (place, (_, body)) in self.extensions.iter().enumerate() {
+            behind.push(number(place + 1));
+            behind.extend(body);
+        }
+        behind.extend(last);
+        let word = 6 << 28 | u32::from(self.tos) << 20 | self.flow_label;
+        let mut packet = word.to_be_bytes().to_vec();
+        packet.extend((behind.len() as u16).to_be_bytes());
+        packet.extend([number(0), self.ttl]);
+        packet.extend(source.octets());
+        packet.extend(destination.octets());
+        packet.extend(behind);
         packet
     }
 
     /// The whole frame, without padding.
     pub fn frame(&self) -> Vec<u8> {
-        let mut frame = self.destination_mac.0.to_vec();
-        frame.extend(self.source_mac.0);
-        frame.extend([0x08, 0x00]);
-        frame.extend(self.ip());
-        frame
+        let kind: [u8; 2] = match self.source {
+            IpAddr::V4(_) => [0x08, 0x00],
+            IpAddr::V6(_) => [0x86, 0xdd],
+        };
+        [
+            &self.destination_mac.0[..],
+            &self.source_mac.0,
+            &kind,
+            &self.ip(),
+        ]
+        .concat()
+    }
+}
+
+pub fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
     }
 }
 
@@ -244,8 +351,6 @@ impl Icmp {
         let mut bytes = vec![self.kind, self.code, 0, 0];
         bytes.extend(self.rest.to_be_bytes());
         bytes.extend(&self.data);
-        let sum = checksum(&bytes);
-        bytes[2..4].copy_from_slice(&sum.to_be_bytes());
         bytes
     }
 }
@@ -280,11 +385,28 @@ pub fn arp(
     frame
 }
 
-/// A word of a TCP segment in a frame without IP options.
+/// Where the transport header of a frame without options or extension headers is.
+fn transport(frame: &[u8]) -> usize {
+    14 + if frame[14] >> 4 == 4 { 20 } else { 40 }
+}
+
+/// A word of its TCP segment.
 pub fn tcp_word(frame: &[u8], offset: usize) -> u32 {
-    u32::from_be_bytes(frame[34 + offset..38 + offset].try_into().unwrap())
+    let at = transport(frame) + offset;
+    u32::from_be_bytes(frame[at..at + 4].try_into().unwrap())
 }
 
 pub fn port_word(frame: &[u8], offset: usize) -> u16 {
-    u16::from_be_bytes(frame[34 + offset..36 + offset].try_into().unwrap())
+    let at = transport(frame) + offset;
+    u16::from_be_bytes(frame[at..at + 2].try_into().unwrap())
+}
+
+/// The source port.
+pub fn source_port(frame: &[u8]) -> u16 {
+    port_word(frame, 0)
+}
+
+/// The last byte of the address a frame goes to: the number of the target.
+pub fn target_of(frame: &[u8]) -> u8 {
+    frame[transport(frame) - 1]
 }

@@ -4,12 +4,10 @@ use std::net::Ipv6Addr;
 
 use dataplane::{DropReason, Verdict};
 
-use super::frame::{ACK, PSH, mac};
-use super::frame6::{self, FRAGMENT, OPTIONS, Packet6};
-use super::rig::{INSIDE, INSIDE_MAC, OUTSIDE, Rig};
-use super::rig6::{
-    self, LOCAL_IP, VIP, client, dual_stack, establish, from_client, from_target, local, target,
-    to_client, to_target, vip,
+use super::frame::{self, ACK, FRAGMENT, OPTIONS, PSH, Packet, mac};
+use super::net::{Net::V6, both_ports};
+use super::rig::{
+    self, INSIDE, INSIDE_MAC, OUTSIDE, Rig, from_client, from_target, to_client, to_target,
 };
 
 const UNREACHABLE: u8 = 1;
@@ -19,24 +17,24 @@ const PARAMETER_PROBLEM: u8 = 4;
 
 #[test]
 fn echo_requests_for_our_addresses_are_answered() {
-    let from = *client(10, 1).ip();
+    let from = V6.client(10, 1).ip();
     for (port, to) in [
-        (OUTSIDE, VIP),
-        (OUTSIDE, LOCAL_IP),
-        (OUTSIDE, rig6::OUTSIDE_ADDRESS),
-        (INSIDE, LOCAL_IP),
+        (OUTSIDE, V6.vip_ip()),
+        (OUTSIDE, V6.local_ip()),
+        (OUTSIDE, V6.outside_address()),
+        (INSIDE, V6.local_ip()),
     ] {
-        let mut rig = dual_stack();
-        let (arrive, leave): (fn(&Packet6) -> Vec<u8>, fn(&Packet6) -> Vec<u8>) = match port {
+        let mut rig = Rig::both().speaking(V6);
+        let (arrive, leave): (fn(&Packet) -> Vec<u8>, fn(&Packet) -> Vec<u8>) = match port {
             OUTSIDE => (from_client, to_client),
             _ => (
                 |packet| from_target(packet, 21),
                 |packet| to_target(packet, 21),
             ),
         };
-        for source in [from, rig6::GATEWAY] {
-            let request = frame6::icmp(source, to, 128, 0, 0x0007_0001, b"ping").hop_limit(9);
-            let reply = frame6::icmp(to, source, 129, 0, 0x0007_0001, b"ping");
+        for source in [from, V6.gateway()] {
+            let request = frame::icmp(source, to, 128, 0, 0x0007_0001, b"ping").ttl(9);
+            let reply = frame::icmp(to, source, 129, 0, 0x0007_0001, b"ping");
             assert_eq!(
                 rig.transmitted(port, arrive(&request)),
                 (port, leave(&reply)),
@@ -45,19 +43,19 @@ fn echo_requests_for_our_addresses_are_answered() {
         }
         assert_eq!(rig.worker_counts().echo_replies, 2);
     }
-    let mut rig = dual_stack();
-    let elsewhere = frame6::icmp(from, rig6::INSIDE_ADDRESS, 128, 0, 1, b"ping");
+    let mut rig = Rig::both().speaking(V6);
+    let elsewhere = frame::icmp(from, V6.inside_address(), 128, 0, 1, b"ping");
     assert_eq!(
         rig.try_send(OUTSIDE, from_client(&elsewhere)).0,
         Verdict::Kernel,
         "the other port's address"
     );
-    let martian = frame6::icmp(VIP, VIP, 128, 0, 1, b"ping");
+    let martian = frame::icmp(V6.vip_ip(), V6.vip_ip(), 128, 0, 1, b"ping");
     assert_eq!(
         rig.dropped(OUTSIDE, from_client(&martian)),
         DropReason::MartianSource
     );
-    let reply = frame6::icmp(from, VIP, 129, 0, 1, b"pong");
+    let reply = frame::icmp(from, V6.vip_ip(), 129, 0, 1, b"pong");
     assert_eq!(
         rig.dropped(OUTSIDE, from_client(&reply)),
         DropReason::IcmpIgnored
@@ -72,9 +70,9 @@ fn cut(packet: &[u8], transport: usize) -> Vec<u8> {
 #[test]
 fn errors_about_packets_to_a_target_reach_the_client() {
     let router: Ipv6Addr = "fd00:3::1".parse().unwrap();
-    let extended = |packet: Packet6| packet.extension(OPTIONS, &[0, 1, 4, 0, 0, 0, 0]);
-    let plain = |packet: Packet6| packet;
-    type Extend<'a> = &'a dyn Fn(Packet6) -> Packet6;
+    let extended = |packet: Packet| packet.extension(OPTIONS, &[0, 1, 4, 0, 0, 0, 0]);
+    let plain = |packet: Packet| packet;
+    type Extend<'a> = &'a dyn Fn(Packet) -> Packet;
     let cases: [(&str, u8, u8, u32, usize, Extend<'_>); 6] = [
         ("the whole packet", UNREACHABLE, 0, 0, usize::MAX, &plain),
         ("8 bytes of the segment", UNREACHABLE, 3, 0, 48, &plain),
@@ -91,27 +89,31 @@ fn errors_about_packets_to_a_target_reach_the_client() {
         ("behind extension headers", UNREACHABLE, 1, 0, 56, &extended),
     ];
     for (description, kind, code, rest, quoted, extend) in cases {
-        let mut rig = dual_stack();
-        let from = client(10, 40_000);
-        let opened = establish(&mut rig, from, 1000);
+        let mut rig = Rig::both().speaking(V6);
+        let from = V6.client(10, 40_000);
+        let opened = rig.establish(from, 1000);
         let sent = extend(
-            frame6::tcp(local(opened.local_port), target(opened.target), PSH | ACK)
-                .seq(1001u32.wrapping_add(opened.shift), 9001)
-                .data(b"GET /"),
+            frame::tcp(
+                V6.local(opened.local_port),
+                V6.target(opened.target, 8080),
+                PSH | ACK,
+            )
+            .seq(1001u32.wrapping_add(opened.shift), 9001)
+            .data(b"GET /"),
         )
-        .hop_limit(60);
+        .ttl(60);
         let original = extend(
-            frame6::tcp(from, vip(80), PSH | ACK)
+            frame::tcp(from, V6.vip(80), PSH | ACK)
                 .seq(1001, 9001)
                 .data(b"GET /"),
         )
-        .hop_limit(60);
+        .ttl(60);
         let length = |packet: &[u8]| packet.len().min(quoted);
         let (sent, original) = (sent.ip(), original.ip());
         let sent = cut(&sent, length(&sent));
         let original = cut(&original, length(&original));
-        let error = frame6::icmp(router, LOCAL_IP, kind, code, rest, &sent);
-        let expected = frame6::icmp(VIP, *from.ip(), kind, code, rest, &original).hop_limit(63);
+        let error = frame::icmp(router, V6.local_ip(), kind, code, rest, &sent);
+        let expected = frame::icmp(V6.vip_ip(), from.ip(), kind, code, rest, &original).ttl(63);
         assert_eq!(
             rig.transmitted(INSIDE, from_target(&error, 1)),
             (OUTSIDE, to_client(&expected)),
@@ -123,20 +125,27 @@ fn errors_about_packets_to_a_target_reach_the_client() {
 
 #[test]
 fn errors_about_packets_to_a_client_reach_the_target() {
-    let mut rig = dual_stack();
-    let from = client(10, 40_000);
-    let opened = establish(&mut rig, from, 1000);
+    let mut rig = Rig::both().speaking(V6);
+    let from = V6.client(10, 40_000);
+    let opened = rig.establish(from, 1000);
     let n = opened.target;
     let router: Ipv6Addr = "2001:db8:7::1".parse().unwrap();
-    let sent = frame6::tcp(vip(80), from, PSH | ACK)
+    let sent = frame::tcp(V6.vip(80), from, PSH | ACK)
         .seq(9001, 1001)
         .data(b"200 OK");
-    let original = frame6::tcp(target(n), local(opened.local_port), PSH | ACK)
+    let original = frame::tcp(V6.target(n, 8080), V6.local(opened.local_port), PSH | ACK)
         .seq(9001, 1001u32.wrapping_add(opened.shift))
         .data(b"200 OK");
-    let error = frame6::icmp(router, VIP, TOO_BIG, 0, 1400, &sent.ip());
-    let expected =
-        frame6::icmp(LOCAL_IP, *target(n).ip(), TOO_BIG, 0, 1400, &original.ip()).hop_limit(63);
+    let error = frame::icmp(router, V6.vip_ip(), TOO_BIG, 0, 1400, &sent.ip());
+    let expected = frame::icmp(
+        V6.local_ip(),
+        V6.target_ip(n),
+        TOO_BIG,
+        0,
+        1400,
+        &original.ip(),
+    )
+    .ttl(63);
     assert_eq!(
         rig.transmitted(OUTSIDE, from_client(&error)),
         (INSIDE, to_target(&expected, n))
@@ -145,25 +154,35 @@ fn errors_about_packets_to_a_client_reach_the_target() {
 
 #[test]
 fn a_client_can_not_make_a_target_send_packets_below_the_least_path_mtu() {
-    let mut services = rig6::services();
+    let mut services = V6.services();
     services[0].least_path_mtu = 1400;
-    let builder = rig6::builder(&rig6::ports(), &services);
-    let mut rig = rig6::resolved(Rig::from(&super::rig::small(), &builder, 0, 1));
-    let from = client(10, 40_000);
-    let opened = establish(&mut rig, from, 1000);
+    let builder = rig::builder(&both_ports(), &services);
+    let mut rig = Rig::from(&rig::small(), &builder, 0, 1)
+        .resolved()
+        .speaking(V6);
+    let from = V6.client(10, 40_000);
+    let opened = rig.establish(from, 1000);
     let (_, query) = rig.transmitted(
         OUTSIDE,
-        from_client(&frame6::udp(client(10, 5353), vip(53), b"query")),
+        from_client(&frame::udp(V6.client(10, 5353), V6.vip(53), b"query")),
     );
-    let segment = frame6::tcp(target(opened.target), local(opened.local_port), PSH | ACK)
-        .seq(9001, 1001u32.wrapping_add(opened.shift))
-        .data(b"200 OK");
-    let seen = frame6::tcp(vip(80), from, PSH | ACK)
+    let segment = frame::tcp(
+        V6.target(opened.target, 8080),
+        V6.local(opened.local_port),
+        PSH | ACK,
+    )
+    .seq(9001, 1001u32.wrapping_add(opened.shift))
+    .data(b"200 OK");
+    let seen = frame::tcp(V6.vip(80), from, PSH | ACK)
         .seq(9001, 1001)
         .data(b"200 OK");
-    let n = query[53];
-    let datagram = frame6::udp(target(n), local(rig6::source_port(&query)), b"answer");
-    let received = frame6::udp(vip(53), client(10, 5353), b"answer");
+    let n = frame::target_of(&query);
+    let datagram = frame::udp(
+        V6.target(n, 8080),
+        V6.local(frame::source_port(&query)),
+        b"answer",
+    );
+    let received = frame::udp(V6.vip(53), V6.client(10, 5353), b"answer");
     let router: Ipv6Addr = "2001:db8:7::1".parse().unwrap();
     let to_segment = (&seen, &segment, opened.target);
     let to_datagram = (&received, &datagram, n);
@@ -176,10 +195,17 @@ fn a_client_can_not_make_a_target_send_packets_below_the_least_path_mtu() {
         ("none", 0, to_datagram, false),
     ];
     for (description, mtu, (seen, own, n), passes) in cases {
-        let error = from_client(&frame6::icmp(router, VIP, TOO_BIG, 0, mtu, &seen.ip()));
+        let error = from_client(&frame::icmp(
+            router,
+            V6.vip_ip(),
+            TOO_BIG,
+            0,
+            mtu,
+            &seen.ip(),
+        ));
         if passes {
             let expected =
-                frame6::icmp(LOCAL_IP, *target(n).ip(), TOO_BIG, 0, mtu, &own.ip()).hop_limit(63);
+                frame::icmp(V6.local_ip(), V6.target_ip(n), TOO_BIG, 0, mtu, &own.ip()).ttl(63);
             assert_eq!(
                 rig.transmitted(OUTSIDE, error),
                 (INSIDE, to_target(&expected, n)),
@@ -195,47 +221,51 @@ fn a_client_can_not_make_a_target_send_packets_below_the_least_path_mtu() {
 
 #[test]
 fn errors_that_name_no_flow_are_dropped() {
-    let mut rig = dual_stack();
-    let opened = establish(&mut rig, client(10, 40_000), 1000);
-    let sent = frame6::tcp(local(opened.local_port), target(opened.target), ACK);
+    let mut rig = Rig::both().speaking(V6);
+    let opened = rig.establish(V6.client(10, 40_000), 1000);
+    let sent = frame::tcp(
+        V6.local(opened.local_port),
+        V6.target(opened.target, 8080),
+        ACK,
+    );
     let error = |to, quote: &[u8]| {
-        let error = frame6::icmp("fd00:3::1".parse().unwrap(), to, UNREACHABLE, 0, 0, quote);
+        let error = frame::icmp(V6.address(2, 1), to, UNREACHABLE, 0, 0, quote);
         from_target(&error, 1)
     };
-    let other = frame6::tcp(local(1), target(opened.target), ACK);
+    let other = frame::tcp(V6.local(1), V6.target(opened.target, 8080), ACK);
     let later = sent.clone().extension(FRAGMENT, &[0, 0, 8, 0, 0, 0, 1]);
     for (description, input, reason) in [
         (
             "another flow",
-            error(LOCAL_IP, &other.ip()),
+            error(V6.local_ip(), &other.ip()),
             DropReason::IcmpNoFlow,
         ),
         (
             "not from whom it is sent to",
-            error(VIP, &sent.ip()),
+            error(V6.vip_ip(), &sent.ip()),
             DropReason::IcmpNoFlow,
         ),
         (
             "a later fragment",
-            error(LOCAL_IP, &later.ip()),
+            error(V6.local_ip(), &later.ip()),
             DropReason::IcmpNoFlow,
         ),
         (
             "too short a quote",
-            error(LOCAL_IP, &sent.ip()[..47]),
+            error(V6.local_ip(), &sent.ip()[..47]),
             DropReason::BadIcmp,
         ),
         (
             "IPv4 quoted",
-            error(LOCAL_IP, &[0x45; 60]),
+            error(V6.local_ip(), &[0x45; 60]),
             DropReason::BadIcmp,
         ),
     ] {
         assert_eq!(rig.dropped(INSIDE, input), reason, "{description}");
     }
-    let forged = frame6::icmp(
-        "fd00:3::1".parse().unwrap(),
-        LOCAL_IP,
+    let forged = frame::icmp(
+        V6.address(2, 1),
+        V6.local_ip(),
         UNREACHABLE,
         0,
         0,
@@ -255,31 +285,38 @@ fn only_emitted(rig: &Rig) -> (dataplane::PortIndex, Vec<u8>) {
 
 #[test]
 fn datagrams_nobody_serves_are_refused() {
-    let mut rig = dual_stack();
-    let from = client(10, 5000);
-    let stray = frame6::udp(from, vip(54), &[7; 1400]);
+    let mut rig = Rig::both().speaking(V6);
+    let from = V6.client(10, 5000);
+    let stray = frame::udp(from, V6.vip(54), &[7; 1400]);
     assert_eq!(
         rig.dropped(OUTSIDE, from_client(&stray)),
         DropReason::NoService
     );
     // RFC 4443 2.4: as much as fits 1280 bytes.
-    let expected = frame6::icmp(VIP, *from.ip(), UNREACHABLE, 4, 0, &stray.ip()[..1232]);
+    let expected = frame::icmp(
+        V6.vip_ip(),
+        from.ip(),
+        UNREACHABLE,
+        4,
+        0,
+        &stray.ip()[..1232],
+    );
     assert_eq!(only_emitted(&rig), (OUTSIDE, to_client(&expected)));
     assert_eq!(rig.emitted()[0].1.len(), 14 + 1280);
 }
 
 #[test]
 fn packets_whose_hops_run_out_are_answered() {
-    let mut rig = dual_stack();
-    let from = client(10, 5000);
-    let last = frame6::udp(from, vip(53), b"traceroute").hop_limit(1);
+    let mut rig = Rig::both().speaking(V6);
+    let from = V6.client(10, 5000);
+    let last = frame::udp(from, V6.vip(53), b"traceroute").ttl(1);
     assert_eq!(
         rig.dropped(OUTSIDE, from_client(&last)),
         DropReason::TtlExpired
     );
-    let expected = frame6::icmp(
-        rig6::OUTSIDE_ADDRESS,
-        *from.ip(),
+    let expected = frame::icmp(
+        V6.outside_address(),
+        from.ip(),
         TIME_EXCEEDED,
         0,
         0,
@@ -287,12 +324,23 @@ fn packets_whose_hops_run_out_are_answered() {
     );
     assert_eq!(only_emitted(&rig), (OUTSIDE, to_client(&expected)));
     // Never about an error.
-    let opened = establish(&mut rig, client(11, 5000), 1);
+    let opened = rig.establish(V6.client(11, 5000), 1);
     rig.out.clear();
-    let quoted = frame6::tcp(local(opened.local_port), target(opened.target), ACK);
-    let error = frame6::icmp(*target(21).ip(), LOCAL_IP, UNREACHABLE, 0, 0, &quoted.ip());
+    let quoted = frame::tcp(
+        V6.local(opened.local_port),
+        V6.target(opened.target, 8080),
+        ACK,
+    );
+    let error = frame::icmp(
+        V6.target_ip(21),
+        V6.local_ip(),
+        UNREACHABLE,
+        0,
+        0,
+        &quoted.ip(),
+    );
     assert_eq!(
-        rig.dropped(INSIDE, from_target(&error.hop_limit(1), 21)),
+        rig.dropped(INSIDE, from_target(&error.ttl(1), 21)),
         DropReason::TtlExpired
     );
     assert!(rig.out.is_empty());
@@ -300,21 +348,21 @@ fn packets_whose_hops_run_out_are_answered() {
 
 #[test]
 fn packets_larger_than_the_next_link_are_answered_with_its_mtu() {
-    let mut ports = rig6::ports();
+    let mut ports = both_ports();
     ports[1].mtu = 1400;
-    let builder = rig6::builder(&ports, &rig6::services());
-    let mut rig = rig6::resolved(Rig::from(&super::rig::small(), &builder, 0, 1));
-    let from = client(10, 5000);
-    let fits = frame6::udp(from, vip(53), &[1; 1352]);
+    let builder = rig::builder(&ports, &V6.services());
+    let mut rig = Rig::from(&rig::small(), &builder, 0, 1).resolved();
+    let from = V6.client(10, 5000);
+    let fits = frame::udp(from, V6.vip(53), &[1; 1352]);
     assert_eq!(rig.transmitted(OUTSIDE, from_client(&fits)).0, INSIDE);
-    let large = frame6::udp(from, vip(53), &[1; 1353]);
+    let large = frame::udp(from, V6.vip(53), &[1; 1353]);
     assert_eq!(
         rig.dropped(OUTSIDE, from_client(&large)),
         DropReason::TooBig
     );
-    let expected = frame6::icmp(
-        rig6::OUTSIDE_ADDRESS,
-        *from.ip(),
+    let expected = frame::icmp(
+        V6.outside_address(),
+        from.ip(),
         TOO_BIG,
         0,
         1400,
@@ -325,22 +373,22 @@ fn packets_larger_than_the_next_link_are_answered_with_its_mtu() {
 
 #[test]
 fn a_packet_without_a_route_is_answered() {
-    let mut rig = dual_stack();
-    let opened = establish(&mut rig, client(10, 5000), 1);
-    let mut ports = rig6::ports();
+    let mut rig = Rig::both().speaking(V6);
+    let opened = rig.establish(V6.client(10, 5000), 1);
+    let mut ports = both_ports();
     ports[0].ipv6.as_mut().unwrap().gateway = None;
-    let builder = rig6::builder(&ports, &rig6::services());
+    let builder = rig::builder(&ports, &V6.services());
     rig.tables = builder.build(&mut rig.ids, Some(&rig.tables)).unwrap();
     rig.out.clear();
     let n = opened.target;
-    let answer = frame6::tcp(target(n), local(opened.local_port), ACK).seq(9001, 1);
+    let answer = frame::tcp(V6.target(n, 8080), V6.local(opened.local_port), ACK).seq(9001, 1);
     assert_eq!(
         rig.dropped(INSIDE, from_target(&answer, n)),
         DropReason::NoRoute
     );
-    let expected = frame6::icmp(
-        rig6::INSIDE_ADDRESS,
-        *target(n).ip(),
+    let expected = frame::icmp(
+        V6.inside_address(),
+        V6.target_ip(n),
         UNREACHABLE,
         0,
         0,
@@ -357,9 +405,9 @@ fn a_packet_without_a_route_is_answered() {
 
 #[test]
 fn errors_of_our_own_are_rate_limited_those_of_size_by_themselves() {
-    let mut rig = dual_stack();
-    for n in 0..30u16 {
-        let stray = frame6::udp(client(n, 5000), vip(54), b"x");
+    let mut rig = Rig::both().speaking(V6);
+    for n in 0..30u8 {
+        let stray = frame::udp(V6.client(n, 5000), V6.vip(54), b"x");
         rig.dropped(OUTSIDE, from_client(&stray));
     }
     let counts = rig.worker_counts();
@@ -368,7 +416,7 @@ fn errors_of_our_own_are_rate_limited_those_of_size_by_themselves() {
         (10, 20)
     );
     // What path MTU discovery needs has a limit of its own.
-    let large = frame6::udp(client(1, 5000), vip(53), &[1; 1500]);
+    let large = frame::udp(V6.client(1, 5000), V6.vip(53), &[1; 1500]);
     rig.out.clear();
     for _ in 0..30 {
         assert_eq!(

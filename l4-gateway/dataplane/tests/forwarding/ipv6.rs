@@ -1,74 +1,79 @@
 //! IPv6 packets through the node, whole frames out; what is refused, and why.
 
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use dataplane::{DropReason, FlowState, Protocol, TablesError, Verdict};
 
-use super::frame::{ACK, FIN, PSH, Payload, RST, SYN, mac};
-use super::frame6::{self, FRAGMENT, HOP_BY_HOP, NOTHING, OPTIONS, Packet6, ROUTING};
-use super::rig::{self, INSIDE, OUTSIDE, OUTSIDE_MAC, ROUTER_MAC, Rig, up};
-use super::rig6::{
-    self, LOCAL_IP, VIP, at, client, dual_stack, establish, from_client, from_target, local,
-    solicited_node, target, to_client, to_target, vip,
+use super::frame::{
+    self, ACK, FIN, FRAGMENT, HOP_BY_HOP, NOTHING, OPTIONS, PSH, Packet, Payload, ROUTING, RST,
+    SYN, mac,
+};
+use super::net::{ALL_NODES, Net::V6, both_ports, solicited_node};
+use super::rig::{
+    self, INSIDE, OUTSIDE, OUTSIDE_MAC, ROUTER_MAC, Rig, from_client, from_target, to_client,
+    to_target, up,
 };
 
 #[test]
 fn a_connection_is_rewritten_both_ways() {
-    let mut rig = dual_stack();
-    let from = client(10, 40_000);
-    let opened = establish(&mut rig, from, 1000);
+    let mut rig = Rig::both().speaking(V6);
+    let from = V6.client(10, 40_000);
+    let opened = rig.establish(from, 1000);
     let n = opened.target;
-    let local = local(opened.local_port);
+    let local = V6.local(opened.local_port);
     // Traffic class and flow label belong to the sender and stay.
-    let marked = |packet: Packet6| {
-        packet.with(|packet| (packet.traffic_class, packet.flow_label) = (0xb8, 0xabcde))
-    };
+    let marked =
+        |packet: Packet| packet.with(|packet| (packet.tos, packet.flow_label) = (0xb8, 0xabcde));
     let request = marked(
-        frame6::tcp(from, vip(80), PSH | ACK)
+        frame::tcp(from, V6.vip(80), PSH | ACK)
             .seq(1001, 9001)
             .data(b"GET /"),
     );
     let expected = marked(
-        frame6::tcp(local, target(n), PSH | ACK)
+        frame::tcp(local, V6.target(n, 8080), PSH | ACK)
             .seq(1001u32.wrapping_add(opened.shift), 9001)
             .data(b"GET /"),
     )
-    .hop_limit(63);
+    .ttl(63);
     assert_eq!(
         rig.transmitted(OUTSIDE, from_client(&request)),
         (INSIDE, to_target(&expected, n))
     );
-    let answer = frame6::tcp(target(n), local, PSH | ACK)
+    let answer = frame::tcp(V6.target(n, 8080), local, PSH | ACK)
         .seq(9001, 1006u32.wrapping_add(opened.shift))
         .data(b"200 OK");
-    let expected = frame6::tcp(vip(80), from, PSH | ACK)
+    let expected = frame::tcp(V6.vip(80), from, PSH | ACK)
         .seq(9001, 1006)
         .data(b"200 OK")
-        .hop_limit(63);
+        .ttl(63);
     assert_eq!(
         rig.transmitted(INSIDE, from_target(&answer, n)),
         (OUTSIDE, to_client(&expected))
     );
     let flows: Vec<_> = rig.worker.flows(rig.now).collect();
     assert_eq!(flows.len(), 1);
-    assert_eq!(flows[0].client, SocketAddr::from(from));
-    assert_eq!(flows[0].vip, SocketAddr::from(vip(80)));
-    assert_eq!(flows[0].local, Some(SocketAddr::from(local)));
-    assert_eq!(flows[0].target, SocketAddr::from(target(n)));
+    assert_eq!(flows[0].client, from);
+    assert_eq!(flows[0].vip, V6.vip(80));
+    assert_eq!(flows[0].local, Some(local));
+    assert_eq!(flows[0].target, V6.target(n, 8080));
     assert_eq!(flows[0].state, FlowState::Established);
-    let id = rig.tables.service_at(VIP, 80, Protocol::Tcp).unwrap().id;
+    let id = rig
+        .tables
+        .service_at(V6.vip_ip(), 80, Protocol::Tcp)
+        .unwrap()
+        .id;
     let counts = rig.counters.service(id);
     assert_eq!((counts.packets_in, counts.packets_out), (3, 2));
     assert_eq!(counts.bytes_in, 3 * 60 + 5);
     for (port, input) in [
         (
             OUTSIDE,
-            from_client(&frame6::tcp(from, vip(80), FIN | ACK).seq(1006, 9007)),
+            from_client(&frame::tcp(from, V6.vip(80), FIN | ACK).seq(1006, 9007)),
         ),
         (
             INSIDE,
             from_target(
-                &frame6::tcp(target(n), local, FIN | ACK)
+                &frame::tcp(V6.target(n, 8080), local, FIN | ACK)
                     .seq(9007, 1007u32.wrapping_add(opened.shift)),
                 n,
             ),
@@ -84,12 +89,16 @@ fn a_connection_is_rewritten_both_ways() {
 
 #[test]
 fn datagrams_and_their_answers_are_rewritten_and_families_share_a_burst() {
-    let mut rig = dual_stack();
+    let mut rig = Rig::both().speaking(V6);
     let mut frames = Vec::new();
-    for n in 0..20u16 {
-        frames.push(from_client(&frame6::udp(client(n, 5000), vip(53), b"six")));
-        frames.push(rig::from_client(&super::frame::udp(
-            rig::client(n as u8, 5000),
+    for n in 0..20u8 {
+        frames.push(from_client(&frame::udp(
+            V6.client(n, 5000),
+            V6.vip(53),
+            b"six",
+        )));
+        frames.push(from_client(&frame::udp(
+            rig::client(n, 5000),
             rig::vip(53),
             b"four",
         )));
@@ -105,12 +114,12 @@ fn datagrams_and_their_answers_are_rewritten_and_families_share_a_burst() {
     );
     rig.worker.check_invariants();
     assert_eq!(verdicts, vec![Verdict::Transmit(INSIDE); 40]);
-    for (n, sent) in (0u16..).zip(frames.iter().step_by(2)) {
-        let (to, port) = (sent[53], rig6::source_port(sent));
-        let expected = frame6::udp(local(port), target(to), b"six").hop_limit(63);
+    for (n, sent) in (0u8..).zip(frames.iter().step_by(2)) {
+        let (to, port) = (frame::target_of(sent), frame::source_port(sent));
+        let expected = frame::udp(V6.local(port), V6.target(to, 8080), b"six").ttl(63);
         assert_eq!(*sent, to_target(&expected, to));
-        let answer = frame6::udp(target(to), local(port), b"answer");
-        let expected = frame6::udp(vip(53), client(n, 5000), b"answer").hop_limit(63);
+        let answer = frame::udp(V6.target(to, 8080), V6.local(port), b"answer");
+        let expected = frame::udp(V6.vip(53), V6.client(n, 5000), b"answer").ttl(63);
         assert_eq!(
             rig.transmitted(INSIDE, from_target(&answer, to)),
             (OUTSIDE, to_client(&expected))
@@ -121,16 +130,16 @@ fn datagrams_and_their_answers_are_rewritten_and_families_share_a_burst() {
 
 #[test]
 fn a_udp_checksum_that_comes_out_zero_is_sent_as_ffff() {
-    let mut rig = dual_stack();
-    let from = client(10, 5000);
-    let (_, sent) = rig.transmitted(OUTSIDE, from_client(&frame6::udp(from, vip(53), &[0, 0])));
-    let (n, port) = (sent[53], rig6::source_port(&sent));
+    let mut rig = Rig::both().speaking(V6);
+    let from = V6.client(10, 5000);
+    let (_, sent) = rig.transmitted(OUTSIDE, from_client(&frame::udp(from, V6.vip(53), &[0, 0])));
+    let (n, port) = (frame::target_of(&sent), frame::source_port(&sent));
     // The datagram whose sum is that of all ones: what the checksum of [0, 0] says is added to it.
-    let zero = frame6::udp(local(port), target(n), &[0, 0]).ip();
+    let zero = frame::udp(V6.local(port), V6.target(n, 8080), &[0, 0]).ip();
     let data = [zero[46], zero[47]];
-    let (_, sent) = rig.transmitted(OUTSIDE, from_client(&frame6::udp(from, vip(53), &data)));
+    let (_, sent) = rig.transmitted(OUTSIDE, from_client(&frame::udp(from, V6.vip(53), &data)));
     assert_eq!(sent[60..62], [0xff, 0xff]);
-    let expected = frame6::udp(local(port), target(n), &data).hop_limit(63);
+    let expected = frame::udp(V6.local(port), V6.target(n, 8080), &data).ttl(63);
     assert_eq!(sent, to_target(&expected, n));
 }
 
@@ -161,23 +170,32 @@ fn extension_headers_are_carried_along() {
         ("as many as are walked", vec![(OPTIONS, pad(8)); 8]),
     ];
     for (description, extensions) in cases {
-        let mut rig = dual_stack();
-        let with = |packet: Packet6| packet.with(|packet| packet.extensions = extensions.clone());
-        let from = client(10, 5000);
-        let input = from_client(&with(frame6::udp(from, vip(53), b"query")));
+        let mut rig = Rig::both().speaking(V6);
+        let with = |packet: Packet| packet.with(|packet| packet.extensions = extensions.clone());
+        let from = V6.client(10, 5000);
+        let input = from_client(&with(frame::udp(from, V6.vip(53), b"query")));
         let at = input.len() - 13;
         let (_, sent) = rig.transmitted(OUTSIDE, input);
         let port = u16::from_be_bytes([sent[at], sent[at + 1]]);
-        let expected = with(frame6::udp(local(port), target(sent[53]), b"query")).hop_limit(63);
-        assert_eq!(sent, to_target(&expected, sent[53]), "{description}");
+        let expected = with(frame::udp(
+            V6.local(port),
+            V6.target(frame::target_of(&sent), 8080),
+            b"query",
+        ))
+        .ttl(63);
+        assert_eq!(
+            sent,
+            to_target(&expected, frame::target_of(&sent)),
+            "{description}"
+        );
     }
 }
 
 /// Frames of IPv6 that are dropped before any flow.
 fn malformed() -> Vec<(&'static str, Vec<u8>, DropReason)> {
     use DropReason::*;
-    let syn = || frame6::tcp(client(10, 5000), vip(80), SYN);
-    let query = || frame6::udp(client(10, 5000), vip(53), b"query");
+    let syn = || frame::tcp(V6.client(10, 5000), V6.vip(80), SYN);
+    let query = || frame::udp(V6.client(10, 5000), V6.vip(53), b"query");
     let raw = |change: &dyn Fn(&mut Vec<u8>)| {
         let mut frame = from_client(&syn());
         change(&mut frame);
@@ -185,7 +203,7 @@ fn malformed() -> Vec<(&'static str, Vec<u8>, DropReason)> {
     };
     let routed = |kind, left| from_client(&syn().extension(ROUTING, &[0, kind, left, 0, 0, 0, 0]));
     let from = |source: &str| {
-        let source: Ipv6Addr = source.parse().unwrap();
+        let source: IpAddr = source.parse().unwrap();
         from_client(&syn().with(|packet| packet.source = source))
     };
     vec![
@@ -253,9 +271,9 @@ fn malformed() -> Vec<(&'static str, Vec<u8>, DropReason)> {
         ),
         (
             "an extension header cut off",
-            from_client(&Packet6::new(
-                *client(10, 1).ip(),
-                VIP,
+            from_client(&Packet::new(
+                V6.client(10, 1).ip(),
+                V6.vip_ip(),
                 Payload::Raw(OPTIONS, vec![6, 0, 1, 2]),
             )),
             BadExtensionHeader,
@@ -268,16 +286,20 @@ fn malformed() -> Vec<(&'static str, Vec<u8>, DropReason)> {
         (
             "a first fragment without a transport header",
             from_client(
-                &Packet6::new(*client(10, 1).ip(), VIP, Payload::Raw(NOTHING, vec![0; 8]))
-                    .extension(FRAGMENT, &[0, 0, 1, 0, 0, 0, 7]),
+                &Packet::new(
+                    V6.client(10, 1).ip(),
+                    V6.vip_ip(),
+                    Payload::Raw(NOTHING, vec![0; 8]),
+                )
+                .extension(FRAGMENT, &[0, 0, 1, 0, 0, 0, 7]),
             ),
             Fragment,
         ),
         (
             "no next header",
-            from_client(&Packet6::new(
-                *client(10, 1).ip(),
-                VIP,
+            from_client(&Packet::new(
+                V6.client(10, 1).ip(),
+                V6.vip_ip(),
                 Payload::Raw(NOTHING, vec![0; 8]),
             )),
             NoService,
@@ -300,8 +322,8 @@ fn malformed() -> Vec<(&'static str, Vec<u8>, DropReason)> {
             MartianSource,
         ),
         ("from one link only", from("fe80::5"), MartianSource),
-        ("from us", from("2001:db8::100"), MartianSource),
-        ("from our LocalIP", from("fd00:3::100"), MartianSource),
+        ("from us", from("fd00::64"), MartianSource),
+        ("from our LocalIP", from("fd00:3::64"), MartianSource),
         (
             "ICMP with a wrong checksum",
             raw_icmp(|frame| frame[56] ^= 1),
@@ -309,11 +331,11 @@ fn malformed() -> Vec<(&'static str, Vec<u8>, DropReason)> {
         ),
         (
             "an advertisement from elsewhere",
-            from_client(&frame6::ndp(
+            from_client(&frame::ndp(
                 136,
-                (rig6::GATEWAY, rig6::OUTSIDE_ADDRESS),
+                (V6.gateway(), V6.outside_address()),
                 0x60,
-                rig6::GATEWAY,
+                V6.gateway(),
                 None,
             ))
             .iter()
@@ -326,7 +348,14 @@ fn malformed() -> Vec<(&'static str, Vec<u8>, DropReason)> {
 }
 
 fn raw_icmp(change: impl Fn(&mut Vec<u8>)) -> Vec<u8> {
-    let mut frame = from_client(&frame6::icmp(*client(10, 1).ip(), VIP, 128, 0, 1, b"ping"));
+    let mut frame = from_client(&frame::icmp(
+        V6.client(10, 1).ip(),
+        V6.vip_ip(),
+        128,
+        0,
+        1,
+        b"ping",
+    ));
     change(&mut frame);
     frame
 }
@@ -334,7 +363,7 @@ fn raw_icmp(change: impl Fn(&mut Vec<u8>)) -> Vec<u8> {
 #[test]
 fn each_malformed_frame_is_dropped_for_its_own_reason() {
     for (description, input, expected) in malformed() {
-        let mut rig = dual_stack();
+        let mut rig = Rig::both().speaking(V6);
         assert_eq!(rig.dropped(OUTSIDE, input), expected, "{description}");
         assert!(rig.out.is_empty(), "{description}: nothing is sent");
         assert_eq!(rig.flow_count(), 0, "{description}");
@@ -343,25 +372,36 @@ fn each_malformed_frame_is_dropped_for_its_own_reason() {
 
 #[test]
 fn a_frame_cut_anywhere_or_with_any_byte_changed_never_panics() {
-    let mut rig = dual_stack();
-    let opened = establish(&mut rig, client(10, 40_000), 1000);
-    let quoted = frame6::tcp(local(opened.local_port), target(opened.target), ACK)
-        .extension(OPTIONS, &[0, 1, 4, 0, 0, 0, 0]);
-    let error = frame6::icmp(*target(opened.target).ip(), LOCAL_IP, 1, 4, 0, &quoted.ip());
-    let asked = frame6::ndp(
-        135,
-        (*target(21).ip(), solicited_node(LOCAL_IP)),
+    let mut rig = Rig::both().speaking(V6);
+    let opened = rig.establish(V6.client(10, 40_000), 1000);
+    let quoted = frame::tcp(
+        V6.local(opened.local_port),
+        V6.target(opened.target, 8080),
+        ACK,
+    )
+    .extension(OPTIONS, &[0, 1, 4, 0, 0, 0, 0]);
+    let error = frame::icmp(
+        V6.target_ip(opened.target),
+        V6.local_ip(),
+        1,
+        4,
         0,
-        LOCAL_IP,
+        &quoted.ip(),
+    );
+    let asked = frame::ndp(
+        135,
+        (V6.target_ip(21), solicited_node(V6.local_ip())),
+        0,
+        V6.local_ip(),
         Some((1, mac(21))),
     );
-    let options = frame6::udp(client(10, 5000), vip(53), b"query")
+    let options = frame::udp(V6.client(10, 5000), V6.vip(53), b"query")
         .extension(HOP_BY_HOP, &[0, 1, 4, 0, 0, 0, 0])
         .extension(FRAGMENT, &[0, 0, 0, 0, 0, 0, 1]);
     let samples = [
         (
             OUTSIDE,
-            from_client(&frame6::tcp(client(11, 5), vip(80), SYN)),
+            from_client(&frame::tcp(V6.client(11, 5), V6.vip(80), SYN)),
         ),
         (OUTSIDE, from_client(&options)),
         (INSIDE, from_target(&error, opened.target)),
@@ -390,10 +430,10 @@ fn a_frame_cut_anywhere_or_with_any_byte_changed_never_panics() {
 
 #[test]
 fn what_is_not_ours_is_left_to_the_kernel_untouched() {
-    let mut rig = dual_stack();
-    let own = |port| at(rig6::OUTSIDE_ADDRESS, port);
+    let mut rig = Rig::both().speaking(V6);
+    let own = |port| SocketAddr::new(V6.outside_address(), port);
     let all_routers = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 2);
-    let multicast = |packet: Packet6, last| {
+    let multicast = |packet: Packet, last| {
         packet
             .macs(ROUTER_MAC, dataplane::MacAddr([0x33, 0x33, 0, 0, 0, last]))
             .frame()
@@ -401,38 +441,38 @@ fn what_is_not_ours_is_left_to_the_kernel_untouched() {
     let cases = [
         (
             "BGP to the port's own address",
-            from_client(&frame6::tcp(client(10, 5000), own(179), SYN)),
+            from_client(&frame::tcp(V6.client(10, 5000), own(179), SYN)),
         ),
         (
             "another host's packet",
-            from_client(&frame6::tcp(
-                client(10, 5000),
-                at(client(9, 1).ip().to_owned(), 80),
+            from_client(&frame::tcp(
+                V6.client(10, 5000),
+                SocketAddr::new(V6.client(9, 1).ip(), 80),
                 SYN,
             )),
         ),
         (
             "a router advertisement",
             multicast(
-                frame6::icmp(rig6::GATEWAY, rig6::ALL_NODES, 134, 0, 0, &[0; 8]).hop_limit(255),
+                frame::icmp(V6.gateway(), ALL_NODES, 134, 0, 0, &[0; 8]).ttl(255),
                 1,
             ),
         ),
         (
             "a router solicitation",
             multicast(
-                frame6::icmp(rig6::GATEWAY, all_routers, 133, 0, 0, &[]).hop_limit(255),
+                frame::icmp(V6.gateway(), all_routers, 133, 0, 0, &[]).ttl(255),
                 2,
             ),
         ),
         (
             "multicast that looks like a service's",
-            multicast(frame6::udp(client(10, 5), vip(53), b"query"), 9),
+            multicast(frame::udp(V6.client(10, 5), V6.vip(53), b"query"), 9),
         ),
         (
             "a fragment for the kernel",
             from_client(
-                &frame6::udp(client(10, 5), own(53), b"x")
+                &frame::udp(V6.client(10, 5), own(53), b"x")
                     .extension(FRAGMENT, &[0, 0, 1, 0, 0, 0, 7]),
             ),
         ),
@@ -449,40 +489,42 @@ fn what_is_not_ours_is_left_to_the_kernel_untouched() {
 
 #[test]
 fn segments_of_no_flow_are_reset() {
-    let mut rig = dual_stack();
-    let from = client(10, 5000);
-    let stray = frame6::tcp(from, vip(80), ACK)
+    let mut rig = Rig::both().speaking(V6);
+    let from = V6.client(10, 5000);
+    let stray = frame::tcp(from, V6.vip(80), ACK)
         .seq(1000, 7777)
         .data(b"late");
-    let expected = frame6::tcp(vip(80), from, RST)
-        .seq(7777, 0)
-        .with(|packet| packet.tcp_mut().window = 0);
+    let expected = frame::tcp(V6.vip(80), from, RST).seq(7777, 0).window(0);
     assert_eq!(
         rig.transmitted(OUTSIDE, from_client(&stray)),
         (OUTSIDE, to_client(&expected))
     );
     // Behind extension headers too, which the answer doesn't have.
-    let closed = frame6::tcp(from, vip(81), SYN)
+    let closed = frame::tcp(from, V6.vip(81), SYN)
         .seq(500, 0)
         .extension(OPTIONS, &[0, 1, 4, 0, 0, 0, 0]);
-    let expected = frame6::tcp(vip(81), from, RST | ACK)
+    let expected = frame::tcp(V6.vip(81), from, RST | ACK)
         .seq(0, 501)
-        .with(|packet| packet.tcp_mut().window = 0);
+        .window(0);
     assert_eq!(
         rig.transmitted(OUTSIDE, from_client(&closed)),
         (OUTSIDE, to_client(&expected))
     );
     assert_eq!(
-        rig.dropped(OUTSIDE, from_client(&frame6::tcp(from, vip(80), RST))),
+        rig.dropped(OUTSIDE, from_client(&frame::tcp(from, V6.vip(80), RST))),
         DropReason::NoFlow
     );
 }
 
 #[test]
 fn a_target_of_the_flow_on_another_port_is_no_target() {
-    let mut rig = dual_stack();
-    let opened = establish(&mut rig, client(10, 5000), 1);
-    let forged = frame6::tcp(target(opened.target), local(opened.local_port), ACK);
+    let mut rig = Rig::both().speaking(V6);
+    let opened = rig.establish(V6.client(10, 5000), 1);
+    let forged = frame::tcp(
+        V6.target(opened.target, 8080),
+        V6.local(opened.local_port),
+        ACK,
+    );
     assert_eq!(
         rig.dropped(OUTSIDE, forged.macs(ROUTER_MAC, OUTSIDE_MAC).frame()),
         DropReason::WrongPort
@@ -492,15 +534,15 @@ fn a_target_of_the_flow_on_another_port_is_no_target() {
 #[test]
 fn snapshots_hold_families_apart() {
     let build = |change: &dyn Fn(&mut Vec<dataplane::Port>, &mut Vec<dataplane::ServiceConfig>)| {
-        let (mut ports, mut services) = (rig6::ports().to_vec(), rig6::services());
+        let (mut ports, mut services) = (both_ports().to_vec(), V6.services());
         change(&mut ports, &mut services);
-        let builder = rig6::builder(&ports, &services);
+        let builder = rig::builder(&ports, &services);
         let mut ids = dataplane::Ids::new(&rig::small());
         builder.build(&mut ids, None).map(|_| ())
     };
     assert_eq!(build(&|_, _| {}), Ok(()));
     let mixed = TablesError::MixedFamilies {
-        vip: VIP.into(),
+        vip: V6.vip_ip(),
         port: 80,
         target: rig::target(21).into(),
     };
@@ -515,7 +557,7 @@ fn snapshots_hold_families_apart() {
     assert_eq!(
         build(&|ports, _| ports[1].ipv6.as_mut().unwrap().prefix = 129),
         Err(TablesError::BadPrefix {
-            address: rig6::INSIDE_ADDRESS.into(),
+            address: V6.inside_address(),
             prefix: 129,
         })
     );
@@ -538,15 +580,15 @@ fn snapshots_hold_families_apart() {
 
 #[test]
 fn steering_agrees_with_the_owner_of_the_local_port() {
-    let services = rig6::services();
+    let services = V6.services();
     let counters = std::sync::Arc::new(dataplane::Counters::new(3, &rig::small()));
-    let builder = rig6::builder(&rig6::ports(), &services);
+    let builder = rig::builder(&both_ports(), &services);
     let mut rigs: Vec<Rig> = (0..3)
-        .map(|index| rig6::resolved(Rig::sharing(&rig::small(), &builder, index, &counters)))
+        .map(|index| Rig::sharing(&rig::small(), &builder, index, &counters).resolved())
         .collect();
     let mut owners = [0; 3];
     for n in 0..24 {
-        let query = from_client(&frame6::udp(client(n, 5000), vip(53), b"query"));
+        let query = from_client(&frame::udp(V6.client(n, 5000), V6.vip(53), b"query"));
         let (mut owner, mut sent) = (0, None);
         match rigs[0].try_send(OUTSIDE, query.clone()) {
             (Verdict::Transmit(_), frame) => sent = Some(frame),
@@ -561,9 +603,13 @@ fn steering_agrees_with_the_owner_of_the_local_port() {
             None => rigs[owner].transmitted(OUTSIDE, query).1,
         };
         owners[owner] += 1;
-        let answer = frame6::udp(target(sent[53]), local(rig6::source_port(&sent)), b"answer");
+        let answer = frame::udp(
+            V6.target(frame::target_of(&sent), 8080),
+            V6.local(frame::source_port(&sent)),
+            b"answer",
+        );
         for (index, rig) in rigs.iter_mut().enumerate() {
-            let (verdict, _) = rig.try_send(INSIDE, from_target(&answer, sent[53]));
+            let (verdict, _) = rig.try_send(INSIDE, from_target(&answer, frame::target_of(&sent)));
             let expected = if index == owner {
                 Verdict::Transmit(OUTSIDE)
             } else {

@@ -116,7 +116,7 @@ fn a_connection_beyond_a_limit_gets_an_rst() {
         assert!(opens(&mut rig, client(10, 4000)) && opens(&mut rig, client(10, 4001)));
         let refused = frame::tcp(vip(80), client(10, 4002), RST | ACK)
             .seq(0, 101)
-            .with(|packet| packet.tcp_mut().window = 0);
+            .window(0);
         assert_eq!(
             rig.outside(&syn(client(10, 4002))),
             (OUTSIDE, to_client(&refused)),
@@ -349,7 +349,7 @@ fn a_denied_source_hears_nothing_unless_the_service_says_so() {
     });
     let rst = frame::tcp(vip(80), client(66, 4000), RST | ACK)
         .seq(0, 101)
-        .with(|packet| packet.tcp_mut().window = 0);
+        .window(0);
     assert_eq!(
         talking.try_send(OUTSIDE, refused),
         (Verdict::Transmit(OUTSIDE), to_client(&rst))

@@ -1,31 +1,29 @@
 //! Neighbour discovery: solicitations answered, next hops found and kept.
 
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use dataplane::{DropReason, Event, MacAddr, PortIndex, Verdict};
 
-use super::frame::{SYN, mac};
-use super::frame6::{self, ndp};
-use super::rig::{self, INSIDE, INSIDE_MAC, MILLISECOND, OUTSIDE, OUTSIDE_MAC, ROUTER_MAC, Rig};
-use super::rig6::{
-    self, ALL_NODES, GATEWAY, LOCAL_IP, advertisement, client, dual_stack, from_client,
-    solicited_node, target, vip,
+use super::frame::{self, SYN, mac, ndp};
+use super::net::{self, ALL_NODES, Net::V6, both_ports, solicited_node};
+use super::rig::{
+    self, INSIDE, INSIDE_MAC, MILLISECOND, OUTSIDE, OUTSIDE_MAC, ROUTER_MAC, Rig, from_client,
 };
 
 const SOLICITATION: u8 = 135;
 const ADVERTISEMENT: u8 = 136;
 const SOLICITED: u8 = 0x40;
 const OVERRIDE: u8 = 0x20;
-const UNSPECIFIED: Ipv6Addr = Ipv6Addr::UNSPECIFIED;
+const UNSPECIFIED: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 
 /// The MAC of a multicast address (RFC 2464 7).
-fn group_mac(address: Ipv6Addr) -> MacAddr {
-    let [.., a, b, c, d] = address.octets();
+fn group_mac(address: IpAddr) -> MacAddr {
+    let [.., a, b, c, d] = net::v6(address).octets();
     MacAddr([0x33, 0x33, a, b, c, d])
 }
 
 /// A question for an address, as everyone on the segment gets it.
-fn question(from: (MacAddr, Ipv6Addr), asked: Ipv6Addr) -> Vec<u8> {
+fn question(from: (MacAddr, IpAddr), asked: IpAddr) -> Vec<u8> {
     let group = solicited_node(asked);
     ndp(SOLICITATION, (from.1, group), 0, asked, Some((1, from.0)))
         .macs(from.0, group_mac(group))
@@ -33,44 +31,44 @@ fn question(from: (MacAddr, Ipv6Addr), asked: Ipv6Addr) -> Vec<u8> {
 }
 
 /// What we answer to `to`.
-fn answer(own: MacAddr, asked: Ipv6Addr, to: (MacAddr, Ipv6Addr)) -> Vec<u8> {
+fn answer(own: MacAddr, asked: IpAddr, to: (MacAddr, IpAddr)) -> Vec<u8> {
     let flags = SOLICITED | OVERRIDE;
     ndp(ADVERTISEMENT, (asked, to.1), flags, asked, Some((2, own)))
         .macs(own, to.0)
         .frame()
 }
 
-fn onlink_vip() -> Ipv6Addr {
+fn onlink_vip() -> IpAddr {
     "fd00:2::100".parse().unwrap()
 }
 
 fn rig(answers: bool, vip_arp: bool) -> Rig {
-    let mut services = rig6::services();
+    let mut services = V6.services();
     let mut onlink = services[0].clone();
-    (onlink.vip, onlink.arp) = (onlink_vip().into(), vip_arp);
+    (onlink.vip, onlink.arp) = (onlink_vip(), vip_arp);
     services.push(onlink);
-    let mut ports = rig6::ports();
+    let mut ports = both_ports();
     for port in &mut ports {
         port.answers = answers;
     }
-    Rig::from(&rig::small(), &rig6::builder(&ports, &services), 0, 1)
+    Rig::from(&rig::small(), &rig::builder(&ports, &services), 0, 1)
 }
 
 #[test]
 fn solicitations_are_answered_where_the_address_belongs() {
-    let inner = (mac(21), *target(21).ip());
+    let inner = (mac(21), V6.target_ip(21));
     let link_local = (mac(5), "fe80::5".parse().unwrap());
-    let outer = (ROUTER_MAC, GATEWAY);
-    type Asker = (MacAddr, Ipv6Addr);
-    let cases: [(&str, bool, bool, PortIndex, Asker, Ipv6Addr, bool); 10] = [
-        ("a LocalIP", true, true, INSIDE, inner, LOCAL_IP, true),
+    let outer = (ROUTER_MAC, V6.gateway());
+    type Asker = (MacAddr, IpAddr);
+    let cases: [(&str, bool, bool, PortIndex, Asker, IpAddr, bool); 10] = [
+        ("a LocalIP", true, true, INSIDE, inner, V6.local_ip(), true),
         (
             "asked by a link-local address",
             true,
             true,
             INSIDE,
             link_local,
-            LOCAL_IP,
+            V6.local_ip(),
             true,
         ),
         (
@@ -79,7 +77,7 @@ fn solicitations_are_answered_where_the_address_belongs() {
             true,
             OUTSIDE,
             outer,
-            LOCAL_IP,
+            V6.local_ip(),
             false,
         ),
         (
@@ -88,7 +86,7 @@ fn solicitations_are_answered_where_the_address_belongs() {
             true,
             OUTSIDE,
             outer,
-            rig6::OUTSIDE_ADDRESS,
+            V6.outside_address(),
             true,
         ),
         (
@@ -97,7 +95,7 @@ fn solicitations_are_answered_where_the_address_belongs() {
             true,
             OUTSIDE,
             outer,
-            rig6::OUTSIDE_ADDRESS,
+            V6.outside_address(),
             false,
         ),
         (
@@ -106,7 +104,7 @@ fn solicitations_are_answered_where_the_address_belongs() {
             true,
             OUTSIDE,
             outer,
-            rig6::INSIDE_ADDRESS,
+            V6.inside_address(),
             false,
         ),
         (
@@ -133,7 +131,7 @@ fn solicitations_are_answered_where_the_address_belongs() {
             true,
             OUTSIDE,
             outer,
-            rig6::VIP,
+            V6.vip_ip(),
             false,
         ),
         (
@@ -142,7 +140,7 @@ fn solicitations_are_answered_where_the_address_belongs() {
             true,
             INSIDE,
             inner,
-            *target(22).ip(),
+            V6.target_ip(22),
             false,
         ),
     ];
@@ -170,17 +168,23 @@ fn solicitations_are_answered_where_the_address_belongs() {
 
 #[test]
 fn a_probe_and_a_question_without_a_mac_are_answered_to_who_sent_them() {
-    let mut rig = dual_stack();
-    let from = (mac(21), *target(21).ip());
+    let mut rig = Rig::both().speaking(V6);
+    let from = (mac(21), V6.target_ip(21));
     for option in [Some((1, mac(21))), None] {
         rig.out.clear();
-        let probe = ndp(SOLICITATION, (from.1, LOCAL_IP), 0, LOCAL_IP, option)
-            .macs(from.0, INSIDE_MAC)
-            .frame();
+        let probe = ndp(
+            SOLICITATION,
+            (from.1, V6.local_ip()),
+            0,
+            V6.local_ip(),
+            option,
+        )
+        .macs(from.0, INSIDE_MAC)
+        .frame();
         assert_eq!(rig.try_send(INSIDE, probe).0, Verdict::Consumed);
         assert_eq!(
             rig.emitted(),
-            [(INSIDE, answer(INSIDE_MAC, LOCAL_IP, from))]
+            [(INSIDE, answer(INSIDE_MAC, V6.local_ip(), from))]
         );
     }
 }
@@ -188,17 +192,17 @@ fn a_probe_and_a_question_without_a_mac_are_answered_to_who_sent_them() {
 /// RFC 4862 5.4.3, RFC 4861 7.2.4: everyone is told that the address is taken.
 #[test]
 fn a_probe_for_duplicates_of_our_addresses_is_answered_to_all() {
-    let mut rig = dual_stack();
-    let group = solicited_node(LOCAL_IP);
-    let probe = ndp(SOLICITATION, (UNSPECIFIED, group), 0, LOCAL_IP, None)
+    let mut rig = Rig::both().speaking(V6);
+    let group = solicited_node(V6.local_ip());
+    let probe = ndp(SOLICITATION, (UNSPECIFIED, group), 0, V6.local_ip(), None)
         .macs(mac(9), group_mac(group))
         .frame();
     assert_eq!(rig.try_send(INSIDE, probe).0, Verdict::Consumed);
     let told = ndp(
         ADVERTISEMENT,
-        (LOCAL_IP, ALL_NODES),
+        (V6.local_ip(), ALL_NODES),
         OVERRIDE,
-        LOCAL_IP,
+        V6.local_ip(),
         Some((2, INSIDE_MAC)),
     )
     .macs(INSIDE_MAC, group_mac(ALL_NODES))
@@ -208,19 +212,19 @@ fn a_probe_for_duplicates_of_our_addresses_is_answered_to_all() {
 
 #[test]
 fn what_rfc_4861_says_to_ignore_is_dropped() {
-    let from = *target(21).ip();
-    let group = solicited_node(LOCAL_IP);
-    let asked = |source, to, option| ndp(SOLICITATION, (source, to), 0, LOCAL_IP, option);
+    let from = V6.target_ip(21);
+    let group = solicited_node(V6.local_ip());
+    let asked = |source, to, option| ndp(SOLICITATION, (source, to), 0, V6.local_ip(), option);
     let told =
         |source, to, flags| ndp(ADVERTISEMENT, (source, to), flags, from, Some((2, mac(21))));
-    let own = rig6::INSIDE_ADDRESS;
+    let own = V6.inside_address();
     let mac_option = Some((1, mac(21)));
     let cases = [
-        ("hop limit", asked(from, group, mac_option).hop_limit(254)),
+        ("hop limit", asked(from, group, mac_option).ttl(254)),
         (
             "code",
             asked(from, group, mac_option).with(|packet| {
-                if let super::frame::Payload::Icmp(icmp) = &mut packet.payload {
+                if let frame::Payload::Icmp(icmp) = &mut packet.payload {
                     icmp.code = 1;
                 }
             }),
@@ -228,7 +232,7 @@ fn what_rfc_4861_says_to_ignore_is_dropped() {
         ("a probe with a MAC", asked(UNSPECIFIED, group, mac_option)),
         (
             "a probe sent to the address",
-            asked(UNSPECIFIED, LOCAL_IP, None),
+            asked(UNSPECIFIED, V6.local_ip(), None),
         ),
         (
             "a group's MAC",
@@ -237,7 +241,7 @@ fn what_rfc_4861_says_to_ignore_is_dropped() {
         (
             "an option of no length",
             asked(from, group, None).with(|packet| {
-                if let super::frame::Payload::Icmp(icmp) = &mut packet.payload {
+                if let frame::Payload::Icmp(icmp) = &mut packet.payload {
                     icmp.data.extend([1, 0, 0, 0, 0, 0, 0, 0]);
                 }
             }),
@@ -256,11 +260,11 @@ fn what_rfc_4861_says_to_ignore_is_dropped() {
         ),
         (
             "cut short",
-            frame6::icmp(from, own, ADVERTISEMENT, 0, 0, &[0; 8]).hop_limit(255),
+            frame::icmp(from, own, ADVERTISEMENT, 0, 0, &[0; 8]).ttl(255),
         ),
     ];
     for (description, packet) in cases {
-        let mut rig = dual_stack();
+        let mut rig = Rig::both().speaking(V6);
         let frame = packet.macs(mac(21), INSIDE_MAC).frame();
         assert_eq!(
             rig.dropped(INSIDE, frame),
@@ -277,9 +281,9 @@ fn local_ips_are_announced_when_they_are_new() {
     rig.worker.tick(&rig.tables, rig.now, &mut rig.out);
     let announcement = ndp(
         ADVERTISEMENT,
-        (LOCAL_IP, ALL_NODES),
+        (V6.local_ip(), ALL_NODES),
         OVERRIDE,
-        LOCAL_IP,
+        V6.local_ip(),
         Some((2, INSIDE_MAC)),
     )
     .macs(INSIDE_MAC, group_mac(ALL_NODES))
@@ -297,10 +301,10 @@ fn local_ips_are_announced_when_they_are_new() {
     assert_eq!(count(&rig), 0);
 }
 
-fn solicitation(port: PortIndex, asked: Ipv6Addr, known: Option<MacAddr>) -> (PortIndex, Vec<u8>) {
+fn solicitation(port: PortIndex, asked: IpAddr, known: Option<MacAddr>) -> (PortIndex, Vec<u8>) {
     let (own_mac, own) = match port {
-        OUTSIDE => (OUTSIDE_MAC, rig6::OUTSIDE_ADDRESS),
-        _ => (INSIDE_MAC, rig6::INSIDE_ADDRESS),
+        OUTSIDE => (OUTSIDE_MAC, V6.outside_address()),
+        _ => (INSIDE_MAC, V6.inside_address()),
     };
     let group = solicited_node(asked);
     let (to, to_mac) = known.map_or((group, group_mac(group)), |mac| (asked, mac));
@@ -314,27 +318,31 @@ fn next_hops_are_asked_for_and_frames_wait_for_them() {
     rig.worker.tick(&rig.tables, rig.now, &mut rig.out);
     let emitted = rig.emitted();
     for asked in [
-        solicitation(OUTSIDE, GATEWAY, None),
-        solicitation(INSIDE, *target(21).ip(), None),
-        solicitation(INSIDE, *target(22).ip(), None),
+        solicitation(OUTSIDE, V6.gateway(), None),
+        solicitation(INSIDE, V6.target_ip(21), None),
+        solicitation(INSIDE, V6.target_ip(22), None),
     ] {
         assert!(emitted.contains(&asked), "{asked:?}");
     }
     rig.out.clear();
-    let query = frame6::udp(client(10, 5000), vip(53), b"query");
+    let query = frame::udp(V6.client(10, 5000), V6.vip(53), b"query");
     assert_eq!(rig.try_send(OUTSIDE, from_client(&query)).0, Verdict::Held);
     for n in [21, 22] {
-        let known = advertisement(INSIDE, *target(n).ip(), mac(n));
+        let known = rig::answer(INSIDE, V6.target_ip(n), mac(n));
         assert_eq!(rig.try_send(INSIDE, known).0, Verdict::Consumed);
     }
     let released = rig.emitted();
     assert_eq!(released.len(), 1);
     let (port, frame) = &released[0];
     assert_eq!(*port, INSIDE);
-    let n = frame[53];
-    let expected =
-        frame6::udp(rig6::local(rig6::source_port(frame)), target(n), b"query").hop_limit(63);
-    assert_eq!(*frame, rig6::to_target(&expected, n));
+    let n = frame::target_of(frame);
+    let expected = frame::udp(
+        V6.local(frame::source_port(frame)),
+        V6.target(n, 8080),
+        b"query",
+    )
+    .ttl(63);
+    assert_eq!(*frame, rig::to_target(&expected, n));
 }
 
 /// Lets time pass, the timers running; what was sent.
@@ -352,8 +360,8 @@ fn pass(rig: &mut Rig, milliseconds: u64) -> Vec<(PortIndex, Vec<u8>)> {
 
 #[test]
 fn a_next_hop_in_use_is_confirmed_by_unicast_then_by_all_then_given_up() {
-    let mut rig = dual_stack();
-    let asked = *target(21).ip();
+    let mut rig = Rig::both().speaking(V6);
+    let asked = V6.target_ip(21);
     let sent = pass(&mut rig, 37_000);
     let directly = solicitation(INSIDE, asked, Some(mac(21)));
     let widely = solicitation(INSIDE, asked, None);
@@ -365,7 +373,7 @@ fn a_next_hop_in_use_is_confirmed_by_unicast_then_by_all_then_given_up() {
             .iter()
             .any(|event| matches!(event, Event::Unresolved { address, .. } if *address == asked))
     };
-    let mut rig = dual_stack();
+    let mut rig = Rig::both().speaking(V6);
     let gave_up = (0..40).any(|_| {
         (0..100).any(|_| {
             pass(&mut rig, 10);
@@ -378,8 +386,8 @@ fn a_next_hop_in_use_is_confirmed_by_unicast_then_by_all_then_given_up() {
 #[test]
 fn advertisements_count_by_their_flags() {
     let other = mac(0x99);
-    let hop = *target(21).ip();
-    let own = rig6::INSIDE_ADDRESS;
+    let hop = V6.target_ip(21);
+    let own = V6.inside_address();
     let told = |to, flags, option| ndp(ADVERTISEMENT, (hop, to), flags, hop, option);
     // Whether the next frame to the target goes to the other MAC.
     let cases = [
@@ -415,21 +423,23 @@ fn advertisements_count_by_their_flags() {
         ),
         (
             "told to someone else",
-            told(*target(22).ip(), SOLICITED | OVERRIDE, Some((2, other))),
+            told(V6.target_ip(22), SOLICITED | OVERRIDE, Some((2, other))),
             false,
         ),
     ];
     for (description, packet, moved) in cases {
-        let mut services = rig6::services();
+        let mut services = V6.services();
         services[1].targets.truncate(1);
-        let builder = rig6::builder(&rig6::ports(), &services);
-        let mut rig = rig6::resolved(Rig::from(&rig::small(), &builder, 0, 1));
+        let builder = rig::builder(&both_ports(), &services);
+        let mut rig = Rig::from(&rig::small(), &builder, 0, 1)
+            .resolved()
+            .speaking(V6);
         let to = match packet.destination {
             ALL_NODES => group_mac(ALL_NODES),
             _ => INSIDE_MAC,
         };
         rig.try_send(INSIDE, packet.macs(other, to).frame());
-        let query = frame6::udp(client(10, 5000), vip(53), b"query");
+        let query = frame::udp(V6.client(10, 5000), V6.vip(53), b"query");
         let (_, sent) = rig.transmitted(OUTSIDE, from_client(&query));
         let expected = if moved { other } else { mac(21) };
         assert_eq!(sent[..6], expected.0, "{description}");
@@ -438,38 +448,38 @@ fn advertisements_count_by_their_flags() {
 
 #[test]
 fn who_claims_an_address_of_ours_is_not_believed() {
-    let mut rig = dual_stack();
+    let mut rig = Rig::both().speaking(V6);
     let claim = ndp(
         ADVERTISEMENT,
-        (LOCAL_IP, ALL_NODES),
+        (V6.local_ip(), ALL_NODES),
         OVERRIDE,
-        LOCAL_IP,
+        V6.local_ip(),
         Some((2, mac(9))),
     )
     .macs(mac(9), group_mac(ALL_NODES))
     .frame();
     assert_eq!(rig.try_send(INSIDE, claim).0, Verdict::Kernel);
-    let question = question((mac(9), LOCAL_IP), rig6::INSIDE_ADDRESS);
+    let question = question((mac(9), V6.local_ip()), V6.inside_address());
     assert_eq!(rig.try_send(INSIDE, question).0, Verdict::Kernel);
     assert!(rig.out.is_empty());
 }
 
 #[test]
 fn a_client_on_the_segment_is_a_next_hop_itself() {
-    let mut rig = dual_stack();
-    let from = rig6::at("fd00:2::77".parse().unwrap(), 5000);
-    let query = frame6::tcp(from, vip(80), SYN).macs(mac(0x77), OUTSIDE_MAC);
+    let mut rig = Rig::both().speaking(V6);
+    let from = SocketAddr::new("fd00:2::77".parse().unwrap(), 5000);
+    let query = frame::tcp(from, V6.vip(80), SYN).macs(mac(0x77), OUTSIDE_MAC);
     let (_, sent) = rig.transmitted(OUTSIDE, query.frame());
-    let answer = frame6::tcp(
-        target(sent[53]),
-        rig6::local(rig6::source_port(&sent)),
+    let answer = frame::tcp(
+        V6.target(frame::target_of(&sent), 8080),
+        V6.local(frame::source_port(&sent)),
         SYN | 0x10,
     );
     rig.out.clear();
-    let input = rig6::from_target(&answer, sent[53]);
+    let input = rig::from_target(&answer, frame::target_of(&sent));
     assert_eq!(rig.try_send(INSIDE, input).0, Verdict::Held);
-    assert_eq!(rig.emitted(), [solicitation(OUTSIDE, *from.ip(), None)]);
-    let known = advertisement(OUTSIDE, *from.ip(), mac(0x77));
+    assert_eq!(rig.emitted(), [solicitation(OUTSIDE, from.ip(), None)]);
+    let known = rig::answer(OUTSIDE, from.ip(), mac(0x77));
     rig.out.clear();
     assert_eq!(rig.try_send(OUTSIDE, known).0, Verdict::Consumed);
     assert_eq!(rig.emitted()[0].1[..6], mac(0x77).0);

@@ -88,7 +88,7 @@ fn frames_wait_for_their_next_hop_in_order() {
         [request(21, MacAddr::BROADCAST)],
         "one request, not one a frame"
     );
-    rig.answer_arp(INSIDE, *target(21).ip(), mac(21));
+    rig.resolve(INSIDE, *target(21).ip(), mac(21));
     assert_eq!(rig.emitted(), expected);
     assert_eq!(rig.worker_counts().held, 3);
     let (verdict, _) = rig.try_send(
@@ -113,7 +113,7 @@ fn only_so_many_frames_wait() {
     assert_eq!(verdicts[..8], [Verdict::Held; 8]);
     assert_eq!(verdicts[8..], [Verdict::Drop(DropReason::Unresolved); 4]);
     for n in [21, 22] {
-        rig.answer_arp(INSIDE, *target(n).ip(), mac(n));
+        rig.resolve(INSIDE, *target(n).ip(), mac(n));
     }
     assert_eq!(
         rig.emitted()
@@ -172,7 +172,7 @@ fn of_many_next_hops_that_do_not_answer_ten_a_second_are_reported() {
 #[test]
 fn a_next_hop_that_does_not_answer_is_given_up_and_asked_again_later() {
     let mut rig = Rig::with(&rig::small(), &rig::services());
-    rig.answer_arp(OUTSIDE, GATEWAY, rig::ROUTER_MAC);
+    rig.resolve(OUTSIDE, GATEWAY, rig::ROUTER_MAC);
     assert_eq!(
         rig.try_send(
             OUTSIDE,
@@ -208,7 +208,7 @@ fn a_next_hop_that_does_not_answer_is_given_up_and_asked_again_later() {
     tick(&mut rig, 3000);
     tick(&mut rig, 1);
     assert!(requests(&mut rig).contains(&request(21, MacAddr::BROADCAST)));
-    rig.answer_arp(INSIDE, *target(21).ip(), mac(21));
+    rig.resolve(INSIDE, *target(21).ip(), mac(21));
     assert_eq!(
         rig.try_send(
             OUTSIDE,
@@ -232,7 +232,7 @@ fn a_next_hop_in_use_is_confirmed_by_unicast_before_it_is_stale() {
         rig.from_client(&opened, frame::ACK, 2, 9001)[..6],
         mac(21).0
     );
-    rig.answer_arp(INSIDE, *target(21).ip(), mac(21));
+    rig.resolve(INSIDE, *target(21).ip(), mac(21));
     tick(&mut rig, 1000);
     assert!(!requests(&mut rig).iter().any(|(_, sent)| sent[41] == 21));
 }
@@ -263,7 +263,7 @@ fn a_target_that_moves_to_another_mac_is_found_again() {
             asking
         ]
     );
-    rig.answer_arp(INSIDE, *target(21).ip(), mac(77));
+    rig.resolve(INSIDE, *target(21).ip(), mac(77));
     assert_eq!(
         rig.from_client(&opened, frame::ACK, 2, 9001)[..6],
         mac(77).0
@@ -330,7 +330,7 @@ fn clients_on_our_segment_come_and_go_without_filling_the_table() {
         );
         let (verdict, _) = rig.try_send(INSIDE, rig::from_target(&answer, sent[33]));
         if verdict == Verdict::Held {
-            rig.answer_arp(OUTSIDE, *from.ip(), mac(n.max(20)));
+            rig.resolve(OUTSIDE, *from.ip(), mac(n.max(20)));
         }
         assert_eq!(
             rig.inside(&answer, sent[33]).1[..6],

@@ -130,7 +130,7 @@ fn a_hairpin_comes_in_where_it_goes_out() {
             // A client on the segment is a next hop that has to be asked for.
             let (verdict, _) = rig.try_send(INSIDE, rig::from_target(&answer, 21));
             assert_eq!(verdict, dataplane::Verdict::Held);
-            rig.answer_arp(INSIDE, *from.ip(), mac(last));
+            rig.resolve(INSIDE, *from.ip(), mac(last));
             rig.out.clear();
         }
         assert_eq!(
@@ -159,7 +159,7 @@ fn a_flow_survives_its_target_moving_to_another_port() {
     });
     rig.tables = builder.build(&mut rig.ids, Some(&rig.tables)).unwrap();
     rig.refresh();
-    rig.answer_arp(OUTSIDE, router, mac(2));
+    rig.resolve(OUTSIDE, router, mac(2));
     let (port, _) = rig.outside(&frame::tcp(opened.client, vip(80), ACK).seq(1001, 9001));
     assert_eq!(port, OUTSIDE, "towards where the target is now");
     let answer = forged(&opened, ACK);

@@ -15,9 +15,7 @@ fn rst(
     seq: u32,
     ack: u32,
 ) -> frame::Packet {
-    frame::tcp(from, to, flags)
-        .seq(seq, ack)
-        .with(|packet| packet.tcp_mut().window = 0)
+    frame::tcp(from, to, flags).seq(seq, ack).window(0)
 }
 
 #[test]

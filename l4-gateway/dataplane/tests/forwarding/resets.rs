@@ -10,7 +10,7 @@ use super::rig::{self, INSIDE, OUTSIDE, Opened, Rig, SECOND, client, local, targ
 
 /// The RSTs that a connection's ends must get: the client by its last acknowledgment, the target by what the client sends next.
 fn expected(opened: &Opened, acked: u32, next: u32) -> [(dataplane::PortIndex, Vec<u8>); 2] {
-    let bare = |packet: frame::Packet| packet.with(|packet| packet.tcp_mut().window = 0);
+    let bare = |packet: frame::Packet| packet.window(0);
     let to_client = bare(frame::tcp(vip(80), opened.client, RST).seq(acked, 0));
     let to_target = bare(
         frame::tcp(local(opened.local_port), target(opened.target), RST)

@@ -1,6 +1,7 @@
 //! A dual-arm node in a test: port 0 outside (10.2.0.11/24, gateway .1), port 1 inside (10.3.0.11/24, LocalIP .100).
+//! That is IPv4, as the addresses named here are; [`Net`] has them for either family.
 
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 
 use dataplane::{
@@ -9,7 +10,8 @@ use dataplane::{
     TargetConfig, TargetCounts, Verdict, Worker, WorkerCounts,
 };
 
-use super::frame::{self, Packet, mac};
+use super::frame::{self, Packet, mac, ndp};
+use super::net::{self, BOTH, Net, v4};
 
 pub const OUTSIDE: PortIndex = PortIndex(0);
 pub const INSIDE: PortIndex = PortIndex(1);
@@ -53,32 +55,7 @@ pub fn up(address: impl Into<SocketAddr>) -> TargetConfig {
 }
 
 pub fn ports() -> [Port; 2] {
-    [
-        Port {
-            index: OUTSIDE,
-            mac: OUTSIDE_MAC,
-            ipv4: Some(Segment {
-                address: OUTSIDE_ADDRESS,
-                prefix: 24,
-                gateway: Some(GATEWAY),
-            }),
-            ipv6: None,
-            mtu: 1500,
-            answers: true,
-        },
-        Port {
-            index: INSIDE,
-            mac: INSIDE_MAC,
-            ipv4: Some(Segment {
-                address: INSIDE_ADDRESS,
-                prefix: 24,
-                gateway: None,
-            }),
-            ipv6: None,
-            mtu: 1500,
-            answers: true,
-        },
-    ]
+    Net::V4.ports()
 }
 
 pub fn narrow(address: SocketAddr) -> SocketAddrV4 {
@@ -95,19 +72,24 @@ pub fn ipv4(port: &mut Port) -> &mut Segment<Ipv4Addr> {
 
 /// TCP 80 and UDP 53 on the VIP, each with targets 21 and 22 in turn.
 pub fn services() -> Vec<ServiceConfig> {
-    let mut http = ServiceConfig::new(VIP, Protocol::Tcp, 80);
-    http.targets = vec![up(target(21)), up(target(22))];
-    let mut dns = ServiceConfig::new(VIP, Protocol::Udp, 53);
-    dns.targets = vec![up(target(21)), up(target(22))];
-    vec![http, dns]
+    Net::V4.services()
 }
 
+/// With a LocalIP of each family that the ports speak.
 pub fn builder(ports: &[Port], services: &[ServiceConfig]) -> TablesBuilder {
     let mut builder = Tables::builder();
     for port in ports {
         builder.port(port.clone());
     }
-    builder.local_ip(LOCAL_IP);
+    for net in BOTH {
+        let spoken = |port: &Port| match net {
+            Net::V4 => port.ipv4.is_some(),
+            Net::V6 => port.ipv6.is_some(),
+        };
+        if ports.iter().any(spoken) {
+            builder.local_ip(net.local_ip());
+        }
+    }
     for service in services {
         builder.service(service.clone());
     }
@@ -147,6 +129,8 @@ pub fn small() -> Limits {
 }
 
 pub struct Rig {
+    /// The family of the connections that it opens itself.
+    pub net: Net,
     pub ids: Ids,
     pub tables: Tables,
     pub counters: Arc<Counters>,
@@ -158,12 +142,33 @@ pub struct Rig {
 impl Rig {
     /// The node with the usual services, its next hops resolved.
     pub fn new() -> Self {
-        Self::with(&small(), &services()).resolved()
+        Self::of(Net::V4)
+    }
+
+    /// As that, of one family.
+    pub fn of(net: Net) -> Self {
+        Self::serving(net, &small(), &net.services()).resolved()
     }
 
     /// A node that knows no next hop yet.
     pub fn with(limits: &Limits, services: &[ServiceConfig]) -> Self {
-        Self::from(limits, &builder(&ports(), services), 0, 1)
+        Self::serving(Net::V4, limits, services)
+    }
+
+    /// A node that serves both families, its next hops known.
+    pub fn both() -> Self {
+        let services = [Net::V4.services(), Net::V6.services()].concat();
+        let builder = builder(&net::both_ports(), &services);
+        Self::from(&small(), &builder, 0, 1).resolved()
+    }
+
+    pub fn serving(net: Net, limits: &Limits, services: &[ServiceConfig]) -> Self {
+        Self::from(limits, &builder(&net.ports(), services), 0, 1).speaking(net)
+    }
+
+    pub fn speaking(mut self, net: Net) -> Self {
+        self.net = net;
+        self
     }
 
     pub fn from(limits: &Limits, builder: &TablesBuilder, index: u16, workers: u16) -> Self {
@@ -180,6 +185,7 @@ impl Rig {
         let mut ids = Ids::new(limits);
         let tables = builder.build(&mut ids, None).unwrap();
         Self {
+            net: Net::V4,
             ids,
             tables,
             worker: Worker::new(
@@ -204,38 +210,27 @@ impl Rig {
         self
     }
 
-    /// Runs the timers and answers every ARP request.
+    /// Runs the timers and answers every ARP request and neighbour solicitation.
     pub fn refresh(&mut self) {
         self.worker.tick(&self.tables, self.now, &mut self.out);
-        let asked: Vec<(PortIndex, Ipv4Addr)> = self
+        let asked: Vec<(PortIndex, IpAddr)> = self
             .out
             .frames()
-            .filter(|(_, frame)| {
-                frame[12..14] == [8, 6] && frame[21] == 1 && frame[28..32] != frame[38..42]
-            })
-            .map(|(port, frame)| {
-                (
-                    port,
-                    Ipv4Addr::from(<[u8; 4]>::try_from(&frame[38..42]).unwrap()),
-                )
-            })
+            .filter_map(|(port, frame)| Some((port, asked_for(frame)?)))
             .collect();
         for (port, address) in asked {
-            let mac = if address == GATEWAY {
+            let mac = if BOTH.iter().any(|net| address == net.gateway()) {
                 ROUTER_MAC
             } else {
-                mac(address.octets()[3])
+                mac(last(address))
             };
-            self.answer_arp(port, address, mac);
+            self.resolve(port, address, mac);
         }
     }
 
-    pub fn answer_arp(&mut self, port: PortIndex, address: Ipv4Addr, from: MacAddr) {
-        let (own_mac, own) = match port {
-            OUTSIDE => (OUTSIDE_MAC, OUTSIDE_ADDRESS),
-            _ => (INSIDE_MAC, INSIDE_ADDRESS),
-        };
-        let reply = frame::arp(2, own_mac, (from, address), (own_mac, own));
+    /// Answers the port's question for a next hop.
+    pub fn resolve(&mut self, port: PortIndex, address: impl Into<IpAddr>, from: MacAddr) {
+        let reply = answer(port, address, from);
         let (verdict, _) = self.try_send(port, reply);
         assert!(
             matches!(verdict, Verdict::Consumed | Verdict::Kernel),
@@ -299,19 +294,21 @@ impl Rig {
     }
 
     /// Opens a connection up to the SYN's arrival at its target.
-    pub fn open(&mut self, from: SocketAddrV4, seq: u32) -> Opened {
-        let (port, sent) = self.outside(&frame::tcp(from, vip(80), frame::SYN).seq(seq, 0));
+    pub fn open(&mut self, from: impl Into<SocketAddr>, seq: u32) -> Opened {
+        let from = from.into();
+        let vip = self.net.vip(80);
+        let (port, sent) = self.outside(&frame::tcp(from, vip, frame::SYN).seq(seq, 0));
         assert_eq!(port, INSIDE);
         Opened {
             client: from,
-            local_port: frame::port_word(&sent, 0),
+            local_port: frame::source_port(&sent),
             shift: frame::tcp_word(&sent, 4).wrapping_sub(seq),
-            target: sent[33],
+            target: frame::target_of(&sent),
         }
     }
 
     /// Opens a connection and completes its handshake.
-    pub fn establish(&mut self, from: SocketAddrV4, seq: u32) -> Opened {
+    pub fn establish(&mut self, from: impl Into<SocketAddr>, seq: u32) -> Opened {
         let opened = self.open(from, seq);
         self.from_target(&opened, frame::SYN | frame::ACK, 9000, seq.wrapping_add(1));
         self.from_client(&opened, frame::ACK, seq.wrapping_add(1), 9001);
@@ -320,15 +317,16 @@ impl Rig {
 
     /// A segment from the client of a connection; what the target gets. Numbers as the client sees them.
     pub fn from_client(&mut self, opened: &Opened, flags: u8, seq: u32, ack: u32) -> Vec<u8> {
-        self.outside(&frame::tcp(opened.client, vip(80), flags).seq(seq, ack))
+        let vip = self.net.vip(80);
+        self.outside(&frame::tcp(opened.client, vip, flags).seq(seq, ack))
             .1
     }
 
     /// A segment from the target of a connection; what the client gets. Numbers as the client sees them.
     pub fn from_target(&mut self, opened: &Opened, flags: u8, seq: u32, ack: u32) -> Vec<u8> {
         let ack = ack.wrapping_add(opened.shift);
-        let packet =
-            frame::tcp(target(opened.target), local(opened.local_port), flags).seq(seq, ack);
+        let (target, local) = opened.inside(self.net);
+        let packet = frame::tcp(target, local, flags).seq(seq, ack);
         self.inside(&packet, opened.target).1
     }
 
@@ -344,13 +342,14 @@ impl Rig {
     }
 
     pub fn swap(&mut self, services: &[ServiceConfig]) {
-        self.tables = builder(&ports(), services)
+        self.tables = builder(&self.net.ports(), services)
             .build(&mut self.ids, Some(&self.tables))
             .unwrap();
     }
 
     pub fn service(&self, port: u16, protocol: Protocol) -> &Service {
-        self.tables.service_at(VIP, port, protocol).unwrap()
+        let vip = self.net.vip(port).ip();
+        self.tables.service_at(vip, port, protocol).unwrap()
     }
 
     pub fn service_counts(&self, port: u16, protocol: Protocol) -> ServiceCounts {
@@ -359,14 +358,9 @@ impl Rig {
 
     /// Counters of target `n` of a service.
     pub fn target_counts(&self, port: u16, protocol: Protocol, n: u8) -> TargetCounts {
-        let id = self
-            .service(port, protocol)
-            .targets
-            .iter()
-            .copied()
-            .find(|id| {
-                self.tables.target(*id).unwrap().config.address == SocketAddr::V4(target(n))
-            });
+        let target = self.net.target(n, 8080);
+        let mut ids = self.service(port, protocol).targets.iter().copied();
+        let id = ids.find(|id| self.tables.target(*id).unwrap().config.address == target);
         self.counters.target(id.unwrap())
     }
 
@@ -394,10 +388,58 @@ impl Rig {
 /// A connection as a test knows it.
 #[derive(Clone, Copy, Debug)]
 pub struct Opened {
-    pub client: SocketAddrV4,
+    pub client: SocketAddr,
     pub local_port: u16,
     pub shift: u32,
     pub target: u8,
+}
+
+impl Opened {
+    /// The target and the LocalIP that speaks to it.
+    pub fn inside(&self, net: Net) -> (SocketAddr, SocketAddr) {
+        (net.target(self.target, 8080), net.local(self.local_port))
+    }
+}
+
+/// The address that an ARP request or neighbour solicitation asks for, announcements left out.
+fn asked_for(frame: &[u8]) -> Option<IpAddr> {
+    let at = |place: std::ops::Range<usize>| &frame[place];
+    match frame[12..14] {
+        [8, 6] if frame[21] == 1 && at(28..32) != at(38..42) => {
+            let address: [u8; 4] = at(38..42).try_into().ok()?;
+            Some(address.into())
+        }
+        [0x86, 0xdd] if frame[20] == 58 && frame[54] == 135 => {
+            let address: [u8; 16] = at(62..78).try_into().ok()?;
+            Some(address.into())
+        }
+        _ => None,
+    }
+}
+
+/// What a neighbour answers to the port's own address.
+pub fn answer(port: PortIndex, asked: impl Into<IpAddr>, from: MacAddr) -> Vec<u8> {
+    let (own_mac, segment) = match port {
+        OUTSIDE => (OUTSIDE_MAC, 1),
+        _ => (INSIDE_MAC, 2),
+    };
+    match asked.into() {
+        IpAddr::V4(asked) => {
+            let own = (own_mac, v4(Net::V4.address(segment, 11)));
+            frame::arp(2, own_mac, (from, asked), own)
+        }
+        asked => {
+            let own = Net::V6.address(segment, 11);
+            let option = Some((2, from));
+            let answer = ndp(136, (asked, own), 0x60, asked, option);
+            answer.macs(from, own_mac).frame()
+        }
+    }
+}
+
+/// The last byte of an address: by it a host's MAC is known.
+pub fn last(address: IpAddr) -> u8 {
+    *frame::octets(address).last().unwrap()
 }
 
 /// As it arrives from outside: by the router.

@@ -279,7 +279,7 @@ impl World {
     }
 
     fn from_host(&mut self, port: PortIndex, packet: &frame::Packet) {
-        let n = packet.source.octets()[3];
+        let n = rig::last(packet.source);
         let frame = if port == OUTSIDE {
             rig::from_client(packet)
         } else {

@@ -217,7 +217,7 @@ fn flows_follow_a_route_that_changes() {
     });
     rig.tables = builder.build(&mut rig.ids, Some(&rig.tables)).unwrap();
     rig.refresh();
-    rig.answer_arp(OUTSIDE, other, frame::mac(2));
+    rig.resolve(OUTSIDE, other, frame::mac(2));
     assert_eq!(
         rig.from_target(&opened, ACK, 9001, 1001)[..6],
         frame::mac(2).0

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use dataplane::{Counters, Event, Limits, MacAddr, PortIndex, Spread, Verdict};
 
 use super::frame::{self, ACK, SYN, mac};
+use super::net::{Net::V6, both_ports};
 use super::nic::{self, Nic};
 use super::rig::{
     self, INSIDE, OUTSIDE, Rig, client, from_client, from_target, local, target, vip,
 };
-use super::{frame6, rig6};
 
 /// Workers with hand-over between them, and events passed on.
 struct Node {
@@ -48,7 +48,7 @@ impl Node {
             (INSIDE, *target(22).ip(), mac(22)),
         ];
         for (port, address, from) in answers {
-            node.rigs[0].answer_arp(port, address, from);
+            node.rigs[0].resolve(port, address, from);
         }
         node.pass_events_on();
         node
@@ -303,7 +303,7 @@ fn ipv6_finds_its_owner_likewise() {
         for (nic, is_true) in [(Nic::Toeplitz(nic::KEY), true), (Nic::Random(11), false)] {
             let limits = roomy();
             let counters = Arc::new(Counters::new(workers, &limits));
-            let mut builder = rig6::builder(&rig6::ports(), &rig6::services());
+            let mut builder = rig::builder(&both_ports(), &V6.services());
             for port in [OUTSIDE, INSIDE] {
                 builder.spread(port, nic::spread(workers, false));
             }
@@ -311,35 +311,36 @@ fn ipv6_finds_its_owner_likewise() {
                 let mut rig = Rig::sharing(&limits, &builder, index, &counters);
                 rig.worker.tick(&rig.tables, rig.now, &mut rig.out);
                 let hops = [
-                    (OUTSIDE, rig6::GATEWAY, rig::ROUTER_MAC),
-                    (INSIDE, *rig6::target(21).ip(), mac(21)),
-                    (INSIDE, *rig6::target(22).ip(), mac(22)),
+                    (OUTSIDE, V6.gateway(), rig::ROUTER_MAC),
+                    (INSIDE, V6.target_ip(21), mac(21)),
+                    (INSIDE, V6.target_ip(22), mac(22)),
                 ];
                 for (port, address, mac) in hops {
-                    rig.worker
-                        .learn(rig.now, port, address.into(), mac, &mut rig.out);
+                    rig.worker.learn(rig.now, port, address, mac, &mut rig.out);
                 }
                 rig
             });
             let rigs = rigs.collect();
             let mut node = Node { rigs, nic };
-            for n in 0..60u16 {
-                let from = rig6::client(n * 7, 4000 + n);
+            for n in 0..60u8 {
+                let from = V6.client(n * 4, 4000 + u16::from(n));
                 let there = [
-                    frame6::tcp(from, rig6::vip(80), SYN).seq(1, 0),
-                    frame6::udp(from, rig6::vip(53), b"where?"),
+                    frame::tcp(from, V6.vip(80), SYN).seq(1, 0),
+                    frame::udp(from, V6.vip(53), b"where?"),
                 ];
                 for (packet, is_tcp) in there.iter().zip([true, false]) {
-                    let (owner, verdict, sent) = node.send(OUTSIDE, rig6::from_client(packet));
+                    let (owner, verdict, sent) = node.send(OUTSIDE, from_client(packet));
                     assert_eq!(verdict, Verdict::Transmit(INSIDE));
-                    let (to, port) = (sent[53], rig6::source_port(&sent));
-                    let (from, to) = (rig6::target(to), rig6::local(port));
+                    let (from, to) = (
+                        V6.target(frame::target_of(&sent), 8080),
+                        V6.local(frame::source_port(&sent)),
+                    );
                     let answer = if is_tcp {
-                        frame6::tcp(from, to, SYN | ACK)
+                        frame::tcp(from, to, SYN | ACK)
                     } else {
-                        frame6::udp(from, to, b"there")
+                        frame::udp(from, to, b"there")
                     };
-                    let answer = rig6::from_target(&answer, sent[53]);
+                    let answer = from_target(&answer, frame::target_of(&sent));
                     let (worker, verdict, _) = node.send(INSIDE, answer);
                     assert_eq!((worker, verdict), (owner, Verdict::Transmit(OUTSIDE)));
                 }

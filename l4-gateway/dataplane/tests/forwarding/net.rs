@@ -1,0 +1,155 @@
+//! The families, and where everything is in each: what holds for both is told once, in a loop over [`BOTH`].
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use dataplane::{Port, Protocol, Segment, ServiceConfig};
+
+use super::rig::{self, up};
+
+/// One of the families.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Net {
+    V4,
+    V6,
+}
+
+pub const BOTH: [Net; 2] = [Net::V4, Net::V6];
+
+/// Every IPv6 node on a segment (RFC 4291 2.7.1).
+pub const ALL_NODES: IpAddr = IpAddr::V6(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1));
+
+impl Net {
+    /// Address `last` on the segment: 1 is outside (port 0), 2 inside (port 1), 0 the VIP's, 9 clients'.
+    pub fn address(self, segment: u8, last: u8) -> IpAddr {
+        let second = match segment {
+            0 => 0,
+            9 => 1,
+            segment => segment + 1,
+        };
+        match self {
+            Net::V4 => Ipv4Addr::new(10, second, 0, last).into(),
+            Net::V6 => Ipv6Addr::new(0xfd00, second.into(), 0, 0, 0, 0, 0, u16::from(last)).into(),
+        }
+    }
+
+    pub fn vip(self, port: u16) -> SocketAddr {
+        (self.vip_ip(), port).into()
+    }
+
+    pub fn vip_ip(self) -> IpAddr {
+        self.address(0, 100)
+    }
+
+    pub fn client(self, last: u8, port: u16) -> SocketAddr {
+        (self.address(9, last), port).into()
+    }
+
+    /// Target `last` has MAC 02::last.
+    pub fn target(self, last: u8, port: u16) -> SocketAddr {
+        (self.target_ip(last), port).into()
+    }
+
+    pub fn target_ip(self, last: u8) -> IpAddr {
+        self.address(2, last)
+    }
+
+    pub fn local(self, port: u16) -> SocketAddr {
+        (self.local_ip(), port).into()
+    }
+
+    pub fn local_ip(self) -> IpAddr {
+        self.address(2, 100)
+    }
+
+    /// The router outside.
+    pub fn gateway(self) -> IpAddr {
+        match self {
+            Net::V4 => rig::GATEWAY.into(),
+            // As routers announce themselves.
+            Net::V6 => Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1).into(),
+        }
+    }
+
+    pub fn outside_address(self) -> IpAddr {
+        self.address(1, 11)
+    }
+
+    pub fn inside_address(self) -> IpAddr {
+        self.address(2, 11)
+    }
+
+    /// Bytes of a header without options.
+    pub fn header(self) -> usize {
+        match self {
+            Net::V4 => 20,
+            Net::V6 => 40,
+        }
+    }
+
+    /// Both ports, with this family alone.
+    pub fn ports(self) -> [Port; 2] {
+        let mut ports = both_ports();
+        for port in &mut ports {
+            match self {
+                Net::V4 => port.ipv6 = None,
+                Net::V6 => port.ipv4 = None,
+            }
+        }
+        ports
+    }
+
+    /// TCP 80 and UDP 53 on the VIP, each with targets 21 and 22 in turn.
+    pub fn services(self) -> Vec<ServiceConfig> {
+        let service = |protocol, port| {
+            let mut service = ServiceConfig::new(self.vip_ip(), protocol, port);
+            service.targets = vec![up(self.target(21, 8080)), up(self.target(22, 8080))];
+            service
+        };
+        vec![service(Protocol::Tcp, 80), service(Protocol::Udp, 53)]
+    }
+}
+
+/// Both families on both ports.
+pub fn both_ports() -> [Port; 2] {
+    let port = |index, mac, segment, gateway: fn(Net) -> Option<IpAddr>| Port {
+        index,
+        mac,
+        ipv4: Some(Segment {
+            address: v4(Net::V4.address(segment, 11)),
+            prefix: 24,
+            gateway: gateway(Net::V4).map(v4),
+        }),
+        ipv6: Some(Segment {
+            address: v6(Net::V6.address(segment, 11)),
+            prefix: 64,
+            gateway: gateway(Net::V6).map(v6),
+        }),
+        mtu: 1500,
+        answers: true,
+    };
+    [
+        port(rig::OUTSIDE, rig::OUTSIDE_MAC, 1, |net| Some(net.gateway())),
+        port(rig::INSIDE, rig::INSIDE_MAC, 2, |_| None),
+    ]
+}
+
+pub fn v4(address: IpAddr) -> Ipv4Addr {
+    match address {
+        IpAddr::V4(address) => address,
+        IpAddr::V6(address) => panic!("{address} isn't IPv4"),
+    }
+}
+
+pub fn v6(address: IpAddr) -> Ipv6Addr {
+    match address {
+        IpAddr::V6(address) => address,
+        IpAddr::V4(address) => panic!("{address} isn't IPv6"),
+    }
+}
+
+/// Where neighbours ask for an IPv6 address (RFC 4291 2.7.1).
+pub fn solicited_node(address: IpAddr) -> IpAddr {
+    let [.., a, b, c] = v6(address).octets();
+    let low = u16::from_be_bytes([b, c]);
+    Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00 | u16::from(a), low).into()
+}
