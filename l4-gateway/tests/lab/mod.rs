@@ -8,6 +8,9 @@
 
 #![allow(dead_code)] // each test binary uses its part
 
+pub(crate) mod dual;
+pub(crate) mod wire;
+
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
@@ -290,7 +293,11 @@ impl Echo {
 
     /// The same to any VIP.
     pub(crate) fn connect_to(vip: SocketAddr) -> std::io::Result<Echo> {
-        let mut stream = TcpStream::connect_timeout(&vip, Duration::from_secs(3))?;
+        Echo::greeted(TcpStream::connect_timeout(&vip, Duration::from_secs(3))?)
+    }
+
+    /// An open connection whose target is yet to say who it is.
+    pub(crate) fn greeted(mut stream: TcpStream) -> std::io::Result<Echo> {
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;
         let mut greeting = Vec::new();
         let mut byte = [0];
@@ -334,6 +341,7 @@ pub(crate) fn pattern(length: usize, seed: u64) -> Vec<u8> {
 pub(crate) struct Gateway {
     child: Child,
     place: Place,
+    config: PathBuf,
     log: PathBuf,
 }
 
@@ -364,6 +372,7 @@ impl Gateway {
         Gateway {
             child: command.spawn().expect("iproute2's ip"),
             place: lab.gateway(),
+            config: path,
             log,
         }
     }
@@ -480,8 +489,32 @@ impl Gateway {
         self.child.try_wait().unwrap().is_none()
     }
 
+    /// Has the node read this configuration in place of its own.
+    pub(crate) fn reload(&self, config: &str) -> String {
+        std::fs::write(&self.config, config).unwrap();
+        self.subcommand(&["reload"])
+    }
+
+    /// The flows that match a filter, as the admin listener lists them.
+    pub(crate) fn flows(&self, filter: &Value) -> Vec<Value> {
+        let body = filter.to_string();
+        let length = body.len();
+        let request = format!(
+            "POST /command/flows HTTP/1.1\r\nHost: admin\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+        );
+        let (code, answer) = self.ask(request).unwrap();
+        assert_eq!(code, 200, "{answer}");
+        let answer: Value = serde_json::from_str(&answer).unwrap();
+        answer["flows"].as_array().unwrap().clone()
+    }
+
     fn get(&self, path: &str) -> Result<(u16, String), String> {
-        let request = format!("GET {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n");
+        self.ask(format!(
+            "GET {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n"
+        ))
+    }
+
+    fn ask(&self, request: String) -> Result<(u16, String), String> {
         self.place.run(move || {
             let mut stream = TcpStream::connect(ADMIN).map_err(|error| error.to_string())?;
             stream
