@@ -63,8 +63,7 @@ int weir_eth_rss(uint16_t port, uint16_t entries, struct weir_rss *out) {
     return 0;
 }
 
-/* Calls rte_flow_validate or, with `create`, rte_flow_create. */
-static int port_rule(uint16_t port, const struct weir_port_rule *rule, int create, char *why, size_t size) {
+int weir_port_rule_create(uint16_t port, const struct weir_port_rule *rule, char *why, size_t size) {
     const struct rte_flow_attr attributes = {.ingress = 1};
     struct rte_flow_item_ipv4 ipv4 = {0}, ipv4_mask = {0};
     struct rte_flow_item_ipv6 ipv6 = {0}, ipv6_mask = {0};
@@ -93,25 +92,10 @@ static int port_rule(uint16_t port, const struct weir_port_rule *rule, int creat
     };
     struct rte_flow_error error = {0};
     int status = 0;
-    if (!create)
-        status = rte_flow_validate(port, &attributes, pattern, actions, &error);
-    else if (rte_flow_create(port, &attributes, pattern, actions, &error) == NULL)
+    if (rte_flow_create(port, &attributes, pattern, actions, &error) == NULL)
         status = rte_errno != 0 ? -rte_errno : -EINVAL;
     snprintf(why, size, "%s", error.message != NULL ? error.message : "");
     return status;
-}
-
-int weir_port_rule_validate(uint16_t port, const struct weir_port_rule *rule, char *why, size_t size) {
-    return port_rule(port, rule, 0, why, size);
-}
-
-int weir_port_rule_create(uint16_t port, const struct weir_port_rule *rule, char *why, size_t size) {
-    return port_rule(port, rule, 1, why, size);
-}
-
-int weir_port_rules_flush(uint16_t port) {
-    struct rte_flow_error error;
-    return rte_flow_flush(port, &error);
 }
 
 uint16_t weir_eth_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **frames, uint16_t capacity) {

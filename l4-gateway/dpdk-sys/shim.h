@@ -85,12 +85,8 @@ int weir_eth_link(uint16_t port, struct weir_link *out);
 int weir_eth_rss_spread(uint16_t port, uint16_t entries, uint16_t queues);
 /* What is in force on a started port, which has `entries` entries in its redirection table (of rte_eth_dev_info). 0 or -errno. */
 int weir_eth_rss(uint16_t port, uint16_t entries, struct weir_rss *out);
-/* Whether the driver would take a rule: 0 or -errno, with the driver's words in `why` (terminated). */
-int weir_port_rule_validate(uint16_t port, const struct weir_port_rule *rule, char *why, size_t size);
-/* Puts a rule in force until the port stops, or weir_port_rules_flush. As above. */
+/* Puts a rule in force until the port stops: 0 or -errno, with the driver's words in `why` (terminated). */
 int weir_port_rule_create(uint16_t port, const struct weir_port_rule *rule, char *why, size_t size);
-/* Takes all rules of a port back. 0 or -errno. */
-int weir_port_rules_flush(uint16_t port);
 uint16_t weir_eth_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **frames, uint16_t capacity);
 uint16_t weir_eth_tx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **frames, uint16_t count);
 

@@ -214,6 +214,16 @@ impl Forwarder {
         locked(&self.ports).iter().map(view).collect()
     }
 
+    /// Asks NICs that take rules for such on LocalIPs that `config` adds. What they do then, in the order of the configuration.
+    pub fn follow(&self, config: &Config) -> Vec<Nic> {
+        let mut ports = locked(&self.ports);
+        for (port, config_of) in ports.iter_mut().zip(&config.ports) {
+            let RunningPort { port, nic, .. } = port;
+            nic.follow(port, config_of, config.workers.count());
+        }
+        ports.iter().map(|port| port.nic.clone()).collect()
+    }
+
     /// Whether each port's link is up, in the order of the configuration. Bonds go over to a member that has one.
     pub fn links(&self) -> Vec<bool> {
         locked(&self.ports)

@@ -1,6 +1,7 @@
 //! The JSON of `/status`: what the control side knows beside what the workers counted.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 
 use bgp_ctl::status::{Status as BgpStatus, StatusBoard};
 use dataplane::{Counters, DropReason, FlowView, Protocol, ServiceCounts, TargetId, WorkerCounts};
@@ -49,7 +50,7 @@ pub(crate) fn status(from: Sources<'_>) -> Value {
         .iter()
         .zip(from.forwarder.ports())
         .map(|(port, view)| {
-            let mut shown = shown_port(&view);
+            let mut shown = shown_port(&view, &port.local_ips);
             shown.insert("name".into(), json!(port.name));
             shown.insert("device".into(), json!(port.device.to_string()));
             Value::Object(shown)
@@ -115,12 +116,13 @@ fn worker(index: usize, state: &WorkerState, counters: &Counters, load: Option<&
     Value::Object(shown)
 }
 
-fn shown_port(view: &PortView) -> Map<String, Value> {
+fn shown_port(view: &PortView, local_ips: &[IpAddr]) -> Map<String, Value> {
     let stats = &view.stats;
     let shown = json!({
         "mac": view.nic.mac.to_string(),
         "clients_by": view.nic.clients_by(),
-        "returns_by": view.nic.returns_by(),
+        "returns_by": view.nic.returns_by(local_ips),
+        "local_ips_without_rules": view.nic.without_rules(local_ips),
         "link_up": view.link.up,
         "speed_mbps": view.link.speed_mbps,
         "received": stats.received,

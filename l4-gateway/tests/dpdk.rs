@@ -117,9 +117,9 @@ fn spreading(eal: &Eal, pool: &Pool) {
     let queues: Vec<u16> = (1024..1152).map(|port| between.queue(port)).collect();
     assert!((0..3).all(|queue| queues.contains(&queue)), "{queues:?}");
     // The driver takes no rules, and three is not a number that low bits can tell anyway.
-    let refused = port.steer_by_port(&[local_ip], 3).unwrap_err();
+    let refused = port.steer_by_port(local_ip, 3).unwrap_err();
     assert!(refused.contains("which of 3 queues"), "{refused}");
-    let refused = port.steer_by_port(&[local_ip], 2).unwrap_err();
+    let refused = port.steer_by_port(local_ip, 2).unwrap_err();
     assert!(refused.contains("rte_flow"), "{refused}");
 }
 

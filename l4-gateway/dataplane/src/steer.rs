@@ -6,13 +6,15 @@
 //! owners, and local ports, accordingly:
 //!
 //! - a packet to a LocalIP belongs to the worker its destination port names, which chose it. Rules of the NIC give it to that worker's
-//!   queue ([`Spread::by_port`]); without them the worker prefers ports whose answers RSS brings to it ([`Steering::of_answers`]);
+//!   queue ([`Spread::by_port`]); on a LocalIP without them the worker prefers ports whose answers RSS brings to it
+//!   ([`Steering::of_answers`]);
 //! - any other is a client's. Where the NIC's RSS can be told ([`Spread::rss`]), the queue that it gives a whole packet of this kind to
 //!   is the owner, be this one a fragment or quoted in an ICMP error; elsewhere a keyed hash names it.
 //!
 //! Clients of one prefix have many owners. What must be the same for all of them (persistence, limits per source) is kept where all
 //! workers look ([`crate::commons`]), so that it doesn't depend on the owner.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::family::Family;
@@ -20,40 +22,49 @@ use crate::flow::Tuple;
 use crate::port::PortIndex;
 use crate::ports::PortPool;
 use crate::rss::Rss;
-use crate::tables::Tables;
+use crate::tables::{LocalIp, Tables};
 
-/// What a port's NIC does so that packets arrive at the queue of their owner: queue n is worker n's. It must not change while the
-/// process runs, or flows would be looked for where they aren't.
+/// What a port's NIC does so that packets arrive at the queue of their owner: queue n is worker n's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Spread {
-    /// How the NIC chooses the queue of a packet, if its driver says so. It is used if it has as many queues as there are workers.
+    /// How the NIC chooses the queue of a packet, if its driver says so. It is used if it has as many queues as there are workers. It
+    /// must not change while the process runs, or flows would be looked for where they aren't.
     pub rss: Option<Arc<Rss>>,
-    /// Rules give packets to the port's LocalIPs to the queue that is their destination port modulo the workers.
-    pub by_port: bool,
+    /// LocalIPs for which rules give packets to the queue that is their destination port modulo the workers. Others may join them.
+    pub by_port: Vec<IpAddr>,
 }
 
 /// What a snapshot knows of the ports' NICs.
 #[derive(Debug, Default)]
 pub(crate) struct Steering {
-    ports: Vec<(PortIndex, Spread)>,
+    /// By which answers arrive, of ports with a LocalIP that has no rules.
+    answers: Vec<(PortIndex, Arc<Rss>)>,
     /// Of the port that clients' packets are taken to come in on: the first without LocalIPs, or the first. All ports have the same
     /// key, so that mostly it doesn't matter which.
     clients: Option<Arc<Rss>>,
 }
 
 impl Steering {
-    /// `has_local_ips`: whether a port is the home of a LocalIP.
+    /// `clients` is what the snapshot before took; without one, that is chosen here.
     pub(crate) fn new(
-        ports: Vec<(PortIndex, Spread)>,
-        has_local_ips: impl Fn(PortIndex) -> bool,
+        ports: &[(PortIndex, Spread)],
+        local_ips: &[LocalIp],
+        clients: Option<&Steering>,
     ) -> Self {
-        let outer = ports.iter().filter(|(port, _)| !has_local_ips(*port));
-        let first = outer
-            .chain(&ports)
-            .find_map(|(_, spread)| spread.rss.clone());
+        let on = |port| local_ips.iter().filter(move |local| local.port == port);
+        let rss =
+            |(port, spread): &(PortIndex, Spread)| Some((*port, Arc::clone(spread.rss.as_ref()?)));
+        let lacks_rules = |(port, _): &(PortIndex, Arc<Rss>)| on(*port).any(|local| !local.by_port);
+        let chosen = || {
+            let outer = ports.iter().filter(|(port, _)| on(*port).next().is_none());
+            outer.chain(ports).find_map(rss).map(|(_, rss)| rss)
+        };
         Self {
-            clients: first,
-            ports,
+            answers: ports.iter().filter_map(rss).filter(lacks_rules).collect(),
+            clients: match clients {
+                Some(before) => before.clients.clone(),
+                None => chosen(),
+            },
         }
     }
 
@@ -65,13 +76,13 @@ impl Steering {
             .filter(|rss| rss.queues() == workers)
     }
 
-    /// The RSS by which a worker should choose local ports towards targets behind a port; none where rules make any of its own
-    /// ports as good, or nobody knows.
+    /// The RSS by which a worker should choose local ports towards targets behind a port, on LocalIPs without rules; none where there
+    /// are no such, or nobody knows.
     pub(crate) fn of_answers(&self, port: PortIndex, workers: u16) -> Option<&Rss> {
-        self.ports
+        self.answers
             .iter()
-            .find(|(index, spread)| *index == port && !spread.by_port)
-            .and_then(|(_, spread)| spread.rss.as_deref())
+            .find(|(index, _)| *index == port)
+            .map(|(_, rss)| rss.as_ref())
             .filter(|rss| rss.queues() == workers)
     }
 }

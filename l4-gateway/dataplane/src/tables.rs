@@ -58,6 +58,8 @@ pub struct LocalIp<A = IpAddr> {
     pub address: A,
     /// The port it is used on.
     pub port: PortIndex,
+    /// Rules of that port's NIC bring each answer to the worker that the local port names.
+    pub by_port: bool,
 }
 
 impl Tables {

@@ -478,9 +478,10 @@ impl Handler<Reload> for ControlPlane {
         Reload(config): Reload,
         context: &mut Context<ControlPlane>,
     ) -> Result<(), String> {
+        let nics = self.forwarder.follow(&config);
         let actions = self
             .control
-            .reload(monotonic(), &config)
+            .reload(monotonic(), &config, nics)
             .map_err(|error| error.to_string())?;
         self.follow(actions, context);
         self.watch_bus(context);

@@ -8,15 +8,21 @@ use super::services::Services;
 use super::targets::Targets;
 use super::{Action, Changed, Control, Service, addresses, number, snapshot, take_back};
 use crate::config::{Config, ServiceSettings};
+use crate::nic::Nic;
 
 impl Control {
     /// Goes on by `config`: services, targets and addresses become what it says, and what is known of those that stay is kept. Registrations and
     /// others' views of services that are new are not known yet: the caller has the bus tell its records anew. `now` is the time of
-    /// [`Control::tick`].
+    /// [`Control::tick`]; `nics` are what the ports' do for it, in order.
     ///
     /// # Errors
     /// When no snapshot can be made of it; nothing has changed then.
-    pub fn reload(&mut self, now: Duration, config: &Config) -> Result<Vec<Action>, TablesError> {
+    pub fn reload(
+        &mut self,
+        now: Duration,
+        config: &Config,
+        nics: Vec<Nic>,
+    ) -> Result<Vec<Action>, TablesError> {
         let successor = |settings: &ServiceSettings| {
             let before = self.services.named(&settings.name);
             let targets = match before {
@@ -37,7 +43,7 @@ impl Control {
             &snapshot::roles(&self.ports, &self.services),
             &snapshot::roles(&config.ports, &services),
         );
-        let builder = snapshot::describe(&config.ports, &self.nics, &services, &retired);
+        let builder = snapshot::describe(&config.ports, &nics, &services, &retired);
         let tables = builder.build(&mut self.ids, self.tables.as_deref())?;
         number(&mut services, &tables);
 
@@ -56,6 +62,7 @@ impl Control {
             ));
         }
         self.retired = retired;
+        self.nics = nics;
         self.ports.clone_from(&config.ports);
         self.addresses = addresses(&config.ports);
         self.unsettled = Changed::Nothing;

@@ -42,6 +42,13 @@ from_registrations = true
 targets = [{ address = "10.3.0.53:53" }]
 "#;
 
+fn nics() -> Vec<Nic> {
+    vec![Nic {
+        mac: MacAddr([2, 0, 0, 0, 0, 1]),
+        ..Nic::default()
+    }]
+}
+
 struct Node {
     control: Control,
     checks: Vec<Check>,
@@ -61,13 +68,7 @@ impl Node {
             .unwrap()
             .parse(Config::parse)
             .unwrap();
-        let mut control = Control::new(
-            &config,
-            &[Nic {
-                mac: MacAddr([2, 0, 0, 0, 0, 1]),
-                ..Nic::default()
-            }],
-        );
+        let mut control = Control::new(&config, &nics());
         let tables = control.first_tables().unwrap();
         control.published(tables.into());
         let mut node = Node {

@@ -219,12 +219,12 @@ impl StartedPort {
         self.rss.as_ref().map_err(String::as_str)
     }
 
-    /// Has it give TCP and UDP to `addresses` to the queue that is the destination port modulo `queues`: by rules, all or none.
+    /// Has it give TCP and UDP to `address` to the queue that is the destination port modulo `queues`, by rules; also while it runs.
     ///
     /// # Errors
-    /// Why there are none.
-    pub fn steer_by_port(&self, addresses: &[IpAddr], queues: u16) -> Result<(), String> {
-        spread::steer_by_port(self.shared.id, addresses, queues)
+    /// Why it doesn't, or not all of it.
+    pub fn steer_by_port(&self, address: IpAddr, queues: u16) -> Result<(), String> {
+        spread::steer_by_port(self.shared.id, address, queues)
     }
 
     /// The queues, for those who poll them; empty the second time.

@@ -81,40 +81,23 @@ fn hashed(types: u64) -> Hashed {
     }
 }
 
-/// Has a started port give packets to `addresses` to the queue that is their destination port modulo `queues`, by rules on the low
-/// bits of the port (rte_flow). All rules are in force afterwards, or none.
+/// Has a started port give packets to `address` to the queue that is their destination port modulo `queues`, by rules on the low
+/// bits of the port (rte_flow). They can be asked for while frames come.
 ///
 /// # Errors
-/// Why there are none: `queues` is no power of two, so that low bits don't tell the queue, or what the driver said.
-pub(super) fn steer_by_port(id: u16, addresses: &[IpAddr], queues: u16) -> Result<(), String> {
+/// Why not all are in force: `queues` is no power of two, so that low bits don't tell the queue, or what the driver said. Those made
+/// before stay: they bring packets where they belong.
+pub(super) fn steer_by_port(id: u16, address: IpAddr, queues: u16) -> Result<(), String> {
     if !queues.is_power_of_two() {
         return Err(format!(
             "low bits of a port don't tell which of {queues} queues it belongs to"
         ));
     }
-    let rules: Vec<dpdk_sys::weir_port_rule> = addresses
-        .iter()
-        .flat_map(|address| [Protocol::Tcp, Protocol::Udp].map(|protocol| (*address, protocol)))
-        .flat_map(|(address, protocol)| {
-            (0..queues).map(move |queue| rule(address, protocol, queue, queues - 1))
-        })
-        .collect();
-    for rule in &rules {
-        // SAFETY: the port is started; the rule and the text outlive the call, and the size is the text's.
-        asked(|why, size| unsafe { dpdk_sys::weir_port_rule_validate(id, rule, why, size) })?;
-    }
-    for rule in &rules {
-        // SAFETY: as above.
-        let made =
-            asked(|why, size| unsafe { dpdk_sys::weir_port_rule_create(id, rule, why, size) });
-        if made.is_err() {
-            // SAFETY: the port is started.
-            let status = unsafe { dpdk_sys::weir_port_rules_flush(id) };
-            if status != 0 {
-                let error = DpdkError::from_status("taking rules back", status);
-                tracing::warn!(%error, "some rules of a port stay; what they misdirect is handed over");
-            }
-            return made;
+    for protocol in [Protocol::Tcp, Protocol::Udp] {
+        for queue in 0..queues {
+            let rule = rule(address, protocol, queue, queues - 1);
+            // SAFETY: the port is started; the rule and the text outlive the call, and the size is the text's.
+            asked(|why, size| unsafe { dpdk_sys::weir_port_rule_create(id, &rule, why, size) })?;
         }
     }
     Ok(())

@@ -22,6 +22,7 @@ fn local(id: u8) -> LocalIp {
         id: LocalIpId(id),
         address: Ipv4Addr::new(10, 3, 0, 100 + id).into(),
         port: PortIndex(1),
+        by_port: false,
     }
 }
 

@@ -178,8 +178,7 @@ impl TablesBuilder {
         self
     }
 
-    /// Says what a port's NIC does to bring packets to their workers; without a word, nothing that is known. The same in all snapshots of
-    /// a process.
+    /// Says what a port's NIC does to bring packets to their workers; without a word, nothing that is known.
     pub fn spread(&mut self, port: PortIndex, spread: Spread) -> &mut Self {
         self.spreads.push((port, spread));
         self
@@ -210,7 +209,8 @@ impl TablesBuilder {
         self
     }
 
-    /// Builds the snapshot. Scheduler layouts that didn't change are taken over from `previous`.
+    /// Builds the snapshot. Scheduler layouts that didn't change are taken over from `previous`, and so is the RSS that names the owners of
+    /// clients' packets: flows would be looked for where they aren't.
     ///
     /// # Errors
     /// The first thing found wrong. Numbers given out meanwhile stay given out until [`Ids::reclaim`].
@@ -224,19 +224,22 @@ impl TablesBuilder {
             next_hops: Vec::new(),
             cuts: Vec::new(),
             local_ips: Vec::with_capacity(self.local_ips.len()),
-            steering: self.steering(),
+            steering: Steering::default(),
             default_timeouts: Timeouts::default().by_state(),
             timeouts: Vec::new(),
             services: Vec::new(),
             targets: Vec::new(),
         };
         for &address in &self.local_ips {
+            let rules = &self.spreads;
             let local = match address {
-                IpAddr::V4(address) => add_local_ip::<V4>(&mut tables.v4, address, ids)?,
-                IpAddr::V6(address) => add_local_ip::<V6>(&mut tables.v6, address, ids)?,
+                IpAddr::V4(address) => add_local_ip::<V4>(&mut tables.v4, address, rules, ids)?,
+                IpAddr::V6(address) => add_local_ip::<V6>(&mut tables.v6, address, rules, ids)?,
             };
             tables.local_ips.push(local);
         }
+        let before = previous.map(Tables::steering);
+        tables.steering = Steering::new(&self.spreads, &tables.local_ips, before);
         for config in &self.services {
             match config.vip {
                 IpAddr::V4(vip) => add_service::<V4>(&mut tables, config, vip, ids, previous)?,
@@ -253,18 +256,6 @@ impl TablesBuilder {
         let cut = tables.targets().filter(|target| target.config.cut);
         tables.cuts = cut.map(|target| target.id).collect();
         Ok(tables)
-    }
-
-    /// By what stays while the process runs: a LocalIP is at home on the port whose segment it is on.
-    fn steering(&self) -> Steering {
-        let covers = |port: &Port, address: &IpAddr| match *address {
-            IpAddr::V4(address) => port.covers::<V4>(address),
-            IpAddr::V6(address) => port.covers::<V6>(address),
-        };
-        Steering::new(self.spreads.clone(), |index| {
-            let mut ports = self.ports.iter().filter(|port| port.index == index);
-            ports.any(|port| self.local_ips.iter().any(|address| covers(port, address)))
-        })
     }
 
     fn check_ports(&self) -> Result<(), TablesError> {
@@ -383,6 +374,7 @@ fn check_prefix<V: Family>(address: V::Address, prefix: u8) -> Result<(), Tables
 fn add_local_ip<V: Family>(
     net: &mut Net<V>,
     address: V::Address,
+    spreads: &[(PortIndex, Spread)],
     ids: &mut Ids,
 ) -> Result<LocalIp, TablesError> {
     let any: IpAddr = address.into();
@@ -391,11 +383,19 @@ fn add_local_ip<V: Family>(
         .local_ip(any)
         .ok_or(TablesError::LimitReached("LocalIPs"))?;
     own(net, address, Owned::LocalIp(id))?;
-    net.local_ips.push(LocalIp { id, address, port });
+    let mut rules = spreads.iter().filter(|(index, _)| *index == port);
+    let by_port = rules.any(|(_, spread)| spread.by_port.contains(&any));
+    net.local_ips.push(LocalIp {
+        id,
+        address,
+        port,
+        by_port,
+    });
     Ok(LocalIp {
         id,
         address: any,
         port,
+        by_port,
     })
 }
 
@@ -414,7 +414,12 @@ fn add_retired<V: Family>(
                 return Ok(());
             };
             own(net, address, Owned::LocalIp(id))?;
-            net.retired.push(LocalIp { id, address, port });
+            net.retired.push(LocalIp {
+                id,
+                address,
+                port,
+                by_port: false,
+            });
             Ok(())
         }
     }

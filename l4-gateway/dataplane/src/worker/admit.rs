@@ -220,6 +220,7 @@ impl Worker {
             let between = match kept.get() {
                 Some((id, between)) if id == local.id => between,
                 _ => {
+                    let answers = answers.filter(|_| !local.by_port);
                     let between = answers.and_then(|rss| {
                         rss.between(flow.protocol(), target.config.address, local.address.into())
                     });

@@ -53,8 +53,19 @@ impl Nic {
     }
 }
 
-/// What the driver of a NIC with [`KEY`] says.
+/// What the driver of a NIC with [`KEY`] says; `by_port`: of one with rules for the first LocalIP.
 pub fn spread(queues: u16, by_port: bool) -> Spread {
+    through(&table(usize::from(queues)), by_port)
+}
+
+/// As [`spread`], through a table that names the queues the other way round.
+pub fn reversed(queues: u16) -> Spread {
+    let mut entries = table(usize::from(queues));
+    entries.reverse();
+    through(&entries, false)
+}
+
+fn through(entries: &[u16], by_port: bool) -> Spread {
     let all = Fields::AddressesAndPorts;
     let hashed = Hashed {
         tcp_v4: all,
@@ -63,10 +74,11 @@ pub fn spread(queues: u16, by_port: bool) -> Spread {
         udp_v6: all,
     };
     Spread {
-        rss: Some(Arc::new(
-            Rss::new(&KEY, hashed, &table(usize::from(queues))).unwrap(),
-        )),
-        by_port,
+        rss: Some(Arc::new(Rss::new(&KEY, hashed, entries).unwrap())),
+        by_port: match by_port {
+            true => vec![super::rig::LOCAL_IP.into()],
+            false => Vec::new(),
+        },
     }
 }
 

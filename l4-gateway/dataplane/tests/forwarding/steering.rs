@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 
-use dataplane::{Counters, Event, Limits, MacAddr, PortIndex, Spread, Verdict};
+use dataplane::{Counters, Event, Limits, MacAddr, PortIndex, Spread, TablesBuilder, Verdict};
 
 use super::frame::{self, ACK, SYN, mac};
 use super::net::{Net::V6, both_ports};
@@ -28,13 +28,17 @@ impl Node {
 
     /// A node behind NICs of which `spread` is said.
     fn behind(nic: Nic, spread: Option<Spread>, workers: u16, limits: &Limits) -> Self {
-        let counters = Arc::new(Counters::new(workers, limits));
         let mut builder = rig::builder(&rig::ports(), &rig::services());
         for port in [OUTSIDE, INSIDE] {
             builder.spread(port, spread.clone().unwrap_or_default());
         }
+        Self::made_of(&builder, nic, workers, limits)
+    }
+
+    fn made_of(builder: &TablesBuilder, nic: Nic, workers: u16, limits: &Limits) -> Self {
+        let counters = Arc::new(Counters::new(workers, limits));
         let rigs = (0..workers)
-            .map(|index| Rig::sharing(limits, &builder, index, &counters))
+            .map(|index| Rig::sharing(limits, builder, index, &counters))
             .collect();
         let mut node = Self { rigs, nic };
         for rig in &mut node.rigs {
@@ -52,6 +56,12 @@ impl Node {
         }
         node.pass_events_on();
         node
+    }
+
+    fn reload(&mut self, builder: &TablesBuilder) {
+        for rig in &mut self.rigs {
+            rig.tables = builder.build(&mut rig.ids, Some(&rig.tables)).unwrap();
+        }
     }
 
     /// Frames that were handed over so far, of all.
@@ -178,8 +188,7 @@ fn traffic(node: &mut Node) -> Vec<usize> {
         let syn = from_client(&frame::tcp(from, vip(80), SYN).seq(1, 0));
         let (owner, verdict, sent) = node.send(OUTSIDE, syn);
         assert_eq!(verdict, Verdict::Transmit(INSIDE));
-        let port = frame::port_word(&sent, 0);
-        let answer = frame::tcp(target(sent[33]), local(port), SYN | ACK)
+        let answer = frame::tcp(target(sent[33]), local_of(&sent), SYN | ACK)
             .seq(9, frame::tcp_word(&sent, 4).wrapping_add(1));
         let (worker, verdict, sent) = node.send(INSIDE, from_target(&answer, sent[33]));
         assert_eq!((worker, verdict), (owner, Verdict::Transmit(OUTSIDE)));
@@ -192,13 +201,18 @@ fn traffic(node: &mut Node) -> Vec<usize> {
         let (owner, verdict, sent) =
             node.send(OUTSIDE, from_client(&frame::udp(from, vip(53), b"where?")));
         assert_eq!(verdict, Verdict::Transmit(INSIDE));
-        let port = frame::port_word(&sent, 0);
-        let answer = frame::udp(target(sent[33]), local(port), b"there");
+        let answer = frame::udp(target(sent[33]), local_of(&sent), b"there");
         let (worker, verdict, _) = node.send(INSIDE, from_target(&answer, sent[33]));
         assert_eq!((worker, verdict), (owner, Verdict::Transmit(OUTSIDE)));
         owners.push(owner);
     }
     owners
+}
+
+/// The LocalIP and port that a frame towards a target comes from.
+fn local_of(sent: &[u8]) -> SocketAddrV4 {
+    let address = Ipv4Addr::new(sent[26], sent[27], sent[28], sent[29]);
+    SocketAddrV4::new(address, frame::port_word(sent, 0))
 }
 
 fn roomy() -> Limits {
@@ -232,6 +246,62 @@ fn nothing_is_handed_over_where_the_nic_does_what_is_said_of_it() {
                 );
             }
         }
+    }
+}
+
+#[test]
+fn a_local_ip_that_a_reload_adds_without_rules_has_its_answers_come_by_rss() {
+    for workers in [2u16, 4] {
+        let mut builder = rig::builder(&rig::ports(), &rig::services());
+        for port in [OUTSIDE, INSIDE] {
+            builder.spread(port, nic::spread(workers, true));
+        }
+        let mut node = Node::made_of(&builder, Nic::Rules(nic::KEY), workers, &roomy());
+        builder.local_ip(Ipv4Addr::new(10, 3, 0, 101));
+        node.reload(&builder);
+        traffic(&mut node);
+        assert_eq!(node.redirected().0, 0, "{workers} workers");
+        let flows = node.rigs.iter().flat_map(|rig| rig.worker.flows(rig.now));
+        let added = flows
+            .filter_map(|flow| flow.local)
+            .filter(|local| local.ip() == Ipv4Addr::new(10, 3, 0, 101));
+        // In its turns, if the port that is next there is one whose answers come to this worker.
+        assert!(added.count() > 5, "the new LocalIP is used");
+    }
+}
+
+#[test]
+fn a_reload_that_gives_the_outer_port_a_local_ip_renames_no_owner() {
+    let workers = 4;
+    let mut ports = rig::ports();
+    ports.reverse();
+    let mut builder = rig::builder(&ports, &rig::services());
+    builder.spread(INSIDE, nic::reversed(workers));
+    builder.spread(OUTSIDE, nic::spread(workers, false));
+    let mut node = Node::made_of(&builder, Nic::Toeplitz(nic::KEY), workers, &rig::small());
+    let opened: Vec<_> = (0..30u8)
+        .map(|n| {
+            let syn = from_client(&frame::tcp(client(n, 4000), vip(80), SYN).seq(1, 0));
+            let (owner, verdict, _) = node.send(OUTSIDE, syn);
+            assert_eq!(verdict, Verdict::Transmit(INSIDE));
+            (n, owner)
+        })
+        .collect();
+    builder.local_ip(Ipv4Addr::new(10, 2, 0, 100));
+    node.reload(&builder);
+    for (n, owner) in opened {
+        // The NIC can't tell whose this is: the worker that gets it must.
+        let quoted = frame::tcp(vip(80), client(n, 4000), SYN | ACK).ip();
+        let error = frame::icmp(
+            Ipv4Addr::new(172, 16, 0, 9),
+            rig::VIP,
+            11,
+            0,
+            0,
+            &quoted[..28],
+        );
+        let (worker, verdict, _) = node.send(OUTSIDE, from_client(&error));
+        assert_eq!((worker, verdict), (owner, Verdict::Transmit(INSIDE)));
     }
 }
 
@@ -278,9 +348,7 @@ fn flows_of_addresses_that_left_the_configuration_find_their_owner() {
             (owner, syn, sent)
         })
         .collect();
-    for rig in &mut node.rigs {
-        rig.tables = rig::moved().build(&mut rig.ids, Some(&rig.tables)).unwrap();
-    }
+    node.reload(&rig::moved());
     for (owner, syn, sent) in opened {
         let answer = frame::tcp(
             target(sent[33]),

@@ -17,7 +17,7 @@ impl Node {
 
     fn reload_at(&mut self, seconds: u64, text: &str) {
         let now = Duration::from_secs(seconds);
-        let actions = self.control.reload(now, &parsed(text)).unwrap();
+        let actions = self.control.reload(now, &parsed(text), nics()).unwrap();
         self.carry_out(actions);
         assert!(!self.control.is_unsettled());
     }
@@ -118,7 +118,7 @@ fn what_can_not_be_forwarded_by_changes_nothing() {
     // More than this node has made room for when it started.
     let error = node
         .control
-        .reload(Duration::ZERO, &parsed(&text))
+        .reload(Duration::ZERO, &parsed(&text), nics())
         .unwrap_err();
     assert!(
         error.to_string().contains("limit given at start"),
