@@ -6,14 +6,16 @@ use dataplane::{
     DropReason, FlowState, Ids, Limits, Mode, Protocol, Route, ServiceConfig, TablesError, Verdict,
 };
 
-use super::dual::{self, BOTH, Ip, Net, icmp, tcp, udp};
-use super::frame::{ACK, FIN, PSH, RST, SYN, mac};
-use super::rig::{self, INSIDE, INSIDE_MAC, OUTSIDE, Rig, SECOND, small};
+use super::frame::{ACK, FIN, PSH, Packet, Payload, RST, SYN, icmp, tcp, udp};
+use super::net::{BOTH, Net, both_ports, one_target};
+use super::rig::{
+    self, INSIDE, OUTSIDE, Rig, SECOND, from_client, from_target, small, to_client, to_target,
+};
 
 const MODES: [Mode; 2] = [Mode::Direct, Mode::Tunnel];
 
 fn services(mode: Mode) -> Vec<ServiceConfig> {
-    let mut services = dual::services(0);
+    let mut services = one_target(0);
     for service in &mut services {
         service.mode = mode;
     }
@@ -21,34 +23,32 @@ fn services(mode: Mode) -> Vec<ServiceConfig> {
 }
 
 fn node(mode: Mode) -> Rig {
-    dual::node(&small(), &dual::ports(), &services(mode))
+    rig::node(&small(), &both_ports(), &services(mode))
 }
 
 /// What the target gets of a client's packet that has lost its hop already: in an outer packet like `seen`, as far as that can't be
 /// foreseen (identification, flow label).
-fn delivered(net: Net, mode: Mode, inner: &Ip, seen: &[u8]) -> Vec<u8> {
+fn delivered(net: Net, mode: Mode, inner: &Packet, seen: &[u8]) -> Vec<u8> {
     if mode == Mode::Direct {
-        return inner.to_inside();
+        return to_target(inner, 21);
     }
-    let (source, target) = (net.address(2, 11), net.target(21, 0).ip());
-    let mut outer = Ip::new(
-        source,
-        target,
-        if net == Net::V4 { 4 } else { 41 },
-        inner.bytes(),
-    );
-    outer.class = inner.class;
+    let (source, target) = (net.address(2, 11), net.target_ip(21));
+    let protocol = if net == Net::V4 { 4 } else { 41 };
+    let mut outer = Packet::new(source, target, Payload::Raw(protocol, inner.ip()));
+    outer.tos = inner.tos;
     match net {
         Net::V4 => {
-            outer.word = inner.word & 0x4000;
-            if outer.word == 0 {
+            outer.fragment = inner.fragment & 0x4000;
+            if outer.fragment == 0 {
                 outer.id = u16::from_be_bytes([seen[18], seen[19]]);
                 assert_ne!(outer.id, 0, "what may be cut is numbered");
             }
         }
-        Net::V6 => outer.label = u32::from_be_bytes(seen[14..18].try_into().unwrap()) & 0xfffff,
+        Net::V6 => {
+            outer.flow_label = u32::from_be_bytes(seen[14..18].try_into().unwrap()) & 0xfffff
+        }
     }
-    outer.to_inside()
+    to_target(&outer, 21)
 }
 
 fn state(rig: &Rig) -> FlowState {
@@ -71,9 +71,9 @@ fn a_connection_goes_to_one_target_as_the_client_sends_it() {
             (FIN | ACK, 1006, 9500, b"", FlowState::FinClient),
             (ACK, 1007, 9501, b"", FlowState::FinClient),
         ] {
-            let segment = tcp(client, vip, flags, seq, ack, data);
-            let (port, sent) = rig.transmitted(OUTSIDE, segment.from_outside());
-            let expected = delivered(net, mode, &segment.hops(63), &sent);
+            let segment = tcp(client, vip, flags).seq(seq, ack).data(data);
+            let (port, sent) = rig.transmitted(OUTSIDE, from_client(&segment));
+            let expected = delivered(net, mode, &segment.ttl(63), &sent);
             assert_eq!((port, sent), (INSIDE, expected), "{net:?} {mode:?} {flags}");
             assert_eq!(state(&rig), after);
         }
@@ -84,8 +84,8 @@ fn a_connection_goes_to_one_target_as_the_client_sends_it() {
         let counts = rig.worker_counts();
         assert_eq!((counts.flows_created, counts.resets_sent), (1, 0));
         // A new connection from the port begins at once; the last one was closed as far as the client is heard.
-        let syn = tcp(client, vip, SYN, 7, 0, b"");
-        rig.transmitted(OUTSIDE, syn.from_outside());
+        let syn = tcp(client, vip, SYN).seq(7, 0);
+        rig.transmitted(OUTSIDE, from_client(&syn));
         assert_eq!(rig.worker_counts().flows_rescheduled, 1);
         rig.pass(20);
         assert_eq!(rig.flow_count(), 0, "nobody followed the SYN");
@@ -104,7 +104,7 @@ fn an_rst_counts_until_the_client_goes_on_talking() {
             (RST, FlowState::Closed),
             (ACK, FlowState::Established),
         ] {
-            rig.transmitted(OUTSIDE, tcp(client, vip, flags, 1, 1, b"").from_outside());
+            rig.transmitted(OUTSIDE, from_client(&tcp(client, vip, flags).seq(1, 1)));
             assert_eq!(state(&rig), after);
         }
     }
@@ -119,24 +119,24 @@ fn datagrams_keep_class_and_may_be_cut_inside_a_tunnel() {
         let mut rig = node(mode);
         let query = udp(net.client(7, 5000), net.vip(53), b"query").with(|packet| {
             // Expedited forwarding, congestion experienced.
-            packet.class = 0xbb;
-            packet.word = 0;
+            packet.tos = 0xbb;
+            packet.fragment = 0;
             packet.id = 77;
         });
-        let (port, sent) = rig.transmitted(OUTSIDE, query.from_outside());
-        let expected = delivered(net, mode, &query.hops(63), &sent);
+        let (port, sent) = rig.transmitted(OUTSIDE, from_client(&query));
+        let expected = delivered(net, mode, &query.ttl(63), &sent);
         assert_eq!((port, sent), (INSIDE, expected), "{net:?} {mode:?}");
     }
     // 1480 bytes are left inside the outer packet: what is longer is cut first, so that the target gets whole outer packets.
     let net = Net::V4;
     let mut rig = node(Mode::Tunnel);
     let long = udp(net.client(7, 5000), net.vip(53), &[7; 1460]).with(|packet| {
-        (packet.word, packet.id) = (0, 77);
+        (packet.fragment, packet.id) = (0, 77);
     });
-    let verdict = rig.try_send(OUTSIDE, long.from_outside()).0;
+    let verdict = rig.try_send(OUTSIDE, from_client(&long)).0;
     assert_eq!(verdict, Verdict::Consumed);
     let sent = rig.emitted();
-    let pieces = long.hops(63).cut(77, &[1456]);
+    let pieces = long.ttl(63).cut(77, &[1456]);
     let expected = pieces.iter().zip(&sent);
     let expected: Vec<_> = expected
         .map(|(piece, (_, seen))| (INSIDE, delivered(net, Mode::Tunnel, piece, seen)))
@@ -157,20 +157,17 @@ fn what_is_too_long_for_the_outer_packet_is_reported_with_what_is_left() {
         };
         let (client, vip) = (net.client(7, 5000), net.vip(53));
         let fits = udp(client, vip, &vec![7; left - net.header() - 8]);
-        let (port, sent) = rig.transmitted(OUTSIDE, fits.from_outside());
-        let expected = delivered(net, mode, &fits.hops(63), &sent);
+        let (port, sent) = rig.transmitted(OUTSIDE, from_client(&fits));
+        let expected = delivered(net, mode, &fits.ttl(63), &sent);
         assert_eq!(sent.len(), 1514, "{net:?} {mode:?}");
         assert_eq!((port, sent), (INSIDE, expected));
         let long = udp(client, vip, &vec![7; left - net.header() - 7]);
-        assert_eq!(
-            rig.dropped(OUTSIDE, long.from_outside()),
-            DropReason::TooBig
-        );
+        assert_eq!(rig.dropped(OUTSIDE, from_client(&long)), DropReason::TooBig);
         let (kind, code, quoted) = match net {
             Net::V4 => (3, 4, 548),
             Net::V6 => (2, 0, 1232),
         };
-        let quote = &long.bytes()[..quoted];
+        let quote = &long.ip()[..quoted];
         let error = icmp(
             net.address(1, 11),
             client.ip(),
@@ -179,7 +176,7 @@ fn what_is_too_long_for_the_outer_packet_is_reported_with_what_is_left() {
             left as u32,
             quote,
         );
-        assert_eq!(rig.emitted(), [(OUTSIDE, error.to_outside())]);
+        assert_eq!(rig.emitted(), [(OUTSIDE, to_client(&error))]);
     }
 }
 
@@ -190,9 +187,9 @@ fn the_hop_limit_counts_and_its_end_is_reported() {
         .flat_map(|net| MODES.map(|mode| (net, mode)))
     {
         let mut rig = node(mode);
-        let query = udp(net.client(7, 5000), net.vip(53), b"query").hops(1);
+        let query = udp(net.client(7, 5000), net.vip(53), b"query").ttl(1);
         assert_eq!(
-            rig.dropped(OUTSIDE, query.from_outside()),
+            rig.dropped(OUTSIDE, from_client(&query)),
             DropReason::TtlExpired
         );
         let kind = if net == Net::V4 { 11 } else { 3 };
@@ -202,9 +199,9 @@ fn the_hop_limit_counts_and_its_end_is_reported() {
             kind,
             0,
             0,
-            &query.bytes(),
+            &query.ip(),
         );
-        assert_eq!(rig.emitted(), [(OUTSIDE, error.to_outside())]);
+        assert_eq!(rig.emitted(), [(OUTSIDE, to_client(&error))]);
     }
 }
 
@@ -217,13 +214,13 @@ fn fragments_keep_their_number_and_follow_their_first() {
         let mut rig = node(mode);
         let query = udp(net.client(7, 5000), net.vip(53), &[7; 100]);
         let parts = query.cut(99, &[24, 56]);
-        let held = rig.try_send(OUTSIDE, parts[2].from_outside()).0;
+        let held = rig.try_send(OUTSIDE, from_client(&parts[2])).0;
         assert_eq!(held, Verdict::Held);
-        let (port, first) = rig.transmitted(OUTSIDE, parts[0].from_outside());
+        let (port, first) = rig.transmitted(OUTSIDE, from_client(&parts[0]));
         let mut sent = vec![(port, first)];
         sent.extend(rig.emitted());
-        sent.push(rig.transmitted(OUTSIDE, parts[1].from_outside()));
-        let parts = query.hops(63).cut(99, &[24, 56]);
+        sent.push(rig.transmitted(OUTSIDE, from_client(&parts[1])));
+        let parts = query.ttl(63).cut(99, &[24, 56]);
         let expected: Vec<_> = [0, 2, 1]
             .iter()
             .zip(&sent)
@@ -242,20 +239,20 @@ fn errors_about_what_the_target_answered_reach_the_target() {
     {
         let mut rig = node(mode);
         let (client, vip) = (net.client(7, 5000), net.vip(80));
-        rig.transmitted(OUTSIDE, tcp(client, vip, SYN, 1, 0, b"").from_outside());
-        let answer = tcp(vip, client, ACK, 9000, 2, &[7; 40]).bytes();
+        rig.transmitted(OUTSIDE, from_client(&tcp(client, vip, SYN).seq(1, 0)));
+        let answer = tcp(vip, client, ACK).seq(9000, 2).data(&[7; 40]).ip();
         let (kind, code) = if net == Net::V4 { (3, 4) } else { (2, 0) };
         // Of any size: the target keeps it for the client, whose address it sees, alone.
         let error = icmp(net.address(9, 99), vip.ip(), kind, code, 600, &answer);
-        let (port, sent) = rig.transmitted(OUTSIDE, error.from_outside());
-        let expected = delivered(net, mode, &error.hops(63), &sent);
+        let (port, sent) = rig.transmitted(OUTSIDE, from_client(&error));
+        let expected = delivered(net, mode, &error.ttl(63), &sent);
         assert_eq!((port, sent), (INSIDE, expected), "{net:?} {mode:?}");
         assert_eq!(rig.worker_counts().icmp_forwarded, 1);
     }
 }
 
 /// An error from a router between the node and the target about an outer packet that was sent.
-fn about_outer(net: Net, sent: &[u8], kind: u8, code: u8, rest: u32, length: usize) -> Ip {
+fn about_outer(net: Net, sent: &[u8], kind: u8, code: u8, rest: u32, length: usize) -> Packet {
     let outer = &sent[14..];
     let router = net.address(2, 1);
     let quote = &outer[..outer.len().min(length)];
@@ -282,27 +279,23 @@ fn errors_about_outer_packets_are_told_to_the_client() {
         for ((kind, code, rest), meaning) in cases {
             let mut rig = node(Mode::Tunnel);
             let (client, vip) = (net.client(7, 5000), net.vip(80));
-            rig.transmitted(OUTSIDE, tcp(client, vip, SYN, 1, 0, b"").from_outside());
-            let data = tcp(client, vip, ACK, 2, 1, &[7; 700]);
-            let (_, sent) = rig.transmitted(OUTSIDE, data.from_outside());
+            rig.transmitted(OUTSIDE, from_client(&tcp(client, vip, SYN).seq(1, 0)));
+            let data = tcp(client, vip, ACK).seq(2, 1).data(&[7; 700]);
+            let (_, sent) = rig.transmitted(OUTSIDE, from_client(&data));
             let error = about_outer(net, &sent, kind, code, rest, 528);
-            let (verdict, _) = rig.try_send(INSIDE, frame_inside(&error));
+            let (verdict, _) = rig.try_send(INSIDE, from_target(&error, 1));
             let Some((kind, code, rest)) = meaning else {
                 assert_eq!(verdict, Verdict::Drop(DropReason::IcmpIgnored));
                 assert!(rig.emitted().is_empty());
                 continue;
             };
             assert_eq!(verdict, Verdict::Consumed, "{net:?} {error:?}");
-            let inner = &data.hops(63).bytes()[..528 - net.header()];
+            let inner = &data.ttl(63).ip()[..528 - net.header()];
             let told = icmp(vip.ip(), client.ip(), kind, code, rest, inner);
-            assert_eq!(rig.emitted(), [(OUTSIDE, told.to_outside())]);
+            assert_eq!(rig.emitted(), [(OUTSIDE, to_client(&told))]);
             assert_eq!(rig.worker_counts().tunnel_errors, 1);
         }
     }
-}
-
-fn frame_inside(packet: &Ip) -> Vec<u8> {
-    dual::frame_of(mac(1), INSIDE_MAC, &packet.bytes())
 }
 
 #[test]
@@ -310,8 +303,8 @@ fn errors_that_do_not_tell_whose_packet_it_was_go_no_further() {
     for net in BOTH {
         let mut rig = node(Mode::Tunnel);
         let (client, vip) = (net.client(7, 5000), net.vip(80));
-        let syn = tcp(client, vip, SYN, 1, 0, b"");
-        let (_, sent) = rig.transmitted(OUTSIDE, syn.from_outside());
+        let syn = tcp(client, vip, SYN).seq(1, 0);
+        let (_, sent) = rig.transmitted(OUTSIDE, from_client(&syn));
         let (kind, code) = if net == Net::V4 { (3, 4) } else { (2, 0) };
         // RFC 792 asks for 8 bytes behind the header: not enough to tell.
         let short = about_outer(net, &sent, kind, code, 1400, net.header() + 8);
@@ -328,7 +321,7 @@ fn errors_that_do_not_tell_whose_packet_it_was_go_no_further() {
             ("a strange client", stranger),
             ("another target", elsewhere),
         ] {
-            let verdict = rig.try_send(INSIDE, frame_inside(&error)).0;
+            let verdict = rig.try_send(INSIDE, from_target(&error, 1)).0;
             let expected = Verdict::Drop(DropReason::IcmpNoFlow);
             assert_eq!(verdict, expected, "{net:?}: {what}");
             assert!(rig.emitted().is_empty(), "{net:?}: {what}");
@@ -336,16 +329,16 @@ fn errors_that_do_not_tell_whose_packet_it_was_go_no_further() {
         let mut others = sent.clone();
         others[14 + if net == Net::V4 { 15 } else { 23 }] ^= 1;
         let others = about_outer(net, &others, kind, code, 1400, 500);
-        let verdict = rig.try_send(INSIDE, frame_inside(&others)).0;
+        let verdict = rig.try_send(INSIDE, from_target(&others, 1)).0;
         assert!(
             !matches!(verdict, Verdict::Transmit(_)) && rig.emitted().is_empty(),
             "an error about a tunnel from another source: {verdict:?}"
         );
         // An outer packet in an error must not be taken for the client's own.
         let broken = about_outer(net, &sent, kind, code, 1400, 500).with(|packet| {
-            packet.payload[2] ^= 1;
+            packet.raw_mut()[2] ^= 1;
         });
-        let verdict = rig.try_send(INSIDE, frame_inside(&broken)).0;
+        let verdict = rig.try_send(INSIDE, from_target(&broken, 1)).0;
         assert!(!matches!(verdict, Verdict::Consumed), "{verdict:?}");
         assert!(rig.emitted().is_empty());
     }
@@ -361,7 +354,7 @@ fn without_a_local_ip_a_client_has_as_many_flows_as_ports() {
             ..small()
         };
         let mut builder = dataplane::Tables::builder();
-        for port in dual::ports() {
+        for port in both_ports() {
             builder.port(port);
         }
         for service in services(mode) {
@@ -369,8 +362,8 @@ fn without_a_local_ip_a_client_has_as_many_flows_as_ports() {
         }
         let mut rig = Rig::from(&limits, &builder, 0, 1).resolved();
         for port in 1..=200 {
-            let syn = tcp(Net::V4.client(7, port), Net::V4.vip(80), SYN, 1, 0, b"");
-            rig.transmitted(OUTSIDE, syn.from_outside());
+            let syn = tcp(Net::V4.client(7, port), Net::V4.vip(80), SYN).seq(1, 0);
+            rig.transmitted(OUTSIDE, from_client(&syn));
         }
         assert_eq!(rig.flow_count(), 200);
     }
@@ -381,26 +374,26 @@ fn flows_keep_their_mode_when_the_service_takes_another() {
     let net = Net::V4;
     let mut rig = node(Mode::Direct);
     let (client, vip) = (net.client(7, 5000), net.vip(80));
-    rig.transmitted(OUTSIDE, tcp(client, vip, SYN, 1, 0, b"").from_outside());
+    rig.transmitted(OUTSIDE, from_client(&tcp(client, vip, SYN).seq(1, 0)));
     let mut tunnel = services(Mode::Tunnel);
     for service in &mut tunnel {
         service.targets = vec![rig::up(net.target(22, service.port))];
     }
     tunnel.truncate(1);
-    rig.tables = rig::builder(&dual::ports(), &tunnel)
+    rig.tables = rig::builder(&both_ports(), &tunnel)
         .build(&mut rig.ids, Some(&rig.tables))
         .unwrap();
     rig.refresh();
     rig.out.clear();
-    let data = tcp(client, vip, ACK, 2, 1, b"data");
-    let (_, sent) = rig.transmitted(OUTSIDE, data.from_outside());
-    assert_eq!(sent, data.hops(63).to_inside());
+    let data = tcp(client, vip, ACK).seq(2, 1).data(b"data");
+    let (_, sent) = rig.transmitted(OUTSIDE, from_client(&data));
+    assert_eq!(sent, to_target(&data.ttl(63), 21));
 }
 
 #[test]
 fn what_contradicts_a_mode_is_no_snapshot() {
     let build = |services: &[ServiceConfig], change: &dyn Fn(&mut dataplane::TablesBuilder)| {
-        let mut builder = rig::builder(&dual::ports(), services);
+        let mut builder = rig::builder(&both_ports(), services);
         change(&mut builder);
         builder.build(&mut Ids::new(&small()), None).map(|_| ())
     };
@@ -441,7 +434,7 @@ fn what_contradicts_a_mode_is_no_snapshot() {
         });
     };
     assert_eq!(build(&with(Mode::Direct, far), &on_link), Ok(()));
-    let mut ports = dual::ports();
+    let mut ports = both_ports();
     ports[1].mtu = 1319;
     let mut wide = services(Mode::Tunnel);
     wide.retain(|service| service.vip == Net::V6.vip(0).ip());
@@ -465,12 +458,10 @@ fn a_segment_of_no_flow_is_reset_as_under_fullnat() {
     {
         let mut rig = node(mode);
         let (client, vip) = (net.client(7, 5000), net.vip(80));
-        let late = tcp(client, vip, ACK, 5, 700, b"late");
-        let (port, sent) = rig.transmitted(OUTSIDE, late.from_outside());
-        let mut reset = tcp(vip, client, RST, 700, 0, b"");
-        reset.payload[14..16].fill(0);
-        reset.seal(16);
-        assert_eq!((port, sent), (OUTSIDE, reset.to_outside()));
+        let late = tcp(client, vip, ACK).seq(5, 700).data(b"late");
+        let (port, sent) = rig.transmitted(OUTSIDE, from_client(&late));
+        let reset = tcp(vip, client, RST).seq(700, 0).window(0);
+        assert_eq!((port, sent), (OUTSIDE, to_client(&reset)));
     }
 }
 
@@ -481,14 +472,11 @@ fn one_sided_flows_expire_by_their_state() {
         let mut rig = node(mode);
         let net = Net::V4;
         let (client, vip) = (net.client(7, 5000), net.vip(80));
-        rig.transmitted(OUTSIDE, tcp(client, vip, SYN, 1, 0, b"").from_outside());
-        rig.transmitted(OUTSIDE, tcp(client, vip, ACK, 2, 1, b"").from_outside());
+        rig.transmitted(OUTSIDE, from_client(&tcp(client, vip, SYN).seq(1, 0)));
+        rig.transmitted(OUTSIDE, from_client(&tcp(client, vip, ACK).seq(2, 1)));
         rig.pass(60);
         assert_eq!(rig.flow_count(), 1, "established");
-        rig.transmitted(
-            OUTSIDE,
-            tcp(client, vip, FIN | ACK, 2, 1, b"").from_outside(),
-        );
+        rig.transmitted(OUTSIDE, from_client(&tcp(client, vip, FIN | ACK).seq(2, 1)));
         rig.now.0 += 75 * SECOND;
         rig.pass(1);
         assert_eq!(rig.flow_count(), 0);
@@ -504,8 +492,8 @@ fn the_client_of_an_idle_connection_that_expires_is_reset() {
     {
         let mut rig = node(mode);
         let (client, vip) = (net.client(7, 5000), net.vip(80));
-        rig.transmitted(OUTSIDE, tcp(client, vip, SYN, 1, 0, b"").from_outside());
-        rig.transmitted(OUTSIDE, tcp(client, vip, ACK, 2, 700, b"").from_outside());
+        rig.transmitted(OUTSIDE, from_client(&tcp(client, vip, SYN).seq(1, 0)));
+        rig.transmitted(OUTSIDE, from_client(&tcp(client, vip, ACK).seq(2, 700)));
         rig.now.0 += 910 * SECOND;
         let mut sent = Vec::new();
         for _ in 0..2000 {
@@ -519,9 +507,7 @@ fn the_client_of_an_idle_connection_that_expires_is_reset() {
             rig.out.clear();
         }
         assert_eq!(rig.flow_count(), 0);
-        let mut reset = tcp(vip, client, RST, 700, 0, b"");
-        reset.payload[14..16].fill(0);
-        reset.seal(16);
-        assert_eq!(sent, [(OUTSIDE, reset.to_outside())], "{net:?} {mode:?}");
+        let reset = tcp(vip, client, RST).seq(700, 0).window(0);
+        assert_eq!(sent, [(OUTSIDE, to_client(&reset))], "{net:?} {mode:?}");
     }
 }

@@ -5,9 +5,12 @@ use std::sync::Arc;
 
 use dataplane::{Counters, DropReason, Limits, PortIndex, Protocol, ServiceConfig, Verdict};
 
-use super::dual::{self, BOTH, Ip, Net, icmp, packet, tcp, udp};
-use super::frame::{ACK, FIN, SYN, source_port};
-use super::rig::{self, INSIDE, MILLISECOND, OUTSIDE, Rig, SECOND, small};
+use super::frame::{ACK, FIN, Packet, SYN, icmp, mac, source_port, tcp, udp};
+use super::net::{BOTH, Net, both_ports, one_target};
+use super::rig::{
+    self, INSIDE, MILLISECOND, OUTSIDE, Rig, SECOND, from_client, from_target, small, to_client,
+    to_target,
+};
 
 const DATA: [u8; 100] = {
     let mut data = [0; 100];
@@ -20,7 +23,7 @@ const DATA: [u8; 100] = {
 };
 
 fn node() -> Rig {
-    dual::node(&small(), &dual::ports(), &dual::services(8080))
+    rig::node(&small(), &both_ports(), &one_target(8080))
 }
 
 /// The identification of a fragment that was sent.
@@ -38,13 +41,13 @@ fn port(net: Net, frame: &[u8]) -> u16 {
 }
 
 /// Sends fragments in this order; those that were transmitted at once or released, in the order they left.
-fn through(rig: &mut Rig, from: PortIndex, fragments: &[&Ip]) -> Vec<(PortIndex, Vec<u8>)> {
+fn through(rig: &mut Rig, from: PortIndex, fragments: &[&Packet]) -> Vec<(PortIndex, Vec<u8>)> {
     let mut out = Vec::new();
     for fragment in fragments {
         let frame = if from == OUTSIDE {
-            fragment.from_outside()
+            from_client(fragment)
         } else {
-            fragment.from_inside()
+            from_target(fragment, 21)
         };
         match rig.try_send(from, frame) {
             (Verdict::Transmit(port), frame) => out.push((port, frame)),
@@ -73,11 +76,11 @@ fn fragments_of_a_datagram_follow_the_first_both_ways_in_whatever_order() {
             let local = net.local(port(net, &sent[0].1));
             let number = id(net, &sent[0].1);
             assert_ne!(number, 77, "behind the LocalIP another's packet may be 77");
-            let there = udp(local, net.target(21, 8080), &DATA).hops(63);
+            let there = udp(local, net.target(21, 8080), &DATA).ttl(63);
             let there = there.cut(number, &[24, 56]);
             let expected: Vec<_> = expected_order
                 .iter()
-                .map(|n| (INSIDE, there[*n].to_inside()))
+                .map(|n| (INSIDE, to_target(&there[*n], 21)))
                 .collect();
             assert_eq!(sent, expected, "{net:?} {order:?}");
 
@@ -85,10 +88,10 @@ fn fragments_of_a_datagram_follow_the_first_both_ways_in_whatever_order() {
             let parts = answer.cut(4, &[24, 56]);
             let sent = through(&mut rig, INSIDE, &order.map(|n| &parts[n]));
             let number = id(net, &sent[0].1);
-            let back = udp(vip, client, &DATA).hops(63).cut(number, &[24, 56]);
+            let back = udp(vip, client, &DATA).ttl(63).cut(number, &[24, 56]);
             let expected: Vec<_> = expected_order
                 .iter()
-                .map(|n| (OUTSIDE, back[*n].to_outside()))
+                .map(|n| (OUTSIDE, to_client(&back[*n])))
                 .collect();
             assert_eq!(sent, expected, "{net:?} {order:?} back");
 
@@ -104,7 +107,7 @@ fn fragments_of_a_datagram_follow_the_first_both_ways_in_whatever_order() {
 
 fn service(rig: &Rig, net: Net, protocol: Protocol) -> dataplane::ServiceId {
     let services = rig.tables.services();
-    let is = |config: &ServiceConfig| config.vip == net.vip(0).ip() && config.protocol == protocol;
+    let is = |config: &ServiceConfig| config.vip == net.vip_ip() && config.protocol == protocol;
     services
         .into_iter()
         .find(|service| is(&service.config))
@@ -117,19 +120,21 @@ fn fragments_of_a_segment_keep_numbers_and_checksum_right() {
     for net in BOTH {
         let mut rig = node();
         let (client, vip) = (net.client(7, 5000), net.vip(80));
-        let (_, syn) = rig.transmitted(OUTSIDE, tcp(client, vip, SYN, 1000, 0, &[]).from_outside());
+        let (_, syn) = rig.transmitted(OUTSIDE, from_client(&tcp(client, vip, SYN).seq(1000, 0)));
         let local = net.local(source_port(&syn));
         let at = 14 + net.header() + 4;
         let shift = u32::from_be_bytes(syn[at..at + 4].try_into().unwrap()).wrapping_sub(1000);
-        let segment = tcp(client, vip, ACK, 1001, 9001, &DATA);
+        let segment = tcp(client, vip, ACK).seq(1001, 9001).data(&DATA);
         let parts = segment.cut(5, &[40]);
         let sent = through(&mut rig, OUTSIDE, &[&parts[1], &parts[0]]);
         let number = id(net, &sent[0].1);
         let target = net.target(21, 8080);
-        let there = tcp(local, target, ACK, 1001u32.wrapping_add(shift), 9001, &DATA)
-            .hops(63)
+        let there = tcp(local, target, ACK)
+            .seq(1001u32.wrapping_add(shift), 9001)
+            .data(&DATA)
+            .ttl(63)
             .cut(number, &[40]);
-        let expected = there.iter().map(|part| (INSIDE, part.to_inside()));
+        let expected = there.iter().map(|part| (INSIDE, to_target(part, 21)));
         assert_eq!(sent, expected.collect::<Vec<_>>(), "{net:?}");
     }
 }
@@ -140,20 +145,20 @@ fn a_fin_in_fragments_leaves_the_next_connection_a_number_above_its_end() {
     let net = Net::V4;
     let mut limits = small();
     (limits.first_port, limits.last_port) = (2000, 2000);
-    let mut rig = dual::node(&limits, &dual::ports(), &dual::services(8080));
+    let mut rig = rig::node(&limits, &both_ports(), &one_target(8080));
     let (client, vip) = (net.client(7, 5000), net.vip(80));
     let number = |frame: &[u8]| u32::from_be_bytes(frame[38..42].try_into().unwrap());
-    let (_, syn) = rig.transmitted(OUTSIDE, tcp(client, vip, SYN, 0, 0, &[]).from_outside());
+    let (_, syn) = rig.transmitted(OUTSIDE, from_client(&tcp(client, vip, SYN).seq(0, 0)));
     let shift = number(&syn);
     let (local, target) = (net.local(source_port(&syn)), net.target(21, 8080));
-    let answer = tcp(target, local, SYN | ACK, 0, shift.wrapping_add(1), &[]);
-    rig.transmitted(INSIDE, answer.from_inside());
-    let long = tcp(client, vip, FIN | ACK, 1, 1, &[0; 20_000]);
+    let answer = tcp(target, local, SYN | ACK).seq(0, shift.wrapping_add(1));
+    rig.transmitted(INSIDE, from_target(&answer, 21));
+    let long = tcp(client, vip, FIN | ACK).seq(1, 1).data(&[0; 20_000]);
     let parts = long.cut(9, &[1400]);
     through(&mut rig, OUTSIDE, &[&parts[0]]);
-    let end = tcp(target, local, FIN | ACK, 1, shift.wrapping_add(1), &[]);
-    rig.transmitted(INSIDE, end.from_inside());
-    let (_, syn) = rig.transmitted(OUTSIDE, tcp(client, vip, SYN, 7, 0, &[]).from_outside());
+    let end = tcp(target, local, FIN | ACK).seq(1, shift.wrapping_add(1));
+    rig.transmitted(INSIDE, from_target(&end, 21));
+    let (_, syn) = rig.transmitted(OUTSIDE, from_client(&tcp(client, vip, SYN).seq(7, 0)));
     let above = number(&syn).wrapping_sub(shift.wrapping_add(20_002)) as i32;
     assert!(above >= 0, "{above}");
 }
@@ -164,7 +169,7 @@ fn early_fragments_are_dropped_when_their_first_does_not_come_or_is_refused() {
         let mut rig = node();
         let query = udp(net.client(7, 5000), net.vip(53), &DATA);
         let parts = query.cut(1, &[24, 56]);
-        let held = rig.try_send(OUTSIDE, parts[1].from_outside());
+        let held = rig.try_send(OUTSIDE, from_client(&parts[1]));
         assert_eq!(held.0, Verdict::Held);
         rig.now.0 += 250 * MILLISECOND;
         for _ in 0..20 {
@@ -180,17 +185,17 @@ fn early_fragments_are_dropped_when_their_first_does_not_come_or_is_refused() {
         let stray = udp(net.client(7, 5000), net.vip(54), &DATA);
         let parts = stray.cut(2, &[24, 56]);
         assert_eq!(
-            rig.try_send(OUTSIDE, parts[1].from_outside()).0,
+            rig.try_send(OUTSIDE, from_client(&parts[1])).0,
             Verdict::Held
         );
         assert_eq!(
-            rig.dropped(OUTSIDE, parts[0].from_outside()),
+            rig.dropped(OUTSIDE, from_client(&parts[0])),
             DropReason::NoService
         );
         assert_eq!(rig.emitted().len(), 1, "one ICMP error");
         assert_eq!(rig.worker_counts().early_fragments_dropped, 2);
         assert_eq!(
-            rig.dropped(OUTSIDE, parts[2].from_outside()),
+            rig.dropped(OUTSIDE, from_client(&parts[2])),
             DropReason::NoFlow
         );
         assert_eq!(rig.emitted().len(), 1);
@@ -201,10 +206,12 @@ fn early_fragments_are_dropped_when_their_first_does_not_come_or_is_refused() {
 fn malformed_fragments_are_dropped_for_their_own_reason() {
     for net in BOTH {
         let query = udp(net.client(7, 5000), net.vip(53), &DATA);
-        let segment = tcp(net.client(7, 5000), net.vip(80), SYN, 1, 0, &DATA);
+        let segment = tcp(net.client(7, 5000), net.vip(80), SYN)
+            .seq(1, 0)
+            .data(&DATA);
         let parts = query.cut(1, &[24, 56]);
         let first = &parts[0];
-        type Case<'a> = (&'a str, Vec<&'a Ip>, Ip, DropReason);
+        type Case<'a> = (&'a str, Vec<&'a Packet>, Packet, DropReason);
         let cases: Vec<Case<'_>> = vec![
             (
                 "not cut at eights",
@@ -222,8 +229,8 @@ fn malformed_fragments_are_dropped_for_their_own_reason() {
                 "beyond the longest packet",
                 vec![],
                 segment.part(1, 8..16, false).with(|part| match net {
-                    Net::V4 => part.word = 0x1fff,
-                    Net::V6 => part.payload[2..4].copy_from_slice(&[0xff, 0xf8]),
+                    Net::V4 => part.fragment = 0x1fff,
+                    Net::V6 => part.extensions[0].1[1..3].copy_from_slice(&[0xff, 0xf8]),
                 }),
                 DropReason::BadFragment,
             ),
@@ -237,8 +244,7 @@ fn malformed_fragments_are_dropped_for_their_own_reason() {
                 "UDP of a length below its header",
                 vec![],
                 query.part(1, 0..24, true).with(|part| {
-                    let at = part.payload.len() - 24 + 4;
-                    part.payload[at..at + 2].copy_from_slice(&[0, 7]);
+                    part.raw_mut()[4..6].copy_from_slice(&[0, 7]);
                 }),
                 DropReason::BadUdp,
             ),
@@ -270,15 +276,15 @@ fn malformed_fragments_are_dropped_for_their_own_reason() {
                 "behind the end",
                 vec![first, &parts[2]],
                 query.part(1, 56..64, true).with(|part| match net {
-                    Net::V4 => part.word += 16,
-                    Net::V6 => part.payload[3] += 128,
+                    Net::V4 => part.fragment += 16,
+                    Net::V6 => part.extensions[0].1[2] += 128,
                 }),
                 DropReason::FragmentOverlap,
             ),
             (
                 "ICMP",
                 vec![],
-                icmp(net.client(7, 0).ip(), net.vip(0).ip(), 8, 0, 0, &DATA).part(1, 0..24, true),
+                icmp(net.client(7, 0).ip(), net.vip_ip(), 8, 0, 0, &DATA).part(1, 0..24, true),
                 DropReason::Fragment,
             ),
         ];
@@ -287,7 +293,7 @@ fn malformed_fragments_are_dropped_for_their_own_reason() {
             through(&mut rig, OUTSIDE, &before);
             rig.out.clear();
             assert_eq!(
-                rig.dropped(OUTSIDE, bad.from_outside()),
+                rig.dropped(OUTSIDE, from_client(&bad)),
                 reason,
                 "{net:?}: {what}"
             );
@@ -303,7 +309,7 @@ fn fragments_to_others_are_the_kernels() {
         let to = SocketAddr::new(net.address(1, 11), 53);
         let parts = udp(net.client(7, 5000), to, &DATA).cut(1, &[24]);
         for part in &parts {
-            let frame = part.from_outside();
+            let frame = from_client(part);
             assert_eq!(
                 rig.try_send(OUTSIDE, frame.clone()),
                 (Verdict::Kernel, frame)
@@ -320,12 +326,12 @@ fn an_ipv6_packet_in_one_fragment_is_whole() {
     // RFC 6946: at the same time as a packet in several of the same number.
     let parts = query.cut(1, &[24]);
     through(&mut rig, OUTSIDE, &[&parts[0]]);
-    let atomic = query.part(1, 0..query.payload.len(), false);
-    let (port, sent) = rig.transmitted(OUTSIDE, atomic.from_outside());
+    let atomic = query.part(1, 0..8 + DATA.len(), false);
+    let (port, sent) = rig.transmitted(OUTSIDE, from_client(&atomic));
     let local = net.local(u16::from_be_bytes([sent[62], sent[63]]));
-    let there = udp(local, net.target(21, 8080), &DATA).hops(63);
-    let expected = there.part(1, 0..there.payload.len(), false);
-    assert_eq!((port, sent), (INSIDE, expected.to_inside()));
+    let there = udp(local, net.target(21, 8080), &DATA).ttl(63);
+    let expected = there.part(1, 0..8 + DATA.len(), false);
+    assert_eq!((port, sent), (INSIDE, to_target(&expected, 21)));
 }
 
 #[test]
@@ -336,19 +342,19 @@ fn a_flood_of_fragments_leaves_memory_bounded_and_whole_packets_alone() {
             early_fragments: 4,
             ..small()
         };
-        let mut rig = dual::node(&limits, &dual::ports(), &dual::services(8080));
+        let mut rig = rig::node(&limits, &both_ports(), &one_target(8080));
         let whole = udp(net.client(7, 5000), net.vip(53), &DATA);
-        rig.transmitted(OUTSIDE, whole.from_outside());
+        rig.transmitted(OUTSIDE, from_client(&whole));
         let stray = udp(net.client(8, 5000), net.vip(53), &DATA);
         for n in 0..1000 {
             let part = stray.part(n, 24..56, true);
-            let (verdict, _) = rig.try_send(OUTSIDE, part.from_outside());
+            let (verdict, _) = rig.try_send(OUTSIDE, from_client(&part));
             let no_room = Verdict::Drop(DropReason::FragmentNoRoom);
             assert!(
                 verdict == Verdict::Held || verdict == no_room,
                 "{verdict:?}"
             );
-            rig.transmitted(OUTSIDE, whole.from_outside());
+            rig.transmitted(OUTSIDE, from_client(&whole));
         }
         assert_eq!(rig.flow_count(), 1);
         // A packet whose fragments come one behind the other passes in between.
@@ -366,8 +372,8 @@ fn fragments_reach_the_worker_that_owns_the_flow_from_any_queue_in_any_order() {
         for client in 0..24 {
             let limits = small();
             let counters = Arc::new(Counters::new(workers, &limits));
-            let services = dual::services(8080);
-            let builder = rig::builder(&dual::ports(), &services);
+            let services = one_target(8080);
+            let builder = rig::builder(&both_ports(), &services);
             let mut rigs: Vec<Rig> = (0..workers)
                 .map(|index| Rig::sharing(&limits, &builder, index, &counters).resolved())
                 .collect();
@@ -377,16 +383,16 @@ fn fragments_reach_the_worker_that_owns_the_flow_from_any_queue_in_any_order() {
             let order = [[0, 1, 2], [2, 0, 1], [1, 2, 0]][usize::from(client) % 3];
             for (step, n) in order.into_iter().enumerate() {
                 let queue = (usize::from(client) + step) % usize::from(workers);
-                let hops = deliver(&mut rigs, queue, parts[n].from_outside(), &mut sent);
+                let hops = deliver(&mut rigs, queue, from_client(&parts[n]), &mut sent);
                 redirected += hops;
             }
             assert_eq!(sent.len(), 3, "{net:?} client {client}");
             let (local, number) = (net.local(port(net, &sent[0])), id(net, &sent[0]));
-            let there = udp(local, net.target(21, 8080), &DATA).hops(63);
+            let there = udp(local, net.target(21, 8080), &DATA).ttl(63);
             let mut expected: Vec<_> = there.cut(number, &[24, 56]);
-            assert_eq!(sent.remove(0), expected.remove(0).to_inside());
+            assert_eq!(sent.remove(0), to_target(&expected.remove(0), 21));
             for part in expected {
-                assert!(sent.contains(&part.to_inside()));
+                assert!(sent.contains(&to_target(&part, 21)));
             }
             let owners: Vec<_> = rigs
                 .iter_mut()
@@ -443,9 +449,9 @@ fn deliver(rigs: &mut [Rig], queue: usize, frame: Vec<u8>, sent: &mut Vec<Vec<u8
 
 /// A node with a link of this MTU to its targets.
 fn small_link(mtu: u16) -> Rig {
-    let mut ports = dual::ports();
+    let mut ports = both_ports();
     ports[1].mtu = mtu;
-    dual::node(&small(), &ports, &dual::services(8080))
+    rig::node(&small(), &ports, &one_target(8080))
 }
 
 #[test]
@@ -454,41 +460,38 @@ fn a_long_packet_is_cut_if_it_may_be_and_its_sender_told_if_not() {
         let mut rig = small_link(1300);
         let data = [7; 1300];
         let long = udp(net.client(7, 5000), net.vip(53), &data);
-        assert_eq!(
-            rig.dropped(OUTSIDE, long.from_outside()),
-            DropReason::TooBig
-        );
+        assert_eq!(rig.dropped(OUTSIDE, from_client(&long)), DropReason::TooBig);
         let (kind, code, length) = match net {
             Net::V4 => (3, 4, 548),
             Net::V6 => (2, 0, 1232),
         };
-        let quote = &long.bytes()[..length];
+        let quote = &long.ip()[..length];
         let (own, client) = (net.address(1, 11), net.client(7, 0).ip());
         let error = icmp(own, client, kind, code, 1300, quote);
-        assert_eq!(rig.emitted(), [(OUTSIDE, error.to_outside())], "{net:?}");
+        assert_eq!(rig.emitted(), [(OUTSIDE, to_client(&error))], "{net:?}");
     }
     let net = Net::V4;
     let mut rig = small_link(1300);
     let data = [7; 2000];
     let long = udp(net.client(7, 5000), net.vip(53), &data).with(|packet| {
-        (packet.word, packet.id) = (0, 99);
+        (packet.fragment, packet.id) = (0, 99);
     });
     assert_eq!(
-        rig.try_send(OUTSIDE, long.from_outside()).0,
+        rig.try_send(OUTSIDE, from_client(&long)).0,
         Verdict::Consumed
     );
     let sent = rig.emitted();
     let (local, number) = (net.local(port(net, &sent[0].1)), id(net, &sent[0].1));
     assert_ne!(number, 99);
-    let there = udp(local, net.target(21, 8080), &data).hops(63);
+    let there = udp(local, net.target(21, 8080), &data).ttl(63);
     let expected: Vec<_> = there
         .cut(number, &[1280])
         .iter()
-        .map(|part| (INSIDE, part.to_inside()))
+        .map(|part| (INSIDE, to_target(part, 21)))
         .collect();
     assert_eq!(sent, expected);
     assert_eq!(rig.worker_counts().packets_cut, 1);
-    assert_eq!(packet(&sent[0].1).len(), 1300);
+    assert_eq!(sent[0].1.len(), 14 + 1300);
 
     // A fragment too long is cut further, and keeps one number with the others.
     rig.out.clear();
@@ -496,7 +499,7 @@ fn a_long_packet_is_cut_if_it_may_be_and_its_sender_told_if_not() {
     let sent = through(&mut rig, OUTSIDE, &[&parts[1]]);
     assert!(sent.is_empty());
     assert_eq!(
-        rig.try_send(OUTSIDE, parts[0].from_outside()).0,
+        rig.try_send(OUTSIDE, from_client(&parts[0])).0,
         Verdict::Consumed
     );
     let sent = rig.emitted();
@@ -504,7 +507,7 @@ fn a_long_packet_is_cut_if_it_may_be_and_its_sender_told_if_not() {
     let expected: Vec<_> = there
         .cut(number, &[1280, 1400])
         .iter()
-        .map(|part| (INSIDE, part.to_inside()))
+        .map(|part| (INSIDE, to_target(part, 21)))
         .collect();
     assert_eq!(sent, expected);
 }
@@ -512,27 +515,24 @@ fn a_long_packet_is_cut_if_it_may_be_and_its_sender_told_if_not() {
 #[test]
 fn pieces_wait_for_a_next_hop_as_whole_packets_do() {
     let net = Net::V4;
-    let mut ports = dual::ports();
+    let mut ports = both_ports();
     ports[1].mtu = 600;
-    let mut rig = Rig::from(&small(), &rig::builder(&ports, &dual::services(8080)), 0, 1);
+    let mut rig = Rig::from(&small(), &rig::builder(&ports, &one_target(8080)), 0, 1);
     let data = [7; 1000];
-    let long = udp(net.client(7, 5000), net.vip(53), &data).with(|packet| packet.word = 0);
+    let long = udp(net.client(7, 5000), net.vip(53), &data).with(|packet| packet.fragment = 0);
     assert_eq!(
-        rig.try_send(OUTSIDE, long.from_outside()).0,
+        rig.try_send(OUTSIDE, from_client(&long)).0,
         Verdict::Consumed
     );
     rig.out.clear();
-    let std::net::IpAddr::V4(target) = net.target(21, 0).ip() else {
-        unreachable!("an IPv4 network");
-    };
-    rig.resolve(INSIDE, target, super::frame::mac(21));
+    rig.resolve(INSIDE, net.target_ip(21), mac(21));
     let sent = rig.emitted();
     let (local, number) = (net.local(port(net, &sent[0].1)), id(net, &sent[0].1));
-    let there = udp(local, net.target(21, 8080), &data).hops(63);
+    let there = udp(local, net.target(21, 8080), &data).ttl(63);
     let expected: Vec<_> = there
         .cut(number, &[576])
         .iter()
-        .map(|part| (INSIDE, part.to_inside()))
+        .map(|part| (INSIDE, to_target(part, 21)))
         .collect();
     assert_eq!(sent, expected);
 }

@@ -1,6 +1,7 @@
 //! Frames of either family built field by field. Checksums are computed here by the book, not by the code under test.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::Range;
 
 use dataplane::MacAddr;
 
@@ -230,6 +231,47 @@ impl Packet {
             bytes[place..place + 2].copy_from_slice(&sum.to_be_bytes());
         }
         (protocol, bytes)
+    }
+
+    /// The packet in fragments, cut at these bytes of its payload, all called `id`.
+    pub fn cut(&self, id: u32, at: &[usize]) -> Vec<Self> {
+        let length = self.transport().1.len();
+        let ends = at.iter().copied().chain([length]);
+        let starts = [0].into_iter().chain(at.iter().copied());
+        starts
+            .zip(ends)
+            .map(|(start, end)| self.part(id, start..end, end < length))
+            .collect()
+    }
+
+    /// One fragment, right or wrong.
+    pub fn part(&self, id: u32, bytes: Range<usize>, more: bool) -> Self {
+        let (protocol, payload) = self.transport();
+        let start = bytes.start;
+        let part = self.clone().with(|part| {
+            part.payload = Payload::Raw(protocol, payload[bytes].to_vec());
+        });
+        match self.source {
+            IpAddr::V4(_) => part.with(|part| {
+                part.id = id as u16;
+                part.fragment = (start / 8) as u16 | if more { 0x2000 } else { 0 };
+            }),
+            IpAddr::V6(_) => {
+                let [high, low] = (start as u16 | u16::from(more)).to_be_bytes();
+                let [a, b, c, d] = id.to_be_bytes();
+                part.extension(FRAGMENT, &[0, high, low, a, b, c, d])
+            }
+        }
+    }
+
+    /// The bytes behind the IP headers, to be made wrong: their checksum stays as it was.
+    pub fn raw_mut(&mut self) -> &mut [u8] {
+        let (protocol, bytes) = self.transport();
+        self.payload = Payload::Raw(protocol, bytes);
+        match &mut self.payload {
+            Payload::Raw(_, bytes) => bytes,
+            _ => unreachable!("made so above"),
+        }
     }
 
     /// That of RFC 8200 8.1; for IPv4 it gives the sum that the shorter one of RFC 9293 3.1 gives.

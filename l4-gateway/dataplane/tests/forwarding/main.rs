@@ -15,7 +15,6 @@ mod arp;
 mod client_address;
 mod direct;
 mod draining;
-mod dual;
 mod forgery;
 mod fragments;
 mod frame;

@@ -133,6 +133,20 @@ pub fn both_ports() -> [Port; 2] {
     ]
 }
 
+/// A service at port 80 (TCP) or 53 (UDP) of each family's VIP, with one target, 21, at `target_port`.
+pub fn one_target(target_port: u16) -> Vec<ServiceConfig> {
+    let mut services = Vec::new();
+    for net in BOTH {
+        for (protocol, port) in [(Protocol::Tcp, 80), (Protocol::Udp, 53)] {
+            let mut service = ServiceConfig::new(net.vip_ip(), protocol, port);
+            let target_port = if target_port == 0 { port } else { target_port };
+            service.targets = vec![up(net.target(21, target_port))];
+            services.push(service);
+        }
+    }
+    services
+}
+
 pub fn v4(address: IpAddr) -> Ipv4Addr {
     match address {
         IpAddr::V4(address) => address,

@@ -128,6 +128,11 @@ pub fn small() -> Limits {
     }
 }
 
+/// A node whose next hops are known.
+pub fn node(limits: &Limits, ports: &[Port], services: &[ServiceConfig]) -> Rig {
+    Rig::from(limits, &builder(ports, services), 0, 1).resolved()
+}
+
 pub struct Rig {
     /// The family of the connections that it opens itself.
     pub net: Net,
@@ -158,8 +163,7 @@ impl Rig {
     /// A node that serves both families, its next hops known.
     pub fn both() -> Self {
         let services = [Net::V4.services(), Net::V6.services()].concat();
-        let builder = builder(&net::both_ports(), &services);
-        Self::from(&small(), &builder, 0, 1).resolved()
+        node(&small(), &net::both_ports(), &services)
     }
 
     pub fn serving(net: Net, limits: &Limits, services: &[ServiceConfig]) -> Self {
