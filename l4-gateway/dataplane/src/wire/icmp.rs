@@ -67,6 +67,11 @@ impl Kinds {
         self.errors.contains(&kind)
     }
 
+    /// Whether an error says that a packet was too big.
+    pub(crate) fn is_too_big(&self, kind: u8, code: u8) -> bool {
+        self.too_big == (kind, code)
+    }
+
     #[inline]
     pub(crate) fn is_neighbour_discovery(&self, kind: u8) -> bool {
         self.neighbours.contains(&kind)
@@ -104,8 +109,10 @@ pub(crate) fn seal<V: Family>(source: V::Address, destination: V::Address, messa
 /// The size that an error which says a packet was too big says would pass (RFC 1191 4, RFC 4443 3.2), bytes: 0 from an old router,
 /// which names none. None of other messages.
 pub(crate) fn mtu<V: Family>(message: &[u8]) -> Option<u32> {
-    let (kind, code) = V::KINDS.too_big;
-    (message.get(..2) == Some(&[kind, code])).then(|| u32_at(message, 4) & mtu_bits::<V>())
+    let [kind, code] = *message.first_chunk()?;
+    V::KINDS
+        .is_too_big(kind, code)
+        .then(|| u32_at(message, 4) & mtu_bits::<V>())
 }
 
 /// Lowers the size in an error that says a packet was too big; others are left alone, and so is one that names none.

@@ -188,7 +188,7 @@ impl Worker {
         self.pass_on::<V, F>(context, frame, &stage, number, hop)
     }
 
-    /// An ICMP error to one of our ports: if it is about an outer packet of ours, its client hears what it means for the inner one
+    /// An ICMP error to one of our ports: if it is about an outer packet of ours (and came from where that went), its client hears what it means for the inner one
     /// (RFC 2003 4, RFC 2473 8), as far as what is quoted tells whose it was. None if it is nothing of the kind.
     #[cold]
     pub(super) fn tunnel_error<V: Family, F: Frame>(
@@ -243,7 +243,16 @@ impl Worker {
                     && V::addresses(&self.flows, *number).target == target
             })
             .ok_or(DropReason::IcmpNoFlow)?;
+        // The way to the target begins at its port: who is beyond another has not seen our outer packets.
+        let target = context.tables.target(self.flows.get(number).target_id);
+        if target.is_none_or(|target| target.port != context.port.index) {
+            return Err(DropReason::WrongPort);
+        }
         let (kind, code, rest) = V::meaning(error).ok_or(DropReason::IcmpIgnored)?;
+        let too_big = V::KINDS.is_too_big(kind, code);
+        if !self.icmp_errors.take(context.now, too_big) {
+            return Err(DropReason::IcmpRate);
+        }
         let hop = self.hop::<V>(context, number, Side::Target)?;
         let quote = &inner[..inner.len().min(V::QUOTE)];
         // The answer is resized to all its parts, so that they can be indexed.

@@ -299,6 +299,58 @@ fn errors_about_outer_packets_are_told_to_the_client() {
 }
 
 #[test]
+fn errors_about_outer_packets_are_told_at_a_limited_rate() {
+    for net in BOTH {
+        let mut rig = node(Mode::Tunnel);
+        let (client, vip) = (net.client(7, 5000), net.vip(80));
+        let syn = tcp(client, vip, SYN).seq(1, 0);
+        let (_, sent) = rig.transmitted(OUTSIDE, from_client(&syn));
+        let (too_big, unreachable) = match net {
+            Net::V4 => ((3, 4), (3, 1)),
+            Net::V6 => ((2, 0), (1, 3)),
+        };
+        for (kind, code) in [unreachable, too_big] {
+            let error = from_target(&about_outer(net, &sent, kind, code, 1400, 500), 1);
+            for n in 0..30 {
+                let (verdict, _) = rig.try_send(INSIDE, error.clone());
+                let expected = match n {
+                    0..10 => Verdict::Consumed,
+                    _ => Verdict::Drop(DropReason::IcmpRate),
+                };
+                assert_eq!(verdict, expected, "{net:?}: {kind}.{code}, the {n}th");
+            }
+        }
+        assert_eq!(rig.worker_counts().tunnel_errors, 20);
+        assert_eq!(rig.emitted().len(), 20);
+    }
+}
+
+/// Who knows a connection and guesses its target could make up what our outer packet looked like.
+#[test]
+fn an_error_about_an_outer_packet_from_outside_is_dropped() {
+    for net in BOTH {
+        let mut rig = node(Mode::Tunnel);
+        let (client, vip) = (net.client(7, 5000), net.vip(80));
+        let syn = tcp(client, vip, SYN).seq(1, 0);
+        let (_, sent) = rig.transmitted(OUTSIDE, from_client(&syn));
+        let (kind, code) = if net == Net::V4 { (3, 4) } else { (2, 0) };
+        let quote = &sent[14..];
+        let forged = icmp(
+            net.address(9, 9),
+            net.address(2, 11),
+            kind,
+            code,
+            1300,
+            quote,
+        );
+        let (verdict, _) = rig.try_send(OUTSIDE, from_client(&forged));
+        assert_eq!(verdict, Verdict::Drop(DropReason::WrongPort), "{net:?}");
+        assert!(rig.emitted().is_empty(), "{net:?}");
+        assert_eq!(rig.worker_counts().tunnel_errors, 0);
+    }
+}
+
+#[test]
 fn errors_that_do_not_tell_whose_packet_it_was_go_no_further() {
     for net in BOTH {
         let mut rig = node(Mode::Tunnel);
