@@ -40,6 +40,12 @@ pub(crate) const MAGLEV_SLOTS: usize = 65_537;
 /// Others tried when the target that was chosen is at its limits.
 pub(crate) const TARGET_TRIES: usize = 64;
 
+/// Targets up to which least connections asks all, for each new flow.
+pub(crate) const ASKED_ALL: usize = 32;
+
+/// How many it asks of more.
+pub(crate) const ASKED: usize = 8;
+
 /// Flows that one [`crate::Worker::tick`] looks at when those of some target are to be cut: a million take a second.
 pub(crate) const CUT_BUDGET: u32 = 1024;
 

@@ -1,5 +1,6 @@
 //! Which target takes a new flow. The control side lays out what can be laid out ([`plan`]); a worker keeps a cursor.
 
+mod least;
 mod maglev;
 mod wrr;
 
@@ -19,10 +20,9 @@ pub(crate) fn plan<'t>(
         .map(|target| (target.config.address, target.config.weight))
         .collect();
     match scheduler {
-        Scheduler::RoundRobin
-        | Scheduler::LeastConnections
-        | Scheduler::WeightedLeastConnections => Arc::new([]),
-        Scheduler::WeightedRoundRobin => {
+        Scheduler::RoundRobin | Scheduler::LeastConnections => Arc::new([]),
+        Scheduler::WeightedLeastConnections if !least::draws(weighted.len()) => Arc::new([]),
+        Scheduler::WeightedRoundRobin | Scheduler::WeightedLeastConnections => {
             wrr::sequence(weighted.iter().map(|(_, weight)| *weight)).into()
         }
         Scheduler::SourceHash | Scheduler::Maglev => maglev::table(&weighted).into(),
@@ -79,8 +79,8 @@ fn place(
     match service.config.scheduler {
         Scheduler::RoundRobin => turn(cursor, eligible.len()),
         Scheduler::WeightedRoundRobin => plan.get(turn(cursor, plan.len())?).map(place_of),
-        Scheduler::LeastConnections => least_connections(eligible, cursor, flows, |_| 1),
-        Scheduler::WeightedLeastConnections => least_connections(eligible, cursor, flows, weight),
+        Scheduler::LeastConnections => least::place(eligible, plan, cursor, flows, |_| 1),
+        Scheduler::WeightedLeastConnections => least::place(eligible, plan, cursor, flows, weight),
         Scheduler::SourceHash => plan.get(slot(0)?).map(place_of),
         Scheduler::Maglev => plan.get(slot(client.1)?).map(place_of),
     }
@@ -95,29 +95,6 @@ fn turn(cursor: &mut u32, n: usize) -> Option<usize> {
     let turn = (*cursor as usize).checked_rem(n)?;
     *cursor = (turn + 1) as u32;
     Some(turn)
-}
-
-/// The target with the fewest flows per weight, counting the one about to come; of equals the one whose turn it is, or those that
-/// are always empty would never have a flow but the first.
-fn least_connections(
-    eligible: &[TargetId],
-    cursor: &mut u32,
-    flows: impl Fn(TargetId) -> u64,
-    weight: impl Fn(TargetId) -> u16,
-) -> Option<usize> {
-    let first = turn(cursor, eligible.len())?;
-    let mut best: Option<(usize, u64, u64)> = None;
-    let places = (first..eligible.len()).chain(0..first);
-    for (place, id) in places.filter_map(|place| Some((place, eligible.get(place)?))) {
-        let (flows, weight) = (flows(*id) + 1, u64::from(weight(*id)));
-        // flows / weight < best.flows / best.weight, without dividing.
-        if best.is_none_or(|(_, least, of)| flows * of < least * weight) {
-            best = Some((place, flows, weight));
-        }
-    }
-    let place = best.map(|(place, ..)| place)?;
-    *cursor = (place + 1) as u32;
-    Some(place)
 }
 
 #[cfg(test)]

@@ -30,9 +30,9 @@ pub enum Scheduler {
     RoundRobin,
     /// Smooth weighted round robin: turns in proportion to the weight, a heavy target's spread out.
     WeightedRoundRobin,
-    /// The target with the fewest flows, weights ignored (but 0).
+    /// The target with the fewest flows, weights ignored (but 0): of all up to 32, of 8 drawn for each flow beyond.
     LeastConnections,
-    /// The target with the fewest flows per weight.
+    /// The target with the fewest flows per weight, of as many; drawn in proportion to weight.
     WeightedLeastConnections,
     /// Consistent hashing by client address alone: as [`Scheduler::Maglev`], with all flows of a client at one target.
     SourceHash,
@@ -194,7 +194,8 @@ pub struct Service {
     pub targets: Vec<TargetId>,
     /// Those that take new flows: up, weight above 0, not draining; sorted by address.
     pub eligible: Vec<TargetId>,
-    /// Places in `eligible`, laid out by the scheduler: the turns of wrr, the slots of maglev; empty for the others.
+    /// Places in `eligible`, laid out by the scheduler: the turns of wrr (and of wlc, to draw from), the slots of maglev; empty for the
+    /// others.
     pub(crate) plan: Arc<[u16]>,
 }
 

@@ -23,7 +23,11 @@ const CUT_AFTER: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs
 const REFUSALS: [(&str, Refusal); 2] = [("rst", Refusal::Reset), ("drop", Refusal::Drop)];
 
 /// What a service grants.
-pub(super) fn parse(table: &mut Table<'_>, protocol: Option<Protocol>) -> Policy {
+pub(super) fn parse(
+    table: &mut Table<'_>,
+    protocol: Option<Protocol>,
+    scheduler: Scheduler,
+) -> Policy {
     let defaults = Policy::default();
     let access = access(table);
     let persistence = table
@@ -42,6 +46,17 @@ pub(super) fn parse(table: &mut Table<'_>, protocol: Option<Protocol>) -> Policy
             "one_packet",
             "persistence keeps a client's datagrams together, one_packet takes them apart",
             "choose one",
+        );
+    }
+    let goes_by_flows = matches!(
+        scheduler,
+        Scheduler::LeastConnections | Scheduler::WeightedLeastConnections
+    );
+    if one_packet && goes_by_flows {
+        table.mistake(
+            "one_packet",
+            "this scheduler goes by connections, and single datagrams are none",
+            "take rr for lc, wrr for wlc",
         );
     }
     Policy {

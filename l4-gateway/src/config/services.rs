@@ -206,7 +206,7 @@ fn service(
         .table("timeouts")
         .map(|mut table| timeouts(&mut table))
         .unwrap_or_default();
-    let policy = policy::parse(table, protocol);
+    let policy = policy::parse(table, protocol, scheduler);
     let slow_start = policy::slow_start(table, scheduler);
     let cut_drained_after = policy::cut_drained_after(table);
     let way = Way { mode, vip, port };

@@ -376,6 +376,16 @@ fn mistakes_name_the_key_and_what_to_do() {
             "services[0].one_packet: persistence keeps a client's datagrams together",
         ),
         (
+            &[
+                ("\"tcp\"", "\"udp\""),
+                (
+                    "port = 80",
+                    "port = 80\none_packet = true\nscheduler = \"wlc\"",
+                ),
+            ],
+            "services[0].one_packet: this scheduler goes by connections, and single datagrams are none — take rr for lc, wrr for wlc",
+        ),
+        (
             &[("port = 80", "port = 80\npersistence = { prefix_v4 = 24 }")],
             "services[0].persistence.timeout: is missing",
         ),

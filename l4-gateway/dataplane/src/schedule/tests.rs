@@ -1,4 +1,5 @@
 mod disruption;
+mod least;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
