@@ -16,6 +16,9 @@ use super::{Echo, Lab, Place};
 /// Longer than an answer takes, shorter than a SYN is repeated after.
 const SILENCE: Duration = Duration::from_millis(900);
 
+/// What the gateway speaks to targets from.
+pub(crate) const LOCAL_IPS: [&str; 2] = ["10.3.0.100", "fd00:3::100"];
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Family {
     V4,
@@ -55,7 +58,7 @@ impl Family {
     }
 
     pub(crate) fn local_ip(self) -> IpAddr {
-        self.pick("10.3.0.100", "fd00:3::100")
+        self.pick(LOCAL_IPS[0], LOCAL_IPS[1])
     }
 
     pub(crate) fn client(self, from: Client) -> IpAddr {
@@ -218,12 +221,7 @@ impl Lab {
             (lab.target(), "t0", &["fd00:3::21/64", "fd00:3::22/64"]),
         ] {
             for address in addresses {
-                let nodad: &[&str] = if address.contains(':') {
-                    &["nodad"]
-                } else {
-                    &[]
-                };
-                place.ip(&[&["addr", "add", address, "dev", interface], nodad].concat());
+                place.address(interface, address);
             }
         }
         let way = ["-6", "route", "add", "2001:db8::/64", "via", "fd00:2::11"];
@@ -231,13 +229,20 @@ impl Lab {
         lab
     }
 
-    /// The configuration of a node in it.
+    /// The configuration of a node in it: `head` for whole sections, `port` for keys of both ports.
     pub(crate) fn dual_config(&self, head: &str, port: &str, services: &str) -> String {
-        self.config(head, port, services)
-            .replace("\"10.2.0.11/24\"", "[\"10.2.0.11/24\", \"fd00:2::11/64\"]")
-            .replace("\"10.3.0.11/24\"", "[\"10.3.0.11/24\", \"fd00:3::11/64\"]")
-            .replace("\"10.2.0.1\"", "[\"10.2.0.1\", \"fd00:2::1\"]")
-            .replace("[\"10.3.0.100\"]", "[\"10.3.0.100\", \"fd00:3::100\"]")
+        let local_ips = format!("local_ips = {LOCAL_IPS:?}");
+        self.dual_node(head, [port, &format!("{local_ips}\n{port}")], services)
+    }
+
+    /// The same with further keys of the external port and of the internal one, which may do without LocalIPs.
+    pub(crate) fn dual_node(&self, head: &str, keys: [&str; 2], services: &str) -> String {
+        let addresses = [
+            "address = [\"10.2.0.11/24\", \"fd00:2::11/64\"]\ngateway = [\"10.2.0.1\", \"fd00:2::1\"]",
+            "address = [\"10.3.0.11/24\", \"fd00:3::11/64\"]",
+        ];
+        let [external, internal] = [0, 1].map(|n| format!("{}\n{}", addresses[n], keys[n]));
+        self.node(head, [external, internal], services)
     }
 }
 

@@ -8,7 +8,9 @@
 
 #![allow(dead_code)] // each test binary uses its part
 
+pub(crate) mod direct;
 pub(crate) mod dual;
+pub(crate) mod programs;
 pub(crate) mod wire;
 
 use std::fs::File;
@@ -49,9 +51,10 @@ scheduler = "rr"
 targets = [{ address = "10.3.0.21:5353" }, { address = "10.3.0.22:5353" }]
 "#;
 
-/// Three namespaces, gone with this value.
+/// Three namespaces and those that tests add, gone with this value.
 pub(crate) struct Lab {
     name: String,
+    places: Vec<Place>,
     pub(crate) directory: tempfile::TempDir,
 }
 
@@ -67,15 +70,12 @@ impl Lab {
             std::process::id(),
             NEXT.fetch_add(1, Ordering::Relaxed)
         );
-        let lab = Lab {
+        let mut lab = Lab {
             name,
+            places: Vec::new(),
             directory: tempfile::tempdir().unwrap(),
         };
-        let [client, gateway, target] = [lab.client(), lab.gateway(), lab.target()];
-        for place in [&client, &gateway, &target] {
-            ip(&["netns", "add", &place.0]);
-            ip(&["-n", &place.0, "link", "set", "lo", "up"]);
-        }
+        let [client, gateway, target] = ["c", "l", "t"].map(|short| lab.add(short));
         ip(&[
             "link", "add", "c0", "netns", &client.0, "type", "veth", "peer", "name", "ext0",
             "netns", &gateway.0,
@@ -95,6 +95,15 @@ impl Lab {
         lab
     }
 
+    /// One more namespace, by a name that is short.
+    pub(crate) fn add(&mut self, short: &str) -> Place {
+        let place = Place(format!("{}-{short}", self.name));
+        self.places.push(place.clone());
+        ip(&["netns", "add", &place.0]);
+        place.ip(&["link", "set", "lo", "up"]);
+        place
+    }
+
     pub(crate) fn client(&self) -> Place {
         Place(format!("{}-c", self.name))
     }
@@ -109,6 +118,15 @@ impl Lab {
 
     /// The configuration of a node in the laboratory: `head` for whole sections, `port` for keys of both ports.
     pub(crate) fn config(&self, head: &str, port: &str, services: &str) -> String {
+        let external = "address = \"10.2.0.11/24\"\ngateway = \"10.2.0.1\"";
+        let internal = format!("address = \"10.3.0.11/24\"\nlocal_ips = [\"{LOCAL_IP}\"]");
+        let ports = [external, &internal].map(|keys| format!("{keys}\n{port}"));
+        self.node(head, ports, services)
+    }
+
+    /// The same with all keys of the external and the internal port but their names and devices.
+    pub(crate) fn node(&self, head: &str, ports: [String; 2], services: &str) -> String {
+        let [external, internal] = ports;
         format!(
             r#"
 {head}
@@ -123,15 +141,11 @@ huge_pages = false
 [[ports]]
 name = "ext"
 device = "net_af_packet0,iface=ext0"
-address = "10.2.0.11/24"
-gateway = "10.2.0.1"
-{port}
+{external}
 [[ports]]
 name = "int"
 device = "net_af_packet1,iface=int0"
-address = "10.3.0.11/24"
-local_ips = ["{LOCAL_IP}"]
-{port}
+{internal}
 {services}
 "#,
             name = self.name
@@ -150,7 +164,7 @@ impl Drop for Lab {
     fn drop(&mut self) {
         // Where DPDK's telemetry socket was.
         let _ = std::fs::remove_dir_all(format!("/run/dpdk/weir-{}", self.name));
-        for place in [self.client(), self.gateway(), self.target()] {
+        for place in &self.places {
             let _ = Command::new("ip")
                 .args(["netns", "delete", &place.0])
                 .stderr(Stdio::null())
@@ -205,9 +219,20 @@ impl Place {
         self.0.clone()
     }
 
+    /// Gives `interface` an address, which it may use at once.
+    pub(crate) fn address(&self, interface: &str, address: &str) {
+        // Nobody else has an IPv6 one, so nobody is asked.
+        let unasked = address.contains(':').then_some("nodad");
+        self.ip(&[
+            &["addr", "add", address, "dev", interface],
+            unasked.as_slice(),
+        ]
+        .concat());
+    }
+
     pub(crate) fn interface(&self, name: &str, addresses: &[&str]) {
         for address in addresses {
-            self.ip(&["addr", "add", address, "dev", name]);
+            self.address(name, address);
         }
         self.ip(&["link", "set", name, "up"]);
         // What af_packet hands out has no NIC behind it that would fill in checksums or cut segments.
@@ -410,6 +435,15 @@ impl Gateway {
 
     pub(crate) fn metrics(&self) -> String {
         self.get("/metrics").unwrap().1
+    }
+
+    /// One number of `/metrics`, by its name and labels.
+    pub(crate) fn metric(&self, series: &str) -> u64 {
+        let metrics = self.metrics();
+        let mut lines = metrics.lines();
+        let value = lines.find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        let value = value.unwrap_or_else(|| panic!("{series} is not in\n{metrics}"));
+        value.parse().unwrap()
     }
 
     /// A service of `/status`, by name.
