@@ -30,7 +30,11 @@ readonly PACKAGES=(
     iproute2         # network namespaces
     ethtool          # switches checksum offload off on veth
     iputils-ping     # end-to-end tests: ICMP echo and time exceeded
-    curl             # end-to-end tests: HTTP/1.1, HTTP/2, TLS
+    curl             # end-to-end tests: HTTP/1.1, HTTP/2, TLS; tests of l4-gateway's modes
+    python3          # their HTTP server; packets that tests write themselves
+    iperf3           # tests of l4-gateway's modes: streams and datagrams
+    dnsmasq-base     # tests of l4-gateway's modes: a name server (this package starts none)
+    bind9-dnsutils   # tests of l4-gateway's modes: dig
     nghttp2-client   # h2load, nghttp
     openssl          # end-to-end tests: TLS versions and certificates by SNI
     jq               # reading /status by hand
