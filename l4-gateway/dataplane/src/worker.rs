@@ -83,6 +83,8 @@ pub struct Worker {
     serial: u64,
     /// A hash of the LocalIPs and MACs announced last.
     announced: u64,
+    /// A snapshot has come since.
+    to_announce: bool,
     /// Where the walk is that ends flows of targets to be cut.
     cuts: cut::Walk,
     /// Flows created so far; with the secret, the source of what must not be guessed.
@@ -165,6 +167,7 @@ impl Worker {
             lessons: Lessons::new(),
             serial: 0,
             announced: 0,
+            to_announce: false,
             cuts: cut::Walk::NONE,
             created: 0,
         }
@@ -363,6 +366,8 @@ impl Worker {
             self.neighbours.follow(tables, now, &self.cells);
             self.forget_old_hops();
             self.follow_cuts(tables);
+            // One worker does it for all.
+            self.to_announce = self.index == 0;
         }
     }
 
@@ -404,7 +409,9 @@ impl Worker {
             }
         }
         self.cut(tables, now, out);
-        self.announce(tables, out);
+        if std::mem::take(&mut self.to_announce) {
+            self.announce(tables, out);
+        }
         self.neighbours.tick(tables, now, out, &self.cells);
         self.fragments.tick(now, &self.cells);
         self.forget_old_hops();

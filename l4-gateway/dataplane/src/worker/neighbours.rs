@@ -26,7 +26,7 @@ pub(super) struct Heard {
 
 impl Worker {
     /// Announces LocalIPs that are new or moved to another port or MAC, so that no target goes on with what it knew before
-    /// (RFC 5227 3, RFC 4861 7.2.6). One worker does it for all.
+    /// (RFC 5227 3, RFC 4861 7.2.6).
     pub(super) fn announce(&mut self, tables: &Tables, out: &mut Emitted) {
         let places = || {
             let place = |local: &LocalIp| tables.port(local.port).map(|port| (local.address, port));
@@ -41,7 +41,7 @@ impl Worker {
             };
             self.secret.hash_wide(address, u128::from(mac), hash)
         });
-        if self.index != 0 || hash == self.announced {
+        if hash == self.announced {
             return;
         }
         self.announced = hash;
