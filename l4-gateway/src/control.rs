@@ -24,7 +24,7 @@ use crate::nic::Nic;
 
 use gradual::Gradual;
 use retired::Retired;
-pub use retired::RetiredView;
+pub use retired::{RetiredAddress, RetiredService};
 pub use services::Service;
 use services::Services;
 pub use snapshot::target_id;
@@ -33,6 +33,9 @@ pub use targets::{Offer, Target, Verdict};
 
 /// How long others trust this node's record after the last put, in their connected time.
 const NODE_TTL: Duration = Duration::from_secs(3);
+
+/// How long the workers are given at least to end the flows of what is gone, before it leaves the snapshot.
+const LEAST_CUTTING: Duration = Duration::from_secs(60);
 
 /// What is to be done after something was learned.
 #[derive(Debug)]
@@ -76,8 +79,10 @@ pub struct Control {
     told: Option<NodeRecord>,
     /// What has changed since the last snapshot was built.
     unsettled: Changed,
-    /// Addresses that the configuration no longer has, and their flows still do.
+    /// Addresses and services that the configuration no longer has, and their flows still do.
     retired: Retired,
+    /// How long the workers are given to end flows.
+    cutting: Duration,
     /// The last snapshot could not be built: numbers of targets that are gone may have been lacking.
     refused: bool,
 }
@@ -114,6 +119,7 @@ impl Control {
             told: None,
             unsettled: Changed::Nothing,
             retired: Retired::default(),
+            cutting: config.limits().cutting_time().max(LEAST_CUTTING),
             refused: false,
         }
     }
@@ -178,16 +184,22 @@ impl Control {
         }
     }
 
-    /// Gives up addresses of the configuration before that no flow uses any more, or for too long; about once a second.
+    /// Gives up addresses and services of the configuration before that no flow uses any more, or for too long; about once a second.
     pub fn retire(&mut self, now: Duration, counters: &Counters) {
-        if self.retired.release(now, &self.ids, counters) {
+        let Control { cutting, ids, .. } = self;
+        if self.retired.release(now, *cutting, ids, counters) {
             self.unsettled |= Changed::States;
         }
     }
 
     /// Addresses of the configuration before that flows still use.
-    pub fn retired(&self, now: Duration, counters: &Counters) -> Vec<RetiredView> {
-        self.retired.view(now, &self.ids, counters)
+    pub fn retired_addresses(&self, now: Duration, counters: &Counters) -> Vec<RetiredAddress> {
+        self.retired.addresses(now, &self.ids, counters)
+    }
+
+    /// Services of the configuration before that still have flows.
+    pub fn retired_services(&self, now: Duration, counters: &Counters) -> Vec<RetiredService> {
+        self.retired.services(now, &self.ids, counters)
     }
 
     /// Something changed on the bus.
@@ -278,7 +290,7 @@ impl Control {
         let expired: BTreeSet<Key> = self.expiry.expired(now).into_iter().collect();
         let mut changed = match self.refused {
             true => Changed::States,
-            false if self.services.iter().any(|service| service.is_due(now)) => Changed::States,
+            false if self.is_due(now) => Changed::States,
             false => Changed::Nothing,
         };
         if !expired.is_empty() {
@@ -288,6 +300,11 @@ impl Control {
         self.after(changed, &mut actions);
         actions.extend(self.tell());
         actions
+    }
+
+    fn is_due(&self, now: Duration) -> bool {
+        let mut services = self.services.iter();
+        services.any(|service| service.is_due(now, self.cutting))
     }
 
     fn take_in(&mut self, record: &Record, actions: &mut Vec<Action>) -> Changed {
@@ -498,7 +515,7 @@ impl Control {
 
     fn build(&mut self) -> Result<Tables, TablesError> {
         for service in self.services.iter_mut() {
-            service.look(self.now);
+            service.look(self.now, self.cutting);
         }
         let builder = snapshot::describe(&self.ports, &self.nics, &self.services, &self.retired);
         let tables = builder.build(&mut self.ids, self.tables.as_deref())?;

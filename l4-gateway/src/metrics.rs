@@ -18,7 +18,7 @@ pub(crate) fn refresh(config: &Config, forwarder: &Forwarder, view: &View) {
     gauge!("weir_l4_draining").set(flag(view.draining));
     gauge!("weir_l4_forwarding").set(flag(view.forwarding));
     gauge!("weir_l4_frames_in_use").set(f64::from(forwarder.frames_in_use()));
-    gauge!("weir_l4_retired_addresses").set(view.retired.len() as f64);
+    gauge!("weir_l4_retired_addresses").set(view.retired_addresses.len() as f64);
     workers(forwarder, counters);
     loads(view);
     ports(config, forwarder);

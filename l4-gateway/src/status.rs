@@ -35,7 +35,8 @@ pub(crate) fn status(from: Sources<'_>) -> Value {
         forwarding,
         services,
         loads,
-        retired,
+        retired_addresses,
+        retired_services,
     } = (*from.board.read()).clone();
     let counters = from.forwarder.counters();
     let states = from.forwarder.worker_states();
@@ -84,7 +85,8 @@ pub(crate) fn status(from: Sources<'_>) -> Value {
         "workers": workers,
         "ports": ports,
         "services": services.iter().map(|view| service(view, counters, &free_ports)).collect::<Vec<_>>(),
-        "retired_addresses": retired,
+        "retired_addresses": retired_addresses,
+        "retired_services": retired_services,
         "drops": drops(counters),
         "bus": from.bus.status(),
         "bgp": from.bgp.map(StatusBoard::read).map(|bgp: BgpStatus| json!(bgp)),

@@ -412,6 +412,16 @@ impl Cells {
         read(&self.target_flows, id.0 as usize)
     }
 
+    /// Flows of a service, of this worker.
+    pub(crate) fn service_flows(&self, id: ServiceId) -> u64 {
+        read(&self.service_flows, id.0 as usize)
+    }
+
+    /// Flows that use a LocalIP, of this worker.
+    pub(crate) fn local_ip_flows(&self, id: LocalIpId) -> u64 {
+        read(&self.local_ips, usize::from(id.0))
+    }
+
     /// A flow was created; `local` is its LocalIP, if it has one.
     pub(crate) fn flow_began(
         &self,

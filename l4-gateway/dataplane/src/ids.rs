@@ -59,6 +59,23 @@ impl Ids {
             .map(|number| LocalIpId(number as u8))
     }
 
+    /// The number that a service has already.
+    pub(crate) fn known_service(
+        &self,
+        vip: IpAddr,
+        protocol: Protocol,
+        port: u16,
+    ) -> Option<ServiceId> {
+        let number = self.services.numbers.get(&(vip, protocol, port));
+        number.copied().map(ServiceId)
+    }
+
+    /// The number that a LocalIP has already.
+    pub(crate) fn known_local_ip(&self, address: IpAddr) -> Option<LocalIpId> {
+        let number = self.local_ips.numbers.get(&address);
+        number.map(|number| LocalIpId(*number as u8))
+    }
+
     /// Takes back the numbers that `keep` no longer vouches for.
     ///
     /// Call it once all workers run on `tables` (a worker still on an older snapshot may be about to create a flow). A target
@@ -96,9 +113,21 @@ impl Ids {
             .filter(|((vip, _, _), _)| *vip == address)
             .map(|(_, number)| counters.service(ServiceId(*number)).flows_active)
             .sum();
-        let local_ip = self.local_ips.numbers.get(&address);
-        let of_local_ip = local_ip.map_or(0, |id| counters.local_ip_flows(LocalIpId(*id as u8)));
-        of_vip + of_local_ip
+        let local_ip = self.known_local_ip(address);
+        of_vip + local_ip.map_or(0, |id| counters.local_ip_flows(id))
+    }
+
+    /// Flows of a service, also of one that has left the snapshot.
+    #[must_use]
+    pub fn flows_of_service(
+        &self,
+        vip: IpAddr,
+        protocol: Protocol,
+        port: u16,
+        counters: &crate::Counters,
+    ) -> u64 {
+        let id = self.known_service(vip, protocol, port);
+        id.map_or(0, |id| counters.service(id).flows_active)
     }
 }
 

@@ -72,6 +72,6 @@ pub use service::{
     UnknownSegment,
 };
 pub use steer::Spread;
-pub use tables::{LocalIp, Retired, Tables, TablesBuilder, TablesError};
+pub use tables::{Cut, LocalIp, Retired, Tables, TablesBuilder, TablesError};
 pub use time::Now;
 pub use worker::{FlowView, Worker};

@@ -1,5 +1,7 @@
 //! Every bound and constant of the forwarder, in one place.
 
+use std::time::Duration;
+
 /// Frames worked on together; longer bursts are cut into pieces of this.
 pub const MAX_BURST: usize = 64;
 
@@ -11,8 +13,23 @@ pub const TICK_NANOSECONDS: u64 = 1 << 26;
 /// as it may be gives its port back by its own timeout.
 pub(crate) const WHEEL_SLOTS: usize = 128;
 
-/// Flows the expiry wheel looks at in one [`crate::Worker::tick`].
-pub(crate) const EXPIRY_BUDGET: usize = 1024;
+/// Flows that the expiry wheel, and the walk that ends flows, each look at in one [`crate::Worker::tick`] at least: of tables of up to 8
+/// million flows.
+const LEAST_VISITS: u32 = 1024;
+
+/// Ticks in which all of a larger table is looked at, where they come every millisecond: fewer than a turn of the wheel has (8590), so
+/// that it keeps up with a full table.
+const TICKS_FOR_ALL: u32 = 8192;
+
+/// Flows that are looked at in one [`crate::Worker::tick`], of a table of so many.
+pub(crate) const fn visits_per_tick(flows: u32) -> u32 {
+    let visits = flows.div_ceil(TICKS_FOR_ALL);
+    if visits > LEAST_VISITS {
+        visits
+    } else {
+        LEAST_VISITS
+    }
+}
 
 /// Local ports tried for one new flow, over all LocalIPs, before they count as exhausted for it: some 10 us at worst. The next
 /// flow goes on where this stopped.
@@ -45,9 +62,6 @@ pub(crate) const ASKED_ALL: usize = 32;
 
 /// How many it asks of more.
 pub(crate) const ASKED: usize = 8;
-
-/// Flows that one [`crate::Worker::tick`] looks at when those of some target are to be cut: a million take a second.
-pub(crate) const CUT_BUDGET: u32 = 1024;
 
 /// Longest sequence a weighted round robin service is laid out in; heavier weights are scaled down to it.
 pub(crate) const WRR_SEQUENCE: u64 = 8192;
@@ -155,6 +169,17 @@ pub struct Limits {
     pub icmp_errors_per_second: u32,
 }
 
+impl Limits {
+    /// How long a worker whose table is full may take to end flows that are to be cut, twice over: it may be at an earlier walk, and its
+    /// ticks are a millisecond apart at least.
+    #[must_use]
+    pub fn cutting_time(&self) -> Duration {
+        let ticks = |per_tick: u32| u64::from(self.flows.div_ceil(per_tick));
+        let walk = ticks(visits_per_tick(self.flows)) + ticks(RESETS_PER_TICK);
+        Duration::from_millis(2 * walk)
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -207,3 +232,35 @@ pub(crate) const FRAGMENT_HOLD: u64 = 200;
 pub(crate) const FRAGMENT_LIFETIME: u64 = 2000;
 /// Packets in fragments looked at in one [`crate::Worker::tick`].
 pub(crate) const FRAGMENT_BUDGET: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_turn_of_the_wheel_and_a_walk_keep_their_time_whatever_the_size_of_the_table() {
+        let turn = WHEEL_SLOTS as u64 * TICK_NANOSECONDS / 1_000_000;
+        for flows in [
+            1,
+            1024,
+            DEFAULT_FLOWS,
+            8 << 20,
+            (8 << 20) + 1,
+            1 << 26,
+            u32::MAX,
+        ] {
+            let in_a_turn = u64::from(visits_per_tick(flows)) * turn;
+            assert!(in_a_turn >= u64::from(flows), "{in_a_turn} of {flows}");
+        }
+        let time = |flows| {
+            let limits = Limits {
+                flows,
+                ..Limits::default()
+            };
+            limits.cutting_time().as_secs()
+        };
+        // 1024 ticks to look at a million, 8192 to send them all their RSTs; and twice that.
+        assert_eq!(time(1 << 20), 18);
+        assert_eq!(time(1 << 26), 2 * (8_192 + 524_288) / 1000);
+    }
+}

@@ -2,12 +2,15 @@
 //! worked out before a packet comes.
 
 mod builder;
+mod cuts;
 mod free_ports;
 mod net;
 
 use std::net::IpAddr;
 
 pub use builder::{Retired, TablesBuilder, TablesError};
+pub use cuts::Cut;
+pub(crate) use cuts::Cuts;
 pub(crate) use net::Net;
 
 use crate::family::{Family, V4, V6};
@@ -27,8 +30,7 @@ pub struct Tables {
     v6: Net<V6>,
     /// Of everything the snapshot names: gateways first, then targets that take flows.
     next_hops: Vec<(PortIndex, IpAddr)>,
-    /// Targets whose flows are to be ended.
-    cuts: Vec<TargetId>,
+    cuts: Cuts,
     local_ips: Vec<LocalIp>,
     steering: Steering,
     /// By service; apart from the services, since each packet needs them.
@@ -170,8 +172,8 @@ impl Tables {
         &self.next_hops
     }
 
-    /// Targets whose flows are to be ended.
-    pub(crate) fn cuts(&self) -> &[TargetId] {
+    /// Whose flows are to be ended.
+    pub(crate) fn cuts(&self) -> &Cuts {
         &self.cuts
     }
 

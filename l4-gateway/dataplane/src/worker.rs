@@ -36,7 +36,7 @@ use crate::fragments::Fragments;
 use crate::frame::{Frame, Verdict};
 use crate::ids::{ServiceId, TargetId};
 use crate::limits::{
-    EXPIRY_BUDGET, LEARNED_PER_SECOND, Limits, MAX_BURST, RESETS_PER_TICK, TICK_NANOSECONDS,
+    LEARNED_PER_SECOND, Limits, MAX_BURST, RESETS_PER_TICK, TICK_NANOSECONDS, visits_per_tick,
 };
 use crate::mac::MacAddr;
 use crate::neighbour::Neighbours;
@@ -388,7 +388,8 @@ impl Worker {
     /// the work of one call is bounded, what is left is done by the next.
     pub fn tick(&mut self, tables: &Tables, now: Now, out: &mut Emitted) {
         self.follow(tables, now);
-        let (mut budget, mut resets) = (EXPIRY_BUDGET, RESETS_PER_TICK);
+        let visits = visits_per_tick(self.flows.capacity() as u32);
+        let (mut budget, mut resets) = (visits as usize, RESETS_PER_TICK);
         while resets > 0
             && let Some(due) = self
                 .wheel

@@ -14,7 +14,7 @@ use shared::bus::{Bus, Change, Prefix, Record, WatchId, unix_ms};
 use shared::telemetry::monotonic;
 
 use crate::config::Config;
-use crate::control::{Action, Control, Pulse, RetiredView, Target, target_id};
+use crate::control::{Action, Control, Pulse, RetiredAddress, RetiredService, Target, target_id};
 use crate::forwarder::Forwarder;
 use crate::worker::{News, Times, WorkerState};
 
@@ -43,7 +43,9 @@ pub struct View {
     /// The workers, by number; empty in the first second.
     pub loads: Vec<Load>,
     /// Addresses that left the configuration and are kept for their flows.
-    pub retired: Vec<RetiredView>,
+    pub retired_addresses: Vec<RetiredAddress>,
+    /// Services that left it and still have flows.
+    pub retired_services: Vec<RetiredService>,
 }
 
 /// What a worker did in the last second.
@@ -388,13 +390,15 @@ impl ControlPlane {
                 id: service.id,
             }
         });
+        let (now, counters) = (monotonic(), self.forwarder.counters());
         View {
             not_ready: self.control.ready().err(),
             draining: self.control.is_draining(),
             forwarding: *self.control.pulse() == Pulse::Beating,
             services: services.collect(),
             loads: self.loads.clone(),
-            retired: self.control.retired(monotonic(), self.forwarder.counters()),
+            retired_addresses: self.control.retired_addresses(now, counters),
+            retired_services: self.control.retired_services(now, counters),
         }
     }
 

@@ -203,7 +203,7 @@ impl WorkersSection {
 pub struct DrainSection {
     /// After SIGTERM, how long flows may take to finish.
     pub deadline: Duration,
-    /// After a reload, how long flows may go on with VIPs and LocalIPs that are no longer configured.
+    /// After a reload, how long flows may go on with services, VIPs and LocalIPs that are no longer configured.
     pub removed_addresses: Duration,
 }
 

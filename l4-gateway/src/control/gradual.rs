@@ -12,16 +12,29 @@ pub(super) const FULL: u16 = 60;
 /// Steps from nothing to a full share: each is a snapshot, and moves clients of schedulers that hash.
 const STEPS: u32 = 20;
 
-/// How long a target that is gone stays in the snapshot after the time to cut its flows has come: ample for the workers to do it.
-const CUTTING: Duration = Duration::from_secs(60);
-
 /// How a service's targets come and go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Pace {
     /// How long a share grows; zero for not at all.
     pub(super) slow_start: Duration,
-    /// When flows of a target that takes no new ones are cut, counted from when that began; never without one.
-    pub(super) cut_after: Option<Duration>,
+    /// When flows of a target that takes no new ones are cut; never without one.
+    pub(super) cut: Option<Cutting>,
+}
+
+/// When flows of a target that takes no new ones are cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Cutting {
+    /// Counted from when that began.
+    pub(super) after: Duration,
+    /// A target that is gone stays in the snapshot for so long then: ample for the workers to do it.
+    pub(super) takes: Duration,
+}
+
+impl Cutting {
+    /// Whether the flows of a target left at `since` have been cut by now.
+    fn is_done(self, now: Duration, since: Duration) -> bool {
+        now.saturating_sub(since) >= self.after + self.takes
+    }
 }
 
 /// What has to be known of a target in order to follow it.
@@ -84,10 +97,10 @@ impl Gradual {
                 self.left.remove(&target.address);
             }
         }
-        match pace.cut_after {
+        match pace.cut {
             None => self.left.clear(),
-            Some(after) => self.left.retain(|address, since| {
-                present.contains(address) || now.saturating_sub(*since) < after + CUTTING
+            Some(cutting) => self.left.retain(|address, since| {
+                present.contains(address) || !cutting.is_done(now, *since)
             }),
         }
         self.gone = self
@@ -103,9 +116,9 @@ impl Gradual {
     /// Whether time has changed something since the last look.
     pub(super) fn is_due(&self, now: Duration, pace: Pace) -> bool {
         let ended = |address| {
-            let cutting = pace.cut_after.unwrap_or_default() + CUTTING;
             let since = self.left.get(address);
-            since.is_some_and(|since| now.saturating_sub(*since) >= cutting)
+            let cut = since.zip(pace.cut);
+            cut.is_some_and(|(since, cutting)| cutting.is_done(now, *since))
         };
         self.applied != self.state(now, pace) || self.gone.iter().any(ended)
     }
@@ -140,7 +153,7 @@ impl Gradual {
                 (share < FULL).then_some((*address, (share, false)))
             });
         let cut = self.left.iter().filter_map(|(address, since)| {
-            let cut = now.saturating_sub(*since) >= pace.cut_after?;
+            let cut = now.saturating_sub(*since) >= pace.cut?.after;
             cut.then_some((*address, (FULL, true)))
         });
         growing.chain(cut).collect()
@@ -193,7 +206,10 @@ mod tests {
 
     const PACE: Pace = Pace {
         slow_start: Duration::from_secs(100),
-        cut_after: Some(Duration::from_secs(30)),
+        cut: Some(Cutting {
+            after: Duration::from_secs(30),
+            takes: Duration::from_secs(60),
+        }),
     };
 
     #[test]
@@ -283,10 +299,7 @@ mod tests {
 
     #[test]
     fn without_a_time_to_cut_nothing_is_cut_or_kept() {
-        let never = Pace {
-            cut_after: None,
-            ..PACE
-        };
+        let never = Pace { cut: None, ..PACE };
         let mut gradual = Gradual::default();
         gradual.look(secs(10), never, [serves(1), serves(2)].into_iter());
         gradual.look(secs(20), never, [left(1)].into_iter());

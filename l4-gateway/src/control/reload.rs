@@ -35,13 +35,13 @@ impl Control {
         let mut services: Vec<Service> = config.services.iter().map(successor).collect();
         for service in &mut services {
             service.targets.sweep();
-            service.look(now);
+            service.look(now, self.cutting);
         }
         let retired = self.retired.change(
             now,
             config.drain.removed_addresses,
-            &snapshot::roles(&self.ports, &self.services),
-            &snapshot::roles(&config.ports, &services),
+            &snapshot::used(&self.ports, &self.services),
+            &snapshot::used(&config.ports, &services),
         );
         let builder = snapshot::describe(&config.ports, &nics, &services, &retired);
         let tables = builder.build(&mut self.ids, self.tables.as_deref())?;

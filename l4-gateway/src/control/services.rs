@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use dataplane::ServiceId;
 
-use super::gradual::{self, Gradual, Pace, Seen};
+use super::gradual::{self, Cutting, Gradual, Pace, Seen};
 use super::targets::{Target, Targets};
 use crate::config::ServiceSettings;
 
@@ -53,26 +53,29 @@ impl Service {
             / f64::from(gradual::FULL)
     }
 
-    /// Sees how far its targets have come and gone, for the next snapshot.
-    pub(super) fn look(&mut self, now: Duration) {
+    /// Sees how far its targets have come and gone, for the next snapshot; ending a target's flows takes `cutting` at most.
+    pub(super) fn look(&mut self, now: Duration, cutting: Duration) {
         let seen = |(address, target): (&SocketAddr, &Target)| Seen {
             address: *address,
             takes_flows: target.takes_flows(),
             is_left: target.is_draining() || target.weight() == 0,
         };
-        let (pace, targets) = (self.pace(), self.targets.iter().map(seen));
+        let (pace, targets) = (self.pace(cutting), self.targets.iter().map(seen));
         self.gradual.look(now, pace, targets);
     }
 
     /// Whether its targets have come or gone further since the last look.
-    pub(super) fn is_due(&self, now: Duration) -> bool {
-        self.gradual.is_due(now, self.pace())
+    pub(super) fn is_due(&self, now: Duration, cutting: Duration) -> bool {
+        self.gradual.is_due(now, self.pace(cutting))
     }
 
-    fn pace(&self) -> Pace {
+    fn pace(&self, cutting: Duration) -> Pace {
         Pace {
             slow_start: self.settings.slow_start,
-            cut_after: self.settings.cut_drained_after,
+            cut: self.settings.cut_drained_after.map(|after| Cutting {
+                after,
+                takes: cutting,
+            }),
         }
     }
 }

@@ -1,15 +1,14 @@
 //! From what is known to what the workers forward by.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use dataplane::{
-    Port, Retired as Role, Route, Segment, ServiceConfig, ServiceId, Tables, TablesBuilder,
+    Port, Retired as RetiredRole, Route, Segment, ServiceConfig, ServiceId, Tables, TablesBuilder,
     TargetConfig, TargetId,
 };
 
 use super::Service;
-use super::retired::Retired;
+use super::retired::{Retired, Used};
 use crate::config::{PortConfig, ServiceSettings, other_port, reachable};
 use crate::nic::Nic;
 
@@ -87,16 +86,29 @@ fn gone(service: &Service, ports: &[PortConfig]) -> impl Iterator<Item = TargetC
         })
 }
 
-/// The addresses that only this configuration gives the node, with what they are.
-pub(super) fn roles(ports: &[PortConfig], services: &[Service]) -> BTreeMap<IpAddr, Role> {
+/// What flows may use by this configuration.
+pub(super) fn used(ports: &[PortConfig], services: &[Service]) -> Used {
     let vip = |service: &Service| {
         let vip = service.settings.vip;
         let arp = answers_for(ports, vip);
-        (vip, Role::Vip { arp })
+        (vip, RetiredRole::Vip { arp })
+    };
+    let key = |service: &Service| {
+        let ServiceSettings {
+            vip,
+            protocol,
+            port,
+            cut_drained_after,
+            ..
+        } = service.settings;
+        ((vip, protocol, port), cut_drained_after)
     };
     let local_ips = ports.iter().flat_map(|port| &port.local_ips);
-    let local_ips = local_ips.map(|address| (*address, Role::LocalIp));
-    services.iter().map(vip).chain(local_ips).collect()
+    let local_ips = local_ips.map(|address| (*address, RetiredRole::LocalIp));
+    Used {
+        addresses: services.iter().map(vip).chain(local_ips).collect(),
+        services: services.iter().map(key).collect(),
+    }
 }
 
 fn answers_for(ports: &[PortConfig], vip: IpAddr) -> bool {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::net::{Hop, Net};
-use super::{LocalIp, Owned, Tables};
+use super::{Cut, Cuts, LocalIp, Owned, Tables};
 use crate::family::{Family, V4, V6};
 use crate::ids::{Ids, TargetId};
 use crate::port::{Port, PortIndex, Route};
@@ -35,6 +35,7 @@ pub struct TablesBuilder {
     local_ips: Vec<IpAddr>,
     services: Vec<ServiceConfig>,
     retired: Vec<(IpAddr, Retired)>,
+    cuts: Vec<Cut>,
 }
 
 /// Why a snapshot can't be built. The one in use stays.
@@ -203,6 +204,13 @@ impl TablesBuilder {
         self
     }
 
+    /// Has the workers end the flows of what has left the configuration, both ends of open connections by RST. Without effect on what has
+    /// been added again.
+    pub fn cut(&mut self, cut: Cut) -> &mut Self {
+        self.cuts.push(cut);
+        self
+    }
+
     /// Adds a service.
     pub fn service(&mut self, service: ServiceConfig) -> &mut Self {
         self.services.push(service);
@@ -222,7 +230,7 @@ impl TablesBuilder {
             v4: self.net()?,
             v6: self.net()?,
             next_hops: Vec::new(),
-            cuts: Vec::new(),
+            cuts: Cuts::default(),
             local_ips: Vec::with_capacity(self.local_ips.len()),
             steering: Steering::default(),
             default_timeouts: Timeouts::default().by_state(),
@@ -253,8 +261,7 @@ impl TablesBuilder {
             }
         }
         tables.next_hops = next_hops(&tables);
-        let cut = tables.targets().filter(|target| target.config.cut);
-        tables.cuts = cut.map(|target| target.id).collect();
+        tables.cuts = Cuts::new(&tables, &self.cuts, ids);
         Ok(tables)
     }
 

@@ -1,9 +1,10 @@
-//! Ends the flows to targets that are to be left for good ([`crate::TargetConfig::cut`]), some at a time.
+//! Ends the flows of targets, services and LocalIPs that are to be left for good ([`crate::TargetConfig::cut`], [`crate::Cut`]), some at
+//! a time.
 
 use super::{NONE, Worker};
 use crate::Emitted;
 use crate::counters::ServiceCount;
-use crate::limits::{CUT_BUDGET, RESETS_PER_TICK};
+use crate::limits::{RESETS_PER_TICK, visits_per_tick};
 use crate::tables::Tables;
 use crate::time::Now;
 
@@ -23,10 +24,16 @@ impl Walk {
 }
 
 impl Worker {
-    /// Sees whether a new snapshot names targets to be cut to which this worker has flows.
+    /// Sees whether a new snapshot names something to be cut of which this worker has flows.
     pub(super) fn follow_cuts(&mut self, tables: &Tables) {
-        let has_flows = |target| self.cells.target_flows(target) > 0;
-        if tables.cuts().iter().copied().any(has_flows) {
+        let (cuts, cells) = (tables.cuts(), &self.cells);
+        let mut targets = cuts.targets.iter();
+        let mut services = cuts.services.iter();
+        let mut local_ips = cuts.local_ips.iter();
+        if targets.any(|id| cells.target_flows(*id) > 0)
+            || services.any(|id| cells.service_flows(*id) > 0)
+            || local_ips.any(|id| cells.local_ip_flows(*id) > 0)
+        {
             match self.cuts.next {
                 NONE => self.cuts.next = 0,
                 _ => self.cuts.again = true,
@@ -34,20 +41,23 @@ impl Worker {
         }
     }
 
-    /// Goes on with the walk: the flows of targets that are cut end, and both ends of those that are open hear of it.
+    /// Goes on with the walk: the flows of what is cut end, and both ends of those that are open hear of it.
     pub(super) fn cut(&mut self, tables: &Tables, now: Now, out: &mut Emitted) {
         if self.cuts.next == NONE {
             return;
         }
         let flows = self.flows.capacity() as u32;
-        let end = self.cuts.next.saturating_add(CUT_BUDGET).min(flows);
+        let end = self
+            .cuts
+            .next
+            .saturating_add(visits_per_tick(flows))
+            .min(flows);
         let mut resets = RESETS_PER_TICK;
         while self.cuts.next < end && resets > 0 {
             let number = self.cuts.next;
             self.cuts.next += 1;
             let flow = self.flows.get(number);
-            let target = tables.target(flow.target_id);
-            if !flow.is_alive() || !target.is_some_and(|target| target.config.cut) {
+            if !flow.is_alive() || !tables.cuts_flow(flow) {
                 continue;
             }
             let service = flow.service();

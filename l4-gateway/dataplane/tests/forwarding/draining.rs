@@ -1,6 +1,8 @@
 //! Targets that are left: their flows go on, until they are cut.
 
-use dataplane::{FlowState, Protocol, ServiceConfig, Verdict};
+use std::net::Ipv4Addr;
+
+use dataplane::{Cut, FlowState, Protocol, Retired, ServiceConfig, Tables, Verdict};
 
 use super::frame::{self, ACK, FIN, RST};
 use super::rig::{
@@ -135,4 +137,69 @@ fn a_snapshot_that_comes_while_flows_are_cut_is_followed_too() {
     assert_eq!(rig.flow_count(), 0);
     assert!(emitted > 600, "{emitted}");
     assert_eq!(rig.service_counts(80, Protocol::Tcp).flows_cut, 600);
+}
+
+#[test]
+fn flows_of_a_removed_service_go_on_until_they_are_cut_while_others_keep_its_vip() {
+    let mut rig = Rig::new();
+    let [first, second] = connections(&mut rig);
+    rig.outside(&frame::udp(client(10, 5000), vip(53), b"query"));
+    let service = rig.service(80, Protocol::Tcp).id;
+    let rest: Vec<_> = rig::services()
+        .into_iter()
+        .filter(|service| service.port != 80)
+        .collect();
+    rig.swap(&rest);
+    tick(&mut rig);
+    assert!(rig.emitted().is_empty());
+    rig.from_client(&first, ACK, 101, 9001);
+    rig.from_target(&first, ACK, 9001, 101);
+
+    let mut builder = rig::builder(&rig::ports(), &rest);
+    builder.cut(Cut::Service(rig::VIP.into(), Protocol::Tcp, 80));
+    rig.tables = builder.build(&mut rig.ids, Some(&rig.tables)).unwrap();
+    tick(&mut rig);
+    let mut ended = resets(&first, 9001, 101).to_vec();
+    ended.extend(resets(&second, 9001, 201));
+    assert_eq!(rig.emitted(), ended);
+    assert_eq!(rig.counters.service(service).flows_cut, 2);
+    assert_eq!(rig.counters.service(service).flows_active, 0);
+    assert_eq!(rig.flow_count(), 1, "that of the service that stays");
+
+    // Back again before the cut is taken back: it holds no more.
+    let mut builder = rig::builder(&rig::ports(), &rig::services());
+    builder.cut(Cut::Service(rig::VIP.into(), Protocol::Tcp, 80));
+    rig.tables = builder.build(&mut rig.ids, Some(&rig.tables)).unwrap();
+    rig.establish(client(13, 4000), 300);
+    tick(&mut rig);
+    assert_eq!((rig.emitted().len(), rig.flow_count()), (0, 2));
+}
+
+#[test]
+fn flows_over_a_removed_local_ip_are_cut_and_those_over_others_stay() {
+    let mut rig = Rig::new();
+    let [first, second] = connections(&mut rig);
+    let mut builder = Tables::builder();
+    for port in rig::ports() {
+        builder.port(port);
+    }
+    for service in rig::services() {
+        builder.service(service);
+    }
+    builder
+        .local_ip(Ipv4Addr::new(10, 3, 0, 101))
+        .retired(rig::LOCAL_IP.into(), Retired::LocalIp);
+    rig.tables = builder.build(&mut rig.ids, Some(&rig.tables)).unwrap();
+    rig.open(client(12, 4000), 100);
+    // The new LocalIP is announced.
+    tick(&mut rig);
+    rig.from_target(&first, ACK, 9001, 101);
+
+    builder.cut(Cut::LocalIp(rig::LOCAL_IP.into()));
+    rig.tables = builder.build(&mut rig.ids, Some(&rig.tables)).unwrap();
+    tick(&mut rig);
+    let mut ended = resets(&first, 9001, 101).to_vec();
+    ended.extend(resets(&second, 9001, 201));
+    assert_eq!(rig.emitted(), ended);
+    assert_eq!(rig.flow_count(), 1, "that over the LocalIP that stays");
 }

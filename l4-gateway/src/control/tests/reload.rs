@@ -1,7 +1,9 @@
-use dataplane::{Counters, Limits};
+use std::sync::Arc;
+
+use dataplane::{Counters, Emitted, Limits, Now, PortIndex, Secret, Verdict, Worker};
 
 use super::*;
-use crate::control::RetiredView;
+use crate::control::{RetiredAddress, RetiredService};
 
 fn parsed(text: &str) -> Config {
     let document = Document::from_toml("t", text).unwrap();
@@ -181,8 +183,10 @@ fn removed_addresses_stay_known_until_no_flow_uses_them_or_their_time_is_over() 
     let counters = Counters::new(1, &Limits::default());
     let mut node = Node::start();
     let retired = |node: &Node, at: u64| {
-        let views = node.control.retired(Duration::from_secs(at), &counters);
-        let name = |view: &RetiredView| format!("{} {}", view.role, view.address);
+        let views = node
+            .control
+            .retired_addresses(Duration::from_secs(at), &counters);
+        let name = |view: &RetiredAddress| format!("{} {}", view.role, view.address);
         views.iter().map(name).collect::<Vec<_>>()
     };
     let moved = CONFIG
@@ -217,6 +221,83 @@ fn removed_addresses_stay_known_until_no_flow_uses_them_or_their_time_is_over() 
         retired(&node, 21),
         ["vip 10.0.0.100", "local_ip 10.3.0.100"]
     );
-    node.reload_at(21, &format!("drain.removed_addresses = \"0s\"\n{CONFIG}"));
-    assert_eq!(retired(&node, 21), [""; 0]);
+    node.reload_at(30, &format!("drain.removed_addresses = \"0s\"\n{CONFIG}"));
+    // Kept no longer than it takes to end their flows.
+    node.control.retire(Duration::from_secs(32), &counters);
+    assert_eq!(retired(&node, 32), [""; 0]);
+}
+
+#[test]
+fn flows_of_a_removed_service_end_when_their_time_is_over_though_its_vip_stays() {
+    let limits = Limits {
+        flows: 1024,
+        ..Limits::default()
+    };
+    let counters = Arc::new(Counters::new(1, &limits));
+    let mut worker = Worker::new(0, 1, &limits, Secret::new([7; 32]), Arc::clone(&counters));
+    let mut out = Emitted::new();
+    let mut node = Node::of(&format!("drain.removed_addresses = \"5s\"\n{CONFIG}"));
+    let query = &mut [udp([10, 3, 0, 7], [10, 0, 0, 100], 53)];
+    let at = |seconds: u64| Now(seconds * 1_000_000_000);
+    worker.burst(
+        node.tables(),
+        at(9),
+        PortIndex(0),
+        query,
+        &mut [Verdict::Kernel],
+        &mut out,
+    );
+    assert_eq!(worker.flows(at(9)).count(), 1);
+
+    let without = CONFIG
+        .split("[[services]]\nname = \"plain\"")
+        .next()
+        .unwrap();
+    let without = format!("drain.removed_addresses = \"5s\"\n{without}");
+    node.reload_at(10, &without);
+    let seconds = Duration::from_secs;
+    let retired = |node: &Node, at: u64| {
+        let views = node.control.retired_services(seconds(at), &counters);
+        let view = |view: &RetiredService| (view.port, view.flows, view.seconds_left);
+        views.iter().map(view).collect::<Vec<_>>()
+    };
+    assert_eq!(node.control.retired_addresses(seconds(10), &counters), []);
+    for (now, left) in [(10, 5), (13, 2), (14, 1)] {
+        node.control.retire(seconds(now), &counters);
+        assert!(!node.control.is_unsettled());
+        worker.tick(node.tables(), at(now), &mut out);
+        assert_eq!(retired(&node, now), [(53, 1, left)]);
+    }
+    node.control.retire(seconds(15), &counters);
+    node.settle();
+    worker.tick(node.tables(), at(15), &mut out);
+    assert_eq!(worker.flows(at(15)).count(), 0);
+    assert_eq!(retired(&node, 15), [(53, 0, 0)]);
+    node.control.retire(seconds(16), &counters);
+    assert_eq!(retired(&node, 16), []);
+
+    // No longer than those of a target that drains.
+    let plain = CONFIG.replace(
+        "name = \"plain\"",
+        "name = \"plain\"\ncut_drained_after = \"3s\"",
+    );
+    node.reload_at(20, &plain);
+    node.reload_at(30, &without);
+    assert_eq!(retired(&node, 30), [(53, 0, 3)]);
+}
+
+/// A datagram as it comes in by the node's port.
+fn udp(from: [u8; 4], to: [u8; 4], port: u16) -> Vec<u8> {
+    let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 9, 8, 0];
+    frame.extend([0x45, 0, 0, 28, 0, 1, 0, 0, 64, 17, 0, 0]);
+    frame.extend([from, to].as_flattened());
+    let sum: u32 = frame[14..34]
+        .chunks(2)
+        .map(|word| u32::from(word[0]) << 8 | u32::from(word[1]))
+        .sum();
+    let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
+    frame[24..26].copy_from_slice(&sum.to_be_bytes());
+    frame.extend([5000u16, port, 8, 0].map(u16::to_be_bytes).as_flattened());
+    frame.resize(60, 0);
+    frame
 }
