@@ -18,7 +18,7 @@ pub struct Policy {
     pub limits: FlowLimits,
     /// What a new flow beyond a limit gets. By default an RST.
     pub on_limit: Refusal,
-    /// Keeps new flows of a source at the target of its last one.
+    /// Keeps new flows of a source at the target of its last one; of no effect with `one_packet`.
     pub persistence: Option<Persistence>,
     /// UDP: schedules each datagram of a client anew.
     pub one_packet: bool,

@@ -70,15 +70,22 @@ pub(crate) struct SharedRate(AtomicU64);
 impl SharedRate {
     /// Takes one of so many a second; false if it is too early for one. What is refused costs nothing.
     pub(crate) fn take(&self, now: Now, per_second: u32) -> bool {
-        const SECOND: u64 = 1_000_000_000;
-        let interval = SECOND / u64::from(per_second.max(1));
-        let next = |due: u64| {
-            let due = due.max(now.0).saturating_add(interval);
-            (due - now.0 <= SECOND).then_some(due)
-        };
+        let next = |due| Self::next(due, now, per_second);
         self.0
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, next)
             .is_ok()
+    }
+
+    /// Whether one could be taken now.
+    pub(crate) fn has_one(&self, now: Now, per_second: u32) -> bool {
+        Self::next(self.0.load(Ordering::Relaxed), now, per_second).is_some()
+    }
+
+    fn next(due: u64, now: Now, per_second: u32) -> Option<u64> {
+        const SECOND: u64 = 1_000_000_000;
+        let interval = SECOND / u64::from(per_second.max(1));
+        let due = due.max(now.0).saturating_add(interval);
+        (due - now.0 <= SECOND).then_some(due)
     }
 
     /// Whether nothing was taken for so long that it makes no difference any more.

@@ -181,6 +181,11 @@ impl ServiceConfig {
             targets: Vec::new(),
         }
     }
+
+    /// Whether each datagram of a client is scheduled by itself.
+    pub(crate) fn is_one_packet(&self) -> bool {
+        self.policy.one_packet && self.protocol == Protocol::Udp
+    }
 }
 
 /// One service in a snapshot.

@@ -42,20 +42,10 @@ pub(crate) enum AtLimit {
     Rate,
 }
 
-/// A source's place, to be given back by [`Sources::leave`] when the connection it was counted for ends.
+/// A source's place, to be given back by [`Sources::leave`] when the connection it was counted for ends. Where only the rate is limited,
+/// that is at once: its clock keeps the place for as long as it matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Seat(pub(crate) u32);
-
-/// How a new connection was received.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Entry {
-    /// Counted.
-    Seated(Seat),
-    /// Within the limits, and nothing to give back.
-    Passed,
-    /// All places are taken by others.
-    Untracked,
-}
 
 impl Sources {
     /// A table for about this many.
@@ -67,15 +57,21 @@ impl Sources {
         }
     }
 
-    /// Counts a new connection of the source with this (keyed) hash, unless it is at a limit.
-    pub(crate) fn enter(&self, hash: u64, now: Now, limits: Quota) -> Result<Entry, AtLimit> {
+    /// Counts a new connection of the source with this (keyed) hash, unless it is at a limit. None if all places are taken by others.
+    /// Of its rate nothing is taken yet: [`Sources::take`].
+    pub(crate) fn enter(
+        &self,
+        hash: u64,
+        now: Now,
+        limits: Quota,
+    ) -> Result<Option<Seat>, AtLimit> {
         let Some((seat, others)) = self.seat(hash, now) else {
-            return Ok(Entry::Untracked);
+            return Ok(None);
         };
         let (bucket, way) = self.place(seat);
         let refused = if limits.connections > 0 && others >= u64::from(limits.connections) {
             Some(AtLimit::Connections)
-        } else if limits.per_second > 0 && !bucket.clocks[way].take(now, limits.per_second) {
+        } else if limits.per_second > 0 && !bucket.clocks[way].has_one(now, limits.per_second) {
             Some(AtLimit::Rate)
         } else {
             None
@@ -84,12 +80,13 @@ impl Sources {
             self.leave(seat);
             return Err(refused);
         }
-        if limits.connections == 0 {
-            // Its clock keeps the place for as long as it matters.
-            self.leave(seat);
-            return Ok(Entry::Passed);
-        }
-        Ok(Entry::Seated(seat))
+        Ok(Some(seat))
+    }
+
+    /// Takes one of so many a second for a connection counted there; false if others were faster.
+    pub(crate) fn take(&self, seat: Seat, now: Now, per_second: u32) -> bool {
+        let (bucket, way) = self.place(seat);
+        bucket.clocks[way].take(now, per_second)
     }
 
     /// A connection counted there has ended.
@@ -171,18 +168,32 @@ mod tests {
         }
     }
 
+    /// A connection let in, as a worker lets one in: what can be limited is taken, and a seat kept only if connections are.
+    fn open(
+        sources: &Sources,
+        source: u64,
+        at: u64,
+        limits: Quota,
+    ) -> Result<Option<Seat>, AtLimit> {
+        let entered = sources.enter(hash(source), Now(at), limits)?;
+        if let Some(seat) = entered {
+            assert!(limits.per_second == 0 || sources.take(seat, Now(at), limits.per_second));
+            if limits.connections == 0 {
+                sources.leave(seat);
+            }
+        }
+        Ok(entered)
+    }
+
     #[test]
     fn a_source_has_so_many_connections_at_once_and_another_its_own() {
         let sources = Sources::new(1024);
-        let enter = |source| sources.enter(hash(source), Now(0), limits(3, 0));
-        let seats: Vec<Entry> = (0..3).map(|_| enter(1).unwrap()).collect();
+        let enter = |source| open(&sources, source, 0, limits(3, 0));
+        let seats: Vec<Option<Seat>> = (0..3).map(|_| enter(1).unwrap()).collect();
         assert_eq!(enter(1), Err(AtLimit::Connections));
-        assert!(matches!(enter(2), Ok(Entry::Seated(_))));
-        let Entry::Seated(seat) = seats[0] else {
-            panic!("not counted: {seats:?}")
-        };
-        sources.leave(seat);
-        assert_eq!(enter(1), Ok(Entry::Seated(seat)));
+        assert!(matches!(enter(2), Ok(Some(_))));
+        sources.leave(seats[0].expect("it was counted"));
+        assert_eq!(enter(1), Ok(seats[0]));
         assert_eq!(enter(1), Err(AtLimit::Connections));
         assert_eq!(sources.connections(), 4);
     }
@@ -190,60 +201,66 @@ mod tests {
     #[test]
     fn a_source_opens_so_many_a_second_and_refusals_cost_it_nothing() {
         let sources = Sources::new(1024);
-        let enter = |at| sources.enter(hash(1), Now(at), limits(0, 2));
-        assert_eq!(enter(0), Ok(Entry::Passed));
-        assert_eq!(enter(0), Ok(Entry::Passed));
+        let enter = |at| open(&sources, 1, at, limits(0, 2)).map(|seat| seat.is_some());
+        assert_eq!(enter(0), Ok(true));
+        assert_eq!(enter(0), Ok(true));
         for tries in 1..50 {
             assert_eq!(enter(tries * SECOND / 100), Err(AtLimit::Rate));
         }
-        assert_eq!(enter(SECOND / 2), Ok(Entry::Passed));
+        assert_eq!(enter(SECOND / 2), Ok(true));
         assert_eq!(enter(SECOND / 2), Err(AtLimit::Rate));
         assert_eq!(sources.connections(), 0);
     }
 
     #[test]
+    fn a_connection_that_came_to_nothing_takes_nothing_of_the_rate() {
+        let sources = Sources::new(8);
+        for _ in 0..10 {
+            let seat = sources.enter(hash(1), Now(0), limits(0, 1)).unwrap();
+            sources.leave(seat.expect("there is room"));
+        }
+        let (first, second) = [(); 2]
+            .map(|()| sources.enter(hash(1), Now(0), limits(0, 1)).unwrap())
+            .into();
+        let takes = |seat: Option<Seat>| sources.take(seat.unwrap(), Now(0), 1);
+        assert!(takes(first));
+        assert!(!takes(second), "of two workers that asked one is slower");
+    }
+
+    #[test]
     fn a_connection_at_the_rate_limit_is_not_counted() {
         let sources = Sources::new(8);
-        assert!(sources.enter(hash(1), Now(0), limits(5, 1)).is_ok());
-        assert_eq!(
-            sources.enter(hash(1), Now(0), limits(5, 1)),
-            Err(AtLimit::Rate)
-        );
+        assert!(open(&sources, 1, 0, limits(5, 1)).is_ok());
+        assert_eq!(open(&sources, 1, 0, limits(5, 1)), Err(AtLimit::Rate));
         assert_eq!(sources.connections(), 1);
     }
 
     #[test]
     fn a_full_table_tracks_those_it_knows_and_lets_the_others_pass() {
         let sources = Sources::new(7);
-        let enter = |source, at| sources.enter(hash(source), Now(at), limits(1, 0)).unwrap();
-        let seats: Vec<Entry> = (0..7).map(|source| enter(source, 0)).collect();
+        let enter = |source, at| open(&sources, source, at, limits(1, 0)).unwrap();
+        let seats: Vec<Option<Seat>> = (0..7).map(|source| enter(source, 0)).collect();
         for flood in 100..1000 {
-            assert_eq!(enter(flood, flood * SECOND), Entry::Untracked);
+            assert_eq!(enter(flood, flood * SECOND), None);
         }
         for source in 0..7 {
-            let again = sources.enter(hash(source), Now(2000 * SECOND), limits(1, 0));
+            let again = open(&sources, source, 2000 * SECOND, limits(1, 0));
             assert_eq!(again, Err(AtLimit::Connections), "source {source}");
         }
         // A place that comes free goes to the next.
-        let Entry::Seated(seat) = seats[5] else {
-            panic!("not counted: {seats:?}")
-        };
-        sources.leave(seat);
-        assert_eq!(enter(100, 3000 * SECOND), Entry::Seated(seat));
+        sources.leave(seats[5].expect("it was counted"));
+        assert_eq!(enter(100, 3000 * SECOND), seats[5]);
     }
 
     #[test]
     fn a_clock_that_runs_keeps_its_place() {
         let sources = Sources::new(7);
+        let enter = |source, at| open(&sources, source, at, limits(0, 1)).unwrap();
         for source in 0..7 {
-            assert_eq!(
-                sources.enter(hash(source), Now(0), limits(0, 1)),
-                Ok(Entry::Passed)
-            );
+            assert!(enter(source, 0).is_some());
         }
-        let flood = |at| sources.enter(hash(99), Now(at), limits(0, 1));
-        assert_eq!(flood(SECOND - 1), Ok(Entry::Untracked));
-        assert_eq!(flood(SECOND), Ok(Entry::Passed));
+        assert!(enter(99, SECOND - 1).is_none());
+        assert!(enter(99, SECOND).is_some());
     }
 
     #[test]
@@ -259,12 +276,12 @@ mod tests {
                     for round in 0..20_000u64 {
                         let source = hash(thread * 20_000 + round) % 16;
                         match sources.enter(hash(source), Now(round), limits(3, 0)) {
-                            Ok(Entry::Seated(seat)) => {
+                            Ok(Some(seat)) => {
                                 let others = now_in[source as usize].fetch_add(1, Ordering::SeqCst);
                                 most.fetch_max(others + 1, Ordering::SeqCst);
                                 seats.push((source, seat));
                             }
-                            Ok(entry) => panic!("16 sources have room: {entry:?}"),
+                            Ok(None) => panic!("16 sources have room"),
                             Err(_) => {}
                         }
                         if seats.len() > 6 {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::cell::Cell;
 
 use super::classify::{Stage, Staged};
-use super::policy::refusal;
+use super::policy::{Choice, refusal};
 use super::{Context, Event, Flow, Worker};
 use crate::client_address::Insertion;
 use crate::counters::{ServiceCount, TargetCount, WorkerCount};
@@ -14,6 +14,7 @@ use crate::flow::{Addresses, Side};
 use crate::ids::{ServiceId, TargetId};
 use crate::policy::Refusal;
 use crate::service::{Mode, Protocol, Service, Target, UnknownSegment};
+use crate::sources::Seat;
 use crate::tables::{LocalIp, Owned, Tables};
 use crate::wire::icmp::Problem;
 use crate::wire::{tcp, u32_at};
@@ -110,15 +111,15 @@ impl Worker {
         let (hash, tuple) = (staged.hash, &staged.tuple);
         let client: (IpAddr, u16) = (tuple.source.into(), tuple.source_port);
         self.is_granted(service, client.0)?;
-        let mut picked = None;
-        if service.config.policy.one_packet && tuple.protocol == Protocol::Udp {
+        let mut choice = None;
+        if service.config.is_one_packet() {
             let flow_to = |worker: &Self, target| worker.flows.find_one_packet(hash, tuple, target);
             let has_flow = |worker: &Self, target| flow_to(worker, target).is_some();
-            let target = self.pick(tables, now, context.out, service, client, has_flow)?;
-            if let Some(number) = flow_to(self, target) {
+            let chosen = self.pick(tables, now, context.out, service, client, has_flow)?;
+            if let Some(number) = flow_to(self, chosen.target) {
                 return Ok(number);
             }
-            picked = Some(target);
+            choice = Some(chosen);
         }
         if reuse.is_none() && self.flows.is_full() {
             self.cells
@@ -128,30 +129,66 @@ impl Worker {
             return Err(DropReason::FlowTableFull);
         }
         let seat = self.seat(service, client.0, now)?;
-        let target = match picked {
-            Some(target) => Ok(target),
+        let choice = match choice {
+            Some(choice) => Ok(choice),
             None => self.pick(tables, now, context.out, service, client, |_, _| false),
         };
-        let created = target
-            .and_then(|target| self.create_towards(context, frame, staged, service, target, reuse));
+        let created = choice.and_then(|choice| {
+            let flow = self.create_as(context, frame, staged, service, (choice, seat))?;
+            self.place::<V>(flow, reuse, now.tick())
+        });
         match (&created, seat) {
-            (Ok(number), Some(seat)) => self.take_seat(*number, seat),
-            (Err(_), Some(seat)) => self.counters.commons().sources.leave(seat),
+            (Ok(number), Some(seat)) if service.config.policy.limits.source.connections > 0 => {
+                self.take_seat(*number, seat);
+            }
+            (_, Some(seat)) => self.counters.commons().sources.leave(seat),
             (_, None) => {}
         }
         created
     }
 
-    /// Creates the flow of a packet from a client to a target.
-    fn create_towards<V: Family>(
+    /// The flow of a packet from a client to the target chosen, or the one its source goes to by another worker's choice. It is all but in
+    /// the table: what is limited is taken, and its source stays with the target.
+    fn create_as<V: Family>(
         &mut self,
         context: &mut Context<'_>,
         frame: &[u8],
         staged: &Staged<V>,
         service: &Service,
+        (choice, seat): (Choice, Option<Seat>),
+    ) -> Result<(Flow, Addresses<V::Address>), DropReason> {
+        let (tables, now) = (context.tables, context.now);
+        let mut created = self.create_towards(context, staged, service, choice.target)?;
+        let settled = self.settle(tables, now, service, &choice);
+        if settled != choice.target {
+            self.give_port_back(&created.0);
+            created = self.create_towards(context, staged, service, settled)?;
+        }
+        if let Err(reason) = self.take_rates(service, seat, settled, now) {
+            self.give_port_back(&created.0);
+            return Err(reason);
+        }
+        let (flow, addresses) = &mut created;
+        if flow.protocol() == Protocol::Tcp {
+            self.number(frame, staged, service, flow, addresses);
+        }
+        Ok(created)
+    }
+
+    fn give_port_back(&mut self, flow: &Flow) {
+        if let Some(local) = flow.local_ip() {
+            self.ports.release(flow.target_id, local);
+        }
+    }
+
+    /// A flow of a packet from a client to a target, with a local port.
+    fn create_towards<V: Family>(
+        &mut self,
+        context: &mut Context<'_>,
+        staged: &Staged<V>,
+        service: &Service,
         target: TargetId,
-        reuse: Option<u32>,
-    ) -> Result<u32, DropReason> {
+    ) -> Result<(Flow, Addresses<V::Address>), DropReason> {
         let tables = context.tables;
         let id = service.id;
         let target = tables.target(target).ok_or(DropReason::NoTarget)?;
@@ -171,7 +208,7 @@ impl Worker {
         let mut flow = Flow::new(tuple, address.port(), 0)
             .with_service(id)
             .in_mode(mode);
-        if service.config.policy.one_packet && tuple.protocol == Protocol::Udp {
+        if service.config.is_one_packet() {
             flow = flow.one_packet();
         }
         if service.config.policy.persistence.is_some() {
@@ -183,22 +220,28 @@ impl Worker {
             (flow.local_id, flow.local_port, addresses.local) = (local.id, port, local.address);
         }
         flow.deadline = context.now.tick() + tables.timeout(id, flow.progress.timed_as());
-        if tuple.protocol == Protocol::Tcp {
-            let chosen_by_client =
-                u32_at(frame.get(staged.payload()).unwrap_or(&[]), tcp::SEQUENCE);
-            flow.origin = chosen_by_client.wrapping_add(1);
-            if mode == Mode::FullNat {
-                flow.set_insertion(Insertion::new(service.config.client_address));
-                self.created += 1;
-                let random = self.secret.hash(self.created, staged.hash);
-                let key = self.flows.hash(&flow.target_key::<V>(&addresses));
-                let initial = self.sequences.initial(key, random);
-                flow.shift = initial.wrapping_sub(chosen_by_client);
-            }
+        Ok((flow, addresses))
+    }
+
+    /// Works out the sequence numbers of a TCP flow from its SYN.
+    fn number<V: Family>(
+        &mut self,
+        frame: &[u8],
+        staged: &Staged<V>,
+        service: &Service,
+        flow: &mut Flow,
+        addresses: &Addresses<V::Address>,
+    ) {
+        let chosen_by_client = u32_at(frame.get(staged.payload()).unwrap_or(&[]), tcp::SEQUENCE);
+        flow.origin = chosen_by_client.wrapping_add(1);
+        if flow.is_two_sided() {
+            flow.set_insertion(Insertion::new(service.config.client_address));
+            self.created += 1;
+            let random = self.secret.hash(self.created, staged.hash);
+            let key = self.flows.hash(&flow.target_key::<V>(addresses));
+            let initial = self.sequences.initial(key, random);
+            flow.shift = initial.wrapping_sub(chosen_by_client);
         }
-        let number = self.place::<V>(flow, &addresses, reuse, context.now.tick());
-        self.cells.flow_began(id, target.id, flow.local_ip());
-        number.ok_or(DropReason::FlowTableFull)
     }
 
     /// A LocalIP and a port of it that are free towards a flow's target.
@@ -254,18 +297,27 @@ impl Worker {
     /// Puts a flow into the table and on the wheel.
     fn place<V: Family>(
         &mut self,
-        flow: Flow,
-        addresses: &Addresses<V::Address>,
+        (flow, addresses): (Flow, Addresses<V::Address>),
         reuse: Option<u32>,
         now: u32,
-    ) -> Option<u32> {
-        if let Some(number) = reuse {
-            self.flows.replace::<V>(number, flow, addresses);
-            return Some(number);
-        }
-        let number = self.flows.insert::<V>(flow, addresses)?;
-        self.wheel.insert(&mut self.flows, number, now);
-        Some(number)
+    ) -> Result<u32, DropReason> {
+        let number = match reuse {
+            Some(number) => {
+                self.flows.replace::<V>(number, flow, &addresses);
+                number
+            }
+            None => {
+                let Some(number) = self.flows.insert::<V>(flow, &addresses) else {
+                    self.give_port_back(&flow);
+                    return Err(DropReason::FlowTableFull);
+                };
+                self.wheel.insert(&mut self.flows, number, now);
+                number
+            }
+        };
+        self.cells
+            .flow_began(flow.service(), flow.target_id, flow.local_ip());
+        Ok(number)
     }
 
     /// Refuses a packet so that its sender knows at once: TCP gets an RST, UDP a port unreachable (rate-limited).

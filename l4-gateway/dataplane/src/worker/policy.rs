@@ -7,10 +7,11 @@ use crate::DropReason;
 use crate::counters::{ServiceCount, TargetCount};
 use crate::emitted::Emitted;
 use crate::ids::TargetId;
-use crate::policy::{Policy, Refusal};
+use crate::policy::{Policy, Quota, Refusal};
+use crate::rate::SharedRate;
 use crate::schedule::{self, Unavailable};
 use crate::service::Service;
-use crate::sources::{AtLimit, Entry, Seat};
+use crate::sources::{AtLimit, Seat};
 use crate::tables::Tables;
 use crate::templates::Source;
 use crate::time::Now;
@@ -18,6 +19,18 @@ use crate::time::Now;
 /// What a source's hash is of, beside the service.
 const LIMITS: u64 = 1 << 32;
 const PERSISTENCE: u64 = 2 << 32;
+
+/// The target chosen for a new flow.
+#[derive(Clone, Copy)]
+pub(super) struct Choice {
+    pub(super) target: TargetId,
+    /// Whose flow it is, if that matters.
+    source: Option<Source>,
+    /// Its source was sent there before.
+    kept: bool,
+    /// Where its source was sent before, but has no room.
+    full: Option<TargetId>,
+}
 
 impl Worker {
     /// Whether a client may use a service at all.
@@ -31,8 +44,8 @@ impl Worker {
         }
     }
 
-    /// Counts a new flow of a client against the limits of its source, then of the service: in this order, so that a source that is
-    /// turned away uses up nothing of what is there for all.
+    /// Counts a new flow of a client for its source, unless that or the service is at a limit. Of their rates nothing is taken before all
+    /// else is settled ([`Worker::take_rates`]), so that a flow that is turned away uses up nothing of what others could have.
     pub(super) fn seat(
         &self,
         service: &Service,
@@ -62,9 +75,8 @@ impl Worker {
         let sources = &self.counters.commons().sources;
         let count = |count| self.cells.service(service.id, count, 1);
         match sources.enter(hash, now, limits.source) {
-            Ok(Entry::Seated(seat)) => Ok(Some(seat)),
-            Ok(Entry::Passed) => Ok(None),
-            Ok(Entry::Untracked) => {
+            Ok(Some(seat)) => Ok(Some(seat)),
+            Ok(None) => {
                 count(ServiceCount::SourcesUntracked);
                 Ok(None)
             }
@@ -90,11 +102,41 @@ impl Worker {
             return Err(DropReason::ServiceConnections);
         }
         let rate = self.counters.commons().service_rate(id);
-        if quota.per_second > 0 && !rate.is_none_or(|rate| rate.take(now, quota.per_second)) {
+        if quota.per_second > 0 && !rate.is_none_or(|rate| rate.has_one(now, quota.per_second)) {
             self.cells.service(id, ServiceCount::LimitedRate, 1);
             return Err(DropReason::ServiceRate);
         }
         Ok(())
+    }
+
+    /// Takes one of each rate that a new flow falls under; which is used up, if other workers were faster since it was asked for.
+    pub(super) fn take_rates(
+        &self,
+        service: &Service,
+        seat: Option<Seat>,
+        target: TargetId,
+        now: Now,
+    ) -> Result<(), DropReason> {
+        let (limits, commons) = (&service.config.policy.limits, self.counters.commons());
+        let takes = |rate: Option<&SharedRate>, quota: Quota| {
+            quota.per_second == 0 || rate.is_none_or(|rate| rate.take(now, quota.per_second))
+        };
+        let of_source = limits.source.per_second;
+        let (count, reason) = if let Some(seat) = seat
+            && of_source > 0
+            && !commons.sources.take(seat, now, of_source)
+        {
+            (ServiceCount::LimitedSourceRate, DropReason::SourceRate)
+        } else if !takes(commons.service_rate(service.id), limits.service) {
+            (ServiceCount::LimitedRate, DropReason::ServiceRate)
+        } else if !takes(commons.target_rate(target), limits.target) {
+            self.cells.target(target, TargetCount::AtLimit, 1);
+            (ServiceCount::LimitedTargets, DropReason::TargetLimits)
+        } else {
+            return Ok(());
+        };
+        self.cells.service(service.id, count, 1);
+        Err(reason)
     }
 
     /// The target for a new flow of a client. `has_flow` tells of targets to which the client has one already, so that their limits don't
@@ -107,7 +149,7 @@ impl Worker {
         service: &Service,
         client: (IpAddr, u16),
         has_flow: impl Fn(&Self, TargetId) -> bool,
-    ) -> Result<TargetId, DropReason> {
+    ) -> Result<Choice, DropReason> {
         let id = service.id;
         let mut cursor = self.cursors.get(id.0 as usize).copied().unwrap_or(0);
         let has_room = |target| has_flow(self, target) || self.has_room(service, target, now);
@@ -116,7 +158,7 @@ impl Worker {
             *place = cursor;
         }
         match chosen {
-            Ok(target) => Ok(target),
+            Ok(choice) => Ok(choice),
             Err(Unavailable::AtLimit) => {
                 self.cells.service(id, ServiceCount::LimitedTargets, 1);
                 Err(DropReason::TargetLimits)
@@ -139,16 +181,21 @@ impl Worker {
         cursor: &mut u32,
         client: (IpAddr, u16),
         has_room: impl Fn(TargetId) -> bool,
-    ) -> Result<TargetId, Unavailable> {
+    ) -> Result<Choice, Unavailable> {
         let templates = &self.counters.commons().templates;
         let source = self.source(service, client.0);
+        let choice = |target, kept, full| Choice {
+            target,
+            source,
+            kept,
+            full,
+        };
         let mut full = None;
         if let Some(target) = source.and_then(|source| templates.find(source, now))
             && takes_flows(tables, service, target)
         {
             if has_room(target) {
-                self.cells.service(service.id, ServiceCount::Persisted, 1);
-                return Ok(target);
+                return Ok(choice(target, true, None));
             }
             full = Some(target);
         }
@@ -163,10 +210,38 @@ impl Worker {
         };
         let flows = |target| self.counters.target_flows(target);
         let chosen = schedule::choose(service, cursor, client, flows, weight, has_room)?;
-        let usable = |target| full != Some(target) && takes_flows(tables, service, target);
-        Ok(source.map_or(chosen, |source| {
+        Ok(choice(chosen, false, full))
+    }
+
+    /// The target for a flow that is about to be: the one chosen, which its source stays with from here on, unless another worker has just
+    /// sent the source elsewhere.
+    pub(super) fn settle(
+        &self,
+        tables: &Tables,
+        now: Now,
+        service: &Service,
+        choice: &Choice,
+    ) -> TargetId {
+        let Choice {
+            target: chosen,
+            source,
+            kept,
+            full,
+        } = *choice;
+        if kept {
+            self.cells.service(service.id, ServiceCount::Persisted, 1);
+            return chosen;
+        }
+        let usable = |target| {
+            target == chosen
+                || full != Some(target)
+                    && takes_flows(tables, service, target)
+                    && self.has_room(service, target, now)
+        };
+        let templates = &self.counters.commons().templates;
+        source.map_or(chosen, |source| {
             templates.settle(source, chosen, now, usable)
-        }))
+        })
     }
 
     /// Whether a target is below its limits.
@@ -178,7 +253,8 @@ impl Worker {
         let rate = self.counters.commons().target_rate(target);
         let has_room = (quota.connections == 0
             || self.counters.target_flows(target) < u64::from(quota.connections))
-            && (quota.per_second == 0 || rate.is_none_or(|rate| rate.take(now, quota.per_second)));
+            && (quota.per_second == 0
+                || rate.is_none_or(|rate| rate.has_one(now, quota.per_second)));
         if !has_room {
             self.cells.target(target, TargetCount::AtLimit, 1);
         }
@@ -197,8 +273,11 @@ impl Worker {
         }
     }
 
-    /// What a client of a service with persistence is known by.
+    /// What a client of a service with persistence is known by. Not where each datagram goes its own way.
     fn source(&self, service: &Service, client: IpAddr) -> Option<Source> {
+        if service.config.is_one_packet() {
+            return None;
+        }
         let persistence = service.config.policy.persistence?;
         let whose = u64::from(service.id.0) | PERSISTENCE;
         let hash = persistence.prefix.hash(&self.secret, client, whose);
@@ -223,4 +302,96 @@ pub(super) fn refusal(policy: &Policy, reason: DropReason) -> Refusal {
 fn takes_flows(tables: &Tables, service: &Service, target: TargetId) -> bool {
     let target = tables.target(target);
     target.is_some_and(|target| target.service == service.id && target.config.takes_flows())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{
+        Counters, FlowLimits, Ids, Limits, Persistence, Port, PortIndex, Protocol, Secret, Segment,
+        ServiceConfig, SourcePrefix, TargetConfig,
+    };
+
+    /// Targets 1 and 2, each with room for one flow; sources stay with theirs.
+    fn tables(limits: &Limits) -> Tables {
+        let mut builder = Tables::builder();
+        builder.port(Port {
+            index: PortIndex(0),
+            mac: "02:00:00:00:00:01".parse().unwrap(),
+            ipv4: Some(Segment {
+                address: [10, 3, 0, 11].into(),
+                prefix: 24,
+                gateway: None,
+            }),
+            ipv6: None,
+            mtu: 1500,
+            answers: true,
+        });
+        builder.local_ip([10, 3, 0, 100]);
+        let mut service = ServiceConfig::new([10, 0, 0, 100], Protocol::Tcp, 80);
+        service.targets = [1, 2]
+            .map(|n| TargetConfig {
+                address: ([10, 3, 0, n], 80).into(),
+                weight: 1,
+                up: true,
+                draining: false,
+                cut: false,
+            })
+            .to_vec();
+        service.policy.persistence = Some(Persistence {
+            timeout: Duration::from_secs(60),
+            prefix: SourcePrefix::default(),
+        });
+        service.policy.limits = FlowLimits {
+            target: Quota {
+                connections: 0,
+                per_second: 1,
+            },
+            ..FlowLimits::default()
+        };
+        builder.service(service);
+        builder.build(&mut Ids::new(limits), None).unwrap()
+    }
+
+    /// Two workers choose for a source at once. The second goes where the first did, unless there is no room left, which is asked of that
+    /// target.
+    #[test]
+    fn a_choice_that_another_worker_has_made_is_followed_where_it_has_room() {
+        let limits = Limits {
+            flows: 64,
+            ..Limits::default()
+        };
+        for is_full in [false, true] {
+            let (tables, counters) = (tables(&limits), Arc::new(Counters::new(2, &limits)));
+            let mut workers = [0, 1].map(|index| {
+                let counters = Arc::clone(&counters);
+                Worker::new(index, 2, &limits, Secret::new([7; 32]), counters)
+            });
+            let service = tables.services().next().unwrap();
+            let client = (IpAddr::from([10, 1, 0, 1]), 4000);
+            let [first, second] = workers.each_mut().map(|worker| {
+                let mut out = Emitted::new();
+                worker
+                    .pick(&tables, Now(0), &mut out, service, client, |_, _| false)
+                    .unwrap()
+            });
+            assert_ne!(first.target, second.target, "workers begin at other turns");
+            let settle = |worker: &Worker, choice| worker.settle(&tables, Now(0), service, choice);
+            assert_eq!(settle(&workers[0], &first), first.target);
+            if is_full {
+                let taken = workers[0].take_rates(service, None, first.target, Now(0));
+                assert_eq!(taken, Ok(()));
+            }
+            let expected = if is_full { second } else { first }.target;
+            assert_eq!(settle(&workers[1], &second), expected);
+            // Nothing but what was taken is used up.
+            for target in &service.eligible {
+                let has_room = workers[1].has_room(service, *target, Now(0));
+                assert_eq!(has_room, !(is_full && *target == first.target));
+            }
+        }
+    }
 }

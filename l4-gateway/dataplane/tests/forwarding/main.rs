@@ -40,3 +40,4 @@ mod snapshots;
 mod steering;
 mod takeover;
 mod tcp;
+mod turned_away;
