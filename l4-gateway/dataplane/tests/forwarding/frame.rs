@@ -443,6 +443,14 @@ pub fn port_word(frame: &[u8], offset: usize) -> u16 {
     u16::from_be_bytes(frame[at..at + 2].try_into().unwrap())
 }
 
+/// The address a frame comes from.
+pub fn source_of(frame: &[u8]) -> IpAddr {
+    match frame[14] >> 4 {
+        4 => <[u8; 4]>::try_from(&frame[26..30]).unwrap().into(),
+        _ => <[u8; 16]>::try_from(&frame[22..38]).unwrap().into(),
+    }
+}
+
 /// The source port.
 pub fn source_port(frame: &[u8]) -> u16 {
     port_word(frame, 0)
@@ -451,4 +459,9 @@ pub fn source_port(frame: &[u8]) -> u16 {
 /// The last byte of the address a frame goes to: the number of the target.
 pub fn target_of(frame: &[u8]) -> u8 {
     frame[transport(frame) - 1]
+}
+
+/// The flags of its TCP segment.
+pub fn flags_of(frame: &[u8]) -> u8 {
+    frame[transport(frame) + 13]
 }

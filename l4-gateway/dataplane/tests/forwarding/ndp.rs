@@ -23,7 +23,7 @@ fn group_mac(address: IpAddr) -> MacAddr {
 }
 
 /// A question for an address, as everyone on the segment gets it.
-fn question(from: (MacAddr, IpAddr), asked: IpAddr) -> Vec<u8> {
+pub fn question(from: (MacAddr, IpAddr), asked: IpAddr) -> Vec<u8> {
     let group = solicited_node(asked);
     ndp(SOLICITATION, (from.1, group), 0, asked, Some((1, from.0)))
         .macs(from.0, group_mac(group))
@@ -31,7 +31,7 @@ fn question(from: (MacAddr, IpAddr), asked: IpAddr) -> Vec<u8> {
 }
 
 /// What we answer to `to`.
-fn answer(own: MacAddr, asked: IpAddr, to: (MacAddr, IpAddr)) -> Vec<u8> {
+pub fn answer(own: MacAddr, asked: IpAddr, to: (MacAddr, IpAddr)) -> Vec<u8> {
     let flags = SOLICITED | OVERRIDE;
     ndp(ADVERTISEMENT, (asked, to.1), flags, asked, Some((2, own)))
         .macs(own, to.0)

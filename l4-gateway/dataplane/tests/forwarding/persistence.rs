@@ -1,6 +1,6 @@
 //! New flows of a source stay with the target of its last one.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,14 +10,19 @@ use dataplane::{
 };
 
 use super::frame::{self, ACK, SYN};
-use super::rig::{self, INSIDE, OUTSIDE, Rig, client, from_client, target, up, vip};
+use super::net::{BOTH, Net};
+use super::rig::{self, INSIDE, OUTSIDE, Rig, from_client, up};
 
 const TIMEOUT: u64 = 60;
 
-/// TCP 80 in turn over three targets, each /24 a source.
-fn services() -> Vec<ServiceConfig> {
-    let mut http = ServiceConfig::new(rig::VIP, Protocol::Tcp, 80);
-    http.targets = vec![up(target(21)), up(target(22)), up(target(23))];
+/// TCP 80 in turn over three targets, each /24 or /64 a source.
+fn services(net: Net) -> Vec<ServiceConfig> {
+    let mut http = ServiceConfig::new(net.vip_ip(), Protocol::Tcp, 80);
+    http.targets = vec![
+        up(net.target(21, 8080)),
+        up(net.target(22, 8080)),
+        up(net.target(23, 8080)),
+    ];
     http.policy = Policy {
         persistence: Some(Persistence {
             timeout: Duration::from_secs(TIMEOUT),
@@ -28,142 +33,163 @@ fn services() -> Vec<ServiceConfig> {
     vec![http]
 }
 
-fn rig() -> Rig {
-    Rig::with(&rig::small(), &services()).resolved()
-}
-
-fn elsewhere(port: u16) -> SocketAddrV4 {
-    SocketAddrV4::new(Ipv4Addr::new(10, 1, 1, 10), port)
+fn rig(net: Net) -> Rig {
+    Rig::serving(net, &rig::small(), &services(net)).resolved()
 }
 
 /// The target of a new flow.
-fn opened(rig: &mut Rig, from: SocketAddrV4) -> u8 {
+fn opened(rig: &mut Rig, from: SocketAddr) -> u8 {
     rig.open(from, 100).target
 }
 
 #[test]
 fn flows_of_a_prefix_go_to_one_target_and_those_of_another_in_turn() {
-    let mut rig = rig();
-    let first = opened(&mut rig, client(10, 4000));
-    for n in 1..20 {
-        let from = client(n, 4000 + u16::from(n));
-        assert_eq!(opened(&mut rig, from), first);
+    for net in BOTH {
+        let mut rig = rig(net);
+        let first = opened(&mut rig, net.client(10, 4000));
+        for n in 1..20 {
+            let from = net.client(n, 4000 + u16::from(n));
+            assert_eq!(opened(&mut rig, from), first);
+        }
+        assert_ne!(
+            opened(&mut rig, SocketAddr::new(net.in_network(1, 10), 4000)),
+            first
+        );
+        assert_eq!(rig.service_counts(80, Protocol::Tcp).persisted, 19);
     }
-    assert_ne!(opened(&mut rig, elsewhere(4000)), first);
-    assert_eq!(rig.service_counts(80, Protocol::Tcp).persisted, 19);
 }
 
 #[test]
 fn a_source_is_forgotten_when_it_has_had_no_flow_for_the_timeout() {
-    let mut rig = rig();
-    let first = opened(&mut rig, client(10, 4000));
-    // The SYN's flow lives 15 s; the timeout counts from its end.
-    rig.pass(15 + TIMEOUT - 2);
-    assert_eq!(opened(&mut rig, client(10, 4001)), first);
-    assert_eq!(rig.flow_count(), 1);
-    rig.pass(15 + 9 + TIMEOUT + 2);
-    assert_eq!(rig.flow_count(), 0);
-    assert_ne!(
-        opened(&mut rig, client(10, 4002)),
-        first,
-        "it is the next one's turn"
-    );
-    assert_eq!(rig.service_counts(80, Protocol::Tcp).persisted, 1);
+    for net in BOTH {
+        let mut rig = rig(net);
+        let first = opened(&mut rig, net.client(10, 4000));
+        // The SYN's flow lives 15 s; the timeout counts from its end.
+        rig.pass(15 + TIMEOUT - 2);
+        assert_eq!(opened(&mut rig, net.client(10, 4001)), first);
+        assert_eq!(rig.flow_count(), 1);
+        rig.pass(15 + 9 + TIMEOUT + 2);
+        assert_eq!(rig.flow_count(), 0);
+        assert_ne!(
+            opened(&mut rig, net.client(10, 4002)),
+            first,
+            "it is the next one's turn"
+        );
+        assert_eq!(rig.service_counts(80, Protocol::Tcp).persisted, 1);
+    }
 }
 
 #[test]
 fn a_source_is_remembered_as_long_as_a_flow_lives() {
-    let mut rig = rig();
-    let connection = rig.establish(client(10, 4000), 100);
-    rig.pass(4 * TIMEOUT);
-    rig.from_client(&connection, ACK, 101, 9001);
-    assert_eq!(opened(&mut rig, client(10, 4001)), connection.target);
+    for net in BOTH {
+        let mut rig = rig(net);
+        let connection = rig.establish(net.client(10, 4000), 100);
+        rig.pass(4 * TIMEOUT);
+        rig.from_client(&connection, ACK, 101, 9001);
+        assert_eq!(opened(&mut rig, net.client(10, 4001)), connection.target);
+    }
 }
 
 #[test]
 fn a_target_that_takes_no_flows_is_left_and_not_returned_to() {
-    type Change = fn(&mut ServiceConfig, usize);
-    let changes: [(&str, Change); 4] = [
-        ("down", |service, place| service.targets[place].up = false),
-        ("draining", |service, place| {
-            service.targets[place].draining = true;
-        }),
-        ("weight 0", |service, place| {
-            service.targets[place].weight = 0;
-        }),
-        ("removed", |service, place| {
-            service.targets.remove(place);
-        }),
-    ];
-    for (description, change) in changes {
-        let mut rig = rig();
-        let first = opened(&mut rig, client(10, 4000));
-        let mut changed = services();
-        change(&mut changed[0], usize::from(first - 21));
-        rig.swap(&changed);
-        let second = opened(&mut rig, client(10, 4001));
-        assert_ne!(second, first, "{description}");
-        assert_eq!(opened(&mut rig, client(10, 4002)), second, "{description}");
-        rig.swap(&services());
-        assert_eq!(opened(&mut rig, client(10, 4003)), second, "{description}");
+    for net in BOTH {
+        type Change = fn(&mut ServiceConfig, usize);
+        let changes: [(&str, Change); 4] = [
+            ("down", |service, place| service.targets[place].up = false),
+            ("draining", |service, place| {
+                service.targets[place].draining = true;
+            }),
+            ("weight 0", |service, place| {
+                service.targets[place].weight = 0;
+            }),
+            ("removed", |service, place| {
+                service.targets.remove(place);
+            }),
+        ];
+        for (description, change) in changes {
+            let mut rig = rig(net);
+            let first = opened(&mut rig, net.client(10, 4000));
+            let mut changed = services(net);
+            change(&mut changed[0], usize::from(first - 21));
+            rig.swap(&changed);
+            let second = opened(&mut rig, net.client(10, 4001));
+            assert_ne!(second, first, "{description}");
+            assert_eq!(
+                opened(&mut rig, net.client(10, 4002)),
+                second,
+                "{description}"
+            );
+            rig.swap(&services(net));
+            assert_eq!(
+                opened(&mut rig, net.client(10, 4003)),
+                second,
+                "{description}"
+            );
+        }
     }
 }
 
 #[test]
 fn a_target_at_its_limit_is_left() {
-    let mut services = services();
-    services[0].policy.limits = FlowLimits {
-        target: Quota {
-            connections: 2,
-            per_second: 0,
-        },
-        ..FlowLimits::default()
-    };
-    let mut rig = Rig::with(&rig::small(), &services).resolved();
-    let targets: Vec<u8> = (0..6)
-        .map(|n| opened(&mut rig, client(10, 4000 + n)))
-        .collect();
-    let pairs: Vec<_> = targets.chunks(2).collect();
-    assert!(pairs.iter().all(|pair| pair[0] == pair[1]), "{targets:?}");
-    assert!(targets[0] != targets[2] && targets[2] != targets[4] && targets[0] != targets[4]);
+    for net in BOTH {
+        let mut services = services(net);
+        services[0].policy.limits = FlowLimits {
+            target: Quota {
+                connections: 2,
+                per_second: 0,
+            },
+            ..FlowLimits::default()
+        };
+        let mut rig = Rig::serving(net, &rig::small(), &services).resolved();
+        let targets: Vec<u8> = (0..6)
+            .map(|n| opened(&mut rig, net.client(10, 4000 + n)))
+            .collect();
+        let pairs: Vec<_> = targets.chunks(2).collect();
+        assert!(pairs.iter().all(|pair| pair[0] == pair[1]), "{targets:?}");
+        assert!(targets[0] != targets[2] && targets[2] != targets[4] && targets[0] != targets[4]);
+    }
 }
 
 #[test]
 fn hashing_schedulers_hash_the_prefix_so_that_nodes_agree() {
-    for scheduler in [Scheduler::SourceHash, Scheduler::Maglev] {
-        let mut services = services();
-        services[0].scheduler = scheduler;
-        // Nodes that know nothing of each other.
-        for third in 0..8u8 {
-            let chosen = (1..5u8).map(|n| {
-                let mut node = Rig::with(&rig::small(), &services).resolved();
-                let from = SocketAddrV4::new(Ipv4Addr::new(10, 1, third, n), 4000 + u16::from(n));
-                opened(&mut node, from)
-            });
-            let chosen: Vec<u8> = chosen.collect();
-            assert_eq!(chosen, [chosen[0]; 4], "{scheduler:?}");
+    for net in BOTH {
+        for scheduler in [Scheduler::SourceHash, Scheduler::Maglev] {
+            let mut services = services(net);
+            services[0].scheduler = scheduler;
+            // Nodes that know nothing of each other.
+            for third in 0..8u8 {
+                let chosen = (1..5u8).map(|n| {
+                    let mut node = Rig::serving(net, &rig::small(), &services).resolved();
+                    let from = SocketAddr::new(net.in_network(third, n), 4000 + u16::from(n));
+                    opened(&mut node, from)
+                });
+                let chosen: Vec<u8> = chosen.collect();
+                assert_eq!(chosen, [chosen[0]; 4], "{scheduler:?}");
+            }
         }
     }
 }
 
 #[test]
 fn workers_agree_whichever_gets_the_packet() {
-    let counters = Arc::new(Counters::new(4, &rig::small()));
-    let builder = rig::builder(&rig::ports(), &services());
-    let mut rigs: Vec<Rig> = (0..4)
-        .map(|index| Rig::sharing(&rig::small(), &builder, index, &counters).resolved())
-        .collect();
-    let mut chosen = Vec::new();
-    for n in 0..40u16 {
-        let from = client(10 + (n % 9) as u8, 4000 + n);
-        let packet = frame::tcp(from, vip(80), SYN).seq(100, 0);
-        let (mut frames, mut verdicts) = ([from_client(&packet)], [Verdict::Kernel]);
-        let rig = &mut rigs[usize::from(n) % 4];
-        let (tables, out) = (&rig.tables, &mut rig.out);
-        rig.worker
-            .handed_over(tables, rig.now, OUTSIDE, &mut frames, &mut verdicts, out);
-        assert_eq!(verdicts[0], Verdict::Transmit(INSIDE));
-        chosen.push(frames[0][33]);
+    for net in BOTH {
+        let counters = Arc::new(Counters::new(4, &rig::small()));
+        let builder = rig::builder(&net.ports(), &services(net));
+        let mut rigs: Vec<Rig> = (0..4)
+            .map(|index| Rig::sharing(&rig::small(), &builder, index, &counters).resolved())
+            .collect();
+        let mut chosen = Vec::new();
+        for n in 0..40u16 {
+            let from = net.client(10 + (n % 9) as u8, 4000 + n);
+            let packet = frame::tcp(from, net.vip(80), SYN).seq(100, 0);
+            let (mut frames, mut verdicts) = ([from_client(&packet)], [Verdict::Kernel]);
+            let rig = &mut rigs[usize::from(n) % 4];
+            let (tables, out) = (&rig.tables, &mut rig.out);
+            rig.worker
+                .handed_over(tables, rig.now, OUTSIDE, &mut frames, &mut verdicts, out);
+            assert_eq!(verdicts[0], Verdict::Transmit(INSIDE));
+            chosen.push(frames[0][33]);
+        }
+        assert_eq!(chosen, [chosen[0]; 40]);
     }
-    assert_eq!(chosen, [chosen[0]; 40]);
 }

@@ -58,13 +58,6 @@ pub fn ports() -> [Port; 2] {
     Net::V4.ports()
 }
 
-pub fn narrow(address: SocketAddr) -> SocketAddrV4 {
-    match address {
-        SocketAddr::V4(address) => address,
-        SocketAddr::V6(address) => panic!("{address} isn't IPv4"),
-    }
-}
-
 /// The IPv4 side of a port.
 pub fn ipv4(port: &mut Port) -> &mut Segment<Ipv4Addr> {
     port.ipv4.as_mut().unwrap()
@@ -96,20 +89,20 @@ pub fn builder(ports: &[Port], services: &[ServiceConfig]) -> TablesBuilder {
     builder
 }
 
-/// The same services on 10.0.0.101 with LocalIP 10.3.0.101; VIP and LocalIP of before are kept for their flows.
-pub fn moved() -> TablesBuilder {
+/// The same services on another VIP with another LocalIP, both ending in 101; VIP and LocalIP of before are kept for their flows.
+pub fn moved(net: Net) -> TablesBuilder {
     let mut builder = Tables::builder();
-    for port in ports() {
+    for port in net.ports() {
         builder.port(port);
     }
-    builder.local_ip(Ipv4Addr::new(10, 3, 0, 101));
-    for mut service in services() {
-        service.vip = Ipv4Addr::new(10, 0, 0, 101).into();
+    builder.local_ip(net.address(2, 101));
+    for mut service in net.services() {
+        service.vip = net.address(0, 101);
         builder.service(service);
     }
     builder
-        .retired(VIP.into(), Retired::Vip { arp: false })
-        .retired(LOCAL_IP.into(), Retired::LocalIp);
+        .retired(net.vip_ip(), Retired::Vip { arp: false })
+        .retired(net.local_ip(), Retired::LocalIp);
     builder
 }
 
@@ -171,6 +164,8 @@ impl Rig {
     }
 
     pub fn speaking(mut self, net: Net) -> Self {
+        // Seen when a test fails: the last line tells for which family.
+        println!("a node that speaks {net:?}");
         self.net = net;
         self
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use dataplane::{Counters, Event, Limits, MacAddr, PortIndex, Spread, TablesBuilder, Verdict};
 
 use super::frame::{self, ACK, SYN, mac};
-use super::net::{Net::V6, both_ports};
+use super::net::{Net::V4, Net::V6, both_ports};
 use super::nic::{self, Nic};
 use super::rig::{
     self, INSIDE, OUTSIDE, Rig, client, from_client, from_target, local, target, vip,
@@ -348,7 +348,7 @@ fn flows_of_addresses_that_left_the_configuration_find_their_owner() {
             (owner, syn, sent)
         })
         .collect();
-    node.reload(&rig::moved());
+    node.reload(&rig::moved(V4));
     for (owner, syn, sent) in opened {
         let answer = frame::tcp(
             target(sent[33]),
