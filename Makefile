@@ -35,6 +35,9 @@ demo-down: ## take the chain down
 root:
 	@[ "$$(id -u)" = 0 ] || { echo 'network namespaces need root: run it as root, or sudo env "PATH=$$PATH" make ...' >&2; exit 1; }
 
+# For how long garbage goes through a live port of the L4 gateway (l4-gateway/tests/hostile); a plain `cargo test` takes 5 s.
+export WEIR_GARBAGE_SECONDS ?= 60
+
 test: test-units test-chain ## every test: unit, property, interop, and the chain end to end
 
 # Integration tests run the binaries of their own package, the chain's those of all: so they are built first.

@@ -23,6 +23,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use dataplane::MacAddr;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::Value;
 
@@ -444,6 +445,28 @@ impl Gateway {
         let value = lines.find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
         let value = value.unwrap_or_else(|| panic!("{series} is not in\n{metrics}"));
         value.parse().unwrap()
+    }
+
+    /// The MAC of a port.
+    pub(crate) fn mac(&self, port: &str) -> MacAddr {
+        let status = self.status();
+        let ports = status["ports"].as_array().unwrap();
+        let port = ports.iter().find(|shown| shown["name"] == port).unwrap();
+        let mac = port["mac"].as_str().unwrap().split(':');
+        let bytes: Vec<u8> = mac
+            .map(|byte| u8::from_str_radix(byte, 16).unwrap())
+            .collect();
+        MacAddr(bytes.try_into().unwrap())
+    }
+
+    /// Memory that the process has, as far as it was touched.
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(path).expect("the process runs");
+        let mut lines = status.lines();
+        let line = lines.find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        let kib: u64 = line.trim().trim_end_matches(" kB").parse().unwrap();
+        kib << 10
     }
 
     /// A service of `/status`, by name.

@@ -47,6 +47,16 @@ impl Wire {
         self.socket.send_to(frame, &self.interface).is_ok()
     }
 
+    /// A frame that passed meanwhile, if any did.
+    pub(crate) fn passed(&self) -> Option<Vec<u8>> {
+        let mut frame = vec![0; 2048];
+        self.socket.set_nonblocking(true).unwrap();
+        let read = (&self.socket).read(&mut frame);
+        self.socket.set_nonblocking(false).unwrap();
+        frame.truncate(read.ok().filter(|length| *length >= 14)?);
+        Some(frame)
+    }
+
     /// The next frame that passes, either way, of which this is true.
     pub(crate) fn wait_for(&self, mut wanted: impl FnMut(&[u8]) -> bool) -> Vec<u8> {
         let deadline = Instant::now() + Duration::from_secs(10);
