@@ -133,7 +133,7 @@ pub fn run(parts: WorkerParts) {
     let mut started = tsc.now();
     let mut next_tick = started.0;
     while !state.stopping() {
-        // The kernel may move an unpinned worker to a CPU whose counter is a little behind.
+        // The kernel may move an unpinned worker to a CPU whose counter is a little behind, here and in `rest`.
         let now = tsc.now().max(started);
         let snapshot = tables.load();
         let mut worked = round.receive(snapshot, now);
@@ -159,7 +159,7 @@ pub fn run(parts: WorkerParts) {
         state.spent(worked, now.0.saturating_sub(started.0));
         started = now;
         if let Some(sleep) = pace.after_round(worked) {
-            started = rest(&state, &tsc, sleep);
+            started = rest(&state, || tsc.now(), started, sleep);
         }
     }
 }
@@ -172,10 +172,11 @@ fn lane_of(lanes: &[Lane], dpdk_port: u16) -> usize {
         .unwrap_or_default()
 }
 
-fn rest(state: &WorkerState, tsc: &Tsc, sleep: Duration) -> Now {
-    let before = tsc.now();
+/// Sleeps; `clock` may have stepped back since `started`, and does so meanwhile, but the time that is returned never does.
+fn rest(state: &WorkerState, clock: impl Fn() -> Now, started: Now, sleep: Duration) -> Now {
+    let before = clock().max(started);
     std::thread::sleep(sleep);
-    let after = tsc.now();
+    let after = clock().max(before);
     state.slept(after.0 - before.0);
     after
 }
@@ -452,6 +453,32 @@ impl Round {
                 self.state.add(LoopCount::RedirectFull, frames.len() as u64);
                 frames.clear();
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    #[test]
+    fn a_worker_woken_on_a_cpu_whose_clock_is_behind_does_not_go_back_in_time() {
+        let state = WorkerState::default();
+        for (started, clock, woken, asleep) in [
+            (100, [110, 150], 150, 40),
+            (100, [110, 90], 110, 40),
+            (100, [80, 90], 100, 40),
+            (100, [80, 130], 130, 70),
+        ] {
+            let times = RefCell::new(clock.into_iter());
+            let clock = || Now(times.borrow_mut().next().unwrap());
+            assert_eq!(
+                rest(&state, clock, Now(started), Duration::ZERO),
+                Now(woken)
+            );
+            assert_eq!(state.times().asleep, asleep, "in all");
         }
     }
 }
