@@ -1,6 +1,6 @@
 //! A worker's share of one port.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, TryLockError};
 
 use dataplane::PortIndex;
 
@@ -94,29 +94,29 @@ impl Transmit {
         room
     }
 
-    /// Sends what waits; returns how many frames went and how many had to be dropped.
+    /// Sends what waits; returns how many frames went and how many had to be dropped. While another worker is at a shared queue, they
+    /// wait for the next round.
     #[inline]
     pub(super) fn flush(&mut self) -> (u64, u64) {
         if self.waiting.is_empty() {
             return (0, 0);
         }
-        let waiting = &mut self.waiting;
-        let untagged = self.vlan.map_or(0, |vlan| vlan.put_on(waiting));
-        let sent = match &mut self.queue {
-            Queue::Own(queue) => send(queue, waiting),
-            Queue::Shared(queue) => send(
-                &mut queue.lock().unwrap_or_else(PoisonError::into_inner),
-                waiting,
-            ),
-        };
-        let dropped = waiting.len() as u64 + untagged;
-        waiting.clear();
-        (sent, dropped)
+        let (waiting, vlan) = (&mut self.waiting, self.vlan);
+        match &mut self.queue {
+            Queue::Own(queue) => send(queue, waiting, vlan),
+            Queue::Shared(queue) => match queue.try_lock() {
+                Ok(mut queue) => send(&mut queue, waiting, vlan),
+                Err(TryLockError::Poisoned(queue)) => send(&mut queue.into_inner(), waiting, vlan),
+                Err(TryLockError::WouldBlock) => (0, 0),
+            },
+        }
     }
 }
 
+/// Sends all frames or frees them: how many of each.
 #[inline]
-fn send(queue: &mut TxQueue, frames: &mut Vec<Mbuf>) -> u64 {
+fn send(queue: &mut TxQueue, frames: &mut Vec<Mbuf>, vlan: Option<Vlan>) -> (u64, u64) {
+    let untagged = vlan.map_or(0, |vlan| vlan.put_on(frames));
     let mut sent = queue.transmit(frames);
     let mut tries = 0;
     while !frames.is_empty() && tries < RETRIES {
@@ -124,5 +124,7 @@ fn send(queue: &mut TxQueue, frames: &mut Vec<Mbuf>) -> u64 {
         sent += queue.transmit(frames);
         tries += 1;
     }
-    sent as u64
+    let dropped = frames.len() as u64 + untagged;
+    frames.clear();
+    (sent as u64, dropped)
 }
