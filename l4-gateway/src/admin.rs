@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bgp_ctl::status::StatusBoard;
-use dataplane::Protocol;
+use dataplane::{Mode, Protocol};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use shared::admin::{Admin, CommandError, Stream};
@@ -14,6 +14,7 @@ use tokio::time::timeout;
 
 use crate::actors::{Board, ServiceView, View};
 use crate::capture::{Captures, Request};
+use crate::config::Config;
 use crate::filter::{End, Ends, FlowFilter, STATES};
 use crate::forwarder::Forwarder;
 use crate::metrics;
@@ -135,6 +136,9 @@ impl Admin for NodeAdmin {
         (name == "capture").then(|| {
             let request: Request = arguments(args.clone())?;
             let config = self.config.load();
+            if let Some(target) = request.target {
+                shows(target, &config, &self.board.read()).map_err(CommandError::Invalid)?;
+            }
             let names = config.ports.iter().map(|port| port.name.clone()).collect();
             tracing::info!(?request, "capture");
             self.captures.begin(&self.forwarder, names, &request)
@@ -143,6 +147,31 @@ impl Admin for NodeAdmin {
 
     fn refresh_metrics(&self) {
         metrics::refresh(&self.config.load(), &self.forwarder, &self.board.read());
+    }
+}
+
+/// Whether frames to a target tell that they are.
+///
+/// # Errors
+/// If all targets that are meant get frames as they are.
+fn shows(wanted: End, config: &Config, view: &View) -> Result<(), String> {
+    let has_it = |service: &ServiceView| {
+        let mut targets = service.targets.iter();
+        targets.any(|target| wanted.matches(target.address))
+    };
+    let meant = view.services.iter().filter(|service| has_it(service));
+    let mut modes = meant.filter_map(|view| {
+        let mut services = config.services.iter();
+        services
+            .find(|service| service.name == view.name)
+            .map(|service| service.mode)
+    });
+    let is_direct = |mode| mode == Mode::Direct;
+    match modes.next() {
+        Some(mode) if is_direct(mode) && modes.all(is_direct) => Err(
+            "target: frames to the targets of a service with mode = \"dr\" don't hold their addresses: ask by client or vip".into(),
+        ),
+        _ => Ok(()),
     }
 }
 

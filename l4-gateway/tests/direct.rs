@@ -37,6 +37,11 @@ fn exchange(mode: &str) -> Value {
         assert!(service["bytes_in"].as_u64().unwrap() > 300_000, "{service}");
         assert_eq!(service["packets_out"], 0, "answers go past: {service}");
     }
+    if mode == "dr" {
+        let by_target = ["capture", "--seconds", "1", "--target", "10.3.0.21"];
+        let refused = gateway.try_subcommand(&by_target).unwrap_err();
+        assert!(refused.contains("ask by client or vip"), "{refused}");
+    }
     gateway.status()
 }
 

@@ -2,18 +2,25 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// Source and destination of a frame that carries IP. Ports are 0 where there are none: fragments, ICMP, and what does not parse.
-pub(super) type Pair = (SocketAddr, SocketAddr);
+/// The ends of a frame that carries IP. Ports are 0 where there are none: fragments, ICMP, and what does not parse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ends {
+    pub(super) source: SocketAddr,
+    pub(super) destination: SocketAddr,
+    /// It carries a packet of others: it is in a tunnel (RFC 2003, RFC 2473).
+    pub(super) is_outer: bool,
+}
 
 const IPV4: [u8; 2] = [0x08, 0x00];
 const IPV6: [u8; 2] = [0x86, 0xdd];
 const TCP: u8 = 6;
 const UDP: u8 = 17;
+const TUNNELS: [u8; 2] = [4, 41];
 /// Extension headers before the transport header that are looked at: more than any sound packet has.
 const EXTENSIONS: usize = 8;
 
 /// Reads the addresses of a frame; none if it carries no IP.
-pub(super) fn of(frame: &[u8]) -> Option<Pair> {
+pub(super) fn of(frame: &[u8]) -> Option<Ends> {
     let ether_type: [u8; 2] = *frame.get(12..)?.first_chunk()?;
     let packet = frame.get(14..)?;
     match ether_type {
@@ -23,7 +30,7 @@ pub(super) fn of(frame: &[u8]) -> Option<Pair> {
     }
 }
 
-fn v4(packet: &[u8]) -> Option<Pair> {
+fn v4(packet: &[u8]) -> Option<Ends> {
     let header = packet.first_chunk::<20>()?;
     let [source, destination] = [12, 16].map(|at| {
         let mut octets = [0; 4];
@@ -32,13 +39,13 @@ fn v4(packet: &[u8]) -> Option<Pair> {
     });
     let first = u16::from_be_bytes([header[6], header[7]]) & 0x1fff == 0;
     let payload = packet.get(usize::from(header[0] & 15) * 4..);
-    let ports = payload
+    let transport = payload
         .filter(|_| first)
-        .and_then(|payload| ports(header[9], payload));
-    Some(pair(source, destination, ports))
+        .map(|payload| (header[9], payload));
+    Some(ends(source, destination, transport))
 }
 
-fn v6(packet: &[u8]) -> Option<Pair> {
+fn v6(packet: &[u8]) -> Option<Ends> {
     let header = packet.first_chunk::<40>()?;
     let [source, destination] = [8, 24].map(|at| {
         let mut octets = [0; 16];
@@ -46,8 +53,7 @@ fn v6(packet: &[u8]) -> Option<Pair> {
         IpAddr::V6(Ipv6Addr::from(octets))
     });
     let transport = transport_of_v6(header[6], packet.get(40..).unwrap_or_default());
-    let ports = transport.and_then(|(protocol, payload)| ports(protocol, payload));
-    Some(pair(source, destination, ports))
+    Some(ends(source, destination, transport))
 }
 
 /// Walks the extension headers (RFC 8200 section 4) to the transport header.
@@ -67,20 +73,18 @@ fn transport_of_v6(mut next: u8, mut rest: &[u8]) -> Option<(u8, &[u8])> {
     None
 }
 
-fn ports(protocol: u8, payload: &[u8]) -> Option<(u16, u16)> {
-    if !matches!(protocol, TCP | UDP) {
-        return None;
+/// `transport` is the protocol of the first header that is not IP's, and what begins with it, where they are known.
+fn ends(source: IpAddr, destination: IpAddr, transport: Option<(u8, &[u8])>) -> Ends {
+    let ports = transport.and_then(|(protocol, payload)| match protocol {
+        TCP | UDP => payload.first_chunk(),
+        _ => None,
+    });
+    let [s0, s1, d0, d1] = ports.copied().unwrap_or_default();
+    Ends {
+        source: SocketAddr::new(source, u16::from_be_bytes([s0, s1])),
+        destination: SocketAddr::new(destination, u16::from_be_bytes([d0, d1])),
+        is_outer: transport.is_some_and(|(protocol, _)| TUNNELS.contains(&protocol)),
     }
-    let [s0, s1, d0, d1] = *payload.first_chunk()?;
-    Some((u16::from_be_bytes([s0, s1]), u16::from_be_bytes([d0, d1])))
-}
-
-fn pair(source: IpAddr, destination: IpAddr, ports: Option<(u16, u16)>) -> Pair {
-    let (from, to) = ports.unwrap_or_default();
-    (
-        SocketAddr::new(source, from),
-        SocketAddr::new(destination, to),
-    )
 }
 
 #[cfg(test)]
@@ -99,7 +103,8 @@ mod tests {
     }
 
     fn shown(frame: &[u8]) -> String {
-        of(frame).map_or_else(|| "none".into(), |(from, to)| format!("{from} {to}"))
+        let shown = |ends: Ends| format!("{} {}", ends.source, ends.destination);
+        of(frame).map_or_else(|| "none".into(), shown)
     }
 
     #[test]

@@ -7,9 +7,9 @@ use dataplane::{DropReason, Frame, MAX_BURST, Now, PortIndex, Verdict};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
-use super::ends::{self, Pair};
+use super::ends::{self, Ends};
 use super::pcapng::Direction;
-use crate::filter::Ends;
+use crate::filter;
 
 /// Bytes of copies that may wait for the control side, over all workers.
 const WAITING: usize = 8 << 20;
@@ -17,7 +17,7 @@ const WAITING: usize = 8 << 20;
 /// What all workers of one capture share.
 #[derive(Debug)]
 pub(super) struct Shared {
-    pub(super) wanted: Ends,
+    pub(super) wanted: filter::Ends,
     /// Bytes kept of a frame.
     pub(super) snap: usize,
     waiting: AtomicUsize,
@@ -35,7 +35,7 @@ pub(super) struct Count {
 }
 
 impl Shared {
-    pub(super) fn new(wanted: Ends, snap: usize, ports: usize) -> Shared {
+    pub(super) fn new(wanted: filter::Ends, snap: usize, ports: usize) -> Shared {
         Shared {
             wanted,
             snap,
@@ -66,14 +66,23 @@ impl Shared {
         }
     }
 
-    /// A flow's frame has two pairs of ends, one on each side of the translation, and which is which follows from the side it came from: both
-    /// are tried. Of a frame that did not leave, or was made here, only one is known.
-    fn wants(&self, came: Option<Pair>, left: Option<Pair>) -> bool {
-        let (from, to) = came.unzip();
-        let (source, destination) = left.unzip();
-        self.wanted.is_any()
-            || self.wanted.matches(from, to, source, destination)
-            || self.wanted.matches(destination, source, to, from)
+    /// A flow's frame has ends on each side of the translation, and which is which follows from the side it came from: both are tried. Of a
+    /// frame that did not leave, or was made here, only one side is known.
+    fn wants(&self, came: Option<Ends>, left: Option<Ends>) -> bool {
+        let sides = |ends: Option<Ends>| ends.map(|ends| (ends.source, ends.destination)).unzip();
+        let (from, to) = sides(came);
+        let matches = |client, vip, local, target| self.wanted.matches(client, vip, local, target);
+        match left {
+            _ if self.wanted.is_any() => true,
+            // In a tunnel the target's address is there, but no LocalIP: the source is the port's.
+            Some(left) if left.is_outer => matches(from, to, None, Some(left.destination)),
+            // As they are go frames of clients to the MAC of their target (DR).
+            Some(_) if came == left => matches(from, to, None, None),
+            _ => {
+                let (source, destination) = sides(left);
+                matches(from, to, source, destination) || matches(destination, source, to, from)
+            }
+        }
     }
 }
 
@@ -129,7 +138,7 @@ pub struct Tap {
 
 #[derive(Debug, Clone, Copy)]
 struct Came {
-    ends: Option<Pair>,
+    ends: Option<Ends>,
     length: u32,
     start: usize,
     kept: usize,
@@ -281,5 +290,85 @@ impl Tap {
         for record in &batch.records {
             self.shared.count(record.port.0, 0, 1);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use super::*;
+
+    fn at(text: &str) -> SocketAddr {
+        text.parse().unwrap()
+    }
+
+    fn between(source: &str, destination: &str) -> Ends {
+        Ends {
+            source: at(source),
+            destination: at(destination),
+            is_outer: false,
+        }
+    }
+
+    /// Which of the four ends show a frame, each asked for alone by the addresses in `wanted`.
+    fn shown(wanted: [&str; 4], came: Option<Ends>, left: Option<Ends>) -> [bool; 4] {
+        let one = |place: usize| {
+            let end = |at: usize| (at == place).then(|| wanted[at].parse().unwrap());
+            let wanted = filter::Ends {
+                client: end(0),
+                vip: end(1),
+                local: end(2),
+                target: end(3),
+            };
+            Shared::new(wanted, 64, 1).wants(came, left)
+        };
+        [0, 1, 2, 3].map(one)
+    }
+
+    const FLOW: [&str; 4] = [
+        "10.1.0.7:4000",
+        "10.0.0.100:80",
+        "10.3.0.100:1024",
+        "10.3.0.21:80",
+    ];
+    const CLIENT_SIDE: [&str; 2] = ["10.1.0.7:4000", "10.0.0.100:80"];
+
+    #[test]
+    fn a_translated_frame_is_found_by_each_end_whichever_way_it_goes() {
+        let [client, vip, local, target] = FLOW;
+        let (outside, inside) = (between(client, vip), between(local, target));
+        assert_eq!(shown(FLOW, Some(outside), Some(inside)), [true; 4]);
+        let (inside, outside) = (between(target, local), between(vip, client));
+        assert_eq!(shown(FLOW, Some(inside), Some(outside)), [true; 4]);
+        // Dropped: only the side it came from is known.
+        assert_eq!(shown(FLOW, Some(inside), None), [false, false, true, true]);
+        assert_eq!(shown(FLOW, None, Some(outside)), [true, true, false, false]);
+    }
+
+    #[test]
+    fn a_frame_that_goes_on_as_it_is_has_a_client_and_a_vip_only() {
+        let [client, vip] = CLIENT_SIDE;
+        let same = Some(between(client, vip));
+        assert_eq!(shown(FLOW, same, same), [true, true, false, false]);
+        assert_eq!(
+            shown([client, vip, client, vip], same, same),
+            [true, true, false, false]
+        );
+        assert_eq!(shown([vip, client, vip, client], same, same), [false; 4]);
+    }
+
+    #[test]
+    fn a_tunnelled_frame_is_found_by_its_target_and_not_by_the_ports_address() {
+        let [client, vip] = CLIENT_SIDE;
+        let outer = Ends {
+            is_outer: true,
+            ..between("10.3.0.11:0", "10.4.0.5:0")
+        };
+        let wanted = [client, vip, "10.3.0.11", "10.4.0.5:80"];
+        let came = Some(between(client, vip));
+        assert_eq!(shown(wanted, came, Some(outer)), [true, true, false, true]);
+        let pieces = shown(wanted, None, Some(outer));
+        assert_eq!(pieces, [false, false, false, true]);
     }
 }
