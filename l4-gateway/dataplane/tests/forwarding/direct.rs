@@ -152,16 +152,16 @@ fn what_is_too_long_for_the_outer_packet_is_reported_with_what_is_left() {
     {
         let mut rig = node(mode);
         let left = match mode {
-            Mode::Tunnel => 1500 - net.header(),
+            Mode::Tunnel => 1500 - net.ip_header(),
             _ => 1500,
         };
         let (client, vip) = (net.client(7, 5000), net.vip(53));
-        let fits = udp(client, vip, &vec![7; left - net.header() - 8]);
+        let fits = udp(client, vip, &vec![7; left - net.ip_header() - 8]);
         let (port, sent) = rig.transmitted(OUTSIDE, from_client(&fits));
         let expected = delivered(net, mode, &fits.ttl(63), &sent);
         assert_eq!(sent.len(), 1514, "{net:?} {mode:?}");
         assert_eq!((port, sent), (INSIDE, expected));
-        let long = udp(client, vip, &vec![7; left - net.header() - 7]);
+        let long = udp(client, vip, &vec![7; left - net.ip_header() - 7]);
         assert_eq!(rig.dropped(OUTSIDE, from_client(&long)), DropReason::TooBig);
         let (kind, code, quoted) = match net {
             Net::V4 => (3, 4, 548),
@@ -290,7 +290,7 @@ fn errors_about_outer_packets_are_told_to_the_client() {
                 continue;
             };
             assert_eq!(verdict, Verdict::Consumed, "{net:?} {error:?}");
-            let inner = &data.ttl(63).ip()[..528 - net.header()];
+            let inner = &data.ttl(63).ip()[..528 - net.ip_header()];
             let told = icmp(vip.ip(), client.ip(), kind, code, rest, inner);
             assert_eq!(rig.emitted(), [(OUTSIDE, to_client(&told))]);
             assert_eq!(rig.worker_counts().tunnel_errors, 1);
@@ -359,14 +359,14 @@ fn errors_that_do_not_tell_whose_packet_it_was_go_no_further() {
         let (_, sent) = rig.transmitted(OUTSIDE, from_client(&syn));
         let (kind, code) = if net == Net::V4 { (3, 4) } else { (2, 0) };
         // RFC 792 asks for 8 bytes behind the header: not enough to tell.
-        let short = about_outer(net, &sent, kind, code, 1400, net.header() + 8);
+        let short = about_outer(net, &sent, kind, code, 1400, net.ip_header() + 8);
         // A client that isn't there, a target that isn't its own, another's tunnel.
         let mut stranger = sent.clone();
-        let inner_port = 14 + 2 * net.header();
+        let inner_port = 14 + 2 * net.ip_header();
         stranger[inner_port] ^= 1;
         let stranger = about_outer(net, &stranger, kind, code, 1400, 500);
         let mut elsewhere = sent.clone();
-        elsewhere[14 + net.header() - 1] ^= 1;
+        elsewhere[14 + net.ip_header() - 1] ^= 1;
         let elsewhere = about_outer(net, &elsewhere, kind, code, 1400, 500);
         for (what, error) in [
             ("a short quote", short),

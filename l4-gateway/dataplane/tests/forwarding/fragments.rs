@@ -36,7 +36,7 @@ fn id(net: Net, frame: &[u8]) -> u32 {
 
 /// Source port in a first fragment.
 fn port(net: Net, frame: &[u8]) -> u16 {
-    let at = 14 + net.header() + if net == Net::V6 { 8 } else { 0 };
+    let at = 14 + net.ip_header() + if net == Net::V6 { 8 } else { 0 };
     u16::from_be_bytes(frame[at..at + 2].try_into().unwrap())
 }
 
@@ -122,7 +122,7 @@ fn fragments_of_a_segment_keep_numbers_and_checksum_right() {
         let (client, vip) = (net.client(7, 5000), net.vip(80));
         let (_, syn) = rig.transmitted(OUTSIDE, from_client(&tcp(client, vip, SYN).seq(1000, 0)));
         let local = net.local(source_port(&syn));
-        let at = 14 + net.header() + 4;
+        let at = 14 + net.ip_header() + 4;
         let shift = u32::from_be_bytes(syn[at..at + 4].try_into().unwrap()).wrapping_sub(1000);
         let segment = tcp(client, vip, ACK).seq(1001, 9001).data(&DATA);
         let parts = segment.cut(5, &[40]);

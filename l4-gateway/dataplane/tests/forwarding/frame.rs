@@ -55,6 +55,7 @@ pub struct Tcp {
     pub ack: u32,
     pub flags: u8,
     pub window: u16,
+    pub urgent: u16,
     pub options: Vec<u8>,
     pub data: Vec<u8>,
 }
@@ -89,6 +90,7 @@ pub fn tcp(from: impl Into<SocketAddr>, to: impl Into<SocketAddr>, flags: u8) ->
         ack: 0,
         flags,
         window: 64_000,
+        urgent: 0,
         options: Vec::new(),
         data: Vec::new(),
     };
@@ -370,7 +372,8 @@ impl Tcp {
         bytes.push(((5 + self.options.len() / 4) << 4) as u8);
         bytes.push(self.flags);
         bytes.extend(self.window.to_be_bytes());
-        bytes.extend([0; 4]);
+        bytes.extend([0; 2]);
+        bytes.extend(self.urgent.to_be_bytes());
         bytes.extend(&self.options);
         bytes.extend(&self.data);
         bytes

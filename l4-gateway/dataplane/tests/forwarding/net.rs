@@ -99,8 +99,8 @@ impl Net {
         self.address(2, 11)
     }
 
-    /// Bytes of a header without options.
-    pub fn header(self) -> usize {
+    /// Bytes of an IP header without options.
+    pub fn ip_header(self) -> usize {
         match self {
             Net::V4 => 20,
             Net::V6 => 40,

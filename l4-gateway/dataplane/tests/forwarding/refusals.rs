@@ -499,7 +499,7 @@ fn a_packet_too_long_for_the_next_link_is_reported_to_the_sender() {
         ports[1].mtu = 1400;
         let mut rig = rig::node(&rig::small(), &ports, &net.services()).speaking(net);
         rig.establish(net.client(10, 4000), 1000);
-        let (most, (kind, code)) = (1400 - net.header() - 20, net.too_big());
+        let (most, (kind, code)) = (1400 - net.ip_header() - 20, net.too_big());
         let long = frame::tcp(net.client(10, 4000), net.vip(80), ACK)
             .seq(1001, 9001)
             .data(&vec![0; most + 1]);

@@ -37,7 +37,7 @@ fn is_question(frame: &[u8]) -> bool {
 }
 
 /// Runs the timers until everything that will expire has; what was sent meanwhile.
-fn expire(rig: &mut Rig) -> Vec<(dataplane::PortIndex, Vec<u8>)> {
+pub fn expire(rig: &mut Rig) -> Vec<(dataplane::PortIndex, Vec<u8>)> {
     let mut sent = Vec::new();
     for _ in 0..10_000 {
         if rig.flow_count() == 0 {

@@ -5,9 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 
 use dataplane::{
-    Counters, DropReason, Emitted, Event, Ids, Limits, MacAddr, Now, Port, PortIndex, Protocol,
-    Retired, Secret, Segment, Service, ServiceConfig, ServiceCounts, Tables, TablesBuilder,
-    TargetConfig, TargetCounts, Verdict, Worker, WorkerCounts,
+    Counters, DropReason, Emitted, Event, Frame, Ids, Limits, MacAddr, Now, Port, PortIndex,
+    Protocol, Retired, Secret, Segment, Service, ServiceConfig, ServiceCounts, Tables,
+    TablesBuilder, TargetConfig, TargetCounts, Verdict, Worker, WorkerCounts,
 };
 
 use super::frame::{self, Packet, mac, ndp};
@@ -238,7 +238,7 @@ impl Rig {
     }
 
     /// One frame in; its verdict, and the frame afterwards.
-    pub fn try_send(&mut self, port: PortIndex, frame: Vec<u8>) -> (Verdict, Vec<u8>) {
+    pub fn try_send<F: Frame>(&mut self, port: PortIndex, frame: F) -> (Verdict, F) {
         let mut frames = [frame];
         let mut verdicts = [Verdict::Kernel];
         self.worker.burst(
