@@ -2,11 +2,12 @@
 //!
 //! - [`config`]: what a node is told, parsed into types that can't be wrong.
 //! - [`control`]: what the node knows and decides, pure.
-//! - [`dpdk`]: the safe side of DPDK, and the only unsafe code here.
+//! - [`dpdk`]: the safe side of DPDK, and but for [`heap`] the only unsafe code here.
 //! - [`worker`]: the loop of a forwarding lcore around the pure [`dataplane`].
 //! - [`forwarder`]: ports and workers, put together.
 //! - [`actors`]: who runs on the control side, and what they tell each other.
 //! - [`run`]: the life of a node.
+//! - [`heap`]: the process's allocator, which gives flow tables large pages.
 
 #![deny(unsafe_code)]
 
@@ -23,6 +24,8 @@ pub mod dpdk;
 mod error;
 pub mod filter;
 pub mod forwarder;
+#[allow(unsafe_code)]
+pub mod heap;
 pub mod liveness;
 mod metrics;
 pub mod nic;

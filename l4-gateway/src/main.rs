@@ -10,7 +10,7 @@ use l4_gateway::config::Config;
 use shared::cli::Next;
 
 #[global_allocator]
-static HEAP: l4_gateway::dpdk::Heap = l4_gateway::dpdk::Heap;
+static HEAP: l4_gateway::heap::Heap = l4_gateway::heap::Heap;
 
 fn main() -> ExitCode {
     let (file, config) = match Cli::parse().next() {

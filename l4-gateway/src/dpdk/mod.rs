@@ -1,5 +1,5 @@
 //! DPDK with Rust's rules: what one thread may use has one owner, what was received is freed once, and nothing outlives
-//! the environment (EAL) it came from. The only unsafe code of this crate is in here.
+//! the environment (EAL) it came from. But for the process's allocator ([`crate::heap`]), the only unsafe code of this crate is in here.
 //!
 //! ```text
 //! Eal --opens--> Port --starts--> RxQueue, TxQueue   one owner each, moved to one lcore
@@ -7,12 +7,9 @@
 //!     --makes--> RingSender/RingReceiver             frames from lcore to lcore
 //!     --runs---> Lcore                               a closure on an EAL thread
 //! ```
-//!
-//! [`Heap`] beside them is the process's allocator: tables of flows lie in large pages, as frames do.
 
 mod bond;
 mod eal;
-mod heap;
 mod lcore;
 mod link;
 mod mbuf;
@@ -24,7 +21,6 @@ mod tsc;
 
 pub use bond::Member;
 pub use eal::{Device, Eal, EalSettings, Memory};
-pub use heap::Heap;
 pub use lcore::{Ended, Lcore};
 pub use link::{Link, link_changed};
 pub use mbuf::Mbuf;
