@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use dataplane::TablesError;
 
+use super::records::take_back;
 use super::services::Services;
 use super::targets::Targets;
-use super::{Action, Changed, Control, Service, addresses, number, snapshot, take_back};
+use super::{Action, Changed, Control, Service, addresses, number, snapshot};
 use crate::config::{Config, ServiceSettings};
 use crate::nic::Nic;
 

@@ -359,7 +359,7 @@ fn a_member_gone_mad_does_not_fill_the_tables() {
         node.carry_out(actions);
     }
     node.settle();
-    assert_eq!(node.targets(1).len(), super::MAX_REGISTERED + 1);
+    assert_eq!(node.targets(1).len(), shared::bus::MAX_REGISTERED + 1);
     node.health("checked", "10.3.0.21:80", State::Up);
     assert_eq!(node.eligible(0), ["10.3.0.21:80"]);
 }
