@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::filter::{End, Ends, FlowFilter, STATES};
 use crate::forwarder::Forwarder;
 use crate::metrics;
-use crate::reload::{Current, Reloader};
+use crate::reloader::{Current, Reloader};
 use crate::status::{ShownFlow, Sources, status};
 use crate::worker::{Found, Inquiry, Question};
 

@@ -29,7 +29,7 @@ pub mod heap;
 pub mod liveness;
 mod metrics;
 pub mod nic;
-mod reload;
+mod reloader;
 pub mod run;
 mod status;
 pub mod worker;

@@ -28,7 +28,7 @@ use crate::error::Error;
 use crate::filter::FlowFilter;
 use crate::forwarder::Forwarder;
 use crate::nic::Nic;
-use crate::reload::{Current, Reloader};
+use crate::reloader::{Current, Reloader};
 
 /// Events of the workers that may wait to be logged.
 const NEWS: usize = 256;

@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::dpdk::Eal;
 use crate::filter::STATES;
 use crate::forwarder::{Forwarder, PortView};
-use crate::reload::Reloader;
+use crate::reloader::Reloader;
 use crate::worker::{LoopCount, WorkerState};
 
 /// What a status is read from.

@@ -114,7 +114,7 @@ impl Board {
 
 /// When something that takes time in proportion to all targets may be done again. Whoever asks first has it done, for all who ask until then.
 #[derive(Debug, Default)]
-struct Pace {
+struct Throttle {
     next: Duration,
     /// It is set to be done.
     asked: bool,
@@ -128,7 +128,7 @@ enum Turn {
     Asked,
 }
 
-impl Pace {
+impl Throttle {
     fn ask(&mut self, now: Duration) -> Turn {
         if self.asked {
             return Turn::Asked;
@@ -185,9 +185,9 @@ pub struct ControlPlane {
     before: Vec<(Times, u64)>,
     loads: Vec<Load>,
     /// When the next snapshot may be built.
-    snapshot: Pace,
+    snapshot: Throttle,
     /// When the next [`View`] may be shown.
-    view: Pace,
+    view: Throttle,
 }
 
 impl ControlPlane {
@@ -213,8 +213,8 @@ impl ControlPlane {
                 published_at: None,
                 before,
                 loads: Vec::new(),
-                snapshot: Pace::default(),
-                view: Pace::default(),
+                snapshot: Throttle::default(),
+                view: Throttle::default(),
             }
         })
     }

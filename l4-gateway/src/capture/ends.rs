@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// The ends of a frame that carries IP. Ports are 0 where there are none: fragments, ICMP, and what does not parse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Ends {
+pub(super) struct FrameEnds {
     pub(super) source: SocketAddr,
     pub(super) destination: SocketAddr,
     /// It carries a packet of others: it is in a tunnel (RFC 2003, RFC 2473).
@@ -20,7 +20,7 @@ const TUNNELS: [u8; 2] = [4, 41];
 const EXTENSIONS: usize = 8;
 
 /// Reads the addresses of a frame; none if it carries no IP.
-pub(super) fn of(frame: &[u8]) -> Option<Ends> {
+pub(super) fn of(frame: &[u8]) -> Option<FrameEnds> {
     let ether_type: [u8; 2] = *frame.get(12..)?.first_chunk()?;
     let packet = frame.get(14..)?;
     match ether_type {
@@ -30,7 +30,7 @@ pub(super) fn of(frame: &[u8]) -> Option<Ends> {
     }
 }
 
-fn v4(packet: &[u8]) -> Option<Ends> {
+fn v4(packet: &[u8]) -> Option<FrameEnds> {
     let header = packet.first_chunk::<20>()?;
     let [source, destination] = [12, 16].map(|at| {
         let mut octets = [0; 4];
@@ -45,7 +45,7 @@ fn v4(packet: &[u8]) -> Option<Ends> {
     Some(ends(source, destination, transport))
 }
 
-fn v6(packet: &[u8]) -> Option<Ends> {
+fn v6(packet: &[u8]) -> Option<FrameEnds> {
     let header = packet.first_chunk::<40>()?;
     let [source, destination] = [8, 24].map(|at| {
         let mut octets = [0; 16];
@@ -74,13 +74,13 @@ fn transport_of_v6(mut next: u8, mut rest: &[u8]) -> Option<(u8, &[u8])> {
 }
 
 /// `transport` is the protocol of the first header that is not IP's, and what begins with it, where they are known.
-fn ends(source: IpAddr, destination: IpAddr, transport: Option<(u8, &[u8])>) -> Ends {
+fn ends(source: IpAddr, destination: IpAddr, transport: Option<(u8, &[u8])>) -> FrameEnds {
     let ports = transport.and_then(|(protocol, payload)| match protocol {
         TCP | UDP => payload.first_chunk(),
         _ => None,
     });
     let [s0, s1, d0, d1] = ports.copied().unwrap_or_default();
-    Ends {
+    FrameEnds {
         source: SocketAddr::new(source, u16::from_be_bytes([s0, s1])),
         destination: SocketAddr::new(destination, u16::from_be_bytes([d0, d1])),
         is_outer: transport.is_some_and(|(protocol, _)| TUNNELS.contains(&protocol)),
@@ -103,7 +103,7 @@ mod tests {
     }
 
     fn shown(frame: &[u8]) -> String {
-        let shown = |ends: Ends| format!("{} {}", ends.source, ends.destination);
+        let shown = |ends: FrameEnds| format!("{} {}", ends.source, ends.destination);
         of(frame).map_or_else(|| "none".into(), shown)
     }
 

@@ -109,7 +109,7 @@ impl Captures {
         request: &Request,
     ) -> Result<Stream, CommandError> {
         request.check().map_err(CommandError::Invalid)?;
-        let running = Running::claim(&self.0)
+        let running = Place::claim(&self.0)
             .ok_or_else(|| CommandError::Refused("a capture is running already".into()))?;
         let wanted = Ends {
             client: request.client,
@@ -155,15 +155,15 @@ impl Captures {
 }
 
 /// Holds the place of the one capture.
-struct Running(Arc<AtomicBool>);
+struct Place(Arc<AtomicBool>);
 
-impl Running {
-    fn claim(place: &Arc<AtomicBool>) -> Option<Running> {
-        (!place.swap(true, Ordering::AcqRel)).then(|| Running(place.clone()))
+impl Place {
+    fn claim(place: &Arc<AtomicBool>) -> Option<Place> {
+        (!place.swap(true, Ordering::AcqRel)).then(|| Place(place.clone()))
     }
 }
 
-impl Drop for Running {
+impl Drop for Place {
     fn drop(&mut self) {
         self.0.store(false, Ordering::Release);
     }

@@ -7,9 +7,9 @@ use dataplane::{DropReason, Frame, MAX_BURST, Now, PortIndex, Verdict};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
-use super::ends::{self, Ends};
+use super::ends::{self, FrameEnds};
 use super::pcapng::Direction;
-use crate::filter;
+use crate::filter::Ends;
 
 /// Bytes of copies that may wait for the control side, over all workers.
 const WAITING: usize = 8 << 20;
@@ -17,7 +17,7 @@ const WAITING: usize = 8 << 20;
 /// What all workers of one capture share.
 #[derive(Debug)]
 pub(super) struct Shared {
-    pub(super) wanted: filter::Ends,
+    pub(super) wanted: Ends,
     /// Bytes kept of a frame.
     pub(super) snap: usize,
     waiting: AtomicUsize,
@@ -35,7 +35,7 @@ pub(super) struct Count {
 }
 
 impl Shared {
-    pub(super) fn new(wanted: filter::Ends, snap: usize, ports: usize) -> Shared {
+    pub(super) fn new(wanted: Ends, snap: usize, ports: usize) -> Shared {
         Shared {
             wanted,
             snap,
@@ -68,8 +68,9 @@ impl Shared {
 
     /// A flow's frame has ends on each side of the translation, and which is which follows from the side it came from: both are tried. Of a
     /// frame that did not leave, or was made here, only one side is known.
-    fn wants(&self, came: Option<Ends>, left: Option<Ends>) -> bool {
-        let sides = |ends: Option<Ends>| ends.map(|ends| (ends.source, ends.destination)).unzip();
+    fn wants(&self, came: Option<FrameEnds>, left: Option<FrameEnds>) -> bool {
+        let sides =
+            |ends: Option<FrameEnds>| ends.map(|ends| (ends.source, ends.destination)).unzip();
         let (from, to) = sides(came);
         let matches = |client, vip, local, target| self.wanted.matches(client, vip, local, target);
         match left {
@@ -138,7 +139,7 @@ pub struct Tap {
 
 #[derive(Debug, Clone, Copy)]
 struct Came {
-    ends: Option<Ends>,
+    ends: Option<FrameEnds>,
     length: u32,
     start: usize,
     kept: usize,
@@ -303,8 +304,8 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn between(source: &str, destination: &str) -> Ends {
-        Ends {
+    fn between(source: &str, destination: &str) -> FrameEnds {
+        FrameEnds {
             source: at(source),
             destination: at(destination),
             is_outer: false,
@@ -312,10 +313,10 @@ mod tests {
     }
 
     /// Which of the four ends show a frame, each asked for alone by the addresses in `wanted`.
-    fn shown(wanted: [&str; 4], came: Option<Ends>, left: Option<Ends>) -> [bool; 4] {
+    fn shown(wanted: [&str; 4], came: Option<FrameEnds>, left: Option<FrameEnds>) -> [bool; 4] {
         let one = |place: usize| {
             let end = |at: usize| (at == place).then(|| wanted[at].parse().unwrap());
-            let wanted = filter::Ends {
+            let wanted = Ends {
                 client: end(0),
                 vip: end(1),
                 local: end(2),
@@ -361,7 +362,7 @@ mod tests {
     #[test]
     fn a_tunnelled_frame_is_found_by_its_target_and_not_by_the_ports_address() {
         let [client, vip] = CLIENT_SIDE;
-        let outer = Ends {
+        let outer = FrameEnds {
             is_outer: true,
             ..between("10.3.0.11:0", "10.4.0.5:0")
         };

@@ -44,15 +44,15 @@ pub struct Found {
 
 /// An inquiry that is being answered, a step each tick: a walk over a whole table would keep frames waiting for tens of milliseconds.
 #[derive(Debug)]
-pub(super) struct Walk {
+pub(super) struct FlowSearch {
     inquiry: Inquiry,
     found: Found,
     next: u32,
 }
 
-impl Walk {
-    pub(super) fn new(inquiry: Inquiry) -> Walk {
-        Walk {
+impl FlowSearch {
+    pub(super) fn new(inquiry: Inquiry) -> FlowSearch {
+        FlowSearch {
             inquiry,
             found: Found::default(),
             next: 0,
@@ -60,7 +60,7 @@ impl Walk {
     }
 
     /// Goes on; none when it is answered, or nobody waits for the answer.
-    pub(super) fn step(mut self, worker: &Worker, now: Now) -> Option<Walk> {
+    pub(super) fn step(mut self, worker: &Worker, now: Now) -> Option<FlowSearch> {
         let Inquiry {
             filter,
             limit,

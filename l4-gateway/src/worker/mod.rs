@@ -34,8 +34,8 @@ pub use poll::Poll;
 pub use state::{LoopCount, Times, WorkerState};
 pub use vlan::Vlan;
 
-use inquiry::Walk;
-use poll::Pace;
+use inquiry::FlowSearch;
+use poll::Naps;
 
 /// Between two ticks of the data plane, in nanoseconds.
 const TICK: u64 = 1_000_000;
@@ -108,7 +108,7 @@ pub fn run(parts: WorkerParts) {
         index,
     } = parts;
     let mut tables = Cache::new(tables);
-    let mut pace = Pace::new(poll);
+    let mut naps = Naps::new(poll);
     let frames = Vec::with_capacity(MAX_BURST);
     let mut round = Round {
         redirects: outboxes
@@ -129,7 +129,7 @@ pub fn run(parts: WorkerParts) {
         state: state.clone(),
         tap: None,
     };
-    let mut walk: Option<Walk> = None;
+    let mut search: Option<FlowSearch> = None;
     let mut started = tsc.now();
     let mut next_tick = started.0;
     while !state.stopping() {
@@ -142,10 +142,10 @@ pub fn run(parts: WorkerParts) {
         if now.0 >= next_tick {
             next_tick = now.0 + TICK;
             round.tick(snapshot, now, &lessons);
-            walk = walk.and_then(|walk| walk.step(&round.dataplane, now));
-            if walk.is_none() {
+            search = search.and_then(|search| search.step(&round.dataplane, now));
+            if search.is_none() {
                 match inquiries.try_recv() {
-                    Ok(Question::Flows(inquiry)) => walk = Some(Walk::new(inquiry)),
+                    Ok(Question::Flows(inquiry)) => search = Some(FlowSearch::new(inquiry)),
                     Ok(Question::Capture(tap)) => {
                         tap.begin();
                         round.tap = Some(tap);
@@ -158,7 +158,7 @@ pub fn run(parts: WorkerParts) {
         state.beat();
         state.spent(worked, now.0.saturating_sub(started.0));
         started = now;
-        if let Some(sleep) = pace.after_round(worked) {
+        if let Some(sleep) = naps.after_round(worked) {
             started = rest(&state, || tsc.now(), started, sleep);
         }
     }

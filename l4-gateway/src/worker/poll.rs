@@ -24,9 +24,9 @@ pub enum Poll {
     },
 }
 
-/// The state of [`Poll`] in one worker.
+/// How a worker that waits for frames sleeps: what [`Poll`] says, and how long it has waited.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(super) struct Naps {
     poll: Poll,
     empty_rounds: u32,
     next: Duration,
@@ -34,9 +34,9 @@ pub(super) struct Pace {
     slept: Duration,
 }
 
-impl Pace {
-    pub(super) fn new(poll: Poll) -> Pace {
-        Pace {
+impl Naps {
+    pub(super) fn new(poll: Poll) -> Naps {
+        Naps {
             poll,
             empty_rounds: 0,
             next: FIRST,
@@ -78,22 +78,22 @@ mod tests {
 
     #[test]
     fn busy_workers_never_sleep() {
-        let mut pace = Pace::new(Poll::Busy);
-        assert!((0..10_000).all(|_| pace.after_round(false).is_none()));
+        let mut naps = Naps::new(Poll::Busy);
+        assert!((0..10_000).all(|_| naps.after_round(false).is_none()));
     }
 
     #[test]
     fn sleeps_grow_to_the_limit_and_end_with_the_first_frame() {
         let longest = Duration::from_millis(1);
-        let mut pace = Pace::new(Poll::Adaptive { longest });
+        let mut naps = Naps::new(Poll::Adaptive { longest });
         let sleeps: Vec<_> = (0..PATIENCE + 2000)
-            .filter_map(|_| pace.after_round(false))
+            .filter_map(|_| naps.after_round(false))
             .collect();
         assert_eq!(sleeps[..2], [FIRST, FIRST * 2]);
         let running: Duration = sleeps.iter().take_while(|sleep| **sleep <= SHORT).sum();
         assert!(running >= DOZE && running < DOZE + SHORT, "{running:?}");
         assert_eq!(sleeps.last(), Some(&longest));
-        assert_eq!(pace.after_round(true), None);
-        assert_eq!(pace.after_round(false), None);
+        assert_eq!(naps.after_round(true), None);
+        assert_eq!(naps.after_round(false), None);
     }
 }
