@@ -243,7 +243,7 @@ impl Counters {
     pub fn service(&self, id: ServiceId) -> ServiceCounts {
         let mut sum = ServiceCounts::default();
         for cells in &self.workers {
-            sum.add(row(&cells.services, id.0, SERVICE_CELLS));
+            sum.add(row(&cells.services, id.0));
         }
         sum.flows_active = self.service_flows(id);
         sum
@@ -254,7 +254,7 @@ impl Counters {
     pub fn target(&self, id: TargetId) -> TargetCounts {
         let mut sum = TargetCounts::default();
         for cells in &self.workers {
-            sum.add(row(&cells.targets, id.0, TARGET_CELLS));
+            sum.add(row(&cells.targets, id.0));
         }
         sum.flows_active = self.target_flows(id);
         sum
@@ -314,11 +314,14 @@ impl Counters {
     }
 }
 
+/// The cells of one service or target, side by side.
+type Row<const N: usize> = [AtomicU64; N];
+
 /// The cells of one worker, in memory of their own.
 #[derive(Debug)]
 pub(crate) struct Cells {
-    services: Box<[AtomicU64]>,
-    targets: Box<[AtomicU64]>,
+    services: Box<[Row<SERVICE_CELLS>]>,
+    targets: Box<[Row<TARGET_CELLS>]>,
     /// Flows by LocalIP (a gauge).
     local_ips: Box<[AtomicU64]>,
     worker: Box<[AtomicU64]>,
@@ -332,8 +335,8 @@ pub(crate) struct Cells {
 impl Cells {
     fn new(limits: &Limits) -> Self {
         Self {
-            services: zeros(limits.services as usize * SERVICE_CELLS),
-            targets: zeros(limits.targets as usize * TARGET_CELLS),
+            services: rows(limits.services),
+            targets: rows(limits.targets),
             local_ips: zeros(usize::from(limits.local_ips)),
             worker: zeros(WorkerCount::ALL.len()),
             drops: zeros(DropReason::ALL.len()),
@@ -344,20 +347,12 @@ impl Cells {
 
     #[inline]
     pub(crate) fn service(&self, id: ServiceId, count: ServiceCount, n: u64) {
-        add(
-            &self.services,
-            id.0 as usize * SERVICE_CELLS + count as usize,
-            n,
-        );
+        add(row(&self.services, id.0), count as usize, n);
     }
 
     #[inline]
     pub(crate) fn target(&self, id: TargetId, count: TargetCount, n: u64) {
-        add(
-            &self.targets,
-            id.0 as usize * TARGET_CELLS + count as usize,
-            n,
-        );
+        add(row(&self.targets, id.0), count as usize, n);
     }
 
     #[inline]
@@ -380,31 +375,23 @@ impl Cells {
     /// A forwarded packet from a client: service and target in one go.
     #[inline]
     pub(crate) fn forwarded_in(&self, service: ServiceId, target: TargetId, bytes: u64) {
-        bump_pair(
-            row(&self.services, service.0, SERVICE_CELLS),
-            ServiceCount::PacketsIn as usize,
-            bytes,
-        );
-        bump_pair(
-            row(&self.targets, target.0, TARGET_CELLS),
-            TargetCount::PacketsIn as usize,
-            bytes,
-        );
+        if let Some(row) = self.services.get(service.0 as usize) {
+            bump_pair(row, ServiceCount::PacketsIn as usize, bytes);
+        }
+        if let Some(row) = self.targets.get(target.0 as usize) {
+            bump_pair(row, TargetCount::PacketsIn as usize, bytes);
+        }
     }
 
     /// A forwarded packet from a target.
     #[inline]
     pub(crate) fn forwarded_out(&self, service: ServiceId, target: TargetId, bytes: u64) {
-        bump_pair(
-            row(&self.services, service.0, SERVICE_CELLS),
-            ServiceCount::PacketsOut as usize,
-            bytes,
-        );
-        bump_pair(
-            row(&self.targets, target.0, TARGET_CELLS),
-            TargetCount::PacketsOut as usize,
-            bytes,
-        );
+        if let Some(row) = self.services.get(service.0 as usize) {
+            bump_pair(row, ServiceCount::PacketsOut as usize, bytes);
+        }
+        if let Some(row) = self.targets.get(target.0 as usize) {
+            bump_pair(row, TargetCount::PacketsOut as usize, bytes);
+        }
     }
 
     /// Flows of this worker to a target.
@@ -463,7 +450,7 @@ impl Cells {
 
 /// Adds 1 to the cell at `packets` and `bytes` to the one after it.
 #[inline]
-fn bump_pair(cells: &[AtomicU64], packets: usize, bytes: u64) {
+fn bump_pair<const N: usize>(cells: &Row<N>, packets: usize, bytes: u64) {
     add(cells, packets, 1);
     add(cells, packets + 1, bytes);
 }
@@ -486,9 +473,13 @@ fn read(cells: &[AtomicU64], index: usize) -> u64 {
 }
 
 #[inline]
-fn row(cells: &[AtomicU64], number: u32, width: usize) -> &[AtomicU64] {
-    let start = number as usize * width;
-    cells.get(start..start + width).unwrap_or(&[])
+fn row<const N: usize>(rows: &[Row<N>], number: u32) -> &[AtomicU64] {
+    rows.get(number as usize).map_or(&[], |row| row)
+}
+
+fn rows<const N: usize>(n: u32) -> Box<[Row<N>]> {
+    let zeros = || std::array::from_fn(|_| AtomicU64::new(0));
+    (0..n).map(|_| zeros()).collect()
 }
 
 fn zeros(n: usize) -> Box<[AtomicU64]> {

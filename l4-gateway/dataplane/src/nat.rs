@@ -1,11 +1,13 @@
 //! Rewriting a packet in place. Checksums are updated, not computed anew, so that a packet damaged before stays detectably so.
 
-use crate::family::Family;
+use std::net::Ipv4Addr;
+
+use crate::family::{Family, V4};
 use crate::flow::{Addresses, Flow, Side};
 use crate::limits::ETHERNET_HEADER;
 use crate::service::Protocol;
 use crate::wire::checksum::Delta;
-use crate::wire::{put, tcp, u32_at, udp};
+use crate::wire::{ipv4, put, tcp, u32_at, udp};
 
 /// What becomes of the addresses of a packet from one side.
 #[derive(Clone, Copy, Debug)]
@@ -67,6 +69,32 @@ pub(crate) fn rewrite<V: Family>(
             Protocol::Tcp => rewrite_tcp(transport, to, delta),
             Protocol::Udp => rewrite_udp(transport, to, delta),
         }
+    }
+}
+
+/// Bytes from the start of a frame to the end of a TCP header without options, over IPv4 without options.
+pub(crate) const PLAIN: usize = ETHERNET_HEADER + ipv4::HEADER + tcp::HEADER;
+
+/// The start of a frame that holds IPv4 without options.
+pub(crate) type Plain = [u8; PLAIN];
+
+/// As [`rewrite`] of a frame that begins so, where a TCP segment has neither SACK blocks nor lacks ACK.
+#[inline(always)]
+pub(crate) fn rewrite_plain(frame: &mut Plain, protocol: Protocol, to: &Rewrite<Ipv4Addr>) {
+    let packet = &mut frame[ETHERNET_HEADER..];
+    let addresses = V4::readdress(packet, to.source, to.destination, 1);
+    let Some(fixed) = packet.last_chunk_mut::<{ tcp::HEADER }>() else {
+        return;
+    };
+    let delta = addresses.and(replace_ports(fixed, to.ports));
+    match (protocol, to.side) {
+        (Protocol::Tcp, Side::Client) => delta
+            .and(add(fixed, tcp::SEQUENCE, to.shift))
+            .apply_at(fixed, tcp::CHECKSUM),
+        (Protocol::Tcp, Side::Target) => delta
+            .and(add(fixed, tcp::ACKNOWLEDGMENT, to.shift.wrapping_neg()))
+            .apply_at(fixed, tcp::CHECKSUM),
+        (Protocol::Udp, _) => delta.apply_udp_at(fixed, udp::CHECKSUM),
     }
 }
 

@@ -189,6 +189,23 @@ impl Neighbours {
         &self.entries[usize::from(slot)]
     }
 
+    /// A neighbour that `slot` named under the present epoch; none of an unknown slot.
+    #[inline]
+    pub(crate) fn known(&self, slot: u16) -> Option<&Neighbour> {
+        self.entries.get(usize::from(slot))
+    }
+
+    /// As [`Neighbours::sending`], of a neighbour whose MAC is known.
+    #[inline]
+    pub(crate) fn reached(&mut self, slot: u16) -> Option<&Neighbour> {
+        let entry = self.entries.get_mut(usize::from(slot))?;
+        if !matches!(entry.state, State::Reachable | State::Probing) {
+            return None;
+        }
+        entry.used = true;
+        Some(entry)
+    }
+
     /// A neighbour that `slot` named under the present epoch, to which something is sent: that is noted.
     #[inline]
     pub(crate) fn sending(&mut self, slot: u16) -> &Neighbour {

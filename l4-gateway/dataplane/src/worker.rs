@@ -19,6 +19,7 @@ mod icmp;
 mod ndp;
 mod neighbours;
 mod pieces;
+mod plain;
 mod policy;
 mod reset;
 
@@ -123,6 +124,8 @@ struct Context<'a> {
     port: &'a Port,
     /// Its MAC as a number.
     mac: u64,
+    /// The tick of `now`.
+    tick: u32,
     out: &'a mut Emitted,
     /// Whether frames of other workers may be redirected.
     steer: bool,
@@ -233,6 +236,7 @@ impl Worker {
         let mut context = Context {
             tables,
             now,
+            tick: now.tick(),
             port,
             mac: port.mac.number(),
             out,
@@ -256,17 +260,21 @@ impl Worker {
         let mut stages = [Stage::NOTHING; MAX_BURST];
         for (stage, frame) in stages.iter_mut().zip(&*frames) {
             self.classify(context, frame.bytes(), stage);
-            if let Kind::Transport = stage.kind {
-                self.flows.prefetch_bucket(stage.hash);
-            }
+            // Of the few frames that no flow is looked up for too: to ask which they are would cost all the others more.
+            self.flows.prefetch_bucket(stage.hash);
         }
         for stage in stages.iter_mut().take(frames.len()) {
-            if let Kind::Transport = stage.kind {
-                stage.candidate = self.flows.prefetch_entry(stage.hash, stage.is_v6);
-            }
+            stage.candidate = self.flows.prefetch_entry(stage.hash, stage.is_v6);
         }
         let mut transmitted = 0;
         for ((stage, frame), verdict) in stages.iter().zip(frames).zip(verdicts) {
+            if stage.is_plain
+                && let Some(port) = self.pass(context, frame, stage)
+            {
+                *verdict = Verdict::Transmit(port);
+                transmitted += 1;
+                continue;
+            }
             *verdict = match stage.kind {
                 Kind::Transport if stage.is_v6 => self.transport::<V6, F>(context, frame, stage),
                 Kind::Transport => self.transport::<V4, F>(context, frame, stage),
@@ -315,7 +323,7 @@ impl Worker {
     }
 
     /// The third stage of one transport packet.
-    #[inline]
+    #[inline(never)]
     fn transport<V: Family, F: Frame>(
         &mut self,
         context: &mut Context<'_>,

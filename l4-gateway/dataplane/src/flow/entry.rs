@@ -7,7 +7,7 @@ use super::state::{FlowState, Progress};
 use super::tuple::Tuple;
 use crate::client_address::Insertion;
 use crate::client_address::proxy::{self, Gap};
-use crate::family::Family;
+use crate::family::{self, Family};
 use crate::ids::{LocalIpId, ServiceId, TargetId};
 use crate::service::{Mode, Protocol};
 
@@ -323,6 +323,38 @@ impl Flow {
         }
     }
 
+    /// As [`Flow::side`] of an IPv4 packet whose addresses are `addresses` as they lie in memory; none as well if more is to be done
+    /// with it than to rewrite it.
+    #[inline(always)]
+    pub(crate) fn plain_side(
+        &self,
+        protocol: Protocol,
+        addresses: u64,
+        ports: u32,
+    ) -> Option<Side> {
+        let differs = self.marks ^ marks::<family::V4>(protocol);
+        if differs & (ALIVE | V6 | TCP | ONE_SIDED | ONE_PACKET | INSERTS) != 0 {
+            return None;
+        }
+        let Addresses {
+            client,
+            vip,
+            target,
+            local,
+        } = self.narrow;
+        if addresses == pair(client, vip)
+            && ports == u32::from(self.client_port) << 16 | u32::from(self.vip_port)
+        {
+            Some(Side::Client)
+        } else if addresses == pair(target, local)
+            && ports == u32::from(self.target_port) << 16 | u32::from(self.local_port)
+        {
+            Some(Side::Target)
+        } else {
+            None
+        }
+    }
+
     /// From which side of this flow, with these addresses, a packet comes, if from any.
     #[inline]
     pub(super) fn side<V: Family>(
@@ -351,6 +383,13 @@ impl Flow {
             None
         }
     }
+}
+
+/// Two addresses as they lie in memory one after the other.
+#[inline(always)]
+fn pair(first: Ipv4Addr, second: Ipv4Addr) -> u64 {
+    let ([a, b, c, d], [e, f, g, h]) = (first.octets(), second.octets());
+    u64::from_ne_bytes([a, b, c, d, e, f, g, h])
 }
 
 /// The marks of a living flow that packets of both sides find.

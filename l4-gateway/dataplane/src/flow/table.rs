@@ -10,6 +10,7 @@ use super::wide::Wide;
 use crate::family::{Family, V4, V6};
 use crate::ids::TargetId;
 use crate::secret::Secret;
+use crate::service::Protocol;
 
 /// The flows of one worker, of both families.
 pub(crate) struct FlowTable {
@@ -40,6 +41,13 @@ impl FlowTable {
     #[inline]
     pub(crate) fn hash<V: Family>(&self, tuple: &Tuple<V>) -> u64 {
         tuple.hash(&self.secret)
+    }
+
+    /// As [`FlowTable::hash`] of an IPv4 packet, by source and destination and by both ports, as they lie in the packet.
+    #[inline]
+    pub(crate) fn hash_plain(&self, addresses: u64, ports: u32, protocol: Protocol) -> u64 {
+        let ports = u64::from(ports) << 16 | protocol as u64;
+        self.secret.hash(addresses, ports)
     }
 
     /// First stage: starts loading the bucket.
@@ -90,6 +98,12 @@ impl FlowTable {
         self.entries
             .get(number as usize)?
             .side(|| V::addresses(self, number), packet)
+    }
+
+    /// The flow that the second stage found likely; if it is one, the caller compares.
+    #[inline]
+    pub(crate) fn likely(&mut self, candidate: u32) -> Option<&mut Flow> {
+        self.entries.get_mut(candidate as usize)
     }
 
     /// The flow of this packet's client to a target, where each packet is scheduled anew.

@@ -49,10 +49,16 @@ pub(crate) fn parse(segment: &[u8]) -> Result<u8, DropReason> {
     if flags == 0 || (flags & SYN != 0 && flags & (FIN | RST) != 0) {
         return Err(DropReason::BadTcpFlags);
     }
-    if header > HEADER && (header != HEADER + 12 || u32_at(segment, HEADER) != LONE_TIMESTAMPS) {
+    if header > HEADER && (header != HEADER + 12 || !has_lone_timestamps(segment)) {
         return Ok(flags | OPTIONS);
     }
     Ok(flags)
+}
+
+/// Whether the options of a segment with a header of 32 bytes are timestamps and nothing else.
+#[inline]
+pub(crate) fn has_lone_timestamps(segment: &[u8]) -> bool {
+    u32_at(segment, HEADER) == LONE_TIMESTAMPS
 }
 
 /// Bytes of the header with its options, as it says itself. Zero of what is no segment.

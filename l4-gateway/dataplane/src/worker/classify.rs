@@ -17,6 +17,8 @@ pub(super) struct Stage {
     pub(super) kind: Kind,
     /// The packet is IPv6, not IPv4.
     pub(super) is_v6: bool,
+    /// A transport packet as plain as [`super::plain`] wants it.
+    pub(super) is_plain: bool,
     /// Of TCP: the flags that matter; 0 for UDP.
     pub(super) flags: u8,
     pub(super) ttl: u8,
@@ -36,6 +38,7 @@ pub(super) struct Stage {
 pub(super) enum Kind {
     /// TCP or UDP, well-formed.
     Transport,
+
     /// Part of a packet to one of our addresses.
     Fragment,
     Icmp,
@@ -66,6 +69,7 @@ impl Stage {
         Self {
             kind,
             is_v6: false,
+            is_plain: false,
             flags: 0,
             ttl: 0,
             protocol: Protocol::Udp,
@@ -87,6 +91,18 @@ impl Stage {
         self.dont_fragment = ip.dont_fragment;
         self.header = ip.header;
         self.total = ip.total;
+    }
+
+    /// Both ports, as the first bytes of a transport header.
+    #[inline]
+    pub(super) fn ports(&self) -> u32 {
+        u32::from(self.source_port) << 16 | u32::from(self.destination_port)
+    }
+
+    #[inline]
+    pub(super) fn set_ports(&mut self, ports: u32) {
+        self.source_port = (ports >> 16) as u16;
+        self.destination_port = ports as u16;
     }
 
     /// A transport packet, or the first fragment of one, found apart from the burst.
@@ -178,12 +194,14 @@ fn trim<F: Frame>(frame: &mut F, total: u16) {
 impl Worker {
     #[inline]
     pub(super) fn classify(&self, context: &Context<'_>, frame: &[u8], stage: &mut Stage) {
-        if let Err(verdict) = self.parse(context, frame, stage) {
+        if !self.classify_plain(context, frame, stage)
+            && let Err(verdict) = self.parse(context, frame, stage)
+        {
             stage.kind = Kind::Settled(verdict);
         }
     }
 
-    #[inline]
+    #[inline(never)]
     fn parse(&self, context: &Context<'_>, frame: &[u8], stage: &mut Stage) -> Result<(), Verdict> {
         let (header, packet) = frame
             .split_first_chunk()
@@ -260,13 +278,10 @@ impl Worker {
             protocol,
         };
         let hash = self.flows.hash(&tuple);
-        if context.steer {
-            let owner = steer::owner_at_once(context.tables, &tuple, hash, self.workers);
-            if let Some(owner) = owner.filter(|owner| *owner != self.index)
-                && is_forwarded::<V>(context, ip.destination)
-            {
-                return Err(Verdict::Redirect(owner));
-            }
+        if context.steer
+            && let Some(redirect) = self.owned_elsewhere(context, &tuple, hash)
+        {
+            return Err(redirect);
         }
         stage.set(Kind::Transport, &ip);
         stage.flags = flags;
@@ -275,6 +290,21 @@ impl Worker {
         stage.destination_port = tuple.destination_port;
         stage.hash = hash;
         Ok(())
+    }
+}
+
+impl Worker {
+    /// The verdict on a packet that can be told at once to be another worker's.
+    #[inline]
+    pub(super) fn owned_elsewhere<V: Family>(
+        &self,
+        context: &Context<'_>,
+        tuple: &Tuple<V>,
+        hash: u64,
+    ) -> Option<Verdict> {
+        steer::owner_at_once(context.tables, tuple, hash, self.workers)
+            .filter(|owner| *owner != self.index && is_forwarded::<V>(context, tuple.destination))
+            .map(Verdict::Redirect)
     }
 }
 

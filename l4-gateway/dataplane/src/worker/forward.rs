@@ -15,7 +15,7 @@ use crate::wire::{tcp, u32_at};
 use crate::{DropReason, Frame, Verdict};
 
 impl Worker {
-    #[inline]
+    #[inline(always)]
     pub(super) fn forward<V: Family, F: Frame>(
         &mut self,
         context: &mut Context<'_>,

@@ -100,6 +100,7 @@ impl Worker {
                         mac: port.mac.number(),
                         tables: context.tables,
                         now: context.now,
+                        tick: context.tick,
                         out: &mut *context.out,
                         steer: context.steer,
                     };

@@ -48,6 +48,7 @@ impl Worker {
         let context = &mut Context {
             tables,
             now,
+            tick: now.tick(),
             port,
             mac: port.mac.number(),
             out,

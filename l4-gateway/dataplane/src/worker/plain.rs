@@ -1,0 +1,192 @@
+//! The packets that almost all are: IPv4 without options, a datagram or a bare acknowledging segment of a known flow, whose next hop is
+//! known and takes it. They go through here in a fraction of the instructions that all the cases take together. Nothing is decided
+//! otherwise here than by `parse` and `forward`: what is not as plain in any respect is left to those, untouched.
+
+use super::classify::{Kind, Stage};
+use super::{Context, Worker};
+use crate::Frame;
+use crate::family::V4;
+use crate::flow::{FlowState, Numbers, Side};
+use crate::limits::ETHERNET_HEADER;
+use crate::nat::{self, Plain, Rewrite};
+use crate::port::PortIndex;
+use crate::service::Protocol;
+use crate::wire::{checksum, ethernet, ip, ipv4, tcp, udp};
+
+/// Where the transport header begins.
+const TRANSPORT: usize = ETHERNET_HEADER + ipv4::HEADER;
+
+/// Bytes at a place that is a constant within the head, so that the compiler finds nothing to check.
+#[inline(always)]
+fn bytes<const N: usize>(head: &Plain, at: usize) -> &[u8; N] {
+    head[at..].first_chunk().unwrap_or(&[0; N])
+}
+
+#[inline(always)]
+fn u16_of(head: &Plain, at: usize) -> u16 {
+    u16::from_be_bytes(*bytes(head, at))
+}
+
+#[inline(always)]
+fn u32_of(head: &Plain, at: usize) -> u32 {
+    u32::from_be_bytes(*bytes(head, at))
+}
+
+#[inline(always)]
+fn u64_of(head: &Plain, at: usize) -> u64 {
+    u64::from_be_bytes(*bytes(head, at))
+}
+
+impl Worker {
+    /// The first stage of a plain packet; false, and nothing has changed, of any other.
+    #[inline(always)]
+    pub(super) fn classify_plain(
+        &self,
+        context: &Context<'_>,
+        frame: &[u8],
+        stage: &mut Stage,
+    ) -> bool {
+        let Some(head) = frame.first_chunk::<{ nat::PLAIN }>() else {
+            return false;
+        };
+        let destination = u64_of(head, 0) >> 16;
+        let source = u64_of(head, 4) & 0xffff_ffff_ffff;
+        // EtherType, version and header length; the last byte is the traffic class.
+        let kind = u32_of(head, 12) >> 8;
+        let fragmentation = u16_of(head, 20);
+        if destination != context.mac
+            || kind != u32::from(ethernet::IPV4) << 8 | 0x45
+            || source & ethernet::GROUP != 0
+            || source == context.mac
+            || fragmentation & !0x4000 != 0
+        {
+            return false;
+        }
+        let total = u16_of(head, 16);
+        let length = usize::from(total);
+        if length + ETHERNET_HEADER > frame.len() || length < nat::PLAIN - ETHERNET_HEADER {
+            return false;
+        }
+        if checksum::sum(bytes::<{ ipv4::HEADER }>(head, ETHERNET_HEADER)) != 0xffff {
+            return false;
+        }
+        let protocol = match head[23] {
+            ip::TCP => {
+                let options = match head[TRANSPORT + 12] >> 4 {
+                    5 => 0,
+                    8 if tcp::has_lone_timestamps(&frame[TRANSPORT..]) => 12,
+                    _ => return false,
+                };
+                let flags = head[TRANSPORT + 13] & (tcp::FIN | tcp::SYN | tcp::RST | tcp::ACK);
+                if flags != tcp::ACK || length < ipv4::HEADER + tcp::HEADER + options {
+                    return false;
+                }
+                stage.flags = tcp::ACK;
+                Protocol::Tcp
+            }
+            ip::UDP => {
+                let datagram = u16_of(head, TRANSPORT + 4);
+                let payload = length - ipv4::HEADER;
+                if usize::from(datagram) < udp::HEADER || usize::from(datagram) > payload {
+                    return false;
+                }
+                stage.flags = 0;
+                Protocol::Udp
+            }
+            _ => return false,
+        };
+        let addresses = u64_of(head, 26);
+        let ports = u32_of(head, TRANSPORT);
+        stage.kind = Kind::Transport;
+        stage.is_plain = true;
+        stage.ttl = head[22];
+        stage.protocol = protocol;
+        stage.dont_fragment = fragmentation != 0;
+        stage.header = ipv4::HEADER as u16;
+        stage.total = total;
+        stage.set_ports(ports);
+        stage.hash = self.flows.hash_plain(addresses, ports, protocol);
+        if context.steer {
+            let tuple = stage.tuple::<V4>(frame);
+            if let Some(redirect) = self.owned_elsewhere(context, &tuple, stage.hash) {
+                stage.kind = Kind::Settled(redirect);
+                stage.is_plain = false;
+            }
+        }
+        true
+    }
+
+    /// The third stage of a plain packet: the port by which it leaves. None, and nothing has changed, if it is not to be forwarded as it
+    /// is.
+    #[inline(always)]
+    pub(super) fn pass<F: Frame>(
+        &mut self,
+        context: &Context<'_>,
+        frame: &mut F,
+        stage: &Stage,
+    ) -> Option<PortIndex> {
+        let head = frame.bytes_mut().first_chunk_mut::<{ nat::PLAIN }>()?;
+        let flow = self.flows.likely(stage.candidate)?;
+        let addresses = u64::from_ne_bytes(*bytes(head, 26));
+        let side = flow.plain_side(stage.protocol, addresses, stage.ports())?;
+        if flow.hop_epoch != self.neighbours.epoch() {
+            return None;
+        }
+        let hop = match side {
+            Side::Client => flow.hop_to_target,
+            Side::Target => {
+                // The port by which the target is reached: its packets come in there.
+                let port = self.neighbours.known(flow.hop_to_target)?.port;
+                if port != context.port.index {
+                    return None;
+                }
+                flow.hop_to_client
+            }
+        };
+        let neighbour = self.neighbours.reached(hop)?;
+        if stage.ttl <= 1 || stage.total > neighbour.mtu {
+            return None;
+        }
+        let state = match stage.protocol {
+            Protocol::Tcp => {
+                if !flow.progress.is_established() {
+                    return None;
+                }
+                if side == Side::Client {
+                    let numbers = Numbers {
+                        flags: tcp::ACK,
+                        sequence: u32_of(head, TRANSPORT + tcp::SEQUENCE),
+                        acknowledgment: u32_of(head, TRANSPORT + tcp::ACKNOWLEDGMENT),
+                    };
+                    let headers = ipv4::HEADER as u32 + u32::from(head[TRANSPORT + 12] >> 4) * 4;
+                    let payload = u32::from(stage.total) - headers;
+                    if !flow.hears_on(numbers, numbers.sequence.wrapping_add(payload)) {
+                        return None;
+                    }
+                }
+                FlowState::Established
+            }
+            Protocol::Udp => FlowState::Udp,
+        };
+        let deadline = context.tick + context.tables.timeout(flow.service(), state);
+        if flow.deadline != deadline {
+            flow.deadline = deadline;
+        }
+        let bytes = u64::from(stage.total);
+        match side {
+            Side::Client => self
+                .cells
+                .forwarded_in(flow.service(), flow.target_id, bytes),
+            Side::Target => self
+                .cells
+                .forwarded_out(flow.service(), flow.target_id, bytes),
+        }
+        let addresses = flow.narrow;
+        let rewrite = Rewrite::new(flow, &addresses, side);
+        nat::rewrite_plain(head, stage.protocol, &rewrite);
+        head[..12].copy_from_slice(&neighbour.header);
+        let port = neighbour.port;
+        stage.trim(frame);
+        Some(port)
+    }
+}
