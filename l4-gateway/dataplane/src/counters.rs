@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::commons::Commons;
+use crate::flow::prefetch;
 use crate::frame::DropReason;
 use crate::ids::{LocalIpId, ServiceId, TargetId};
 use crate::limits::Limits;
@@ -314,8 +315,10 @@ impl Counters {
     }
 }
 
-/// The cells of one service or target, side by side.
-type Row<const N: usize> = [AtomicU64; N];
+/// The cells of one service or target, from the start of a cache line on.
+#[derive(Debug)]
+#[repr(align(64))]
+struct Row<const N: usize>([AtomicU64; N]);
 
 /// The cells of one worker, in memory of their own.
 #[derive(Debug)]
@@ -370,6 +373,17 @@ impl Cells {
     #[inline]
     pub(crate) fn dropped(&self, reason: DropReason) {
         add(&self.drops, reason as usize, 1);
+    }
+
+    /// Starts loading what [`Cells::forwarded_in`] and [`Cells::forwarded_out`] write.
+    #[inline]
+    pub(crate) fn prefetch(&self, service: ServiceId, target: TargetId) {
+        if let Some(row) = self.services.get(service.0 as usize) {
+            prefetch(row);
+        }
+        if let Some(row) = self.targets.get(target.0 as usize) {
+            prefetch(row);
+        }
     }
 
     /// A forwarded packet from a client: service and target in one go.
@@ -451,8 +465,8 @@ impl Cells {
 /// Adds 1 to the cell at `packets` and `bytes` to the one after it.
 #[inline]
 fn bump_pair<const N: usize>(cells: &Row<N>, packets: usize, bytes: u64) {
-    add(cells, packets, 1);
-    add(cells, packets + 1, bytes);
+    add(&cells.0, packets, 1);
+    add(&cells.0, packets + 1, bytes);
 }
 
 /// Wrapping, so that a gauge goes down by adding the two's complement.
@@ -474,12 +488,12 @@ fn read(cells: &[AtomicU64], index: usize) -> u64 {
 
 #[inline]
 fn row<const N: usize>(rows: &[Row<N>], number: u32) -> &[AtomicU64] {
-    rows.get(number as usize).map_or(&[], |row| row)
+    rows.get(number as usize).map_or(&[], |row| &row.0)
 }
 
 fn rows<const N: usize>(n: u32) -> Box<[Row<N>]> {
-    let zeros = || std::array::from_fn(|_| AtomicU64::new(0));
-    (0..n).map(|_| zeros()).collect()
+    let zeros = |_| Row(std::array::from_fn(|_| AtomicU64::new(0)));
+    (0..n).map(zeros).collect()
 }
 
 fn zeros(n: usize) -> Box<[AtomicU64]> {

@@ -15,6 +15,7 @@ pub(crate) use belief::Numbers;
 pub(crate) use entry::{Addresses, Flow, HOP_UNKNOWN, Side};
 pub(crate) use expiry::{Due, Wheel};
 pub(crate) use index::{Index, NONE};
+pub(crate) use prefetch::prefetch;
 pub use state::FlowState;
 pub(crate) use state::STATES;
 pub(crate) use table::FlowTable;

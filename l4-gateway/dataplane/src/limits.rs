@@ -5,6 +5,9 @@ use std::time::Duration;
 /// Frames worked on together; longer bursts are cut into pieces of this.
 pub const MAX_BURST: usize = 64;
 
+/// Targets whose counters stay in the cache of a core by themselves; those of more are loaded ahead.
+pub(crate) const FEW_TARGETS: usize = 512;
+
 /// Resolution of flow deadlines: 2^26 ns, about 67 ms. A power of two, so that a tick is a shift.
 pub const TICK_NANOSECONDS: u64 = 1 << 26;
 

@@ -16,6 +16,7 @@ pub(crate) use net::Net;
 use crate::family::{Family, V4, V6};
 use crate::flow::FlowState;
 use crate::ids::{LocalIpId, ServiceId, TargetId};
+use crate::limits::FEW_TARGETS;
 use crate::port::{Port, PortIndex};
 use crate::service::{Protocol, Service, Target, TickTimeouts};
 use crate::steer::Steering;
@@ -98,6 +99,12 @@ impl Tables {
     #[must_use]
     pub fn service(&self, id: ServiceId) -> Option<&Service> {
         self.services.get(id.0 as usize)?.as_ref()
+    }
+
+    /// Whether the counters of all targets are too many for a core's cache.
+    #[inline]
+    pub(crate) fn has_many_targets(&self) -> bool {
+        self.targets.len() > FEW_TARGETS
     }
 
     /// The targets of all services, by number.

@@ -4,7 +4,7 @@
 /// Starts loading the first cache line of `value`.
 #[inline]
 #[allow(unsafe_code)]
-pub(super) fn prefetch<T>(value: &T) {
+pub(crate) fn prefetch<T>(value: &T) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a prefetch reads nothing architecturally and can't fault, whatever the address; this one is a valid reference.
     unsafe {

@@ -8,7 +8,7 @@ use super::prefetch::prefetch;
 use super::tuple::Tuple;
 use super::wide::Wide;
 use crate::family::{Family, V4, V6};
-use crate::ids::TargetId;
+use crate::ids::{ServiceId, TargetId};
 use crate::secret::Secret;
 use crate::service::Protocol;
 
@@ -98,6 +98,13 @@ impl FlowTable {
         self.entries
             .get(number as usize)?
             .side(|| V::addresses(self, number), packet)
+    }
+
+    /// Whose service and target the flow is that the second stage found likely.
+    #[inline]
+    pub(crate) fn ends(&self, candidate: u32) -> Option<(ServiceId, TargetId)> {
+        let flow = self.entries.get(candidate as usize)?;
+        Some((flow.service(), flow.target_id))
     }
 
     /// The flow that the second stage found likely; if it is one, the caller compares.

@@ -1,0 +1,289 @@
+//! The short way against the long one: two workers get the same frames, and one of them may not take the short way.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use super::*;
+use crate::counters::{Counters, WorkerCounts};
+use crate::family::Family;
+use crate::ids::Ids;
+use crate::limits::Limits;
+use crate::port::{Port, Segment};
+use crate::secret::Secret;
+use crate::service::{ServiceConfig, TargetConfig};
+use crate::tables::Tables;
+use crate::{Emitted, MacAddr, Now, Verdict};
+
+const OUTSIDE: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
+const INSIDE: MacAddr = MacAddr([2, 0, 0, 0, 0, 2]);
+const OTHERS: MacAddr = MacAddr([2, 0, 0, 0, 1, 0]);
+const CLIENTS: u8 = 6;
+
+/// Numbers that are the same in each run.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % n
+    }
+}
+
+struct Node {
+    worker: Worker,
+    counters: Arc<Counters>,
+    out: Emitted,
+}
+
+impl Node {
+    fn new(tables: &Tables, limits: &Limits, takes_short_way: bool) -> Self {
+        let counters = Arc::new(Counters::new(1, limits));
+        let mut worker = Worker::new(0, 1, limits, Secret::new([7; 32]), counters.clone());
+        worker.takes_short_way = takes_short_way;
+        let mut out = Emitted::new();
+        worker.tick(tables, Now(1), &mut out);
+        for (port, address) in [(0, [10, 2, 0, 1]), (1, [10, 3, 0, 21]), (1, [10, 3, 0, 22])] {
+            worker.learn(
+                Now(1),
+                PortIndex(port),
+                Ipv4Addr::from(address).into(),
+                OTHERS,
+                &mut out,
+            );
+        }
+        out.clear();
+        Self {
+            worker,
+            counters,
+            out,
+        }
+    }
+
+    fn send(&mut self, tables: &Tables, now: Now, port: u16, frame: &[u8]) -> (Verdict, Vec<u8>) {
+        let mut frames = [frame.to_vec()];
+        let mut verdicts = [Verdict::Kernel];
+        let (out, port) = (&mut self.out, PortIndex(port));
+        self.worker
+            .burst(tables, now, port, &mut frames, &mut verdicts, out);
+        let [frame] = frames;
+        (verdicts[0], frame)
+    }
+
+    fn said(&mut self) -> Vec<(PortIndex, Vec<u8>)> {
+        let frames = self.out.frames();
+        let said = frames.map(|(port, bytes)| (port, bytes.to_vec())).collect();
+        self.out.clear();
+        said
+    }
+
+    fn counts(&self) -> WorkerCounts {
+        self.counters.worker(0)
+    }
+}
+
+fn tables(limits: &Limits) -> Tables {
+    let mut builder = Tables::builder();
+    for (index, mac) in [(0, OUTSIDE), (1, INSIDE)] {
+        builder.port(Port {
+            index: PortIndex(index),
+            mac,
+            ipv4: Some(Segment {
+                address: Ipv4Addr::new(10, 2 + index as u8, 0, 11),
+                prefix: 24,
+                gateway: (index == 0).then_some(Ipv4Addr::new(10, 2, 0, 1)),
+            }),
+            ipv6: None,
+            mtu: if index == 0 { 1500 } else { 100 },
+            answers: true,
+        });
+    }
+    builder.local_ip(Ipv4Addr::new(10, 3, 0, 100));
+    for protocol in [Protocol::Tcp, Protocol::Udp] {
+        let mut service = ServiceConfig::new(Ipv4Addr::new(10, 0, 0, 100), protocol, 80);
+        for host in [21, 22] {
+            service.targets.push(TargetConfig {
+                address: SocketAddr::from((Ipv4Addr::new(10, 3, 0, host), 8080)),
+                weight: 1,
+                up: true,
+                draining: false,
+                cut: false,
+            });
+        }
+        builder.service(service);
+    }
+    builder.build(&mut Ids::new(limits), None).unwrap()
+}
+
+/// One end of a flow: where it sends to, and its numbers.
+#[derive(Clone)]
+struct End {
+    port: u16,
+    protocol: Protocol,
+    addresses: [Ipv4Addr; 2],
+    ports: [u16; 2],
+    sequence: u32,
+    acknowledgment: u32,
+}
+
+impl End {
+    fn client(host: u8, protocol: Protocol) -> Self {
+        Self {
+            port: 0,
+            protocol,
+            addresses: [Ipv4Addr::new(11, 0, 0, host), Ipv4Addr::new(10, 0, 0, 100)],
+            ports: [4000, 80],
+            sequence: 1000,
+            acknowledgment: 0,
+        }
+    }
+
+    /// Who gets a frame of this end, as the node rewrote it.
+    fn other(&self, rewritten: &[u8]) -> Self {
+        let address = |at: usize| <[u8; 4]>::try_from(&rewritten[at..at + 4]).unwrap().into();
+        let port = |at: usize| u16::from_be_bytes([rewritten[at], rewritten[at + 1]]);
+        let sequence = u32::from_be_bytes(rewritten[38..42].try_into().unwrap());
+        Self {
+            port: 1,
+            protocol: self.protocol,
+            addresses: [address(30), address(26)],
+            ports: [port(36), port(34)],
+            sequence: 5000,
+            acknowledgment: sequence.wrapping_add(1),
+        }
+    }
+
+    fn frame(&self, flags: u8, options: &[u8], payload: usize) -> Vec<u8> {
+        let mac = if self.port == 0 { OUTSIDE } else { INSIDE };
+        let mut frame = ethernet::header(mac, OTHERS, ethernet::IPV4).to_vec();
+        let mut transport: Vec<u8> = self
+            .ports
+            .iter()
+            .flat_map(|port| port.to_be_bytes())
+            .collect();
+        match self.protocol {
+            Protocol::Tcp => {
+                transport.extend(self.sequence.to_be_bytes());
+                transport.extend(self.acknowledgment.to_be_bytes());
+                transport.extend([(20 + options.len() as u8) << 2, flags, 4, 0, 0, 0, 0, 0]);
+                transport.extend(options);
+            }
+            Protocol::Udp => {
+                transport.extend((8 + payload as u16).to_be_bytes());
+                transport.extend([0, 0]);
+            }
+        }
+        transport.extend((0..payload).map(|byte| byte as u8));
+        let [source, destination] = self.addresses;
+        let number = self.protocol as u8;
+        let sum = V4::pseudo_header(source, destination, number, transport.len() as u16);
+        let sum = !checksum::add(sum, checksum::sum(&transport));
+        let at = match self.protocol {
+            Protocol::Tcp => tcp::CHECKSUM,
+            Protocol::Udp => udp::CHECKSUM,
+        };
+        transport[at..at + 2].copy_from_slice(&sum.to_be_bytes());
+        frame.extend(ipv4::header(
+            source,
+            destination,
+            number,
+            transport.len(),
+            64,
+        ));
+        frame.extend(transport);
+        frame.resize(frame.len().max(60), 0);
+        frame
+    }
+}
+
+/// Something else than what a well-behaved host sends, mostly.
+fn spoil(frame: &mut Vec<u8>, random: &mut Random) {
+    match random.below(8) {
+        0..=3 => {}
+        4 => frame[22] = random.below(3) as u8,
+        5 => {
+            let at = random.below(70.min(frame.len()));
+            frame[at] ^= 1 << random.below(8);
+        }
+        6 => frame.truncate(random.below(frame.len() + 1)),
+        _ => frame.resize(frame.len() + random.below(80), 0xaa),
+    }
+    if frame.len() >= 34 && random.below(3) > 0 {
+        frame[24..26].fill(0);
+        let sum = checksum::checksum(&frame[14..34]);
+        frame[24..26].copy_from_slice(&sum.to_be_bytes());
+    }
+}
+
+#[test]
+fn the_short_way_does_what_the_long_one_does() {
+    let limits = Limits {
+        flows: 64,
+        ..Limits::default()
+    };
+    let tables = tables(&limits);
+    let mut nodes = [true, false].map(|short| Node::new(&tables, &limits, short));
+    let mut now = Now(2);
+    let mut ends = Vec::new();
+    for protocol in [Protocol::Tcp, Protocol::Udp] {
+        for host in 1..=CLIENTS {
+            let mut client = End::client(host, protocol);
+            let [(_, sent), _] = nodes
+                .each_mut()
+                .map(|node| node.send(&tables, now, 0, &client.frame(tcp::SYN, &[], 0)));
+            let mut target = client.other(&sent);
+            client.sequence += 1;
+            client.acknowledgment = target.sequence + 1;
+            for (end, flags) in [(&target, tcp::SYN | tcp::ACK), (&client, tcp::ACK)] {
+                for node in &mut nodes {
+                    node.send(&tables, now, end.port, &end.frame(flags, &[], 0));
+                }
+            }
+            target.sequence += 1;
+            ends.extend([client, target]);
+        }
+    }
+    let mut random = Random(1);
+    let timestamps = [1, 1, 8, 10, 1, 2, 3, 4, 5, 6, 7, 8];
+    let sack = [1, 1, 5, 10, 0, 0, 19, 136, 0, 0, 19, 146];
+    for turn in 0..30_000 {
+        let mut end = ends[random.below(ends.len())].clone();
+        match random.below(10) {
+            0 => end.sequence = random.below(1 << 31) as u32,
+            1 => end.acknowledgment = random.below(1 << 31) as u32,
+            n => end.sequence = end.sequence.wrapping_add(n as u32),
+        }
+        let options = [&[][..], &[], &timestamps, &sack][random.below(4)];
+        let flags = match random.below(2000) {
+            0 => tcp::RST,
+            1 => tcp::ACK | tcp::FIN,
+            2 => tcp::SYN,
+            n => tcp::ACK | if n % 2 == 0 { 8 } else { 0 },
+        };
+        if random.below(20) == 0 {
+            end.port = 1 - end.port;
+        }
+        let mut frame = end.frame(flags, options, random.below(90));
+        spoil(&mut frame, &mut random);
+        now.0 += random.below(1_000_000) as u64;
+        let [short, long] = nodes
+            .each_mut()
+            .map(|node| (node.send(&tables, now, end.port, &frame), node.said()));
+        assert_eq!(short, long, "turn {turn}: {frame:02x?}");
+    }
+    let [short, long] = nodes.each_ref().map(|node| {
+        let flows: Vec<_> = node.worker.flows(now).collect();
+        (node.counts(), flows)
+    });
+    assert_eq!(short.0, long.0);
+    assert!(short.1 == long.1, "flows differ");
+    let [took, never] = nodes.each_ref().map(|node| node.worker.went_short_way);
+    assert_eq!(never, 0);
+    let transmitted = short.0.transmitted;
+    assert!(
+        took * 3 > transmitted,
+        "{took} of {transmitted} went the short way"
+    );
+}
