@@ -24,6 +24,7 @@ mod icmp;
 mod icmp6;
 mod ipv6;
 mod limits;
+mod local_ports;
 mod malformed;
 mod ndp;
 mod neighbours;
