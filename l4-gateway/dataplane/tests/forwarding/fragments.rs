@@ -346,21 +346,31 @@ fn a_flood_of_fragments_leaves_memory_bounded_and_whole_packets_alone() {
         let whole = udp(net.client(7, 5000), net.vip(53), &DATA);
         rig.transmitted(OUTSIDE, from_client(&whole));
         let stray = udp(net.client(8, 5000), net.vip(53), &DATA);
+        let (mut held, mut refused) = (0, 0);
         for n in 0..1000 {
             let part = stray.part(n, 24..56, true);
-            let (verdict, _) = rig.try_send(OUTSIDE, from_client(&part));
-            let no_room = Verdict::Drop(DropReason::FragmentNoRoom);
-            assert!(
-                verdict == Verdict::Held || verdict == no_room,
-                "{verdict:?}"
-            );
+            match rig.try_send(OUTSIDE, from_client(&part)).0 {
+                Verdict::Held => held += 1,
+                Verdict::Drop(DropReason::FragmentNoRoom) => refused += 1,
+                verdict => panic!("{verdict:?}"),
+            }
+            let dropped = rig.worker_counts().early_fragments_dropped;
+            assert!(held - dropped <= u64::from(limits.early_fragments));
             rig.transmitted(OUTSIDE, from_client(&whole));
         }
+        // Of each eight packets that are known at once, four have their fragment kept until eight others are known.
+        assert_eq!((held, refused), (500, 500));
+        assert_eq!(rig.worker_counts().early_fragments_dropped, held - 4);
+        let no_room = rig.counters.dropped(0, DropReason::FragmentNoRoom);
+        assert_eq!(no_room, refused);
         assert_eq!(rig.flow_count(), 1);
         // A packet whose fragments come one behind the other passes in between.
         let parts = whole.cut(5, &[24, 56]);
         let sent = through(&mut rig, OUTSIDE, &[&parts[0], &parts[1], &parts[2]]);
         assert_eq!(sent.len(), 3);
+        // And what still waits is let go of.
+        rig.pass(1);
+        assert_eq!(rig.worker_counts().early_fragments_dropped, held);
     }
 }
 

@@ -1,13 +1,14 @@
 //! Local ports: how they are shared among targets and LocalIPs, and what happens when none is free.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
-use dataplane::{Event, Limits, Protocol};
+use dataplane::{DropReason, Event, Limits, Protocol};
 
 use super::frame::{self, ACK, RST, SYN, flags_of, source_of, source_port, target_of};
 use super::net::BOTH;
 use super::refusals::rst;
-use super::rig::{self, Rig, to_client};
+use super::rig::{self, INSIDE, OUTSIDE, Rig, from_client, to_client};
 
 #[test]
 fn exhausted_ports_are_counted_reported_once_a_second_and_answered() {
@@ -69,6 +70,61 @@ fn exhausted_ports_are_counted_reported_once_a_second_and_answered() {
         assert!(rig.flow_count() < 10);
         let again = rig.open_from(flow.client);
         assert!((5000..=5009).contains(&again));
+    }
+}
+
+#[test]
+fn datagrams_for_which_no_port_is_free_are_dropped_and_answered() {
+    for net in BOTH {
+        let mut services = net.services();
+        services[1].targets.truncate(1);
+        services[1].timeouts.udp = Duration::from_secs(5);
+        let limits = Limits {
+            first_port: 5000,
+            last_port: 5003,
+            ..rig::small()
+        };
+        let mut rig = Rig::serving(net, &limits, &services).resolved();
+        let query = |n| frame::udp(net.client(n, 5353), net.vip(53), b"query");
+        let mut ports: Vec<u16> = (0..4)
+            .map(|n| source_port(&rig.outside(&query(n)).1))
+            .collect();
+        ports.sort_unstable();
+        assert_eq!(ports, [5000, 5001, 5002, 5003]);
+        let refused = query(4).ttl(9);
+        assert_eq!(
+            rig.dropped(OUTSIDE, from_client(&refused)),
+            DropReason::PortExhausted
+        );
+        let (kind, code) = net.port_unreachable();
+        let (own, client) = (net.vip_ip(), net.client(4, 1).ip());
+        let error = frame::icmp(own, client, kind, code, 0, &refused.ip());
+        assert_eq!(rig.emitted(), [(OUTSIDE, to_client(&error))]);
+        let counts = rig.service_counts(53, Protocol::Udp);
+        assert_eq!(
+            (
+                counts.port_exhausted,
+                counts.icmp_errors_sent,
+                counts.flows_active
+            ),
+            (1, 1, 4)
+        );
+        let target = rig.service(53, Protocol::Udp).targets[0];
+        assert_eq!(rig.counters.target(target).port_exhausted, 1);
+        let service = rig.service(53, Protocol::Udp).id;
+        assert_eq!(rig.events(), [Event::PortsExhausted { service, target }]);
+        // The flows that are there go on, and when one is over its port is another's.
+        for _ in 0..15 {
+            rig.pass(1);
+            for n in 1..4 {
+                assert_eq!(rig.outside(&query(n)).0, INSIDE);
+            }
+        }
+        let (port, sent) = rig.outside(&query(4));
+        let local = net.local(source_port(&sent));
+        let there = frame::udp(local, net.target(21, 8080), b"query").ttl(63);
+        assert_eq!((port, sent), (INSIDE, rig::to_target(&there, 21)));
+        assert_eq!(rig.flow_count(), 4);
     }
 }
 

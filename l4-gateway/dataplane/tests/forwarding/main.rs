@@ -15,6 +15,7 @@ mod arp;
 mod client_address;
 mod direct;
 mod draining;
+mod floods;
 mod forgery;
 mod fragments;
 mod frame;

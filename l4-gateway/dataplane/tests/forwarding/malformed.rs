@@ -401,40 +401,73 @@ fn malformed_frames_in_a_burst_leave_the_others_alone() {
 #[test]
 fn every_reason_to_drop_a_frame_before_its_flow_is_covered_above() {
     let covered: Vec<DropReason> = cases().into_iter().map(|(_, _, reason)| reason).collect();
-    let elsewhere = [
-        DropReason::ClientAddress,
-        // Of IPv6, in `ipv6`.
-        DropReason::BadExtensionHeader,
-        DropReason::BadNdp,
-        DropReason::UdpUnchecked,
-        // In `fragments`.
-        DropReason::FragmentOverlap,
-        DropReason::FragmentNoRoom,
-        DropReason::WrongPort,
-        // In `icmp`.
-        DropReason::PathMtu,
-        DropReason::IcmpRate,
-        DropReason::NoTarget,
-        DropReason::PortExhausted,
-        DropReason::FlowTableFull,
-        // In `limits`.
-        DropReason::Denied,
-        DropReason::ServiceConnections,
-        DropReason::ServiceRate,
-        DropReason::SourceConnections,
-        DropReason::SourceRate,
-        DropReason::TargetLimits,
-        DropReason::TtlExpired,
-        DropReason::TooBig,
-        DropReason::NoRoute,
-        DropReason::Unresolved,
-    ];
     for reason in DropReason::ALL {
+        if covered.contains(reason) {
+            continue;
+        }
+        let found = ELSEWHERE
+            .iter()
+            .find(|(_, reasons)| reasons.contains(reason));
+        let (tests, _) = found.unwrap_or_else(|| panic!("no test for {reason:?}"));
         assert!(
-            covered.contains(reason) || elsewhere.contains(reason),
-            "no test for {reason:?}"
+            expects(tests, *reason),
+            "the file said to test {reason:?} names it nowhere"
         );
     }
+}
+
+/// The tests of reasons that take more than one frame, by the text of their file.
+const ELSEWHERE: [(&str, &[DropReason]); 11] = [
+    (
+        include_str!("client_address.rs"),
+        &[DropReason::ClientAddress],
+    ),
+    (
+        include_str!("ipv6.rs"),
+        &[DropReason::BadExtensionHeader, DropReason::UdpUnchecked],
+    ),
+    (include_str!("ndp.rs"), &[DropReason::BadNdp]),
+    (
+        include_str!("fragments.rs"),
+        &[DropReason::FragmentOverlap, DropReason::FragmentNoRoom],
+    ),
+    (include_str!("placement.rs"), &[DropReason::WrongPort]),
+    (
+        include_str!("icmp.rs"),
+        &[DropReason::PathMtu, DropReason::IcmpRate],
+    ),
+    (include_str!("local_ports.rs"), &[DropReason::PortExhausted]),
+    (include_str!("floods.rs"), &[DropReason::FlowTableFull]),
+    (
+        include_str!("limits.rs"),
+        &[
+            DropReason::Denied,
+            DropReason::ServiceConnections,
+            DropReason::ServiceRate,
+            DropReason::SourceConnections,
+            DropReason::SourceRate,
+            DropReason::TargetLimits,
+        ],
+    ),
+    (
+        include_str!("refusals.rs"),
+        &[
+            DropReason::NoTarget,
+            DropReason::TtlExpired,
+            DropReason::TooBig,
+            DropReason::NoRoute,
+        ],
+    ),
+    (include_str!("neighbours.rs"), &[DropReason::Unresolved]),
+];
+
+/// Whether the code of some tests names a reason, other than to import it.
+fn expects(tests: &str, reason: DropReason) -> bool {
+    let name = format!("{reason:?}");
+    let code = tests.lines().map(str::trim_start);
+    code.filter(|line| !line.starts_with("use ") && !line.starts_with("//"))
+        .flat_map(|line| line.split(|letter: char| !letter.is_alphanumeric()))
+        .any(|word| word == name)
 }
 
 #[test]
