@@ -5,10 +5,10 @@ CARGO ?= cargo
 CHAIN := -p l4-gateway -p l7-proxy -p demo
 
 .DEFAULT_GOAL := help
-.PHONY: help deps root build demo demo-build demo-up demo-prove demo-down test test-units test-chain bench-l4 fmt fmt-check clippy doc fuzz
+.PHONY: help deps root build demo demo-build demo-up demo-prove demo-down test test-units test-chain bench-l4 bench-l4-profile bench-l4-build bench-page fmt fmt-check clippy doc fuzz
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 deps: ## install what is missing: Debian packages, k6
 	@deploy/install-deps.sh
@@ -48,10 +48,18 @@ test-chain: root deps
 	$(CARGO) build --workspace --bins
 	$(CARGO) test -p e2e --no-fail-fast -- --test-threads=1
 
-bench-l4: root deps ## the L4 gateway against dpdk-testpmd: minutes (BENCH_SECONDS a row: 6; 1 for a quick look)
+bench-l4: bench-l4-build ## the L4 gateway against dpdk-testpmd: minutes (BENCH_SECONDS a row: 6; BENCH_ARGS: "--help" lists them)
+	@loadtests/l4/run.sh
+
+bench-l4-profile: bench-l4-build ## the same, and where the gateway's time goes for each row, not only for those that fall short
+	@loadtests/l4/run.sh --profile all
+
+bench-l4-build: root deps
 	$(CARGO) build --release -p l4-gateway -p bench-l4 --bins
 	$(CARGO) build --release -p dataplane --example cycles
-	@loadtests/l4/run.sh
+
+bench-page: ## put the rows of the last whole run of each bench into loadtests/RESULTS.md
+	$(CARGO) run -q -p bench-report -- loadtests/results/l4.json loadtests/RESULTS.md
 
 fmt: ## format
 	$(CARGO) fmt --all

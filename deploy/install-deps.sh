@@ -21,7 +21,8 @@ readonly PACKAGES=(
     dpdk             # poll mode drivers (af_packet, memif, pcap) loaded at run time
     dpdk-dev         # dpdk-testpmd, the yardstick of bench-l4
     valgrind         # callgrind: instructions a packet (bench-l4)
-    linux-perf       # profiles of the gateway's worker by hand
+    linux-perf       # where the gateway's worker spends its time (bench-l4)
+    binutils         # addr2line: the functions and lines of those profiles
     clang            # bindgen
     libclang-dev     # bindgen
     bird2            # the demo's router, BGP interop tests

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs the L4 bench from the top of the repository, with hugepages if the machine has room for them. Their number is put back
-# afterwards, however the bench ends. Arguments go to the bench; BENCH_SECONDS is how long each row is measured.
+# afterwards, however the bench ends. Arguments go to the bench, before them those in BENCH_ARGS; BENCH_SECONDS is how long each row is measured.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -22,4 +22,6 @@ if [ "$free" -lt "$WANTED" ]; then
         memory=(--ordinary-pages)
     fi
 fi
-target/release/bench-l4 --seconds "${BENCH_SECONDS:-6}" "${memory[@]}" "$@"
+# Words, as a shell would split them: BENCH_ARGS="--only 'streams udp'".
+eval "arguments=(${BENCH_ARGS:-})"
+target/release/bench-l4 --seconds "${BENCH_SECONDS:-6}" "${memory[@]}" "${arguments[@]}" "$@"

@@ -16,18 +16,19 @@ use anyhow::{Result, bail};
 use dataplane::{Frame, Protocol};
 
 use crate::address::{Addressing, Endpoint};
+use crate::flows::{client_initial, target_initial};
 use crate::packet::{self, ACK, FIN, PAYLOAD, PROXY, PSH, SYN, Seen, Segment};
 use crate::rig::{Generator, Rig, SEND};
-use crate::stream::{client_initial, target_initial};
+use crate::stream::note;
 
 /// Connections under way at once: each has two packets under way at most, and the rings hold 1024.
-const SLOTS: u32 = 256;
+pub(crate) const AT_ONCE: u32 = 256;
 /// Clients' addresses and ports, used in turn: the same one again after so many connections.
 pub(crate) const CLIENTS: u32 = 65_536;
 /// The first of them, beyond those of flows that streams leave open.
 const FIRST: u32 = 1 << 20;
-/// A connection without a packet for so long has failed.
-const PATIENCE: Duration = Duration::from_millis(20);
+/// When nothing has come for so long, connections under way have failed; long, as what comes later would be taken for a part of others.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What came of them.
 #[derive(Clone, Copy, Debug, Default)]
@@ -87,10 +88,12 @@ pub(crate) struct Players {
     go_on: bool,
     /// Whether targets get a PROXY header in front of the request.
     proxy: bool,
+    /// Whether they go through a gateway, or come back as they were.
+    translated: bool,
 }
 
 impl Players {
-    pub(crate) fn new(addressing: Addressing, proxy: bool) -> Players {
+    pub(crate) fn new(addressing: Addressing, proxy: bool, translated: bool) -> Players {
         let nobody = Endpoint {
             address: 0,
             port: 0,
@@ -104,12 +107,13 @@ impl Players {
         };
         Players {
             addressing,
-            slots: vec![slot; SLOTS as usize],
+            slots: vec![slot; AT_ONCE as usize],
             to_target: Vec::new(),
             to_client: Vec::new(),
             outcome: Outcome::default(),
             go_on: true,
-            proxy,
+            proxy: proxy && translated,
+            translated,
         }
     }
 
@@ -124,7 +128,7 @@ impl Players {
         self.go_on = true;
         let begin = generator.tsc.now().0 + warm.as_nanos() as u64;
         let end = begin + length.as_nanos() as u64;
-        for slot in 0..SLOTS {
+        for slot in 0..AT_ONCE {
             self.open(slot);
         }
         let mut measured_from = None;
@@ -175,8 +179,12 @@ impl Players {
             came += generator.receive(arm);
             for frame in &generator.received {
                 match packet::read(frame.bytes(), Protocol::Tcp) {
-                    Some(seen) if seen.tag < SLOTS => self.take(&seen, frame.bytes(), at_target),
-                    _ => self.outcome.wrong += 1,
+                    Some(seen)
+                        if seen.tag < AT_ONCE && self.take(&seen, frame.bytes(), at_target) => {}
+                    _ => {
+                        self.outcome.wrong += 1;
+                        note(&mut generator.strange, frame.bytes(), at_target);
+                    }
                 }
             }
             generator.done();
@@ -204,7 +212,7 @@ impl Players {
                 } else {
                     (slot.target, slot.local)
                 };
-                packet::tcp(frame, ethernet, ends, number, &segment);
+                packet::tcp(frame, ethernet, ends, (number, 0), &segment);
             });
             due.drain(..sent);
             if sent < count {
@@ -220,8 +228,8 @@ impl Players {
         self.to_target.push((number, segment(sequence, 0, SYN)));
     }
 
-    /// A packet has reached its receiver: judges it, answers it.
-    fn take(&mut self, seen: &Seen, frame: &[u8], at_target: bool) {
+    /// A packet has reached its receiver: judges it, answers it; whether it was right.
+    fn take(&mut self, seen: &Seen, frame: &[u8], at_target: bool) -> bool {
         let number = seen.tag;
         let slot = &mut self.slots[number as usize];
         let flow = client_of(number, slot.turn);
@@ -269,10 +277,7 @@ impl Players {
                 after(client_at, 2 + payload),
                 ACK,
             ),
-            Stage::Idle => {
-                self.outcome.wrong += 1;
-                return;
-            }
+            Stage::Idle => return false,
         };
         let right_side = at_target
             == matches!(
@@ -280,10 +285,11 @@ impl Players {
                 Stage::Syn | Stage::AckOfTarget | Stage::Request | Stage::Fin
             );
         let right_ends = match slot.stage {
-            Stage::Syn => {
+            Stage::Syn if self.translated => {
                 self.addressing.local_number(seen.from).is_some()
                     && self.addressing.target_number(flow, seen.to).is_some()
             }
+            Stage::Syn => (seen.from, seen.to) == (client, vip) && seen.segment.sequence == ours,
             _ if at_target => (seen.from, seen.to) == (slot.local, slot.target),
             _ => (seen.from, seen.to) == (vip, client),
         };
@@ -291,8 +297,7 @@ impl Players {
             || slot.stage != Stage::Request
             || packet::begins_with(frame, &packet::proxy_header(client, vip));
         if !right_side || !right_ends || !right_header || seen.segment != expected {
-            self.outcome.wrong += 1;
-            return;
+            return false;
         }
         match slot.stage {
             Stage::Syn => {
@@ -348,6 +353,7 @@ impl Players {
             }
             Stage::Idle => {}
         }
+        true
     }
 }
 
@@ -362,10 +368,10 @@ fn segment(sequence: u32, acknowledgment: u32, flags: u8) -> Segment {
 
 /// The client's number in a slot's turn: each slot has as many as another.
 fn client_of(slot: u32, turn: u32) -> u32 {
-    FIRST + slot + (turn % (CLIENTS / SLOTS)) * SLOTS
+    FIRST + slot + (turn % (CLIENTS / AT_ONCE)) * AT_ONCE
 }
 
 /// What a connection's initial sequence numbers are made of.
 fn seed(slot: u32, turn: u32) -> u32 {
-    turn.wrapping_mul(SLOTS).wrapping_add(slot)
+    turn.wrapping_mul(AT_ONCE).wrapping_add(slot)
 }

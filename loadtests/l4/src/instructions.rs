@@ -4,14 +4,13 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
-use bench_report::Row;
+use bench_report::{Report, Row};
 
 /// The function of the example in which callgrind collects.
 const MEASURED: &str = "*measured*";
 
-/// A row for each protocol and way.
-pub(crate) fn rows(example: &Path, directory: &Path) -> Result<Vec<Row>> {
-    let mut rows = Vec::new();
+/// Adds a row for each protocol and way.
+pub(crate) fn rows(example: &Path, directory: &Path, report: &mut Report) -> Result<()> {
     for protocol in ["udp", "tcp"] {
         for way in ["in", "both", "new"] {
             let out = directory.join(format!("callgrind-{protocol}-{way}"));
@@ -43,8 +42,8 @@ pub(crate) fn rows(example: &Path, directory: &Path) -> Result<Vec<Row>> {
                 _ => "first packets of new flows",
             };
             let what = format!("dataplane, {}, {way}", protocol.to_uppercase());
-            rows.push(Row::new(what, total / packets, "instructions/packet"));
+            report.add(Row::new(what, total / packets, "instructions/packet"));
         }
     }
-    Ok(rows)
+    Ok(())
 }

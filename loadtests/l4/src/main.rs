@@ -6,10 +6,11 @@
 //!   targets  ── memif "inner" ──▶ └ dpdk-testpmd macswap in its place
 //! ```
 //!
+//! - `needs`: what must be there, asked first; `parts`: what a run consists of;
 //! - `rig`: our end of the wire, `packet` and `address`: what goes over it;
-//! - `stream`: frames of established flows; `connections`: TCP from SYN to FIN;
+//! - `flows` and `stream`: frames of established flows; `connections`: TCP from SYN to FIN;
 //! - `peer` and `config`: the processes on the other core;
-//! - `bench`: windows of both in turn, and the rows they make; `instructions`: callgrind.
+//! - `bench`: windows of both in turn, and the rows they make; `profile`: perf, for rows that fall short; `instructions`: callgrind.
 //!
 //! Each window of the gateway is paired with one of testpmd right before or after it, and the ratio is the median over the pairs, as
 //! shared machines change their speed from second to second.
@@ -19,33 +20,35 @@ mod address;
 mod bench;
 mod config;
 mod connections;
+mod flows;
 mod instructions;
+mod needs;
 mod packet;
+mod parts;
 mod peer;
+mod profile;
 mod rig;
 mod stream;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use bench_report::Report;
 use clap::Parser;
-use dataplane::Protocol;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
-use address::Addressing;
-use bench::{Bench, Pace};
-use config::Variant;
+use bench::{Bench, Pace, Profiled};
+use needs::Needs;
+use parts::PARTS;
 use peer::Place;
-use stream::Flows;
 
-/// Flow counts and what DESIGN wants of macswap's rate at each.
-const STEPS: [(u32, f64); 3] = [(1_000, 0.70), (100_000, 0.60), (1_000_000, 0.55)];
-/// Connections a second that a worker shall reach.
-const CONNECTIONS: f64 = 1e6;
-/// The gateway's default, which holds the largest step.
-const FLOWS: u32 = 1 << 20;
+/// The part that needs no gateway.
+const INSTRUCTIONS: &str = "instructions";
+/// Where a whole run's rows go, and those of one that isn't.
+const RESULTS: &str = "loadtests/results/l4.json";
+const SOME_RESULTS: &str = "target/l4-some.json";
 
 /// Measures the L4 gateway against dpdk-testpmd on this machine's two first cores.
 #[derive(Debug, Parser)]
@@ -54,9 +57,13 @@ struct Arguments {
     /// Seconds of measuring a row.
     #[arg(long, default_value_t = 6.0)]
     seconds: f64,
-    /// Rows to measure: those of parts whose name holds this.
+    /// Only the parts whose name holds this: streams udp, streams tcp, connections, PROXY v2, maglev, 1,000 services x 100 targets, memory,
+    /// instructions.
     #[arg(long, default_value = "")]
     only: String,
+    /// Which rows are looked into by perf: those that fall short of what they should reach, all, or none.
+    #[arg(long, value_enum, default_value_t = Profiled::Short)]
+    profile: Profiled,
     /// Without hugepages.
     #[arg(long)]
     ordinary_pages: bool,
@@ -66,9 +73,9 @@ struct Arguments {
     /// The dataplane's example for callgrind.
     #[arg(long, default_value = "target/release/examples/cycles")]
     cycles: PathBuf,
-    /// Where the rows are written.
-    #[arg(long, default_value = "loadtests/results/l4.json")]
-    results: PathBuf,
+    /// Where the rows are written: loadtests/results/l4.json, or target/l4-some.json with --only.
+    #[arg(long)]
+    results: Option<PathBuf>,
 }
 
 fn main() -> Result<()> {
@@ -78,132 +85,94 @@ fn main() -> Result<()> {
         .with_writer(std::io::stderr)
         .with_max_level(tracing_subscriber::filter::LevelFilter::WARN)
         .init();
+    let wanted = |part: &str| part.contains(&arguments.only);
+    if !(PARTS.iter().any(|(name, _)| wanted(name)) || wanted(INSTRUCTIONS)) {
+        bail!("no part has {:?} in its name; see --help", arguments.only);
+    }
+    let is_whole = arguments.only.is_empty();
+    let results = if is_whole { RESULTS } else { SOME_RESULTS };
+    let results = arguments.results.unwrap_or_else(|| results.into());
+    let directory = tempfile::tempdir()?;
+    needs::check(&Needs {
+        gateway: &arguments.gateway,
+        cycles: wanted(INSTRUCTIONS).then_some(&arguments.cycles),
+        profiler: arguments.profile != Profiled::None,
+        results: &results,
+        directory: directory.path(),
+    })?;
+    let pace = pace(arguments.seconds)?;
+    let mut report = Report::new("l4");
+    report.circumstances = circumstances(!arguments.ordinary_pages, pace);
+    if !is_whole {
+        let some = format!("only the parts with \"{}\" in their name", arguments.only);
+        report.circumstances.push(some);
+    }
+    if PARTS.iter().any(|(name, _)| wanted(name)) {
+        let place = place(directory.path(), !arguments.ordinary_pages)?;
+        let gateway = arguments.gateway.canonicalize()?;
+        let mut bench = Bench::start(place, gateway, pace, arguments.profile, report)?;
+        for (name, part) in PARTS.into_iter().filter(|(name, _)| wanted(name)) {
+            // What was measured before and after a failure is worth having.
+            if let Err(error) = part(&mut bench) {
+                eprintln!("{name}: {error:#}");
+                bench.report.failures.push(format!("{name}: {error:#}"));
+                if let Err(error) = bench.recover() {
+                    let last = format!("nothing after {name}: testpmd: {error:#}");
+                    bench.report.failures.push(last);
+                    break;
+                }
+            }
+        }
+        report = bench.finish();
+    }
+    if wanted(INSTRUCTIONS)
+        && let Err(error) = instructions::rows(&arguments.cycles, directory.path(), &mut report)
+    {
+        report.failures.push(format!("{INSTRUCTIONS}: {error:#}"));
+    }
+    report.print();
+    report
+        .write(&results)
+        .with_context(|| results.display().to_string())?;
+    println!("{}", results.display());
+    if !report.failures.is_empty() {
+        bail!("{} things failed, see above", report.failures.len());
+    }
+    Ok(())
+}
+
+fn pace(seconds: f64) -> Result<Pace> {
+    if !(0.0..=600.0).contains(&seconds) {
+        bail!("expected 0 to 600 seconds a row, got {seconds}");
+    }
+    let (warm, window) = (Duration::from_millis(20), Duration::from_millis(150));
+    let pairs = (seconds / (2.0 * (warm + window).as_secs_f64())).ceil() as usize;
+    Ok(Pace {
+        warm,
+        window,
+        pairs: pairs.max(3),
+    })
+}
+
+/// Takes one CPU for this thread; the forwarders get the other.
+fn place(directory: &Path, huge_pages: bool) -> Result<Place> {
     let cpus = sched_getaffinity(None)?;
     let mut allowed = (0..CpuSet::MAX_CPU).filter(|cpu| cpus.is_set(*cpu));
     let (Some(own), Some(theirs)) = (allowed.next(), allowed.next()) else {
         bail!("this needs two CPUs: one for the generator, one for the gateway");
     };
-    let directory = tempfile::tempdir()?;
-    let huge_pages = !arguments.ordinary_pages;
-    let place = Place {
-        directory: directory.path().to_owned(),
-        cpu: theirs,
-        huge_pages,
-    };
     let mut only_own = CpuSet::new();
     only_own.set(own);
     sched_setaffinity(None, &only_own)?;
-
-    let (warm, window) = (Duration::from_millis(20), Duration::from_millis(150));
-    let pairs = (arguments.seconds / (2.0 * (warm + window).as_secs_f64())).ceil() as usize;
-    let pace = Pace {
-        warm,
-        window,
-        pairs: pairs.max(3),
-    };
-    let mut report = Report::new("l4");
-    report.circumstances = circumstances(huge_pages);
-    let gateway = arguments
-        .gateway
-        .canonicalize()
-        .with_context(|| format!("{}: build it first", arguments.gateway.display()))?;
-    let mut bench = Bench::start(place, gateway, pace, report)?;
-    let wanted = |part: &str| part.contains(&arguments.only);
-    // What was measured before a failure is worth having.
-    let outcome = measure(&mut bench, wanted);
-    if wanted("instructions") {
-        for row in instructions::rows(&arguments.cycles, directory.path())? {
-            bench.report.add(row);
-        }
-    }
-    let report = bench.finish();
-    report.print();
-    report
-        .write(&arguments.results)
-        .with_context(|| arguments.results.display().to_string())?;
-    outcome
+    Ok(Place {
+        directory: directory.to_owned(),
+        cpu: theirs,
+        huge_pages,
+    })
 }
 
-fn measure(bench: &mut Bench, wanted: impl Fn(&str) -> bool) -> Result<()> {
-    let plain = |protocol| Variant {
-        name: "FULLNAT",
-        addressing: Addressing {
-            protocol,
-            services: 1,
-            targets: 16,
-        },
-        scheduler: "wrr",
-        proxy: false,
-        flows: FLOWS,
-    };
-    if wanted("streams udp")
-        && let Some(mut running) = bench.gateway(plain(Protocol::Udp))?
-    {
-        let mut flows = Flows::new(plain(Protocol::Udp).addressing);
-        for (count, reach) in STEPS {
-            let rate = bench.streams(&mut running, &mut flows, count, Some(reach))?;
-            if count == 100_000 {
-                bench.latency(&mut running, &flows, count, rate / 2.0)?;
-            }
-        }
-    }
-    if wanted("streams tcp")
-        && let Some(mut running) = bench.gateway(plain(Protocol::Tcp))?
-    {
-        let mut flows = Flows::new(plain(Protocol::Tcp).addressing);
-        for (count, reach) in STEPS {
-            bench.streams(&mut running, &mut flows, count, Some(reach))?;
-        }
-    }
-    if wanted("connections")
-        && let Some(mut running) = bench.gateway(plain(Protocol::Tcp))?
-    {
-        bench.connections(&mut running, Some(CONNECTIONS))?;
-    }
-    let proxy = Variant {
-        name: "PROXY v2",
-        proxy: true,
-        ..plain(Protocol::Tcp)
-    };
-    if wanted(proxy.name)
-        && let Some(mut running) = bench.gateway(proxy)?
-    {
-        bench.connections(&mut running, None)?;
-    }
-    let variants = [
-        Variant {
-            name: "maglev",
-            scheduler: "maglev",
-            ..plain(Protocol::Tcp)
-        },
-        Variant {
-            name: "1,000 services x 100 targets",
-            addressing: Addressing {
-                protocol: Protocol::Tcp,
-                services: 1000,
-                targets: 100,
-            },
-            ..plain(Protocol::Tcp)
-        },
-    ];
-    for variant in variants {
-        if !wanted(variant.name) {
-            continue;
-        }
-        if let Some(mut running) = bench.gateway(variant)? {
-            bench.connections(&mut running, None)?;
-            let mut flows = Flows::new(variant.addressing);
-            bench.streams(&mut running, &mut flows, 100_000, None)?;
-        }
-    }
-    if wanted("memory") {
-        bench.memory(plain(Protocol::Udp), [1 << 18, 1 << 20])?;
-    }
-    Ok(())
-}
-
-/// The machine, in words.
-fn circumstances(huge_pages: bool) -> Vec<String> {
+/// The machine and the tree, in words.
+fn circumstances(huge_pages: bool, pace: Pace) -> Vec<String> {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let cpu = read("/proc/cpuinfo");
     let model = cpu
@@ -220,6 +189,45 @@ fn circumstances(huge_pages: bool) -> Vec<String> {
     };
     vec![
         format!("{model}, Linux {}, {pages}", kernel.trim()),
+        tree(),
+        format!(
+            "{} pairs of windows of {} ms a row, {:.1} s of measuring",
+            pace.pairs,
+            pace.window.as_millis(),
+            2.0 * pace.window.as_secs_f64() * pace.pairs as f64
+        ),
         format!("load average before the run: {load}"),
     ]
+}
+
+/// Which commit is checked out, and whether anything but results differs from it.
+fn tree() -> String {
+    let git = |arguments: &[&str]| {
+        let run = Command::new("git").args(arguments).output().ok()?;
+        let text = String::from_utf8_lossy(&run.stdout).trim().to_owned();
+        run.status.success().then_some(text)
+    };
+    let Some(commit) = git(&["log", "-1", "--format=%h of %cs"]) else {
+        return "commit not known: no git, or no repository".into();
+    };
+    let results = [":!loadtests/results", ":!loadtests/RESULTS.md"];
+    let status = git(&["status", "--porcelain", "--", ".", results[0], results[1]]);
+    match status.as_deref() {
+        Some("") => format!("commit {commit}, nothing changed"),
+        Some(_) => format!("commit {commit}, with changes that are not committed"),
+        None => format!("commit {commit}, not known whether anything was changed"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_takes_the_seconds_asked_for_and_three_pairs_at_least() {
+        assert_eq!(pace(6.0).unwrap().pairs, 18);
+        assert_eq!(pace(0.0).unwrap().pairs, 3);
+        assert!(pace(-1.0).is_err());
+        assert!(pace(f64::NAN).is_err());
+    }
 }

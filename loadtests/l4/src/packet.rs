@@ -25,8 +25,10 @@ pub(crate) const ACK: u8 = 0x10;
 
 const IP: usize = 14;
 const L4: usize = 34;
-/// Of UDP frames: when they were sent, and the tag's high half.
-const STAMP: usize = 42;
+/// When a frame was sent, at the begin of its payload.
+const UDP_STAMP: usize = L4 + 8;
+const TCP_STAMP: usize = L4 + 20;
+/// The tag's high half.
 const UDP_TAG: usize = 50;
 const URGENT: usize = L4 + 18;
 const TTL: u8 = 64;
@@ -42,6 +44,16 @@ pub(crate) struct Segment {
     pub(crate) flags: u8,
     /// Bytes it carries: [`PAYLOAD`] or none when it is sent.
     pub(crate) payload: u16,
+}
+
+impl Segment {
+    /// That of a datagram, which has no such fields.
+    pub(crate) const NONE: Segment = Segment {
+        sequence: 0,
+        acknowledgment: 0,
+        flags: 0,
+        payload: 0,
+    };
 }
 
 const UDP_TEMPLATE: [u8; STREAM] = {
@@ -82,17 +94,17 @@ pub(crate) fn udp(
     }
 }
 
-/// Makes a TCP segment. With payload it is [`STREAM`] bytes long, else the shortest there is.
+/// Makes a TCP segment. With payload, which begins with the stamp, it is [`STREAM`] bytes long, else the shortest there is.
 #[inline]
 pub(crate) fn tcp(
     frame: &mut Mbuf,
     ethernet: &Ethernet,
     ends: (Endpoint, Endpoint),
-    tag: u32,
+    (tag, stamp): (u32, u64),
     segment: &Segment,
 ) {
     if let Some(bytes) = start(frame, &TCP_TEMPLATE) {
-        fill_tcp(bytes, ethernet, ends, tag, segment);
+        fill_tcp(bytes, ethernet, ends, (tag, stamp), segment);
         if segment.payload == 0 {
             frame.trim(SHORTEST);
         }
@@ -108,12 +120,11 @@ fn fill_udp(
     stamp: u64,
 ) {
     bytes[..14].copy_from_slice(ethernet);
-    bytes[STAMP..STAMP + 8].copy_from_slice(&stamp.to_be_bytes());
+    bytes[UDP_STAMP..UDP_STAMP + 8].copy_from_slice(&stamp.to_be_bytes());
     put(bytes, UDP_TAG, (tag >> 16) as u16);
     let length = (STREAM - L4) as u32;
     let addresses = ip(bytes, (from, to), tag, (STREAM - IP) as u16, 17);
-    let stamped = halves((stamp >> 32) as u32) + halves(stamp as u32);
-    let sum = 17 + 2 * length + (tag >> 16) + stamped + addresses + ports(bytes, from, to);
+    let sum = 17 + 2 * length + (tag >> 16) + words(stamp) + addresses + ports(bytes, from, to);
     // A sum of zero would say that there is none (RFC 768).
     let checksum = match !fold(sum) {
         0 => 0xffff,
@@ -127,19 +138,21 @@ fn fill_tcp(
     bytes: &mut [u8; STREAM],
     ethernet: &Ethernet,
     (from, to): (Endpoint, Endpoint),
-    tag: u32,
+    (tag, stamp): (u32, u64),
     segment: &Segment,
 ) {
     bytes[..14].copy_from_slice(ethernet);
     let mut length = 20;
-    let mut options = 0;
+    let mut rest = 0;
     if segment.payload > 0 {
         length += u32::from(PAYLOAD);
+        bytes[TCP_STAMP..TCP_STAMP + 8].copy_from_slice(&stamp.to_be_bytes());
+        rest = words(stamp);
     } else if segment.flags & SYN != 0 {
         length += MSS.len() as u32;
         bytes[L4 + 12] = 0x60;
         bytes[L4 + 20..L4 + 24].copy_from_slice(&MSS);
-        options = 0x1000 + 0x0204 + 0x05b4;
+        rest = 0x1000 + 0x0204 + 0x05b4;
     }
     bytes[L4 + 4..L4 + 8].copy_from_slice(&segment.sequence.to_be_bytes());
     bytes[L4 + 8..L4 + 12].copy_from_slice(&segment.acknowledgment.to_be_bytes());
@@ -147,7 +160,7 @@ fn fill_tcp(
     put(bytes, URGENT, (tag >> 16) as u16);
     let addresses = ip(bytes, (from, to), tag, 20 + length as u16, 6);
     let fields = halves(segment.sequence) + halves(segment.acknowledgment) + (tag >> 16);
-    let fixed = 0x5000 + u32::from(segment.flags) + 0xffff + options;
+    let fixed = 0x5000 + u32::from(segment.flags) + 0xffff + rest;
     let sum = 6 + length + fields + fixed + addresses + ports(bytes, from, to);
     put(bytes, L4 + 16, !fold(sum));
 }
@@ -199,12 +212,7 @@ pub(crate) fn read(frame: &[u8], protocol: Protocol) -> Option<Seen> {
             port: word(transport, 2)?,
         },
         tag: u32::from(high) << 16 | u32::from(word(header, 4)?),
-        segment: segment.unwrap_or(Segment {
-            sequence: 0,
-            acknowledgment: 0,
-            flags: 0,
-            payload: 0,
-        }),
+        segment: segment.unwrap_or(Segment::NONE),
     })
 }
 
@@ -229,11 +237,15 @@ pub(crate) fn begins_with(frame: &[u8], begin: &[u8]) -> bool {
         .is_some_and(|payload| payload.starts_with(begin))
 }
 
-/// When a UDP frame was sent, by what its sender wrote.
+/// When a frame of a stream was sent, by what its sender wrote.
 #[inline]
-pub(crate) fn stamp(frame: &[u8]) -> Option<u64> {
+pub(crate) fn stamp(frame: &[u8], protocol: Protocol) -> Option<u64> {
+    let at = match protocol {
+        Protocol::Udp => UDP_STAMP,
+        Protocol::Tcp => TCP_STAMP,
+    };
     frame
-        .get(STAMP..)?
+        .get(at..)?
         .first_chunk()
         .map(|bytes| u64::from_be_bytes(*bytes))
 }
@@ -296,6 +308,11 @@ fn halves(value: u32) -> u32 {
     (value >> 16) + (value & 0xffff)
 }
 
+#[inline]
+fn words(value: u64) -> u32 {
+    halves((value >> 32) as u32) + halves(value as u32)
+}
+
 /// Ones' complement sum of 16-bit words, not folded (RFC 1071).
 #[inline]
 fn sum(bytes: &[u8]) -> u32 {
@@ -313,10 +330,31 @@ fn fold(sum: u32) -> u16 {
 }
 
 #[cfg(test)]
+const ETHERNET: Ethernet = [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0];
+
+/// A frame without the buffer that it would be sent in.
+#[cfg(test)]
+pub(crate) fn bytes_of(
+    protocol: Protocol,
+    ends: (Endpoint, Endpoint),
+    tag: u32,
+    segment: &Segment,
+) -> [u8; STREAM] {
+    let mut bytes = match protocol {
+        Protocol::Udp => UDP_TEMPLATE,
+        Protocol::Tcp => TCP_TEMPLATE,
+    };
+    match protocol {
+        Protocol::Udp => fill_udp(&mut bytes, &ETHERNET, ends, tag, 0),
+        Protocol::Tcp => fill_tcp(&mut bytes, &ETHERNET, ends, (tag, 0), segment),
+    }
+    bytes
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
-    const ETHERNET: Ethernet = [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0];
     const ENDS: (Endpoint, Endpoint) = (
         Endpoint {
             address: 0x1000_0001,
@@ -345,7 +383,8 @@ mod tests {
                 payload,
             };
             let mut bytes = TCP_TEMPLATE;
-            fill_tcp(&mut bytes, &ETHERNET, ENDS, tag, &segment);
+            let stamp = 0xfedc_ba98_0000_ffff ^ u64::from(tag);
+            fill_tcp(&mut bytes, &ETHERNET, ENDS, (tag, stamp), &segment);
             let (from, to) = ENDS;
             let seen = Seen {
                 from,
@@ -354,6 +393,8 @@ mod tests {
                 segment,
             };
             assert_eq!(read(&bytes, Protocol::Tcp), Some(seen));
+            let stamped = super::stamp(&bytes, Protocol::Tcp) == Some(stamp);
+            assert_eq!(stamped, payload > 0);
             detects_changes(&bytes, Protocol::Tcp);
         }
         for tag in 0..70_000 {
@@ -361,7 +402,7 @@ mod tests {
             fill_udp(&mut bytes, &ETHERNET, ENDS, tag, u64::from(tag) << 40);
             let seen = read(&bytes, Protocol::Udp).unwrap();
             assert_eq!((seen.from, seen.to, seen.tag), (ENDS.0, ENDS.1, tag));
-            assert_eq!(stamp(&bytes), Some(u64::from(tag) << 40));
+            assert_eq!(stamp(&bytes, Protocol::Udp), Some(u64::from(tag) << 40));
             assert_ne!(bytes[40..42], [0, 0], "a UDP checksum of zero means none");
         }
     }

@@ -18,8 +18,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// A forwarder on its core.
 pub(crate) struct Peer {
     child: Child,
-    /// Its worker's `/proc/.../schedstat`.
-    schedstat: PathBuf,
+    /// `/proc/.../task/...` of its worker.
+    worker: PathBuf,
     pub(crate) outer: PathBuf,
     pub(crate) inner: PathBuf,
     log: PathBuf,
@@ -91,7 +91,7 @@ impl Peer {
             .with_context(|| format!("{command:?} (Debian packages dpdk-dev and util-linux)"))?;
         let mut peer = Peer {
             child,
-            schedstat: PathBuf::new(),
+            worker: PathBuf::new(),
             outer,
             inner,
             log,
@@ -130,7 +130,7 @@ impl Peer {
         let worker = tasks.flatten().map(|task| task.path()).find(is_worker);
         match worker {
             Some(worker) => {
-                self.schedstat = worker.join("schedstat");
+                self.worker = worker;
                 true
             }
             None => false,
@@ -153,7 +153,26 @@ impl Peer {
 
     /// Nanoseconds that its worker was ready to run but did not get the CPU.
     pub(crate) fn waited(&self) -> u64 {
-        waited(&self.schedstat)
+        waited(&self.worker.join("schedstat"))
+    }
+
+    /// The thread that forwards.
+    pub(crate) fn worker(&self) -> Result<u32> {
+        let name = self.worker.file_name().and_then(|name| name.to_str());
+        name.and_then(|name| name.parse().ok())
+            .context("a worker without a number")
+    }
+
+    /// Where `file` was mapped to, for the addresses in a profile.
+    pub(crate) fn mapped_at(&self, file: &Path) -> Result<u64> {
+        let maps = fs::read_to_string(format!("/proc/{}/maps", self.child.id()))?;
+        let file = file.to_string_lossy();
+        let begin = maps
+            .lines()
+            .find(|line| line.ends_with(file.as_ref()))
+            .and_then(|line| line.split_once('-'))
+            .with_context(|| format!("{file} is not mapped"))?;
+        Ok(u64::from_str_radix(begin.0, 16)?)
     }
 
     /// Bytes of memory that are its own or mapped and touched, hugepages apart.

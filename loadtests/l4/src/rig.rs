@@ -30,6 +30,8 @@ pub(crate) struct Generator {
     pub(crate) tsc: Tsc,
     pub(crate) order: Order,
     pub(crate) received: Vec<Mbuf>,
+    /// The first frame that was not what its receiver must get.
+    pub(crate) strange: Option<String>,
     pool: Pool,
     outgoing: Vec<Mbuf>,
     devices: u32,
@@ -72,6 +74,7 @@ impl Generator {
             tsc: eal.tsc(),
             order: Order::new(),
             received: Vec::with_capacity(RECEIVE),
+            strange: None,
             outgoing: Vec::with_capacity(SEND),
             pool,
             devices: 0,

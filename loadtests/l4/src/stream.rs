@@ -2,40 +2,25 @@
 //!
 //! The load is a closed loop: a bounded number of frames is under way each way, fewer than the rings hold, so that neither end has
 //! to drop and what is missing afterwards was lost by the forwarder. The rate is then what it can do without loss.
+//!
+//! A window begins and ends with nothing under way ([`Stream::settle`]): no frame of another one can be taken for one of it, and what was
+//! sent and did not come is lost, however slow the forwarder was.
 
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use dataplane::{Frame, Protocol};
-use l4_gateway::dpdk::Mbuf;
+use dataplane::Frame;
 
-use crate::address::{Addressing, Endpoint};
-use crate::packet::{self, ACK, Ethernet, PAYLOAD, PSH, SYN, Segment};
+use crate::flows::Flows;
+use crate::packet;
 use crate::rig::{Generator, Rig, SEND};
 
 /// Frames under way each way; the rings hold 1024.
 const WINDOW: usize = 512;
-/// What has not come back by then is lost.
-const PATIENCE: Duration = Duration::from_millis(20);
-/// How long opening flows may go on without one more; first packets may be dropped while next hops are resolved.
-const OPENING: Duration = Duration::from_secs(10);
-
-/// The flows of one protocol through one gateway, and what their targets know of them.
-pub(crate) struct Flows {
-    pub(crate) addressing: Addressing,
-    learned: Vec<Learned>,
-}
-
-/// How a target sees a flow.
-#[derive(Clone, Copy, Default)]
-struct Learned {
-    /// Port of the LocalIP; 0 until the flow has been seen.
-    port: u16,
-    local: u8,
-    target: u8,
-    /// The client's initial sequence number as the target got it.
-    initial: u32,
-}
+/// After so long without a frame it is asked whether any is still to come.
+const SILENCE: Duration = Duration::from_millis(20);
+/// How long a forwarder may let nothing through.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Which ways frames go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,16 +32,18 @@ pub(crate) enum Ways {
 }
 
 /// What a window saw.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counted {
     /// Frames through in the time measured.
     pub(crate) frames: u64,
     pub(crate) nanoseconds: u64,
-    /// Sent, over all of the window, and of these not received.
+    /// Over all of the window: frames sent, and frames that came.
     pub(crate) sent: u64,
-    pub(crate) lost: u64,
-    /// Of the frames that were looked at, those with a wrong address or checksum.
+    pub(crate) received: u64,
+    /// Of the frames that were looked at, those that were not what their receiver must get.
     pub(crate) wrong: u64,
+    /// Of a paced stream: frames that were due and for which there was no room.
+    pub(crate) unsent: u64,
 }
 
 impl Counted {
@@ -65,12 +52,23 @@ impl Counted {
         self.frames as f64 * 1000.0 / self.nanoseconds.max(1) as f64
     }
 
+    /// Sent, but did not come.
+    pub(crate) fn lost(&self) -> u64 {
+        self.sent.saturating_sub(self.received)
+    }
+
+    /// Came, but were not sent; or not as what came.
+    pub(crate) fn faults(&self) -> u64 {
+        self.wrong + self.received.saturating_sub(self.sent)
+    }
+
     pub(crate) fn add(&mut self, other: &Counted) {
         self.frames += other.frames;
         self.nanoseconds += other.nanoseconds;
         self.sent += other.sent;
-        self.lost += other.lost;
+        self.received += other.received;
         self.wrong += other.wrong;
+        self.unsent += other.unsent;
     }
 }
 
@@ -85,242 +83,58 @@ pub(crate) struct Stream<'a> {
     pub(crate) translated: bool,
 }
 
-impl Flows {
-    pub(crate) fn new(addressing: Addressing) -> Flows {
-        Flows {
-            addressing,
-            learned: Vec::new(),
-        }
-    }
-
-    /// Opens flows until there are `count`: each target hears of its flow, TCP shakes hands.
-    pub(crate) fn establish(
-        &mut self,
-        generator: &mut Generator,
-        rig: &mut Rig,
-        count: u32,
-    ) -> Result<()> {
-        let first = self.learned.len() as u32;
-        self.learned.resize(count as usize, Learned::default());
-        let mut left: Vec<u32> = (first..count).collect();
-        let mut open = vec![false; left.len()];
-        let mut progress = generator.tsc.now().0;
-        while !left.is_empty() {
-            let before = left.len();
-            for batch in left.chunks(SEND) {
-                let addressing = self.addressing;
-                generator.send(&mut rig.outer, batch.len(), |index, frame, ethernet| {
-                    opening(&addressing, batch[index], frame, ethernet);
-                });
-                let end = generator.tsc.now().0 + 20_000;
-                let mut heard = 0;
-                while heard < batch.len() && generator.tsc.now().0 < end {
-                    heard += self.hear(generator, rig, first, &mut open);
-                }
-            }
-            let end = generator.tsc.now().0 + 5_000_000;
-            while generator.tsc.now().0 < end && !open.iter().all(|open| *open) {
-                self.hear(generator, rig, first, &mut open);
-            }
-            left.retain(|flow| !open[(flow - first) as usize]);
-            if left.len() < before {
-                progress = generator.tsc.now().0;
-            } else if generator.tsc.now().0 > progress + OPENING.as_nanos() as u64 {
-                bail!("{} of {count} flows could not be opened", left.len());
-            }
-        }
-        Ok(())
-    }
-
-    /// Takes in what both sides got; how many flows are open by it.
-    fn hear(
-        &mut self,
-        generator: &mut Generator,
-        rig: &mut Rig,
-        first: u32,
-        open: &mut [bool],
-    ) -> usize {
-        let mut opened = 0;
-        generator.receive(&mut rig.inner);
-        let mut answers = Vec::new();
-        for frame in &generator.received {
-            let Some((flow, learned)) = self.learn(frame.bytes()) else {
-                continue;
-            };
-            self.learned[flow as usize] = learned;
-            match self.addressing.protocol {
-                Protocol::Tcp => answers.push(flow),
-                Protocol::Udp => opened += mark(open, flow, first),
-            }
-        }
-        generator.done();
-        for batch in answers.chunks(SEND) {
-            let flows = &*self;
-            generator.send(&mut rig.inner, batch.len(), |index, frame, ethernet| {
-                flows.target_frame(batch[index], SYN | ACK, frame, ethernet, 0);
-            });
-        }
-        generator.receive(&mut rig.outer);
-        let mut opening = Vec::new();
-        if self.addressing.protocol == Protocol::Tcp {
-            for frame in &generator.received {
-                let seen = packet::read(frame.bytes(), Protocol::Tcp);
-                let Some(seen) = seen.filter(|seen| self.is_answer(seen)) else {
-                    continue;
-                };
-                opened += mark(open, seen.tag, first);
-                opening.push(seen.tag);
-            }
-        }
-        generator.done();
-        for batch in opening.chunks(SEND) {
-            let flows = &*self;
-            generator.send(&mut rig.outer, batch.len(), |index, frame, ethernet| {
-                flows.client_frame(batch[index], ACK, frame, ethernet, 0);
-            });
-        }
-        opened
-    }
-
-    /// What a target learns from a flow's first packet.
-    fn learn(&self, frame: &[u8]) -> Option<(u32, Learned)> {
-        let seen = packet::read(frame, self.addressing.protocol)?;
-        let opens = self.addressing.protocol == Protocol::Udp || seen.segment.flags == SYN;
-        if !opens || seen.tag as usize >= self.learned.len() {
-            return None;
-        }
-        let learned = Learned {
-            port: seen.from.port,
-            local: self.addressing.local_number(seen.from)? as u8,
-            target: self.addressing.target_number(seen.tag, seen.to)? as u8,
-            initial: seen.segment.sequence,
-        };
-        Some((seen.tag, learned))
-    }
-
-    /// Whether a frame is the answer to a client's SYN, with the client's own numbers.
-    fn is_answer(&self, seen: &packet::Seen) -> bool {
-        let (flow, addressing) = (seen.tag, &self.addressing);
-        seen.segment.flags == SYN | ACK
-            && (flow as usize) < self.learned.len()
-            && (seen.from, seen.to) == (addressing.vip(flow), addressing.client(flow))
-            && seen.segment.acknowledgment == client_initial(flow).wrapping_add(1)
-            && seen.segment.sequence == target_initial(flow)
-    }
-
-    #[inline]
-    fn client_frame(
-        &self,
-        flow: u32,
-        flags: u8,
-        frame: &mut Mbuf,
-        ethernet: &Ethernet,
-        stamp: u64,
-    ) {
-        let ends = (self.addressing.client(flow), self.addressing.vip(flow));
-        match self.addressing.protocol {
-            Protocol::Udp => packet::udp(frame, ethernet, ends, flow, stamp),
-            Protocol::Tcp => {
-                let segment = Segment {
-                    sequence: client_initial(flow).wrapping_add(1),
-                    acknowledgment: target_initial(flow).wrapping_add(1),
-                    flags,
-                    payload: if flags & PSH != 0 { PAYLOAD } else { 0 },
-                };
-                packet::tcp(frame, ethernet, ends, flow, &segment);
-            }
-        }
-    }
-
-    #[inline]
-    fn target_frame(
-        &self,
-        flow: u32,
-        flags: u8,
-        frame: &mut Mbuf,
-        ethernet: &Ethernet,
-        stamp: u64,
-    ) {
-        let learned = self.learned[flow as usize];
-        let ends = self.target_ends(flow, learned);
-        match self.addressing.protocol {
-            Protocol::Udp => packet::udp(frame, ethernet, ends, flow, stamp),
-            Protocol::Tcp => {
-                let after_syn = u32::from(flags & SYN == 0);
-                let segment = Segment {
-                    sequence: target_initial(flow).wrapping_add(after_syn),
-                    acknowledgment: learned.initial.wrapping_add(1),
-                    flags,
-                    payload: if flags & PSH != 0 { PAYLOAD } else { 0 },
-                };
-                packet::tcp(frame, ethernet, ends, flow, &segment);
-            }
-        }
-    }
-
-    #[inline]
-    fn target_ends(&self, flow: u32, learned: Learned) -> (Endpoint, Endpoint) {
-        (
-            self.addressing.target(flow, u32::from(learned.target)),
-            self.addressing
-                .local(u32::from(learned.local), learned.port),
-        )
-    }
-}
-
 impl Stream<'_> {
     /// Runs at full speed: `warm` unmeasured, then `length`.
     pub(crate) fn run(
         &self,
         generator: &mut Generator,
         rig: &mut Rig,
-        warm: Duration,
-        length: Duration,
-    ) -> Counted {
+        (warm, length): (Duration, Duration),
+    ) -> Result<Counted> {
+        self.settle(generator, rig, &mut Counted::default())?;
         let mut counted = Counted::default();
         // Under way: towards targets, towards clients.
         let mut under_way = [0usize; 2];
-        let (mut received, mut heard) = (0, generator.tsc.now().0);
-        let begin = generator.tsc.now().0 + warm.as_nanos() as u64;
+        let start = generator.tsc.now().0;
+        let begin = start + warm.as_nanos() as u64;
         let end = begin + length.as_nanos() as u64;
+        let mut heard = start;
         let mut measured_from = None;
         loop {
             let now = generator.tsc.now().0;
             if now >= end {
-                counted.nanoseconds = now - measured_from.unwrap_or(now);
+                let (from, before) = measured_from.unwrap_or((now, counted.received));
+                counted.nanoseconds = now - from;
+                counted.frames = counted.received - before;
                 break;
             }
             if measured_from.is_none() && now >= begin {
-                measured_from = Some(now);
-                counted.frames = 0;
+                measured_from = Some((now, counted.received));
             }
-            let back = self.take(generator, rig, true, &mut counted);
-            under_way[0] = under_way[0].saturating_sub(back);
-            received += back;
+            let inward = self.take(generator, rig, true, &mut counted);
+            under_way[0] = under_way[0].saturating_sub(inward);
             if under_way[0] + SEND <= WINDOW {
                 under_way[0] += self.put(generator, rig, true, (0, SEND), &mut counted);
             }
-            let returned = self.take(generator, rig, false, &mut counted);
-            under_way[1] = under_way[1].saturating_sub(returned);
-            received += returned;
-            if back + returned > 0 {
+            let outward = self.take(generator, rig, false, &mut counted);
+            under_way[1] = under_way[1].saturating_sub(outward);
+            if inward + outward > 0 {
                 heard = now;
-            } else if now > heard + PATIENCE.as_nanos() as u64 {
-                // All that is under way was lost, or the forwarder was off its CPU: either shows in the figures.
-                (under_way, heard) = ([0; 2], now);
+            } else if now > heard + SILENCE.as_nanos() as u64 {
+                // The forwarder was off its CPU, or lost all that was under way: either shows in the figures.
+                self.settle(generator, rig, &mut counted)?;
+                (under_way, heard) = ([0; 2], generator.tsc.now().0);
             }
             if self.ways == Ways::Both && under_way[1] + SEND <= WINDOW {
                 under_way[1] += self.put(generator, rig, false, (0, SEND), &mut counted);
             }
         }
-        let frames = counted.frames;
-        received += self.drain(generator, rig, under_way[0] + under_way[1], &mut counted);
-        counted.frames = frames;
-        counted.lost = counted.sent.saturating_sub(received as u64);
-        counted
+        self.settle(generator, rig, &mut counted)?;
+        Ok(counted)
     }
 
-    /// Sends `rate` frames a second, in, and adds each one's way to `samples`, in nanoseconds.
+    /// Sends `rate` frames a second, in, and adds each one's way to `samples`, in nanoseconds: from right before its burst of at most [`SEND`]
+    /// is made until it is found received.
     pub(crate) fn paced(
         &self,
         generator: &mut Generator,
@@ -328,12 +142,15 @@ impl Stream<'_> {
         rate: f64,
         (warm, length): (Duration, Duration),
         samples: &mut Vec<u32>,
-    ) -> Counted {
+    ) -> Result<Counted> {
+        self.settle(generator, rig, &mut Counted::default())?;
+        let protocol = self.flows.addressing.protocol;
         let mut counted = Counted::default();
         let start = generator.tsc.now().0;
         let begin = start + warm.as_nanos() as u64;
         let end = begin + length.as_nanos() as u64;
-        let mut received = 0;
+        // Of the frames due, those we were too late for. Sending them in one burst would measure ourselves.
+        let mut late = 0;
         loop {
             let now = generator.tsc.now().0;
             if now >= end {
@@ -342,32 +159,89 @@ impl Stream<'_> {
             generator.receive(&mut rig.inner);
             let arrived = generator.tsc.now().0;
             for frame in &generator.received {
-                if let Some(sent) = packet::stamp(frame.bytes()).filter(|sent| *sent >= begin) {
+                let stamp = packet::stamp(frame.bytes(), protocol);
+                if let Some(sent) = stamp.filter(|sent| *sent >= begin) {
                     samples.push(arrived.saturating_sub(sent).min(u64::from(u32::MAX)) as u32);
                 }
             }
-            received += generator.received.len() as u64;
+            self.judge_first(generator, true, &mut counted);
+            counted.received += generator.received.len() as u64;
             generator.done();
-            generator.receive(&mut rig.outer);
-            generator.done();
+            self.take(generator, rig, false, &mut counted);
             let due = ((now - start) as f64 * rate / 1e9) as u64;
-            // What could not be sent in time is not made up for in one burst: that would measure ourselves.
-            let behind = due.saturating_sub(counted.sent + counted.frames) as usize;
-            if behind > SEND {
-                counted.frames += (behind - SEND) as u64;
-            }
-            let burst = behind.min(SEND);
+            let behind = due.saturating_sub(counted.sent + counted.unsent + late);
+            late += behind.saturating_sub(SEND as u64);
+            let burst = behind.min(SEND as u64);
             if burst > 0 {
                 let stamp = generator.tsc.now().0;
-                self.put(generator, rig, true, (stamp, burst), &mut counted);
+                let sent = self.put(generator, rig, true, (stamp, burst as usize), &mut counted);
+                counted.unsent += burst - sent as u64;
             }
         }
-        let under_way = counted.sent.saturating_sub(received) as usize;
-        received += self.drain(generator, rig, under_way, &mut counted) as u64;
-        counted.lost = counted.sent.saturating_sub(received);
         counted.nanoseconds = end - start;
-        counted.frames = received;
-        counted
+        counted.frames = counted.received;
+        self.settle(generator, rig, &mut counted)?;
+        Ok(counted)
+    }
+
+    /// Has everything come that is under way: sends a frame behind it each way and waits for that, as forwarders keep the order. What comes
+    /// until then is looked at, each frame of it, and counted.
+    pub(crate) fn settle(
+        &self,
+        generator: &mut Generator,
+        rig: &mut Rig,
+        counted: &mut Counted,
+    ) -> Result<()> {
+        let protocol = self.flows.addressing.protocol;
+        let began = generator.tsc.now().0;
+        // What the last frame towards targets, and towards clients, is stamped with; none once it has come.
+        let mut last = [Some(began); 2];
+        let mut sent = false;
+        let mut heard = began;
+        while last != [None; 2] {
+            let now = generator.tsc.now().0;
+            if now > began + PATIENCE.as_nanos() as u64 {
+                bail!("the forwarder lets nothing through any more");
+            }
+            // They may have been dropped, if the ones before them filled a ring.
+            if !sent || now > heard + SILENCE.as_nanos() as u64 {
+                for (last, inward) in last.iter_mut().zip([true, false]) {
+                    if last.is_some() {
+                        *last = Some(now);
+                        self.send(generator, rig, inward, (now, &[0]));
+                    }
+                }
+                (sent, heard) = (true, now);
+            }
+            for (last, inward) in last.iter_mut().zip([true, false]) {
+                let arm = if inward {
+                    &mut rig.inner
+                } else {
+                    &mut rig.outer
+                };
+                if generator.receive(arm) > 0 {
+                    heard = now;
+                }
+                for frame in &generator.received {
+                    let bytes = frame.bytes();
+                    let right = self.is_right(bytes, inward);
+                    let stamp = packet::stamp(bytes, protocol);
+                    match stamp.filter(|stamp| right && *stamp >= began) {
+                        None => {
+                            counted.received += 1;
+                            counted.wrong += u64::from(!right);
+                            if !right {
+                                note(&mut generator.strange, bytes, inward);
+                            }
+                        }
+                        stamp if stamp == *last => *last = None,
+                        Some(_) => {}
+                    }
+                }
+                generator.done();
+            }
+        }
+        Ok(())
     }
 
     /// Receives on one side; how many frames.
@@ -388,13 +262,21 @@ impl Stream<'_> {
         if received == 0 {
             return 0;
         }
-        // One frame of each burst is looked at, or this would be a bench of our own checks.
-        if let Some(frame) = generator.received.first() {
-            counted.wrong += u64::from(!self.is_right(frame.bytes(), inward));
-        }
+        self.judge_first(generator, inward, counted);
         generator.done();
-        counted.frames += received as u64;
+        counted.received += received as u64;
         received
+    }
+
+    /// One frame of each burst is looked at, or this would be a bench of our own checks.
+    #[inline]
+    fn judge_first(&self, generator: &mut Generator, inward: bool, counted: &mut Counted) {
+        if let Some(frame) = generator.received.first()
+            && !self.is_right(frame.bytes(), inward)
+        {
+            counted.wrong += 1;
+            note(&mut generator.strange, frame.bytes(), inward);
+        }
     }
 
     /// Whether a frame is what its receiver must get.
@@ -402,24 +284,11 @@ impl Stream<'_> {
         let Some(seen) = packet::read(frame, self.flows.addressing.protocol) else {
             return false;
         };
-        let Some(learned) = self.flows.learned.get(seen.tag as usize) else {
-            return false;
-        };
-        let (target, local) = self.flows.target_ends(seen.tag, *learned);
-        let addressing = &self.flows.addressing;
-        let (client, vip) = (addressing.client(seen.tag), addressing.vip(seen.tag));
-        let tcp = addressing.protocol == Protocol::Tcp;
-        let (expected, sequence) = match (self.translated, inward) {
-            (true, true) => ((local, target), learned.initial),
-            (true, false) => ((vip, client), target_initial(seen.tag)),
-            (false, true) => ((client, vip), client_initial(seen.tag)),
-            (false, false) => ((target, local), target_initial(seen.tag)),
-        };
-        (seen.from, seen.to) == expected
-            && (!tcp || seen.segment.sequence == sequence.wrapping_add(1))
+        let expected = self.flows.frame_of(seen.tag, inward, self.translated);
+        expected == Some(((seen.from, seen.to), seen.segment))
     }
 
-    /// Sends a burst from one side; how many frames went.
+    /// Sends a burst from one side, of flows in random order; how many frames went.
     #[inline]
     fn put(
         &self,
@@ -433,44 +302,45 @@ impl Stream<'_> {
         for flow in &mut flows[..count] {
             *flow = generator.order.next(self.count);
         }
-        let sent = if inward {
-            generator.send(&mut rig.outer, count, |index, frame, ethernet| {
-                let flow = flows[index];
-                self.flows
-                    .client_frame(flow, PSH | ACK, frame, ethernet, stamp);
-            })
-        } else {
-            generator.send(&mut rig.inner, count, |index, frame, ethernet| {
-                let flow = flows[index];
-                self.flows
-                    .target_frame(flow, PSH | ACK, frame, ethernet, stamp);
-            })
-        };
+        let sent = self.send(generator, rig, inward, (stamp, &flows[..count]));
         counted.sent += sent as u64;
         sent
     }
 
-    /// Waits for what is under way, until nothing comes any more; how much came.
-    fn drain(
+    #[inline]
+    fn send(
         &self,
         generator: &mut Generator,
         rig: &mut Rig,
-        under_way: usize,
-        counted: &mut Counted,
+        inward: bool,
+        (stamp, flows): (u64, &[u32]),
     ) -> usize {
-        let patience = PATIENCE.as_nanos() as u64;
-        let mut end = generator.tsc.now().0 + patience;
-        let mut came = 0;
-        while came < under_way && generator.tsc.now().0 < end {
-            let back = self.take(generator, rig, true, counted)
-                + self.take(generator, rig, false, counted);
-            if back > 0 {
-                came += back;
-                end = generator.tsc.now().0 + patience;
-            }
+        if inward {
+            generator.send(&mut rig.outer, flows.len(), |index, frame, ethernet| {
+                self.flows
+                    .make(flows[index], true, (frame, ethernet), stamp);
+            })
+        } else {
+            generator.send(&mut rig.inner, flows.len(), |index, frame, ethernet| {
+                self.flows
+                    .make(flows[index], false, (frame, ethernet), stamp);
+            })
         }
-        came
     }
+}
+
+/// Keeps the first frame that was not what its receiver must get.
+#[cold]
+pub(crate) fn note(strange: &mut Option<String>, frame: &[u8], at_target: bool) {
+    strange.get_or_insert_with(|| {
+        let receiver = if at_target { "target" } else { "client" };
+        let bytes: String = frame
+            .iter()
+            .take(96)
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        format!("{} bytes to a {receiver}: {bytes}", frame.len())
+    });
 }
 
 /// Numbers in random order, each as likely as another (the generator of Knuth's MMIX).
@@ -492,35 +362,94 @@ impl Order {
     }
 }
 
-fn opening(addressing: &Addressing, flow: u32, frame: &mut Mbuf, ethernet: &Ethernet) {
-    let ends = (addressing.client(flow), addressing.vip(flow));
-    match addressing.protocol {
-        Protocol::Udp => packet::udp(frame, ethernet, ends, flow, 0),
-        Protocol::Tcp => {
-            let segment = Segment {
-                sequence: client_initial(flow),
-                acknowledgment: 0,
-                flags: SYN,
-                payload: 0,
+#[cfg(test)]
+mod tests {
+    use dataplane::Protocol;
+
+    use super::*;
+    use crate::packet::{ACK, SYN, Segment};
+
+    const CASES: [(Protocol, bool); 3] = [
+        (Protocol::Udp, false),
+        (Protocol::Tcp, false),
+        (Protocol::Tcp, true),
+    ];
+
+    #[test]
+    fn a_frame_is_right_only_where_it_must_arrive_as_it_must_be() {
+        for (protocol, proxy) in CASES {
+            let flows = Flows::open_already(protocol, proxy);
+            let stream = |translated| Stream {
+                flows: &flows,
+                count: 10,
+                ways: Ways::Both,
+                translated,
             };
-            packet::tcp(frame, ethernet, ends, flow, &segment);
+            for (inward, translated) in [(true, true), (true, false), (false, true), (false, false)]
+            {
+                let (ends, segment) = flows.frame_of(3, inward, translated).unwrap();
+                let bytes = packet::bytes_of(protocol, ends, 3, &segment);
+                let case = format!("{protocol:?} {proxy} {inward} {translated}");
+                assert!(stream(translated).is_right(&bytes, inward), "{case}");
+                assert!(!stream(translated).is_right(&bytes, !inward), "{case}");
+                // What came through as it was sent, where it had to be translated; and the other way round.
+                assert!(!stream(!translated).is_right(&bytes, inward), "{case}");
+                // The number of another flow, and of none.
+                for tag in [4, 10] {
+                    let bytes = packet::bytes_of(protocol, ends, tag, &segment);
+                    assert!(!stream(translated).is_right(&bytes, inward), "{case} {tag}");
+                }
+                for at in 14..bytes.len() {
+                    let mut changed = bytes;
+                    changed[at] ^= 1;
+                    assert!(
+                        !stream(translated).is_right(&changed, inward),
+                        "{case} {at}"
+                    );
+                }
+            }
         }
     }
-}
 
-fn mark(open: &mut [bool], flow: u32, first: u32) -> usize {
-    let place = flow
-        .checked_sub(first)
-        .and_then(|place| open.get_mut(place as usize));
-    place.map_or(0, |open| usize::from(!std::mem::replace(open, true)))
-}
+    #[test]
+    fn what_is_left_of_opening_a_flow_is_no_frame_of_its_stream() {
+        let flows = Flows::open_already(Protocol::Tcp, false);
+        let stream = Stream {
+            flows: &flows,
+            count: 10,
+            ways: Ways::Both,
+            translated: true,
+        };
+        for (inward, flags) in [(true, SYN), (true, ACK), (false, SYN | ACK)] {
+            let (ends, segment) = flows.frame_of(3, inward, true).unwrap();
+            let late = Segment {
+                sequence: segment.sequence.wrapping_sub(u32::from(flags & SYN != 0)),
+                flags,
+                payload: 0,
+                ..segment
+            };
+            let bytes = packet::bytes_of(Protocol::Tcp, ends, 3, &late);
+            assert!(!stream.is_right(&bytes, inward), "{flags:#x}");
+        }
+    }
 
-#[inline]
-pub(crate) fn client_initial(number: u32) -> u32 {
-    number.wrapping_mul(0x9e37_79b1)
-}
-
-#[inline]
-pub(crate) fn target_initial(number: u32) -> u32 {
-    number.wrapping_mul(0x85eb_ca77).wrapping_add(7)
+    #[test]
+    fn windows_tell_what_was_lost_from_what_was_never_sent() {
+        let mut counted = Counted {
+            frames: 5,
+            nanoseconds: 1000,
+            sent: 10,
+            received: 8,
+            ..Counted::default()
+        };
+        assert_eq!(
+            (counted.mpps(), counted.lost(), counted.faults()),
+            (5.0, 2, 0)
+        );
+        counted.received = 11;
+        assert_eq!((counted.lost(), counted.faults()), (0, 1));
+        let mut total = counted;
+        total.add(&counted);
+        assert_eq!((total.frames, total.sent, total.received), (10, 20, 22));
+    }
 }

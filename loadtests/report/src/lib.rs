@@ -1,27 +1,60 @@
 //! What a bench found out: rows of figures beside their yardsticks, as a table for people and as JSON for whatever compares runs.
 //!
-//! Every bench of this workspace ends in a [`Report`]: `report.print()`, then `report.write("loadtests/results/l4.json")`.
+//! Every bench of this workspace ends in a [`Report`]: `report.print()`, then `report.write("loadtests/results/l4.json")`. The program of this
+//! crate puts such a file into `loadtests/RESULTS.md` ([`page`]).
 #![forbid(unsafe_code)]
+
+pub mod page;
 
 use std::fmt::Write as _;
 use std::io;
 use std::path::Path;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// A whole run.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Report {
     /// Which bench.
     pub bench: String,
     /// The machine and what else a reader must know to judge the figures.
     pub circumstances: Vec<String>,
+    /// What went wrong. The run is incomplete, or its figures mean nothing, unless this is empty.
+    #[serde(default)]
+    pub failures: Vec<String>,
     /// What was measured.
     pub rows: Vec<Row>,
+    /// Where the time went, for rows that were looked into.
+    #[serde(default)]
+    pub profiles: Vec<Profile>,
+}
+
+/// Where the time of one row went.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Profile {
+    /// The row's `what`.
+    pub what: String,
+    /// How it was taken.
+    pub how: String,
+    /// Samples taken.
+    pub samples: u64,
+    /// The functions with most of them, most first.
+    pub functions: Vec<Share>,
+    /// The lines of source with most of them, most first.
+    pub lines: Vec<Share>,
+}
+
+/// What has how much of the time.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Share {
+    /// A function, or a file and a line in it.
+    pub name: String,
+    /// Of the samples.
+    pub percent: f64,
 }
 
 /// One figure.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Row {
     /// What was measured.
     pub what: String,
@@ -35,16 +68,27 @@ pub struct Row {
     pub ratio: Option<f64>,
     /// What DESIGN or the issue wants: of the ratio, or of the value where there is no yardstick.
     pub reach: Option<Reach>,
-    /// Whether it was reached; none without a `reach`.
+    /// Whether it was reached; none without a `reach`, and none where too many windows were disturbed to say.
     pub met: Option<bool>,
+    /// How quiet it was, where that was watched.
+    pub windows: Option<Windows>,
     /// Least and greatest of what `ratio` (or, without one, `value`) is the median of.
     pub spread: Option<(f64, f64)>,
     /// What else there is to say: losses, above all.
     pub note: String,
 }
 
+/// The windows of time that a figure is the median of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Windows {
+    /// Whose measurement was kept.
+    pub kept: u32,
+    /// Of these, in how many others had the CPU for so long that the figure may be theirs.
+    pub disturbed: u32,
+}
+
 /// What is to be reached.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reach {
     /// This or more.
@@ -95,8 +139,36 @@ impl Row {
     #[must_use]
     pub fn reach(mut self, reach: Reach) -> Row {
         self.reach = Some(reach);
-        self.met = Some(reach.is_met(self.ratio.unwrap_or(self.value)));
+        self.judge();
         self
+    }
+
+    /// Of so many windows: if more than a quarter was disturbed, nothing is said about what was reached.
+    #[must_use]
+    pub fn windows(mut self, windows: Windows) -> Row {
+        self.windows = Some(windows);
+        self.judge();
+        self
+    }
+
+    fn judge(&mut self) {
+        let figure = self.ratio.unwrap_or(self.value);
+        let quiet = self.windows.is_none_or(Windows::is_quiet);
+        let reach = self.reach.filter(|_| quiet && figure.is_finite());
+        self.met = reach.map(|reach| reach.is_met(figure));
+    }
+}
+
+impl Windows {
+    /// Whether a figure can be judged by them.
+    pub fn is_quiet(self) -> bool {
+        self.disturbed.saturating_mul(4) <= self.kept
+    }
+
+    /// Counts one more.
+    pub fn add(&mut self, disturbed: bool) {
+        self.kept += 1;
+        self.disturbed += u32::from(disturbed);
     }
 }
 
@@ -115,7 +187,9 @@ impl Report {
         Report {
             bench: bench.into(),
             circumstances: Vec::new(),
+            failures: Vec::new(),
             rows: Vec::new(),
+            profiles: Vec::new(),
         }
     }
 
@@ -156,12 +230,23 @@ impl Report {
         table
     }
 
-    /// Prints the circumstances and the table.
+    /// Prints the circumstances, the table and the failures.
     pub fn print(&self) {
         for line in &self.circumstances {
             println!("{line}");
         }
         println!("\n{}", self.table());
+        for failure in &self.failures {
+            println!("FAILED: {failure}");
+        }
+    }
+
+    /// Reads what [`Report::write`] wrote.
+    ///
+    /// # Errors
+    /// When the file can't be read or isn't a report.
+    pub fn read(path: &Path) -> io::Result<Report> {
+        Ok(serde_json::from_slice(&std::fs::read(path)?)?)
     }
 
     /// Writes the report as JSON.
@@ -209,7 +294,13 @@ fn cells(row: &Row) -> [String; HEAD.len()] {
         match row.met {
             Some(true) => "yes".into(),
             Some(false) => "NO".into(),
-            None => String::new(),
+            None => match (row.reach, row.windows) {
+                (Some(_), Some(windows)) if !windows.is_quiet() => {
+                    format!("? {} of {} disturbed", windows.disturbed, windows.kept)
+                }
+                (Some(_), _) => "?".into(),
+                (None, _) => String::new(),
+            },
         },
         row.note.clone(),
     ]
@@ -266,6 +357,53 @@ mod tests {
         let row = Row::new("bytes", 161.0, "B").reach(Reach::AtMost(160.0));
         assert_eq!(row.met, Some(false));
         assert_eq!(median(&[1.0, 2.0, 4.0, 8.0]), 3.0);
+    }
+
+    #[test]
+    fn a_row_of_mostly_disturbed_windows_is_not_judged() {
+        let of = |kept, disturbed| {
+            let windows = Windows { kept, disturbed };
+            Row::of_pairs("x", &[(9.0, 10.0)], "Mpps")
+                .reach(Reach::AtLeast(0.7))
+                .windows(windows)
+        };
+        assert_eq!(of(8, 2).met, Some(true), "a quarter is no more than that");
+        let unclear = of(8, 3);
+        assert_eq!(unclear.met, None);
+        assert_eq!(cells(&unclear)[7], "? 3 of 8 disturbed");
+        // In whatever order it is said, and whichever way it would have been judged.
+        let windows = unclear.windows.unwrap();
+        let row = Row::new("x", 1.0, "1/s").windows(windows);
+        assert_eq!(row.reach(Reach::AtLeast(2.0)).met, None);
+        let mut report = Report::new("test");
+        report.rows.push(unclear);
+        assert!(report.all_met(), "what can't be told is not a miss");
+        let text = serde_json::to_string(&report).unwrap();
+        assert!(text.contains("\"met\":null"), "{text}");
+    }
+
+    #[test]
+    fn a_figure_that_is_none_is_not_judged() {
+        let row = Row::of("x", &[], "1/s").reach(Reach::AtLeast(0.0));
+        assert_eq!((row.met, cells(&row)[7].as_str()), (None, "?"));
+    }
+
+    #[test]
+    fn a_report_comes_back_from_its_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("deep/rows.json");
+        let mut report = Report::new("test");
+        report.failures.push("the last part".into());
+        report.rows.push(Row::of("a", &[1.0, 3.0], "Mpps"));
+        report.write(&path).unwrap();
+        let back = Report::read(&path).unwrap();
+        assert_eq!(back.failures, report.failures);
+        assert_eq!(back.table(), report.table());
+        // As files of earlier runs are.
+        std::fs::write(&path, r#"{"bench":"b","circumstances":[],"rows":[]}"#).unwrap();
+        assert!(Report::read(&path).unwrap().profiles.is_empty());
+        std::fs::write(&path, "{}").unwrap();
+        assert!(Report::read(&path).is_err());
     }
 
     #[test]

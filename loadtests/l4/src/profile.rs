@@ -1,0 +1,314 @@
+//! Where a gateway's worker spends its time: samples by `perf` on the CPU's clock, as virtual machines have no counters, told apart down to
+//! inlined functions by `addr2line`.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use bench_report::{Profile, Share};
+
+use crate::peer::Peer;
+
+/// Samples a second; no multiple of anything that the worker does regularly.
+const FREQUENCY: u32 = 3989;
+const FUNCTIONS: usize = 16;
+const LINES: usize = 16;
+
+/// What to record.
+pub(crate) struct Recording<'a> {
+    pub(crate) gateway: &'a Peer,
+    /// Its program.
+    pub(crate) binary: &'a Path,
+    pub(crate) directory: &'a Path,
+    pub(crate) length: Duration,
+}
+
+/// How many samples there are in what.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Samples {
+    functions: HashMap<String, u64>,
+    lines: HashMap<String, u64>,
+    all: u64,
+}
+
+/// One place in the program and how often it was met.
+#[derive(Debug, PartialEq)]
+struct Met {
+    address: u64,
+    /// Of a library, the function there.
+    library: Option<String>,
+    times: u64,
+}
+
+/// Samples the worker while `play` runs.
+pub(crate) fn take(
+    recording: &Recording<'_>,
+    play: impl FnOnce() -> Result<()>,
+) -> Result<Samples> {
+    let data = recording.directory.join("perf.data");
+    let mut perf = command(&data)
+        .args(["-t", &recording.gateway.worker()?.to_string()])
+        .args(["--", "sleep", &recording.length.as_secs_f64().to_string()])
+        .stdout(Stdio::null())
+        .spawn()
+        .context("perf (Debian package linux-perf)")?;
+    let played = play();
+    let ended = perf.wait()?;
+    played?;
+    if !ended.success() {
+        bail!("perf ended with {ended}");
+    }
+    let text = output(
+        Command::new("perf")
+            .args(["script", "-F", "ip,sym,dso", "-i"])
+            .arg(&data),
+    )?;
+    let met = by_place(&text, recording.binary);
+    let base = recording.gateway.mapped_at(recording.binary)?;
+    let ours = met.iter().filter(|met| met.library.is_none());
+    let addresses: Vec<u64> = ours.map(|met| met.address.wrapping_sub(base)).collect();
+    let places = places(recording.binary, &addresses)?;
+    Ok(count(&met, base, &places))
+}
+
+/// Whether samples can be taken here: records a program that does nothing.
+pub(crate) fn is_possible(directory: &Path) -> bool {
+    let recorded = command(&directory.join("perf.trial"))
+        .args(["--", "true"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    recorded.is_ok_and(|status| status.success())
+}
+
+impl Samples {
+    /// As the profile of a row.
+    pub(crate) fn of(&self, what: String) -> Profile {
+        Profile {
+            what,
+            how: format!("perf, CPU clock at {FREQUENCY} Hz"),
+            samples: self.all,
+            functions: largest(&self.functions, self.all, FUNCTIONS),
+            lines: largest(&self.lines, self.all, LINES),
+        }
+    }
+}
+
+fn largest(counts: &HashMap<String, u64>, all: u64, wanted: usize) -> Vec<Share> {
+    let mut counts: Vec<(&String, &u64)> = counts.iter().collect();
+    counts.sort_by(|a, b| b.1.cmp(a.1).then(a.0.cmp(b.0)));
+    let share = |(name, count): (&String, &u64)| Share {
+        name: name.clone(),
+        percent: (*count as f64 * 1000.0 / all.max(1) as f64).round() / 10.0,
+    };
+    counts.into_iter().take(wanted).map(share).collect()
+}
+
+fn command(data: &Path) -> Command {
+    let mut command = Command::new("perf");
+    command.args(["record", "--quiet", "-e", "cpu-clock:u", "-F"]);
+    command.arg(FREQUENCY.to_string()).arg("-o").arg(data);
+    command
+}
+
+fn output(command: &mut Command) -> Result<String> {
+    let run = command
+        .stderr(Stdio::piped())
+        .output()
+        .with_context(|| format!("{command:?}"))?;
+    if !run.status.success() {
+        bail!("{command:?}: {}", String::from_utf8_lossy(&run.stderr));
+    }
+    Ok(String::from_utf8_lossy(&run.stdout).into_owned())
+}
+
+/// The lines "ADDRESS FUNCTION (FILE)" of `perf script`, one a sample.
+fn by_place(text: &str, binary: &Path) -> Vec<Met> {
+    let mut met: HashMap<u64, Met> = HashMap::new();
+    for line in text.lines() {
+        let Some((address, rest)) = line.trim().split_once(' ') else {
+            continue;
+        };
+        let Ok(address) = u64::from_str_radix(address, 16) else {
+            continue;
+        };
+        let entry = met.entry(address).or_insert_with(|| {
+            let (function, file) = rest.rsplit_once('(').unwrap_or((rest, ""));
+            let file = Path::new(file.trim_end_matches(')'));
+            let name = file.file_name().unwrap_or_default().to_string_lossy();
+            let library = format!("{} ({name})", function.trim());
+            Met {
+                address,
+                library: (file != binary).then_some(library),
+                times: 0,
+            }
+        });
+        entry.times += 1;
+    }
+    met.into_values().collect()
+}
+
+/// The function and the line at each address of a program, by address.
+fn places(binary: &Path, addresses: &[u64]) -> Result<HashMap<u64, (String, String)>> {
+    let mut child = Command::new("addr2line")
+        .args([
+            "--addresses",
+            "--functions",
+            "--inlines",
+            "--demangle",
+            "--exe",
+        ])
+        .arg(binary)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("addr2line (Debian package binutils)")?;
+    let mut input = child.stdin.take().context("addr2line reads addresses")?;
+    let lines: String = addresses.iter().map(|at| format!("{at:#x}\n")).collect();
+    // It answers while it reads: who doesn't read until all is written would wait for it, and it for us.
+    let writer = std::thread::spawn(move || input.write_all(lines.as_bytes()));
+    let run = child.wait_with_output()?;
+    match writer.join() {
+        Ok(written) => written?,
+        Err(_) => bail!("addr2line was not asked"),
+    }
+    Ok(read_places(&String::from_utf8_lossy(&run.stdout)))
+}
+
+/// Of what was inlined into one another, ours goes before what is the standard library's: it says what for.
+fn read_places(text: &str) -> HashMap<u64, (String, String)> {
+    let mut places = HashMap::new();
+    let mut lines = text.lines().peekable();
+    while let Some(line) = lines.next() {
+        let address = line.strip_prefix("0x");
+        let Some(address) = address.and_then(|digits| u64::from_str_radix(digits, 16).ok()) else {
+            continue;
+        };
+        let mut chosen: Option<(String, String, bool)> = None;
+        while lines.peek().is_some_and(|line| !line.starts_with("0x")) {
+            let (Some(function), Some(place)) = (lines.next(), lines.next()) else {
+                break;
+            };
+            let foreign = ["/rustc/", "/.cargo/", "/rustlib/", "??"];
+            let ours = !foreign.iter().any(|part| place.contains(part));
+            if chosen
+                .as_ref()
+                .is_none_or(|(.., has_ours)| ours && !has_ours)
+            {
+                chosen = Some((short_function(function), short_place(place), ours));
+            }
+        }
+        if let Some((function, place, _)) = chosen {
+            places.insert(address, (function, place));
+        }
+    }
+    places
+}
+
+/// Without the hash that makes a symbol unique, and without the crates and modules that its file names as well.
+fn short_function(name: &str) -> String {
+    let name = match name.rsplit_once("::h") {
+        Some((name, hash)) if hash.len() == 16 => name,
+        _ => name,
+    };
+    name.to_owned()
+}
+
+/// The path from the top of the repository or of its crate, and the line.
+fn short_place(place: &str) -> String {
+    let place = place.split(" (discriminator").next().unwrap_or(place);
+    let cut = ["/l4-gateway/", "/registry/src/", "/library/"];
+    let at = cut.iter().find_map(|mark| place.rfind(mark));
+    place[at.map_or(0, |at| at + 1)..].to_owned()
+}
+
+fn count(met: &[Met], base: u64, places: &HashMap<u64, (String, String)>) -> Samples {
+    let mut samples = Samples::default();
+    for Met {
+        address,
+        library,
+        times,
+    } in met
+    {
+        let place = places.get(&address.wrapping_sub(base));
+        let (function, line) = match (library, place) {
+            (Some(library), _) => (library.clone(), None),
+            (None, Some((function, line))) => (function.clone(), Some(line.clone())),
+            (None, None) => ("not known".to_owned(), None),
+        };
+        *samples.functions.entry(function).or_default() += times;
+        if let Some(line) = line {
+            *samples.lines.entry(line).or_default() += times;
+        }
+        samples.all += times;
+    }
+    samples
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SCRIPT: &str = "    5000000101000 dataplane::burst (/x/target/release/l4-gateway)
+        7f0000000010 eth_memif_rx (/usr/lib/librte_net_memif.so.23.0)
+    5000000101000 dataplane::burst (/x/target/release/l4-gateway)
+    5000000102000 dataplane::burst (/x/target/release/l4-gateway)
+nonsense
+";
+
+    const LINES_OF: &str = "0x0000000000101000
+core::ptr::read::h0123456789abcdef
+/rustc/59807616/library/core/src/ptr/mod.rs:1700
+dataplane::flow::index::Index::find::hfedcba9876543210
+/x/l4-gateway/dataplane/src/flow/index.rs:77 (discriminator 3)
+dataplane::worker::Worker::burst
+/x/l4-gateway/dataplane/src/worker.rs:5
+0x0000000000102000
+alloc::vec::push
+/rustc/59807616/library/alloc/src/vec/mod.rs:9
+";
+
+    #[test]
+    fn samples_are_counted_by_the_function_of_ours_that_was_inlined() {
+        let binary = Path::new("/x/target/release/l4-gateway");
+        let met = by_place(SCRIPT, binary);
+        assert_eq!(met.len(), 3);
+        let samples = count(&met, 0x5_0000_0000_0000, &read_places(LINES_OF));
+        let profile = samples.of("row".into());
+        let share = |name: &str, percent| Share {
+            name: name.into(),
+            percent,
+        };
+        assert_eq!(profile.samples, 4);
+        assert_eq!(
+            profile.functions,
+            [
+                share("dataplane::flow::index::Index::find", 50.0),
+                share("alloc::vec::push", 25.0),
+                share("eth_memif_rx (librte_net_memif.so.23.0)", 25.0),
+            ]
+        );
+        assert_eq!(
+            profile.lines,
+            [
+                share("l4-gateway/dataplane/src/flow/index.rs:77", 50.0),
+                share("library/alloc/src/vec/mod.rs:9", 25.0),
+            ]
+        );
+    }
+
+    #[test]
+    fn an_address_without_debug_information_is_told_as_such() {
+        let met = [Met {
+            address: 9,
+            library: None,
+            times: 2,
+        }];
+        let samples = count(&met, 1, &HashMap::new());
+        assert_eq!(samples.functions["not known"], 2);
+        assert!(samples.lines.is_empty());
+    }
+}
