@@ -454,8 +454,8 @@ impl Bench {
         let status = running.gateway.status()?;
         running.gateway.halt()?;
         eprintln!(
-            "  {what}: lost {lost}, wrong {wrong}; since the gateway's start: dropped by reason {}; no room to send {}",
-            status["drops"], status["workers"][0]["transmit_full"]
+            "  {what}: lost {lost}, wrong {wrong}; since the gateway's start: dropped by reason {}; its worker {}",
+            status["drops"], status["workers"][0]
         );
         if wrong > 0 {
             let strange = self.generator.strange.take();

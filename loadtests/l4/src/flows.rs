@@ -1,7 +1,7 @@
 //! Established flows: what both ends know of them, how they are opened, and the frames they carry afterwards.
 //!
-//! Where targets are told of clients by PROXY v2, a flow also carries its first payload while it is opened: behind that header the numbers
-//! of all its segments are shifted, which is what a stream then shows.
+//! A TCP flow is open when its target got the client's ACK: with less the gateway would let it expire soon. Where targets are told of clients
+//! by PROXY v2, that ACK carries the first payload: behind its header the numbers of all segments are shifted, which is what a stream shows.
 
 use std::time::Duration;
 
@@ -14,7 +14,11 @@ use crate::packet::{self, ACK, Ethernet, PAYLOAD, PROXY, PSH, SYN, Seen, Segment
 use crate::rig::{Generator, Rig, SEND};
 use crate::stream::{Counted, Stream, Ways};
 
-/// How long opening flows may go on without one more; first packets may be dropped while next hops are resolved.
+/// Flows being opened at once. Each has one packet under way, and the rings hold 1024.
+const AT_ONCE: usize = 512;
+/// After so long without one more open they are asked again; first packets may be dropped while next hops are resolved.
+const SILENCE: Duration = Duration::from_millis(20);
+/// How long opening flows may go on without one more.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The flows of one protocol through one gateway, and what their targets know of them.
@@ -41,8 +45,8 @@ struct Learned {
 enum Stage {
     /// Its first packet is still to be answered.
     First,
-    /// Its first payload, before which the gateway puts a header, is still to reach the target.
-    Payload,
+    /// The client's ACK is still to reach the target.
+    Ack,
     Open,
 }
 
@@ -186,20 +190,23 @@ impl Opening<'_> {
         let count = self.first + self.stages.len() as u32;
         let mut left: Vec<u32> = (self.first..count).collect();
         let mut progress = generator.tsc.now().0;
+        let mut passes = 0;
         while !left.is_empty() {
             let before = left.len();
-            for batch in left.chunks(SEND) {
-                self.send(generator, rig, true, batch);
-                let end = generator.tsc.now().0 + 20_000;
-                let mut heard = 0;
-                while heard < batch.len() && generator.tsc.now().0 < end {
-                    heard += self.hear(generator, rig);
+            // An ACK that was lost is sent again; the next time the flow may have expired, and all of it is.
+            if passes % 2 == 0 {
+                for flow in &left {
+                    self.stages[(flow - self.first) as usize] = Stage::First;
                 }
             }
-            let end = generator.tsc.now().0 + 5_000_000;
-            while generator.tsc.now().0 < end && self.stages.iter().any(|at| *at != Stage::Open) {
-                self.hear(generator, rig);
+            passes += 1;
+            let mut under_way = 0;
+            for batch in left.chunks(SEND) {
+                self.send(generator, rig, true, batch);
+                under_way += batch.len();
+                under_way = self.wait(generator, rig, under_way, AT_ONCE - SEND);
             }
+            self.wait(generator, rig, under_way, 0);
             left.retain(|flow| self.stages[(flow - self.first) as usize] != Stage::Open);
             if left.len() < before {
                 progress = generator.tsc.now().0;
@@ -208,6 +215,28 @@ impl Opening<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Until no more than `limit` flows are being opened; how many are. None of them, if nothing comes any more.
+    fn wait(
+        &mut self,
+        generator: &mut Generator,
+        rig: &mut Rig,
+        mut under_way: usize,
+        limit: usize,
+    ) -> usize {
+        let mut end = generator.tsc.now().0 + SILENCE.as_nanos() as u64;
+        while under_way > limit {
+            let opened = self.hear(generator, rig);
+            let now = generator.tsc.now().0;
+            if opened > 0 {
+                end = now + SILENCE.as_nanos() as u64;
+            } else if now > end {
+                return 0;
+            }
+            under_way = under_way.saturating_sub(opened);
+        }
+        under_way
     }
 
     /// Sends what is next in these flows, at most [`SEND`]: by their clients, or their targets' answers.
@@ -243,16 +272,16 @@ impl Opening<'_> {
         let (next, heard) = (ours.wrapping_add(1), theirs.wrapping_add(1));
         let segment = match self.stages[(flow - self.first) as usize] {
             Stage::First => segment(ours, 0, SYN, 0),
-            Stage::Payload => segment(next, heard, PSH | ACK, PAYLOAD),
-            Stage::Open => segment(next, heard, ACK, 0),
+            _ if self.flows.proxy => segment(next, heard, PSH | ACK, PAYLOAD),
+            _ => segment(next, heard, ACK, 0),
         };
         (self.flows.client_ends(flow), segment)
     }
 
-    /// Takes in what both sides got, and answers it; how many flows went a step on by it.
+    /// Takes in what both sides got, and answers it; how many flows are open by it.
     fn hear(&mut self, generator: &mut Generator, rig: &mut Rig) -> usize {
         let protocol = self.flows.addressing.protocol;
-        let mut steps = 0;
+        let mut opened = 0;
         generator.receive(&mut rig.inner);
         let mut answers = Vec::new();
         for frame in &generator.received {
@@ -263,10 +292,10 @@ impl Opening<'_> {
                 self.flows.learned[seen.tag as usize] = learned;
                 match protocol {
                     Protocol::Tcp => answers.push(seen.tag),
-                    Protocol::Udp => steps += self.step(seen.tag, Stage::Open),
+                    Protocol::Udp => opened += self.step(seen.tag, Stage::Open),
                 }
-            } else if self.is_first_payload(&seen, frame.bytes()) {
-                steps += self.step(seen.tag, Stage::Open);
+            } else if self.is_ack(&seen, frame.bytes()) {
+                opened += self.step(seen.tag, Stage::Open);
             }
         }
         generator.done();
@@ -281,10 +310,7 @@ impl Opening<'_> {
                 let Some(seen) = seen.filter(|seen| self.is_answer(seen)) else {
                     continue;
                 };
-                steps += match self.flows.proxy {
-                    true => self.step(seen.tag, Stage::Payload),
-                    false => self.step(seen.tag, Stage::Open),
-                };
+                self.step(seen.tag, Stage::Ack);
                 connected.push(seen.tag);
             }
         }
@@ -292,7 +318,7 @@ impl Opening<'_> {
         for batch in connected.chunks(SEND) {
             self.send(generator, rig, true, batch);
         }
-        steps
+        opened
     }
 
     /// Moves a flow on, never back; whether it moved.
@@ -300,7 +326,7 @@ impl Opening<'_> {
         let stage = self.stage(flow).copied();
         let moves = matches!(
             (stage, to),
-            (Some(Stage::First), _) | (Some(Stage::Payload), Stage::Open)
+            (Some(Stage::First), _) | (Some(Stage::Ack), Stage::Open)
         );
         if moves && let Some(stage) = self.stage(flow) {
             *stage = to;
@@ -327,8 +353,8 @@ impl Opening<'_> {
         })
     }
 
-    /// Whether a target got its flow's first payload, behind the header that names the client.
-    fn is_first_payload(&self, seen: &Seen, frame: &[u8]) -> bool {
+    /// Whether a target got the client's ACK; with a payload, behind the header that names the client.
+    fn is_ack(&self, seen: &Seen, frame: &[u8]) -> bool {
         let Some(learned) = self.flows.learned.get(seen.tag as usize) else {
             return false;
         };
@@ -337,13 +363,12 @@ impl Opening<'_> {
         let expected = Segment {
             sequence: learned.initial.wrapping_add(1),
             acknowledgment: target_initial(seen.tag).wrapping_add(1),
-            flags: PSH | ACK,
-            payload: PAYLOAD + PROXY as u16,
+            flags: if self.flows.proxy { PSH | ACK } else { ACK },
+            payload: self.flows.payload_before(true) as u16,
         };
-        self.flows.proxy
-            && (seen.from, seen.to) == (local, target)
+        (seen.from, seen.to) == (local, target)
             && seen.segment == expected
-            && packet::begins_with(frame, &packet::proxy_header(client, vip))
+            && (!self.flows.proxy || packet::begins_with(frame, &packet::proxy_header(client, vip)))
     }
 
     /// Whether a frame is the answer to a client's SYN, with the client's own numbers.
@@ -403,56 +428,69 @@ mod tests {
     }
 
     #[test]
-    fn a_flow_that_gets_a_header_is_open_once_its_target_got_that() {
-        let mut flows = Flows::open_already(Protocol::Tcp, true);
-        let mut opening = opening(&mut flows);
-        assert_eq!(opening.next(3, true).1.flags, SYN);
-        assert_eq!(opening.step(3, Stage::Payload), 1);
-        let (ends, payload) = opening.next(3, true);
-        assert_eq!((payload.flags, payload.payload), (PSH | ACK, PAYLOAD));
-        // The answer to a SYN that was sent twice doesn't take it back, nor is it counted.
-        assert_eq!(opening.step(3, Stage::Payload), 0);
-        assert_eq!(opening.step(3, Stage::Open), 1);
-        assert_eq!(opening.step(3, Stage::Payload), 0);
-        assert_eq!(opening.stages[3], Stage::Open);
-        // Flows that were opened before are none of its business.
-        opening.first = 4;
-        assert_eq!(opening.step(3, Stage::Open), 0);
-        assert_eq!(ends, opening.flows.client_ends(3));
+    fn a_flow_is_open_once_its_target_got_the_clients_ack() {
+        for proxy in [false, true] {
+            let mut flows = Flows::open_already(Protocol::Tcp, proxy);
+            let mut opening = opening(&mut flows);
+            assert_eq!(opening.next(3, true).1.flags, SYN);
+            assert_eq!(opening.step(3, Stage::Ack), 1);
+            let (ends, ack) = opening.next(3, true);
+            assert_eq!(ends, opening.flows.client_ends(3));
+            assert_eq!((ack.flags & SYN, ack.payload > 0), (0, proxy));
+            // The answer to a SYN that was sent twice doesn't take it back, nor is it counted.
+            assert_eq!(opening.step(3, Stage::Ack), 0);
+            assert_eq!(opening.step(3, Stage::Open), 1);
+            assert_eq!(opening.step(3, Stage::Ack), 0);
+            assert_eq!(opening.stages[3], Stage::Open);
+            // Flows that were opened before are none of its business.
+            opening.first = 4;
+            assert_eq!(opening.step(3, Stage::Open), 0);
+        }
     }
 
     #[test]
-    fn a_first_payload_counts_only_behind_the_header_of_its_client() {
-        let mut flows = Flows::open_already(Protocol::Tcp, true);
-        let opening = opening(&mut flows);
-        let (client, vip) = opening.flows.client_ends(3);
-        let learned = opening.flows.learned[3];
-        let (target, local) = opening.flows.target_ends(3, learned);
-        let seen = Seen {
-            from: local,
-            to: target,
-            tag: 3,
-            segment: Segment {
-                sequence: learned.initial.wrapping_add(1),
-                acknowledgment: target_initial(3).wrapping_add(1),
-                flags: PSH | ACK,
-                payload: PAYLOAD + PROXY as u16,
-            },
-        };
-        let frame = |header: &[u8]| {
-            let mut frame = vec![0; 54];
-            frame[46] = 0x50;
-            frame.extend(header);
-            frame.extend([0; PAYLOAD as usize]);
-            frame
-        };
-        let header = packet::proxy_header(client, vip);
-        assert!(opening.is_first_payload(&seen, &frame(&header)));
-        let mut other = header;
-        other[19] ^= 1;
-        assert!(!opening.is_first_payload(&seen, &frame(&other)));
-        let from_elsewhere = Seen { from: vip, ..seen };
-        assert!(!opening.is_first_payload(&from_elsewhere, &frame(&header)));
+    fn an_ack_counts_with_the_numbers_and_the_header_of_its_client() {
+        for proxy in [false, true] {
+            let mut flows = Flows::open_already(Protocol::Tcp, proxy);
+            let opening = opening(&mut flows);
+            let (client, vip) = opening.flows.client_ends(3);
+            let learned = opening.flows.learned[3];
+            let (target, local) = opening.flows.target_ends(3, learned);
+            let seen = Seen {
+                from: local,
+                to: target,
+                tag: 3,
+                segment: Segment {
+                    sequence: learned.initial.wrapping_add(1),
+                    acknowledgment: target_initial(3).wrapping_add(1),
+                    flags: if proxy { PSH | ACK } else { ACK },
+                    payload: if proxy { PAYLOAD + PROXY as u16 } else { 0 },
+                },
+            };
+            let frame = |header: &[u8]| {
+                let mut frame = vec![0; 54];
+                frame[46] = 0x50;
+                frame.extend(header);
+                frame.extend([0; PAYLOAD as usize]);
+                frame
+            };
+            let header = packet::proxy_header(client, vip);
+            assert!(opening.is_ack(&seen, &frame(&header)));
+            let mut other = header;
+            other[19] ^= 1;
+            assert_eq!(opening.is_ack(&seen, &frame(&other)), !proxy);
+            let from_elsewhere = Seen { from: vip, ..seen };
+            assert!(!opening.is_ack(&from_elsewhere, &frame(&header)));
+            let of_client = Segment {
+                sequence: client_initial(3).wrapping_add(1),
+                ..seen.segment
+            };
+            let untranslated = Seen {
+                segment: of_client,
+                ..seen
+            };
+            assert!(!opening.is_ack(&untranslated, &frame(&header)));
+        }
     }
 
     #[test]

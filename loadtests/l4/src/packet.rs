@@ -10,7 +10,7 @@ use crate::address::Endpoint;
 
 /// Bytes of the frames of a stream.
 pub(crate) const STREAM: usize = 64;
-/// Frames shorter than this are ARP: whatever else we or the gateway send is padded to it.
+/// Of the frames sent here, only ARP is shorter than this.
 pub(crate) const SHORTEST: usize = 60;
 /// Payload bytes of a TCP segment that has any.
 pub(crate) const PAYLOAD: u16 = 10;

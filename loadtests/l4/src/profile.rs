@@ -198,7 +198,13 @@ fn read_places(text: &str) -> HashMap<u64, (String, String)> {
                 .as_ref()
                 .is_none_or(|(.., has_ours)| ours && !has_ours)
             {
-                chosen = Some((short_function(function), short_place(place), ours));
+                let place = short_place(place);
+                let file = place.rsplit_once(':').map_or("", |(file, _)| file);
+                chosen = Some((
+                    format!("{} ({file})", short_function(function)),
+                    place,
+                    ours,
+                ));
             }
         }
         if let Some((function, place, _)) = chosen {
@@ -208,21 +214,32 @@ fn read_places(text: &str) -> HashMap<u64, (String, String)> {
     places
 }
 
-/// Without the hash that makes a symbol unique, and without the crates and modules that its file names as well.
-fn short_function(name: &str) -> String {
+/// Without the hash that makes a symbol unique, and without crates and modules, as only what was not inlined has them and the file says it.
+fn short_function(name: &str) -> &str {
     let name = match name.rsplit_once("::h") {
         Some((name, hash)) if hash.len() == 16 => name,
         _ => name,
     };
-    name.to_owned()
+    let (mut depth, mut last) = (0u32, 0);
+    for (at, byte) in name.bytes().enumerate() {
+        match byte {
+            b'<' => depth += 1,
+            b'>' => depth = depth.saturating_sub(1),
+            b':' if depth == 0 => last = at + 1,
+            _ => {}
+        }
+    }
+    &name[last..]
 }
 
-/// The path from the top of the repository or of its crate, and the line.
+/// The path without what all have in common or nobody needs, and the line.
 fn short_place(place: &str) -> String {
     let place = place.split(" (discriminator").next().unwrap_or(place);
-    let cut = ["/l4-gateway/", "/registry/src/", "/library/"];
-    let at = cut.iter().find_map(|mark| place.rfind(mark));
-    place[at.map_or(0, |at| at + 1)..].to_owned()
+    let cuts = ["/l4-gateway/", "/registry/src/", "/library/", "/dpdk/"];
+    let rest = cuts
+        .iter()
+        .find_map(|cut| place.rfind(cut).map(|at| &place[at + cut.len()..]));
+    rest.unwrap_or(place).replace("/src/", "/")
 }
 
 fn count(met: &[Met], base: u64, places: &HashMap<u64, (String, String)>) -> Samples {
@@ -286,18 +303,40 @@ alloc::vec::push
         assert_eq!(
             profile.functions,
             [
-                share("dataplane::flow::index::Index::find", 50.0),
-                share("alloc::vec::push", 25.0),
+                share("find (dataplane/flow/index.rs)", 50.0),
+                share("push (alloc/vec/mod.rs)", 25.0),
                 share("eth_memif_rx (librte_net_memif.so.23.0)", 25.0),
             ]
         );
         assert_eq!(
             profile.lines,
             [
-                share("l4-gateway/dataplane/src/flow/index.rs:77", 50.0),
-                share("library/alloc/src/vec/mod.rs:9", 25.0),
+                share("dataplane/flow/index.rs:77", 50.0),
+                share("alloc/vec/mod.rs:9", 25.0),
             ]
         );
+    }
+
+    #[test]
+    fn functions_are_named_without_their_modules() {
+        for (symbol, name) in [
+            (
+                "dataplane::worker::Worker::burst::h0123456789abcdef",
+                "burst",
+            ),
+            (
+                "dataplane::worker::forward::<impl dataplane::worker::Worker>::forward",
+                "forward",
+            ),
+            ("<a::B as c::D>::run", "run"),
+            (
+                "chunk<l4_gateway::dpdk::mbuf::Mbuf>",
+                "chunk<l4_gateway::dpdk::mbuf::Mbuf>",
+            ),
+            ("weir_eth_rx_burst", "weir_eth_rx_burst"),
+        ] {
+            assert_eq!(short_function(symbol), name);
+        }
     }
 
     #[test]

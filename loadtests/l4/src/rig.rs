@@ -144,8 +144,8 @@ impl Generator {
     #[inline]
     pub(crate) fn receive(&mut self, arm: &mut Arm) -> usize {
         arm.receive.receive(&mut self.received);
-        let is_arp = |frame: &Mbuf| frame.bytes().len() < SHORTEST;
-        if self.received.iter().any(is_arp) {
+        // Only of short frames more is read than their length: each look into a frame is a cache miss.
+        if self.received.iter().any(|frame| is_arp(frame.bytes())) {
             self.answer(arm);
         }
         self.received.len()
@@ -162,7 +162,7 @@ impl Generator {
         let mut at = 0;
         while let Some(frame) = self.received.get(at) {
             let bytes = frame.bytes();
-            if bytes.len() >= SHORTEST {
+            if !is_arp(bytes) {
                 at += 1;
                 continue;
             }
@@ -307,6 +307,12 @@ fn arp(operation: u8, sender: (MacAddr, [u8; 4]), target: (MacAddr, [u8; 4])) ->
     frame
 }
 
+/// ARP is never padded here.
+#[inline]
+fn is_arp(frame: &[u8]) -> bool {
+    frame.len() < SHORTEST && frame.get(12..14) == Some(&[8, 6])
+}
+
 /// The answer to an ARP request for any address but the sender's own.
 fn answer(frame: &[u8], mac: MacAddr) -> Option<[u8; 42]> {
     let frame: &[u8; 42] = frame.first_chunk()?;
@@ -327,4 +333,27 @@ fn sender_mac(frame: &[u8; 42]) -> MacAddr {
     let mut mac = [0; 6];
     mac.copy_from_slice(&frame[22..28]);
     MacAddr(mac)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_arp_is_kept_from_those_who_count() {
+        let (mac, own, asked) = (MacAddr([2, 0, 0, 0, 0, 1]), [10, 3, 0, 11], [10, 3, 1, 0]);
+        let request = arp(1, (mac, own), (MacAddr([0; 6]), asked));
+        assert!(is_arp(&request));
+        // A reset has no more than its headers, and must not go unseen.
+        let mut reset = [0; 54];
+        reset[..14].copy_from_slice(&ethernet(mac, mac, 0x0800));
+        assert!(!is_arp(&reset));
+        assert!(!is_arp(&request[..13]));
+        let answered = answer(&request, MacAddr([2, 0, 0, 0, 0, 2])).unwrap();
+        assert_eq!(
+            reply_of(&answered, asked),
+            Some(MacAddr([2, 0, 0, 0, 0, 2]))
+        );
+        assert_eq!(answer(&answered, mac), None);
+    }
 }

@@ -12,7 +12,7 @@ use anyhow::{Result, bail};
 use dataplane::Frame;
 
 use crate::flows::Flows;
-use crate::packet;
+use crate::packet::{self, STREAM};
 use crate::rig::{Generator, Rig, SEND};
 
 /// Frames under way each way; the rings hold 1024.
@@ -164,7 +164,7 @@ impl Stream<'_> {
                     samples.push(arrived.saturating_sub(sent).min(u64::from(u32::MAX)) as u32);
                 }
             }
-            self.judge_first(generator, true, &mut counted);
+            self.judge(generator, true, &mut counted);
             counted.received += generator.received.len() as u64;
             generator.done();
             self.take(generator, rig, false, &mut counted);
@@ -262,20 +262,21 @@ impl Stream<'_> {
         if received == 0 {
             return 0;
         }
-        self.judge_first(generator, inward, counted);
+        self.judge(generator, inward, counted);
         generator.done();
         counted.received += received as u64;
         received
     }
 
-    /// One frame of each burst is looked at, or this would be a bench of our own checks.
+    /// Of each burst one frame is looked at, and of the others the length: more would make this a bench of our own checks.
     #[inline]
-    fn judge_first(&self, generator: &mut Generator, inward: bool, counted: &mut Counted) {
-        if let Some(frame) = generator.received.first()
-            && !self.is_right(frame.bytes(), inward)
-        {
-            counted.wrong += 1;
-            note(&mut generator.strange, frame.bytes(), inward);
+    fn judge(&self, generator: &mut Generator, inward: bool, counted: &mut Counted) {
+        for (index, frame) in generator.received.iter().enumerate() {
+            let bytes = frame.bytes();
+            if bytes.len() != STREAM || (index == 0 && !self.is_right(bytes, inward)) {
+                counted.wrong += 1;
+                note(&mut generator.strange, bytes, inward);
+            }
         }
     }
 
