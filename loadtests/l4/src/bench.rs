@@ -220,7 +220,7 @@ impl Bench {
         }
         let windows = std::mem::take(&mut self.windows);
         let mut note = format!(
-            "at half of the row above: {:.1} Mpps were sent; {}",
+            "at half of the rate from client to target; {:.2} Mpps came; {}",
             total.mpps(),
             said_of(&total)
         );

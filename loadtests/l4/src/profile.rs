@@ -304,8 +304,8 @@ alloc::vec::push
             profile.functions,
             [
                 share("find (dataplane/flow/index.rs)", 50.0),
-                share("push (alloc/vec/mod.rs)", 25.0),
                 share("eth_memif_rx (librte_net_memif.so.23.0)", 25.0),
+                share("push (alloc/vec/mod.rs)", 25.0),
             ]
         );
         assert_eq!(
