@@ -11,6 +11,7 @@
 pub(crate) mod direct;
 pub(crate) mod dual;
 pub(crate) mod programs;
+mod routers;
 pub(crate) mod wire;
 
 use std::fs::File;

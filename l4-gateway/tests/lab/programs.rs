@@ -168,18 +168,13 @@ impl Files {
             self.directory.join("outgoing"),
             self.directory.join("incoming"),
         );
+        let head = self.directory.join("head");
         std::fs::write(&from, &body).unwrap();
+        std::fs::write(&head, format!("X-Padding: {}\nExpect:\n", "x".repeat(4000))).unwrap();
         let _ = std::fs::remove_file(&to);
         let url = format!("http://{}/incoming", at.to_string());
-        let padding = format!("X-Padding: {}", "x".repeat(4000));
-        let what = [
-            "-T",
-            from.to_str().unwrap(),
-            "-H",
-            &padding,
-            "-H",
-            "Expect:",
-        ];
+        let head = format!("@{}", head.display());
+        let what = ["-T", from.to_str().unwrap(), "-H", &head];
         let told = ["-w", "%header{x-client}", &url];
         let told = curl(client, &[&what[..], &told].concat());
         let received = std::fs::read(&to).unwrap();

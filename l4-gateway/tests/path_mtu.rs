@@ -1,0 +1,176 @@
+//! A link of 1,400 bytes behind the gateway's own links of 1,500: ends find out by ICMP that passes the NAT, or they get nowhere.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)] // A test may end on what it did not expect.
+
+mod lab;
+
+use std::net::IpAddr;
+
+use lab::direct::{WAYS, Way};
+use lab::dual::LOCAL_IPS;
+use lab::programs::Files;
+use lab::{Gateway, Lab, Place, WORKERS};
+
+const MTU: u16 = 1400;
+
+/// A service, and what it does to a segment.
+struct Case {
+    way: Way,
+    what: &'static str,
+    port: u16,
+    /// Bytes that a packet of the client grows by on its way to the target.
+    growth: u16,
+}
+
+impl Case {
+    fn new(way: Way, what: &'static str, port: u16, growth: [u16; 2]) -> Case {
+        let growth = growth[usize::from(way.is_v6())];
+        Case {
+            way,
+            what,
+            port,
+            growth,
+        }
+    }
+
+    /// All ways, and those by which FULLNAT tells the client's address.
+    fn all(way: Way) -> Vec<Case> {
+        match way.mode {
+            "fullnat" => vec![
+                Case::new(way, "none", Files::PLAIN, [0, 0]),
+                Case::new(way, "proxy_v2", Files::PROXIED, [28, 52]),
+                Case::new(way, "toa", Files::TOO_PLAIN, [8, 20]),
+            ],
+            "tunnel" => vec![Case::new(way, "none", Files::PLAIN, [20, 40])],
+            _ => vec![Case::new(way, "none", Files::PLAIN, [0, 0])],
+        }
+    }
+
+    fn service(&self) -> String {
+        let keys = match self.way.is_direct() {
+            true => String::new(),
+            false => format!("client_address = \"{}\"", self.what),
+        };
+        self.way.service(self.what, "tcp", self.port, &keys)
+    }
+
+    /// ICMP errors that passed the node or were made from such as came to it.
+    fn errors_passed(&self, gateway: &Gateway) -> u64 {
+        let name = self.way.name(self.what);
+        gateway.metric(&format!(
+            "weir_l4_service_icmp_forwarded_total{{service=\"{name}\"}}"
+        ))
+    }
+}
+
+/// What `place` has learned of the way to `to`, if it has.
+fn learned(place: &Place, to: IpAddr) -> Option<u16> {
+    let output = place
+        .command("ip")
+        .args(["route", "get", &to.to_string()])
+        .output()
+        .unwrap();
+    let route = String::from_utf8(output.stdout).unwrap();
+    let mut words = route.split_whitespace();
+    words.find(|word| *word == "mtu")?;
+    words.next()?.parse().ok()
+}
+
+/// Keeps TCP from finding the path's MTU by itself, by sending less when nothing is acknowledged (RFC 4821).
+fn rely_on_icmp(ends: [&Place; 2]) {
+    for end in ends {
+        end.sysctl("net.ipv4.tcp_mtu_probing=0");
+    }
+}
+
+/// Has both ends know nothing of the way.
+fn forget(ends: [&Place; 2]) {
+    for end in ends {
+        for family in ["-4", "-6"] {
+            end.ip(&[family, "route", "flush", "cache"]);
+        }
+    }
+}
+
+#[test]
+fn targets_hear_that_the_link_to_their_clients_is_narrow() {
+    let mut lab = Lab::direct();
+    let target = lab.target();
+    let _tunnels = lab.give_vips(&target);
+    let client = lab.behind_narrow_link(&lab.client(), 5, MTU);
+    for (to, via) in [("10.5.0.0/16", "10.4.0.1"), ("fd00:5::/32", "fd00:4::1")] {
+        target.ip(&["route", "add", to, "via", via]);
+    }
+    rely_on_icmp([&client, &target]);
+    let cases: Vec<Case> = WAYS.into_iter().flat_map(Case::all).collect();
+    let services: String = cases.iter().map(Case::service).collect();
+    let files = Files::serve(&lab, &target);
+    let gateway = Gateway::start(&lab, &lab.dual_config(WORKERS, "", &services));
+    for case in &cases {
+        // Behind FULLNAT all clients are one to the target.
+        forget([&client, &target]);
+        let (way, what) = (case.way, case.what);
+        let v6 = usize::from(way.is_v6());
+        let host = ["10.5.2.1", "fd00:5:2::1"][v6];
+        let peer = if way.is_direct() { host } else { LOCAL_IPS[v6] };
+        files.fetch(&client, way.at(case.port), 300_000);
+        assert!(case.errors_passed(&gateway) >= 1, "{way:?} {what}");
+        let peer = peer.parse().unwrap();
+        assert_eq!(learned(&target, peer), Some(MTU), "{way:?} {what}");
+        // A target that knows the way would tell the client to send less from the start.
+        forget([&client, &target]);
+        let told = files.send(&client, way.at(case.port), 300_000);
+        let expected = if what == "proxy_v2" { host } else { "none" };
+        assert_eq!(told, expected, "{way:?} {what}");
+        assert_eq!(learned(&client, way.vip()), Some(MTU), "{way:?} {what}");
+    }
+}
+
+#[test]
+fn clients_hear_that_the_link_to_their_target_is_narrow() {
+    let mut lab = Lab::direct();
+    let target = lab.behind_narrow_link(&lab.target(), 6, MTU);
+    let _tunnels = lab.give_vips(&target);
+    let client = lab.client();
+    // The routers take errors about a tunnel's answers to the VIP to the gateway, as the client's does.
+    for setting in ["net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"] {
+        client.sysctl(setting);
+    }
+    for (to, via) in [("10.0.0.0/24", "10.4.0.1"), ("fd00::/64", "fd00:4::1")] {
+        lab.target().ip(&["route", "add", to, "via", via]);
+    }
+    rely_on_icmp([&client, &target]);
+    // DR takes targets on the gateway's own link.
+    let ways = WAYS.into_iter().filter(|way| way.mode != "dr");
+    let ways = ways.map(|way| way.to(["10.6.2.1", "fd00:6:2::1"]));
+    let cases: Vec<Case> = ways.flat_map(Case::all).collect();
+    let services: String = cases.iter().map(Case::service).collect();
+    let files = Files::serve(&lab, &target);
+    let keys = format!(
+        "local_ips = {LOCAL_IPS:?}\nroutes = [{{ to = \"10.6.0.0/16\", via = \"10.3.0.21\" }}, \
+         {{ to = \"fd00:6::/32\", via = \"fd00:3::21\" }}]"
+    );
+    let config = lab.dual_node(WORKERS, ["", &keys], &services);
+    let gateway = Gateway::start(&lab, &config);
+    for case in &cases {
+        forget([&client, &target]);
+        let (way, what) = (case.way, case.what);
+        let v6 = usize::from(way.is_v6());
+        let host = ["10.2.0.1", "fd00:2::1"][v6];
+        let told = files.send(&client, way.at(case.port), 300_000);
+        let expected = if what == "proxy_v2" { host } else { "none" };
+        assert_eq!(told, expected, "{way:?} {what}");
+        assert!(case.errors_passed(&gateway) >= 1, "{way:?} {what}");
+        let most = MTU - case.growth;
+        assert_eq!(learned(&client, way.vip()), Some(most), "{way:?} {what}");
+        // FULLNAT's target hears of its own link from its own router; about a tunnel's answers the VIP is told.
+        let passed = case.errors_passed(&gateway);
+        forget([&client, &target]);
+        files.fetch(&client, way.at(case.port), 300_000);
+        let peer = if way.is_direct() { host } else { LOCAL_IPS[v6] };
+        let peer = peer.parse().unwrap();
+        assert_eq!(learned(&target, peer), Some(MTU), "{way:?} {what}");
+        let more = case.errors_passed(&gateway) > passed;
+        assert_eq!(more, way.is_direct(), "{way:?} {what}");
+    }
+}
