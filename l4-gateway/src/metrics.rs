@@ -61,6 +61,10 @@ fn workers(forwarder: &Forwarder, counters: &Counters) {
             ("weir_l4_worker_echo_replies_total", counts.echo_replies),
             ("weir_l4_worker_resets_sent_total", counts.resets_sent),
             (
+                "weir_l4_worker_segments_unserved_total",
+                counts.segments_unserved,
+            ),
+            (
                 "weir_l4_worker_icmp_errors_sent_total",
                 counts.icmp_errors_sent,
             ),

@@ -91,6 +91,8 @@ fn clients_reach_targets_over_ipv6_and_targets_are_probed() {
         .run(|| Echo::connect_to(at("[2001:db8::100]:81")).map(|_| ()))
         .unwrap_err();
     assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+    let unserved = "weir_l4_worker_segments_unserved_total{worker=\"0\"}";
+    assert_eq!(gateway.metric(unserved), 1);
     let flows = gateway.subcommand(&["flows", "--client", "fd00:2::1"]);
     assert!(flows.contains("[2001:db8::100]:80"), "{flows}");
     let metrics = gateway.metrics();

@@ -172,6 +172,8 @@ counted! {
         EchoReplies echo_replies,
         /// RSTs sent, to clients and targets.
         ResetsSent resets_sent,
+        /// TCP segments for a port of a VIP that no service has, answered by RST; datagrams are dropped ([`DropReason::NoService`]).
+        SegmentsUnserved segments_unserved,
         /// ICMP errors sent from here.
         IcmpErrorsSent icmp_errors_sent,
         /// ICMP errors not sent because of the rate limit.

@@ -340,6 +340,8 @@ impl Worker {
                 self.cells.worker(WorkerCount::ResetsSent, 1);
                 if let Some(service) = service {
                     self.cells.service(service, ServiceCount::ResetsSent, 1);
+                } else if reason == DropReason::NoService {
+                    self.cells.worker(WorkerCount::SegmentsUnserved, 1);
                 }
                 Verdict::Transmit(context.port.index)
             }
