@@ -50,7 +50,7 @@ struct Who {
 /// Arguments of `flows`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct Which {
+pub(crate) struct Which {
     client: Option<End>,
     vip: Option<End>,
     local: Option<End>,
@@ -176,14 +176,16 @@ fn shows(wanted: End, config: &Config, view: &View) -> Result<(), String> {
 }
 
 /// Who asks, fit for a log.
-fn asker(args: Value) -> Result<String, CommandError> {
+pub(crate) fn asker(args: Value) -> Result<String, CommandError> {
     let Who { by } = arguments(args)?;
     let by = by.unwrap_or_else(|| "admin listener".into());
     Ok(by.chars().filter(|c| !c.is_control()).take(120).collect())
 }
 
 /// No arguments at all count as none given.
-fn arguments<T: Default + for<'a> Deserialize<'a>>(args: Value) -> Result<T, CommandError> {
+pub(crate) fn arguments<T: Default + for<'a> Deserialize<'a>>(
+    args: Value,
+) -> Result<T, CommandError> {
     match args {
         Value::Null => Ok(T::default()),
         args => {
@@ -193,7 +195,7 @@ fn arguments<T: Default + for<'a> Deserialize<'a>>(args: Value) -> Result<T, Com
 }
 
 impl Which {
-    fn filter(self, view: &View) -> Result<FlowFilter, CommandError> {
+    pub(crate) fn filter(self, view: &View) -> Result<FlowFilter, CommandError> {
         let invalid = |what: &str, name: &str, known: Vec<&str>| {
             CommandError::Invalid(format!(
                 "{what} {name:?}: expected one of {}",

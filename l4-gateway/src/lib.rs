@@ -24,6 +24,7 @@ pub mod dpdk;
 mod error;
 pub mod filter;
 pub mod forwarder;
+pub mod fuzzing;
 #[allow(unsafe_code)]
 pub mod heap;
 pub mod liveness;

@@ -4,11 +4,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// The ends of a frame that carries IP. Ports are 0 where there are none: fragments, ICMP, and what does not parse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct FrameEnds {
-    pub(super) source: SocketAddr,
-    pub(super) destination: SocketAddr,
+pub(crate) struct FrameEnds {
+    pub(crate) source: SocketAddr,
+    pub(crate) destination: SocketAddr,
     /// It carries a packet of others: it is in a tunnel (RFC 2003, RFC 2473).
-    pub(super) is_outer: bool,
+    pub(crate) is_outer: bool,
 }
 
 const IPV4: [u8; 2] = [0x08, 0x00];
@@ -20,7 +20,7 @@ const TUNNELS: [u8; 2] = [4, 41];
 const EXTENSIONS: usize = 8;
 
 /// Reads the addresses of a frame; none if it carries no IP.
-pub(super) fn of(frame: &[u8]) -> Option<FrameEnds> {
+pub(crate) fn of(frame: &[u8]) -> Option<FrameEnds> {
     let ether_type: [u8; 2] = *frame.get(12..)?.first_chunk()?;
     let packet = frame.get(14..)?;
     match ether_type {

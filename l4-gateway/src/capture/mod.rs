@@ -7,7 +7,7 @@
 //! Each port is an interface of the capture. A frame is matched before it is rewritten and after, so that one filter shows a packet as it came in and as it
 //! left; what was dropped is kept with the reason as its comment. Workers that have no tap pay one branch a burst.
 
-mod ends;
+pub(crate) mod ends;
 mod pcapng;
 mod tap;
 
@@ -41,7 +41,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const POLL: Duration = Duration::from_millis(1);
 
 /// What is to be captured, and how much at most.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Request {
     pub(crate) client: Option<End>,
@@ -75,7 +75,7 @@ impl Default for Request {
 impl Request {
     /// # Errors
     /// Which bound is out of bounds itself.
-    fn check(&self) -> Result<(), String> {
+    pub(crate) fn check(&self) -> Result<(), String> {
         for (name, value, most) in [
             ("packets", self.packets, 1_000_000),
             ("bytes", self.bytes, 1 << 30),

@@ -177,7 +177,7 @@ impl Blocks {
             };
             match kind {
                 PACKET => self.tally.packets += 1,
-                STATISTICS => self.tally.lost += lost(block),
+                STATISTICS => self.tally.lost = self.tally.lost.saturating_add(lost(block)),
                 _ => {}
             }
             whole += length;

@@ -46,7 +46,8 @@ impl Vlan {
         (before - frames.len()) as u64
     }
 
-    fn is_on(self, frame: &[u8]) -> bool {
+    /// Whether a frame has this tag.
+    pub(crate) fn is_on(self, frame: &[u8]) -> bool {
         let tag = frame.get(AT..).and_then(|rest| rest.first_chunk::<TAG>());
         tag.is_some_and(|[t0, t1, n0, n1]| {
             [*t0, *t1] == TYPE && u16::from_be_bytes([*n0, *n1]) & NUMBER == self.0

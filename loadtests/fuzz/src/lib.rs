@@ -14,12 +14,14 @@ use shared::config::{Document, Table};
 pub type Target = fn(&[u8]);
 
 /// All targets by name.
-pub const TARGETS: [(&str, Target); 10] = [
+pub const TARGETS: [(&str, Target); 12] = [
     ("frames", frames),
     ("bgp_input", bgp_input),
     ("http_normalise", http_normalise),
     ("proxy_header", proxy_header),
     ("bus_record", bus_record),
+    ("l4_capture", l4_capture),
+    ("l4_command", l4_command),
     ("config_document", config_document),
     ("config_l4", config_l4),
     ("config_l7", config_l7),
@@ -50,6 +52,16 @@ pub fn proxy_header(data: &[u8]) {
 /// A message of the bus.
 pub fn bus_record(data: &[u8]) {
     shared::fuzzing::bus_record(data);
+}
+
+/// A frame as a capture and a VLAN see it, and a capture as it comes from a node.
+pub fn l4_capture(data: &[u8]) {
+    l4_gateway::fuzzing::capture(data);
+}
+
+/// What a command of `l4-gateway` is given.
+pub fn l4_command(data: &[u8]) {
+    l4_gateway::fuzzing::command(data);
 }
 
 /// A configuration file, read the way all tiers do.

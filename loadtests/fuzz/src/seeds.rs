@@ -6,6 +6,7 @@ mod bgp;
 mod bus;
 mod frames;
 mod frames6;
+mod gateway;
 mod http;
 mod proxy;
 mod toml;
@@ -19,6 +20,8 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
         "frames" => [frames::seeds(), frames6::seeds()].concat(),
         "bgp_input" => bgp::seeds(),
         "bus_record" => bus::seeds(),
+        "l4_capture" => gateway::captures(),
+        "l4_command" => gateway::commands(),
         "http_normalise" => http::seeds(),
         "proxy_header" => proxy::seeds(),
         config if config.starts_with("config_") => toml::seeds(),
@@ -29,6 +32,7 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
 /// Words that occur in a target's inputs, for libFuzzer to put together.
 pub fn words(target: &str) -> Vec<String> {
     match target {
+        "l4_command" => gateway::words(),
         "http_normalise" => http::words(),
         "proxy_header" => proxy::words(),
         "bus_record" => bus::words(),
