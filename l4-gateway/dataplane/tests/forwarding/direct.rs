@@ -9,12 +9,13 @@ use dataplane::{
 use super::frame::{ACK, FIN, PSH, Packet, Payload, RST, SYN, icmp, tcp, udp};
 use super::net::{BOTH, Net, both_ports, one_target};
 use super::rig::{
-    self, INSIDE, OUTSIDE, Rig, SECOND, from_client, from_target, small, to_client, to_target,
+    self, INSIDE, INSIDE_MAC, OUTSIDE, ROUTER_MAC, Rig, SECOND, from_client, from_target, small,
+    to_client, to_target,
 };
 
 const MODES: [Mode; 2] = [Mode::Direct, Mode::Tunnel];
 
-fn services(mode: Mode) -> Vec<ServiceConfig> {
+pub fn services(mode: Mode) -> Vec<ServiceConfig> {
     let mut services = one_target(0);
     for service in &mut services {
         service.mode = mode;
@@ -28,7 +29,7 @@ fn node(mode: Mode) -> Rig {
 
 /// What the target gets of a client's packet that has lost its hop already: in an outer packet like `seen`, as far as that can't be
 /// foreseen (identification, flow label).
-fn delivered(net: Net, mode: Mode, inner: &Packet, seen: &[u8]) -> Vec<u8> {
+pub fn delivered(net: Net, mode: Mode, inner: &Packet, seen: &[u8]) -> Vec<u8> {
     if mode == Mode::Direct {
         return to_target(inner, 21);
     }
@@ -89,6 +90,27 @@ fn a_connection_goes_to_one_target_as_the_client_sends_it() {
         assert_eq!(rig.worker_counts().flows_rescheduled, 1);
         rig.pass(20);
         assert_eq!(rig.flow_count(), 0, "nobody followed the SYN");
+    }
+}
+
+#[test]
+fn on_a_single_arm_packets_leave_by_the_port_they_came_in_on() {
+    for (net, mode) in BOTH
+        .into_iter()
+        .flat_map(|net| MODES.map(|mode| (net, mode)))
+    {
+        let mut services = services(mode);
+        services.retain(|service| service.vip == net.vip_ip());
+        let mut rig = rig::node(&small(), &net.single_port(), &services).speaking(net);
+        for packet in [
+            tcp(net.client(7, 5000), net.vip(80), SYN).seq(1, 0),
+            udp(net.client(7, 5000), net.vip(53), b"query"),
+        ] {
+            let frame = packet.clone().macs(ROUTER_MAC, INSIDE_MAC).frame();
+            let (port, sent) = rig.transmitted(INSIDE, frame);
+            let expected = delivered(net, mode, &packet.ttl(63), &sent);
+            assert_eq!((port, sent), (INSIDE, expected), "{net:?} {mode:?}");
+        }
     }
 }
 
@@ -252,7 +274,7 @@ fn errors_about_what_the_target_answered_reach_the_target() {
 }
 
 /// An error from a router between the node and the target about an outer packet that was sent.
-fn about_outer(net: Net, sent: &[u8], kind: u8, code: u8, rest: u32, length: usize) -> Packet {
+pub fn about_outer(net: Net, sent: &[u8], kind: u8, code: u8, rest: u32, length: usize) -> Packet {
     let outer = &sent[14..];
     let router = net.address(2, 1);
     let quote = &outer[..outer.len().min(length)];

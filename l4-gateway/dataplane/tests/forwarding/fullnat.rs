@@ -395,62 +395,6 @@ fn what_stands_behind_the_packet_is_not_forwarded() {
 }
 
 #[test]
-fn one_port_serves_both_sides_when_it_is_the_only_one() {
-    let mut port = rig::ports()[1].clone();
-    rig::ipv4(&mut port).gateway = Some(std::net::Ipv4Addr::new(10, 3, 0, 1));
-    let builder = rig::builder(&[port], &rig::services());
-    let mut rig = Rig::from(&rig::small(), &builder, 0, 1).resolved();
-    let router = frame::mac(1);
-    let syn = frame::tcp(client(10, 40_000), vip(80), SYN)
-        .macs(router, rig::INSIDE_MAC)
-        .frame();
-    let (port, sent) = rig.transmitted(INSIDE, syn);
-    assert_eq!(port, INSIDE);
-    let (local_port, seq) = (frame::port_word(&sent, 0), frame::tcp_word(&sent, 4));
-    assert_eq!(
-        sent,
-        to_target(
-            &frame::tcp(local(local_port), target(21), SYN)
-                .seq(seq, 0)
-                .ttl(63),
-            21
-        )
-    );
-    let answer = frame::tcp(target(21), local(local_port), SYN | ACK).seq(5, seq.wrapping_add(1));
-    let expected = frame::tcp(vip(80), client(10, 40_000), SYN | ACK)
-        .seq(5, 1)
-        .ttl(63);
-    assert_eq!(
-        rig.inside(&answer, 21),
-        (INSIDE, expected.macs(rig::INSIDE_MAC, router).frame())
-    );
-}
-
-#[test]
-fn a_target_can_be_a_client_of_its_own_service() {
-    let mut rig = Rig::new();
-    // 10.3.0.21 connects to the VIP through its gateway, the node; round robin sends it to itself.
-    let from = target(21).with_port(50_000);
-    let (port, sent) = rig.inside(&frame::tcp(from, vip(80), SYN).seq(100, 0), 21);
-    let (local_port, seq) = (frame::port_word(&sent, 0), frame::tcp_word(&sent, 4));
-    assert_eq!(
-        (port, sent),
-        (
-            INSIDE,
-            to_target(
-                &frame::tcp(local(local_port), target(21), SYN)
-                    .seq(seq, 0)
-                    .ttl(63),
-                21
-            )
-        )
-    );
-    let answer = frame::tcp(target(21), local(local_port), SYN | ACK).seq(300, seq.wrapping_add(1));
-    let expected = frame::tcp(vip(80), from, SYN | ACK).seq(300, 101).ttl(63);
-    assert_eq!(rig.inside(&answer, 21), (INSIDE, to_target(&expected, 21)));
-}
-
-#[test]
 fn a_burst_is_worked_on_in_order_and_a_flow_made_in_it_serves_the_rest() {
     let mut rig = Rig::new();
     let mut frames: Vec<Vec<u8>> = Vec::new();

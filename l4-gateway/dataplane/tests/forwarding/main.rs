@@ -43,3 +43,4 @@ mod steering;
 mod takeover;
 mod tcp;
 mod turned_away;
+mod workers;

@@ -4,6 +4,9 @@ use std::sync::Arc;
 
 use dataplane::{Fields, Hashed, Rss, Spread};
 
+use super::frame::{octets, port_word};
+use super::net::{BOTH, Net};
+
 /// What is programmed into a NIC, and told to the node.
 pub const KEY: [u8; 40] = [
     0x1f, 0x83, 0xd9, 0xab, 0xfb, 0x41, 0xbd, 0x6b, 0x5b, 0xe0, 0xcd, 0x19, 0x13, 0x7e, 0x21, 0x79,
@@ -31,9 +34,8 @@ impl Nic {
         match self {
             Nic::Toeplitz(key) => usize::from(table(queues)[hash(key, frame) as usize % 128]),
             Nic::Rules(key) => {
-                let to_local_ip = frame[12..14] == [8, 0] && frame[30..34] == [10, 3, 0, 100];
-                if to_local_ip && [6, 17].contains(&frame[23]) {
-                    usize::from(u16::from_be_bytes([frame[36], frame[37]])) & (queues - 1)
+                if is_answer(frame) {
+                    usize::from(port_word(frame, 2)) & (queues - 1)
                 } else {
                     usize::from(table(queues)[hash(key, frame) as usize % 128])
                 }
@@ -53,7 +55,20 @@ impl Nic {
     }
 }
 
-/// What the driver of a NIC with [`KEY`] says; `by_port`: of one with rules for the first LocalIP.
+/// Whether it is TCP or UDP to one of the first LocalIPs.
+fn is_answer(frame: &[u8]) -> bool {
+    BOTH.iter().any(|net| {
+        let (kind, protocol, destination) = match net {
+            Net::V4 => ([8, 0], 23, 30..34),
+            Net::V6 => ([0x86, 0xdd], 20, 38..54),
+        };
+        frame[12..14] == kind
+            && [6, 17].contains(&frame[protocol])
+            && frame[destination] == octets(net.local_ip())
+    })
+}
+
+/// What the driver of a NIC with [`KEY`] says; `by_port`: of one with rules for the first LocalIPs.
 pub fn spread(queues: u16, by_port: bool) -> Spread {
     through(&table(usize::from(queues)), by_port)
 }
@@ -76,7 +91,7 @@ fn through(entries: &[u16], by_port: bool) -> Spread {
     Spread {
         rss: Some(Arc::new(Rss::new(&KEY, hashed, entries).unwrap())),
         by_port: match by_port {
-            true => vec![super::rig::LOCAL_IP.into()],
+            true => BOTH.map(Net::local_ip).to_vec(),
             false => Vec::new(),
         },
     }

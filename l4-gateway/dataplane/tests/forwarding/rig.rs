@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use dataplane::{
     Counters, DropReason, Emitted, Event, Frame, Ids, Limits, MacAddr, Now, Port, PortIndex,
-    Protocol, Retired, Secret, Segment, Service, ServiceConfig, ServiceCounts, Tables,
-    TablesBuilder, TargetConfig, TargetCounts, Verdict, Worker, WorkerCounts,
+    Protocol, Retired, Secret, Service, ServiceConfig, ServiceCounts, Tables, TablesBuilder,
+    TargetConfig, TargetCounts, Verdict, Worker, WorkerCounts,
 };
 
 use super::frame::{self, Packet, mac, ndp};
@@ -56,11 +56,6 @@ pub fn up(address: impl Into<SocketAddr>) -> TargetConfig {
 
 pub fn ports() -> [Port; 2] {
     Net::V4.ports()
-}
-
-/// The IPv4 side of a port.
-pub fn ipv4(port: &mut Port) -> &mut Segment<Ipv4Addr> {
-    port.ipv4.as_mut().unwrap()
 }
 
 /// TCP 80 and UDP 53 on the VIP, each with targets 21 and 22 in turn.
