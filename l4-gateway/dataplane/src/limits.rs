@@ -16,7 +16,7 @@ pub const TICK_NANOSECONDS: u64 = 1 << 26;
 /// as it may be gives its port back by its own timeout.
 pub(crate) const WHEEL_SLOTS: usize = 128;
 
-/// Flows that the expiry wheel, and the walk that ends flows, each look at in one [`crate::Worker::tick`] at least: of tables of up to 8
+/// Flows that the expiry wheel, the walk that ends flows, and the one that forgets next hops, each look at in one [`crate::Worker::tick`] at least: of tables of up to 8
 /// million flows.
 const LEAST_VISITS: u32 = 1024;
 
@@ -146,7 +146,7 @@ pub struct Limits {
     pub targets: u32,
     /// LocalIPs, at most 256.
     pub local_ips: u16,
-    /// Next hops known at once, gateways and on-link hosts.
+    /// Next hops known at once, gateways and on-link hosts; at most 32,767. Each takes 600 bytes.
     pub neighbours: u16,
     /// Frames that wait for a next hop, over all next hops.
     pub held_frames: u16,
@@ -222,6 +222,9 @@ pub(crate) const NEIGHBOUR_UNICAST_PROBES: u8 = 3;
 pub(crate) const NEIGHBOUR_FAILED: u64 = 3000;
 /// A neighbour unused for so long is forgotten instead of refreshed, milliseconds.
 pub(crate) const NEIGHBOUR_IDLE: u64 = 60_000;
+/// Slots for each next hop that may be known at once. All but one of them rest before flows have to look up their next hops anew: with the
+/// defaults, 28,672 neighbours must be given up for that, and no more than 4096 can be in a second.
+pub(crate) const SLOTS_PER_NEIGHBOUR: u16 = 8;
 /// Neighbours looked at in one [`crate::Worker::tick`].
 pub(crate) const NEIGHBOUR_BUDGET: usize = 64;
 

@@ -10,8 +10,16 @@
 //! What a snapshot names (gateways, targets that take flows) is asked for at once and kept refreshed, so that no packet has to
 //! wait; any other neighbour is left alone while nothing is sent to it, and forgotten after a minute.
 //! Replies and gratuitous announcements count for known entries only, so that nobody on the segment can fill the table.
+//!
+//! Flows remember the slots of their next hops for as long as the epoch lasts. Hosts on the segments come and go, and somebody may make
+//! any number of them up, so that a neighbour which is given up ends no epoch: its slot rests (`slots.rs`), and a packet that comes to it
+//! wakes it.
+
+mod slots;
 
 use std::net::{IpAddr, Ipv4Addr};
+
+use slots::Slots;
 
 use crate::counters::{Cells, WorkerCount};
 use crate::emitted::{Emitted, Event};
@@ -20,14 +28,14 @@ use crate::held::{Held, Room};
 use crate::limits::{
     Limits, NEIGHBOUR_BUDGET, NEIGHBOUR_FAILED, NEIGHBOUR_HOLD, NEIGHBOUR_IDLE, NEIGHBOUR_PROBES,
     NEIGHBOUR_REACHABLE, NEIGHBOUR_REQUESTS, NEIGHBOUR_RETRANSMIT, NEIGHBOUR_UNICAST_PROBES,
-    UNRESOLVED_PER_SECOND,
+    SLOTS_PER_NEIGHBOUR, UNRESOLVED_PER_SECOND,
 };
 use crate::rate::TokenBucket;
 use crate::secret::Secret;
 use crate::wire::arp::{Arp, Operation};
 use crate::wire::ipv6;
 use crate::wire::ndp::{self, Ndp};
-use crate::{MacAddr, Now, PortIndex, Tables};
+use crate::{MacAddr, Now, Port, PortIndex, Tables};
 
 /// What is known of one next hop: a cache line.
 #[derive(Clone, Copy, Debug)]
@@ -54,7 +62,7 @@ pub(crate) struct Neighbour {
 /// How far the resolution is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum State {
-    /// The slot is free.
+    /// The slot is free, or rests: who it was is still there for those who remember it.
     Free,
     /// Asked for; frames wait.
     Incomplete,
@@ -83,15 +91,15 @@ const FREE: Neighbour = Neighbour {
 pub(crate) struct Neighbours {
     entries: Box<[Neighbour]>,
     index: Index,
-    free: Vec<u16>,
+    slots: Slots,
+    /// How many may be known at once.
+    most: usize,
     held: Held,
     secret: Secret,
-    /// Where the timer goes on.
+    /// Where the timer goes on among those in use.
     cursor: usize,
     /// From 1: 0 is no epoch.
     epoch: u16,
-    /// It has begun anew since [`Neighbours::has_wrapped`] was last asked.
-    wrapped: bool,
     /// How many [`Event::Unresolved`] may still go.
     reports: TokenBucket,
 }
@@ -114,11 +122,13 @@ pub(crate) enum Lesson {
 
 impl Neighbours {
     pub(crate) fn new(limits: &Limits, secret: Secret) -> Self {
-        let count = limits.neighbours.min(u16::MAX - 1);
+        let most = limits.neighbours.min(u16::MAX / 2);
+        let count = most.saturating_mul(SLOTS_PER_NEIGHBOUR).min(u16::MAX - 1);
         Self {
             entries: vec![FREE; usize::from(count)].into_boxed_slice(),
-            index: Index::new(usize::from(count)),
-            free: (0..count).rev().collect(),
+            index: Index::new(usize::from(most)),
+            slots: Slots::new(count),
+            most: usize::from(most),
             held: Held::new(Room {
                 frames: limits.held_frames,
                 bytes: limits.held_bytes,
@@ -128,29 +138,34 @@ impl Neighbours {
             secret,
             cursor: 0,
             epoch: 1,
-            wrapped: false,
             reports: TokenBucket::new(UNRESOLVED_PER_SECOND),
         }
     }
 
-    /// Changes whenever a slot's number may stand for another neighbour than before, or routes may have changed.
+    /// Changes whenever a slot's number may stand for another neighbour than before, or routes may have changed. 0 while nobody is to
+    /// remember anything: see [`Neighbours::is_between_epochs`].
     #[inline]
     pub(crate) fn epoch(&self) -> u16 {
         self.epoch
     }
 
-    /// Whether the epochs began anew since this was last asked: whoever keeps one must forget it then. To be asked before an epoch
-    /// is compared, wherever one may have passed.
+    /// Whether the numbers of epochs have run out. Before they can begin anew all flows must forget those that they remember, or old and
+    /// new would look alike; that takes a while.
     #[inline]
-    pub(crate) fn has_wrapped(&mut self) -> bool {
-        std::mem::take(&mut self.wrapped)
+    pub(crate) fn is_between_epochs(&self) -> bool {
+        self.epoch == 0
+    }
+
+    /// All flows have forgotten all epochs.
+    pub(crate) fn begin_epochs(&mut self) {
+        self.epoch = 1;
     }
 
     fn next_epoch(&mut self) {
-        self.epoch = self.epoch.checked_add(1).unwrap_or_else(|| {
-            self.wrapped = true;
-            1
-        });
+        if self.epoch != 0 {
+            self.epoch = self.epoch.checked_add(1).unwrap_or(0);
+        }
+        self.slots.forgotten();
     }
 
     /// The slot of a next hop, made if it is new; none without room.
@@ -165,12 +180,43 @@ impl Neighbours {
             return Some(slot);
         }
         let egress = tables.port(port)?;
-        let slot = self.free.pop().or_else(|| self.evict(now))?;
+        // Before another is given up: its slot may be remembered by the packet at hand.
+        if !self.slots.has_free() {
+            self.next_epoch();
+        }
+        self.make_room(now)?;
+        let slot = self.slots.take()?;
+        self.begin(slot, address, egress, now);
+        Some(slot)
+    }
+
+    /// The slot to send to in place of one that rests: the same if its neighbour isn't known by another.
+    pub(crate) fn wake(&mut self, tables: &Tables, now: Now, slot: u16) -> Option<u16> {
+        let Neighbour { port, address, .. } = *self.get(slot);
+        if let Some(slot) = self.find(port, address) {
+            return Some(slot);
+        }
+        let egress = tables.port(port)?;
+        self.make_room(now)?;
+        self.slots.revive(slot);
+        self.begin(slot, address, egress, now);
+        Some(slot)
+    }
+
+    /// Gives a neighbour up if there are as many as there may be.
+    fn make_room(&mut self, now: Now) -> Option<()> {
+        if self.slots.live().len() < self.most {
+            return Some(());
+        }
+        self.evict(now)
+    }
+
+    fn begin(&mut self, slot: u16, address: IpAddr, egress: &Port, now: Now) {
         let mut header = [0; 12];
         header[6..].copy_from_slice(&egress.mac.0);
         self.entries[usize::from(slot)] = Neighbour {
             address,
-            port,
+            port: egress.index,
             header,
             mtu: egress.mtu,
             state: State::Incomplete,
@@ -178,9 +224,8 @@ impl Neighbours {
             last_used: now.millis(),
             ..FREE
         };
-        let hash = self.hash(port, address);
+        let hash = self.hash(egress.index, address);
         self.index.insert(hash, u32::from(slot));
-        Some(slot)
     }
 
     /// A neighbour that `slot` named under the present epoch.
@@ -284,11 +329,15 @@ impl Neighbours {
 
     /// Runs the timers of some neighbours.
     pub(crate) fn tick(&mut self, tables: &Tables, now: Now, out: &mut Emitted, cells: &Cells) {
-        for _ in 0..NEIGHBOUR_BUDGET.min(self.entries.len()) {
-            let at = self.cursor;
-            self.cursor = (at + 1) % self.entries.len();
+        for _ in 0..NEIGHBOUR_BUDGET.min(self.slots.live().len()) {
+            let live = self.slots.live();
+            let Some(slot) = live.get(self.cursor).or(live.first()) else {
+                break;
+            };
+            let at = usize::from(*slot);
+            self.cursor = (self.cursor + 1) % live.len();
             let entry = &mut self.entries[at];
-            if entry.state == State::Free || now.millis() < entry.due {
+            if now.millis() < entry.due {
                 continue;
             }
             let used = std::mem::replace(&mut entry.used, false) || entry.named;
@@ -322,35 +371,29 @@ impl Neighbours {
                 }
             }
         }
-        cells.set_worker(
-            WorkerCount::Neighbours,
-            (self.entries.len() - self.free.len()) as u64,
-        );
+        cells.set_worker(WorkerCount::Neighbours, self.slots.live().len() as u64);
     }
 
     /// Takes over a new snapshot: MACs and MTUs of the ports may differ, ports may be gone, others are named.
     pub(crate) fn follow(&mut self, tables: &Tables, now: Now, cells: &Cells) {
         self.next_epoch();
-        for at in 0..self.entries.len() {
+        let mut seen = 0;
+        while let Some(slot) = self.slots.live().get(seen) {
+            let at = usize::from(*slot);
             let entry = &mut self.entries[at];
             entry.named = false;
-            if entry.state == State::Free {
-                continue;
-            }
             match tables.port(entry.port) {
                 Some(port) => {
                     entry.header[6..].copy_from_slice(&port.mac.0);
                     entry.mtu = port.mtu;
+                    seen += 1;
                 }
+                // Another takes its place among those in use.
                 None => self.forget(at, cells),
             }
         }
         // At most half of the room: clients on our segments need some too.
-        for (port, address) in tables
-            .next_hops()
-            .iter()
-            .take(self.entries.len().div_ceil(2))
-        {
+        for (port, address) in tables.next_hops().iter().take(self.most.div_ceil(2)) {
             if let Some(slot) = self.slot(tables, now, *port, *address) {
                 self.entries[usize::from(slot)].named = true;
             }
@@ -422,12 +465,16 @@ impl Neighbours {
 
     fn forget(&mut self, at: usize, cells: &Cells) {
         self.drop_held(at, cells);
+        self.give_up(at);
+    }
+
+    /// Who a slot's neighbour was stays there, with its port and the port's MTU, for packets of flows that remember it.
+    fn give_up(&mut self, at: usize) {
         let Neighbour { port, address, .. } = self.entries[at];
         let hash = self.hash(port, address);
         self.index.remove(hash, at as u32);
-        self.entries[at] = FREE;
-        self.free.push(at as u16);
-        self.next_epoch();
+        self.entries[at].state = State::Free;
+        self.slots.rest(at as u16);
     }
 
     fn drop_held(&mut self, at: usize, cells: &Cells) {
@@ -435,11 +482,12 @@ impl Neighbours {
             .release(at as u16, |_, _| cells.worker(WorkerCount::HeldDropped, 1));
     }
 
-    /// Frees the slot of the neighbour used longest ago among a few, if nothing waits for it.
-    fn evict(&mut self, now: Now) -> Option<u16> {
+    /// Gives up the neighbour used longest ago among a few, if nothing waits for it.
+    fn evict(&mut self, now: Now) -> Option<()> {
         const LOOKED_AT: usize = 32;
-        let count = self.entries.len();
-        let candidates = (0..LOOKED_AT.min(count)).map(|step| (self.cursor + step) % count);
+        let live = self.slots.live();
+        let candidates = (0..LOOKED_AT.min(live.len()))
+            .map(|step| usize::from(live[(self.cursor + step) % live.len()]));
         let at = candidates
             .filter(|at| {
                 let entry = &self.entries[*at];
@@ -449,14 +497,9 @@ impl Neighbours {
                     && self.held.count(*at as u16) == 0
             })
             .min_by_key(|at| self.entries[*at].last_used);
-        self.cursor = (self.cursor + LOOKED_AT) % count.max(1);
-        let at = at?;
-        let Neighbour { port, address, .. } = self.entries[at];
-        let hash = self.hash(port, address);
-        self.index.remove(hash, at as u32);
-        self.entries[at] = FREE;
-        self.next_epoch();
-        Some(at as u16)
+        self.cursor = (self.cursor + LOOKED_AT) % live.len().max(1);
+        self.give_up(at?);
+        Some(())
     }
 
     fn find(&self, port: PortIndex, address: IpAddr) -> Option<u16> {
@@ -485,11 +528,8 @@ impl Neighbours {
             .iter()
             .filter(|entry| entry.state != State::Free)
             .count();
-        assert_eq!(
-            used + self.free.len(),
-            self.entries.len(),
-            "neighbour slots"
-        );
+        self.slots.check_invariants();
+        assert_eq!(used, self.slots.live().len(), "neighbours in use");
         assert_eq!(self.index.count(), used, "neighbours in the index");
         for (slot, entry) in (0u16..).zip(&self.entries) {
             match entry.state {

@@ -68,6 +68,8 @@ pub struct Worker {
     ports: PortPool,
     sequences: Sequences,
     neighbours: Neighbours,
+    /// Between epochs of the neighbours: how many flows have forgotten theirs.
+    forgotten: usize,
     fragments: Fragments,
     /// A frame that waited, or is made here; its memory is reused.
     scratch: Vec<u8>,
@@ -163,6 +165,7 @@ impl Worker {
             ports: PortPool::new(index, workers, limits, &secret),
             sequences: Sequences::new(&secret),
             neighbours: Neighbours::new(limits, secret.clone()),
+            forgotten: 0,
             fragments: Fragments::new(limits, index, workers, &secret),
             scratch: Vec::new(),
             piece: Vec::new(),
@@ -388,7 +391,6 @@ impl Worker {
         if self.serial != tables.serial() {
             self.serial = tables.serial();
             self.neighbours.follow(tables, now, &self.cells);
-            self.forget_old_hops();
             self.follow_cuts(tables);
             // One worker does it for all.
             self.to_announce = self.index == 0;
@@ -439,14 +441,20 @@ impl Worker {
         }
         self.neighbours.tick(tables, now, out, &self.cells);
         self.fragments.tick(now, &self.cells);
-        self.forget_old_hops();
+        if self.neighbours.is_between_epochs() {
+            self.forget_old_hops();
+        }
     }
 
-    /// If the epochs of next hops began anew, no flow may keep one of the last turn: they would look alike.
-    #[inline]
+    /// Where the epochs of next hops have run out: makes some flows forget theirs, and begins the epochs anew when all have.
+    #[cold]
     fn forget_old_hops(&mut self) {
-        if self.neighbours.has_wrapped() {
-            self.flows.forget_hops();
+        let count = visits_per_tick(self.flows.capacity() as u32) as usize;
+        if self.flows.forget_hops(self.forgotten, count) {
+            self.forgotten += count;
+        } else {
+            self.forgotten = 0;
+            self.neighbours.begin_epochs();
         }
     }
 

@@ -253,12 +253,15 @@ impl FlowTable {
         &mut self.wide
     }
 
-    /// Makes every flow look up its next hops anew.
+    /// Makes `count` flows from number `first` on look up their next hops anew; false if there are no more.
     #[cold]
-    pub(crate) fn forget_hops(&mut self) {
-        for flow in &mut self.entries {
+    pub(crate) fn forget_hops(&mut self, first: usize, count: usize) -> bool {
+        let flows = self.entries.iter_mut().skip(first).take(count);
+        for flow in flows {
             (flow.hop_to_client, flow.hop_to_target) = (HOP_UNKNOWN, HOP_UNKNOWN);
+            flow.hop_epoch = 0;
         }
+        first + count < self.entries.len()
     }
 
     /// All living flows with their numbers.

@@ -210,8 +210,10 @@ impl Worker {
             .neighbours
             .slot(context.tables, context.now, port, address.into())
             .ok_or(DropReason::Unresolved)?;
+        if self.neighbours.is_between_epochs() {
+            return Ok(slot);
+        }
         // After the lookup: making room for the neighbour may have begun a new epoch.
-        self.forget_old_hops();
         let epoch = self.neighbours.epoch();
         let flow = self.flows.get_mut(number);
         if flow.hop_epoch != epoch {
@@ -382,7 +384,18 @@ impl Worker {
                     Waiting::NoRoom => Verdict::Drop(DropReason::Unresolved),
                 }
             }
-            State::Failed | State::Free => Verdict::Drop(DropReason::Unresolved),
+            State::Failed => Verdict::Drop(DropReason::Unresolved),
+            State::Free => self.forward_awake(context, hop, frame),
+        }
+    }
+
+    /// As [`Worker::forward_to`], where the next hop was given up since its flow looked it up.
+    #[cold]
+    #[inline(never)]
+    fn forward_awake(&mut self, context: &mut Context<'_>, hop: u16, frame: &mut [u8]) -> Verdict {
+        match self.neighbours.wake(context.tables, context.now, hop) {
+            Some(hop) => self.forward_to(context, hop, frame),
+            None => Verdict::Drop(DropReason::Unresolved),
         }
     }
 }

@@ -1,13 +1,15 @@
 //! Next hops: asked for, waited for, refreshed, given up.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use dataplane::{DropReason, Event, Limits, MacAddr, PortIndex, Verdict};
 
 use super::frame::{self, mac};
+use super::net::{BOTH, Net};
 use super::rig::{
     self, GATEWAY, INSIDE, INSIDE_ADDRESS, INSIDE_MAC, MILLISECOND, OUTSIDE, OUTSIDE_ADDRESS,
-    OUTSIDE_MAC, Rig, SECOND, client, from_client, local, target, to_target, up, vip,
+    OUTSIDE_MAC, Rig, SECOND, client, from_client, from_target, local, target, to_target, up, vip,
 };
 
 fn requests(rig: &mut Rig) -> Vec<(PortIndex, Vec<u8>)> {
@@ -328,7 +330,7 @@ fn clients_on_our_segment_come_and_go_without_filling_the_table() {
             local(frame::port_word(&sent, 0)),
             b"answer",
         );
-        let (verdict, _) = rig.try_send(INSIDE, rig::from_target(&answer, sent[33]));
+        let (verdict, _) = rig.try_send(INSIDE, from_target(&answer, sent[33]));
         if verdict == Verdict::Held {
             rig.resolve(OUTSIDE, *from.ip(), mac(n.max(20)));
         }
@@ -347,4 +349,83 @@ fn clients_on_our_segment_come_and_go_without_filling_the_table() {
         3,
         "only what the snapshot names stays"
     );
+}
+
+/// A client on our segment outside.
+fn neighbour(net: Net, last: u8) -> SocketAddr {
+    (net.address(1, last), 4000).into()
+}
+
+/// Connections of more neighbours than can be known, each heard of after others have taken its place.
+#[test]
+fn a_connection_finds_its_next_hop_again_however_many_others_there_were() {
+    for net in BOTH {
+        let mut services = net.services();
+        services[1].timeouts.udp = Duration::from_secs(24 * 3600);
+        let mut rig = Rig::serving(net, &rig::small(), &services).resolved();
+        let answers: Vec<_> = (20..70)
+            .map(|last| {
+                let query = frame::udp(neighbour(net, last), net.vip(53), b"query");
+                let (_, sent) = rig.outside(&query);
+                let n = frame::target_of(&sent);
+                let local = net.local(frame::source_port(&sent));
+                from_target(&frame::udp(net.target(n, 8080), local, &[last; 20]), n)
+            })
+            .collect();
+        let mut random = 7u32;
+        for turn in 0..500 {
+            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let n = (random >> 16) as usize % answers.len();
+            let last = 20 + n as u8;
+            rig.out.clear();
+            let (verdict, mut sent) = rig.try_send(INSIDE, answers[n].clone());
+            if verdict == Verdict::Held {
+                rig.resolve(OUTSIDE, net.address(1, last), mac(last));
+                let released = rig.emitted();
+                let ours = |frame: &[u8]| frame.ends_with(&[last; 20]);
+                let released = released.into_iter().find(|(_, frame)| ours(frame));
+                sent = released.unwrap().1;
+            } else {
+                assert_eq!(verdict, Verdict::Transmit(OUTSIDE), "{net:?}, turn {turn}");
+            }
+            assert_eq!(sent[..6], mac(last).0, "{net:?}, turn {turn}");
+            rig.now.0 += 5 * SECOND;
+            rig.refresh();
+            assert!(rig.worker_counts().neighbours <= 16);
+        }
+    }
+}
+
+/// The numbers that tell flows whether what they remember still holds have 16 bits.
+#[test]
+fn more_snapshots_than_a_worker_can_count_leave_every_flow_its_next_hop() {
+    let mut rig = Rig::new();
+    let opened = rig.establish(client(1, 4000), 1);
+    let builder = rig::builder(&rig::ports(), &rig::services());
+    let other = builder.build(&mut rig.ids, Some(&rig.tables)).unwrap();
+    let follow = |rig: &mut Rig| {
+        for tables in [&other, &rig.tables] {
+            rig.worker
+                .burst::<Vec<u8>>(tables, rig.now, INSIDE, &mut [], &mut [], &mut rig.out);
+        }
+    };
+    let goes_on = |rig: &mut Rig| {
+        let to_target = rig.from_client(&opened, frame::ACK, 2, 9001);
+        let to_client = rig.from_target(&opened, frame::ACK, 9001, 2);
+        assert_eq!(to_target[..6], mac(opened.target).0);
+        assert_eq!(to_client[..6], rig::ROUTER_MAC.0);
+    };
+    for _ in 0..u16::MAX / 2 - 4 {
+        follow(&mut rig);
+    }
+    for _ in 0..8 {
+        goes_on(&mut rig);
+        follow(&mut rig);
+    }
+    goes_on(&mut rig);
+    for _ in 0..8 {
+        tick(&mut rig, 1);
+        goes_on(&mut rig);
+        follow(&mut rig);
+    }
 }
