@@ -39,6 +39,7 @@ fn workers(forwarder: &Forwarder, counters: &Counters) {
             ),
             ("weir_l4_worker_redirected_total", counts.redirected),
             ("weir_l4_worker_held_total", counts.held),
+            ("weir_l4_worker_held_dropped_total", counts.held_dropped),
             ("weir_l4_worker_emitted_total", counts.emitted),
             (
                 "weir_l4_worker_emitted_overflow_total",

@@ -442,6 +442,9 @@ fn each_state_of_a_flow_has_its_own_timeout() {
             );
         }
     }
+    // Those SYNs waited for a target that nobody is.
+    let in_vain = "weir_l4_worker_held_dropped_total{worker=\"0\"}";
+    gateway.wait("rid of what waits", || gateway.metric(in_vain) == 2);
 }
 
 #[test]

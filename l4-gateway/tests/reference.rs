@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 
+use dataplane::{ServiceCount, TargetCount, WorkerCount};
 use l4_gateway::config::Config;
 use l4_gateway::worker::LoopCount;
 use shared::config::Document;
@@ -63,6 +64,34 @@ fn the_reference_names_every_metric() {
         assert!(
             name(&format!("weir_l4_{metric}")) || short.is_some_and(name),
             "weir_l4_{metric} is missing"
+        );
+    }
+}
+
+#[test]
+fn every_count_of_the_data_plane_is_a_metric() {
+    let source = [
+        include_str!("../src/metrics.rs"),
+        include_str!("../src/status.rs"),
+    ]
+    .concat();
+    let words: BTreeSet<&str> = source
+        .split("counts.")
+        .skip(1)
+        .filter_map(|rest| {
+            rest.split(|letter: char| letter != '_' && !letter.is_alphanumeric())
+                .next()
+        })
+        .collect();
+    let workers = WorkerCount::ALL.iter().map(|count| count.label());
+    let services = ServiceCount::ALL.iter().map(|count| count.label());
+    let targets = TargetCount::ALL.iter().map(|count| count.label());
+    // What is sent and left to the kernel is counted by the loop, what is dropped by reason, what is consumed by what came of it.
+    let otherwise = ["transmitted", "kernel", "dropped", "consumed"];
+    for label in workers.chain(services).chain(targets) {
+        assert!(
+            words.contains(label) || otherwise.contains(&label),
+            "{label} is shown nowhere"
         );
     }
 }
