@@ -9,7 +9,7 @@ use std::thread;
 use serde_json::Value;
 
 use lab::direct::{WAYS, Way};
-use lab::programs::{Files, dig, iperf, serve_names};
+use lab::programs::{Files, dig, iperf, serve_names, text_record};
 use lab::{Gateway, Lab, WORKERS};
 
 /// A gateway with the services that `services` says for each way.
@@ -43,35 +43,29 @@ fn curl_fetches_and_sends_files() {
 
 #[test]
 fn dig_asks_a_name_server_and_takes_answers_in_fragments() {
-    let text = |length: usize| -> Vec<String> {
-        let text: String = (0..length)
-            .map(|n| char::from(b'a' + (n % 23) as u8))
-            .collect();
-        let parts = text.as_bytes().chunks(250);
-        parts
-            .map(|part| String::from_utf8(part.to_vec()).unwrap())
-            .collect()
-    };
     // The kernel hands IPv4 fragments out as one packet, which af_packet cuts beyond 2,048 bytes.
-    let (long, longer) = (text(1_700), text(3_500));
-    let records = [
-        "--host-record=www.weir.test,192.0.2.80,2001:db8::80".to_owned(),
-        format!("--txt-record=long.weir.test,{}", long.join(",")),
-        format!("--txt-record=longer.weir.test,{}", longer.join(",")),
-    ];
+    let (long, long_text) = text_record("long.weir.test", 1_700);
+    let (longer, longer_text) = text_record("longer.weir.test", 3_500);
+    let host = "--host-record=www.weir.test,192.0.2.80,2001:db8::80";
     let lab = Lab::direct();
     let _tunnels = lab.give_vips(&lab.target());
-    let records = records.each_ref().map(String::as_str);
-    let _server = serve_names(&lab, &lab.target(), &records);
+    let _server = serve_names(&lab, &lab.target(), &[host, &long, &longer]);
     let gateway = start(&lab, |way| way.service("dns", "udp", 53, ""));
     for way in WAYS {
         let ask = |name: &str, kind| dig(&lab.client(), way.vip(), name, kind);
-        let quoted = |parts: &[String]| vec![format!("\"{}\"", parts.join("\" \""))];
         assert_eq!(ask("www.weir.test", "A"), ["192.0.2.80"], "{way:?}");
         assert_eq!(ask("www.weir.test", "AAAA"), ["2001:db8::80"], "{way:?}");
-        assert_eq!(ask("long.weir.test", "TXT"), quoted(&long), "{way:?}");
+        assert_eq!(
+            ask("long.weir.test", "TXT"),
+            [long_text.as_str()],
+            "{way:?}"
+        );
         if way.is_v6() {
-            assert_eq!(ask("longer.weir.test", "TXT"), quoted(&longer), "{way:?}");
+            assert_eq!(
+                ask("longer.weir.test", "TXT"),
+                [longer_text.as_str()],
+                "{way:?}"
+            );
         }
         let service = gateway.service(&way.name("dns"));
         let asked = if way.is_v6() { 4 } else { 3 };

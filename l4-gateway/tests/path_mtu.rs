@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use lab::direct::{WAYS, Way};
 use lab::dual::LOCAL_IPS;
-use lab::programs::Files;
+use lab::programs::{Files, dig, serve_names, text_record};
 use lab::{Gateway, Lab, Place, WORKERS};
 
 const MTU: u16 = 1400;
@@ -92,15 +92,23 @@ fn forget(ends: [&Place; 2]) {
     }
 }
 
-#[test]
-fn targets_hear_that_the_link_to_their_clients_is_narrow() {
+/// Where the client of [`clients_behind_narrow_link`] is.
+const CLIENT: [&str; 2] = ["10.5.2.1", "fd00:5:2::1"];
+
+fn clients_behind_narrow_link() -> (Lab, Place) {
     let mut lab = Lab::direct();
-    let target = lab.target();
-    let _tunnels = lab.give_vips(&target);
     let client = lab.behind_narrow_link(&lab.client(), 5, MTU);
     for (to, via) in [("10.5.0.0/16", "10.4.0.1"), ("fd00:5::/32", "fd00:4::1")] {
-        target.ip(&["route", "add", to, "via", via]);
+        lab.target().ip(&["route", "add", to, "via", via]);
     }
+    (lab, client)
+}
+
+#[test]
+fn targets_hear_that_the_link_to_their_clients_is_narrow() {
+    let (lab, client) = clients_behind_narrow_link();
+    let target = lab.target();
+    let _tunnels = lab.give_vips(&target);
     rely_on_icmp([&client, &target]);
     let cases: Vec<Case> = WAYS.into_iter().flat_map(Case::all).collect();
     let services: String = cases.iter().map(Case::service).collect();
@@ -111,11 +119,11 @@ fn targets_hear_that_the_link_to_their_clients_is_narrow() {
         forget([&client, &target]);
         let (way, what) = (case.way, case.what);
         let v6 = usize::from(way.is_v6());
-        let host = ["10.5.2.1", "fd00:5:2::1"][v6];
-        let peer = if way.is_direct() { host } else { LOCAL_IPS[v6] };
+        let host = CLIENT[v6];
+        let peers = if way.is_direct() { CLIENT } else { LOCAL_IPS };
         files.fetch(&client, way.at(case.port), 300_000);
         assert!(case.errors_passed(&gateway) >= 1, "{way:?} {what}");
-        let peer = peer.parse().unwrap();
+        let peer = peers[v6].parse().unwrap();
         assert_eq!(learned(&target, peer), Some(MTU), "{way:?} {what}");
         // A target that knows the way would tell the client to send less from the start.
         forget([&client, &target]);
@@ -172,5 +180,68 @@ fn clients_hear_that_the_link_to_their_target_is_narrow() {
         assert_eq!(learned(&target, peer), Some(MTU), "{way:?} {what}");
         let more = case.errors_passed(&gateway) > passed;
         assert_eq!(more, way.is_direct(), "{way:?} {what}");
+    }
+}
+
+/// The first answer is lost; the server's kernel hears why and cuts what answers the repeated question.
+#[test]
+fn answers_of_a_name_server_pass_a_narrow_link_in_fragments() {
+    let (lab, client) = clients_behind_narrow_link();
+    let target = lab.target();
+    let _tunnels = lab.give_vips(&target);
+    let (record, text) = text_record("long.weir.test", 1_350);
+    let _server = serve_names(&lab, &target, &[&record]);
+    let cases = WAYS.map(|way| Case::new(way, "dns", 53, [0, 0]));
+    let services: String = WAYS
+        .iter()
+        .map(|way| way.service("dns", "udp", 53, ""))
+        .collect();
+    let gateway = Gateway::start(&lab, &lab.dual_config(WORKERS, "", &services));
+    for case in &cases {
+        forget([&client, &target]);
+        let way = case.way;
+        let answer = dig(&client, way.vip(), "long.weir.test", "TXT");
+        assert_eq!(answer, [text.as_str()], "{way:?}");
+        let v6 = usize::from(way.is_v6());
+        let peers = if way.is_direct() { CLIENT } else { LOCAL_IPS };
+        let peer = peers[v6].parse().unwrap();
+        assert_eq!(learned(&target, peer), Some(MTU), "{way:?}");
+        assert!(case.errors_passed(&gateway) >= 1, "{way:?}");
+    }
+}
+
+#[test]
+fn the_gateway_says_itself_that_its_own_links_are_narrow() {
+    let lab = Lab::direct();
+    let (client, target) = (lab.client(), lab.target());
+    let _tunnels = lab.give_vips(&target);
+    rely_on_icmp([&client, &target]);
+    let cases: Vec<Case> = WAYS.into_iter().flat_map(Case::all).collect();
+    let services: String = cases.iter().map(Case::service).collect();
+    let files = Files::serve(&lab, &target);
+    let local_ips = format!("local_ips = {LOCAL_IPS:?}");
+    let narrow = format!("mtu = {MTU}");
+
+    // Targets don't know of it, so they let clients send full packets.
+    let keys = ["", &format!("{local_ips}\n{narrow}")];
+    let gateway = Gateway::start(&lab, &lab.dual_node(WORKERS, keys, &services));
+    for case in &cases {
+        forget([&client, &target]);
+        let (way, what) = (case.way, case.what);
+        files.send(&client, way.at(case.port), 300_000);
+        // Where the node tells the client's address, it has lowered the size that the target lets clients send.
+        let told = (what == "none").then_some(MTU - case.growth);
+        assert_eq!(learned(&client, way.vip()), told, "{way:?} {what}");
+    }
+    drop(gateway);
+
+    let keys = [narrow.as_str(), &local_ips];
+    let _gateway = Gateway::start(&lab, &lab.dual_node(WORKERS, keys, &services));
+    for case in cases.iter().filter(|case| !case.way.is_direct()) {
+        forget([&client, &target]);
+        let (way, what) = (case.way, case.what);
+        files.fetch(&client, way.at(case.port), 300_000);
+        let peer = LOCAL_IPS[usize::from(way.is_v6())].parse().unwrap();
+        assert_eq!(learned(&target, peer), Some(MTU), "{way:?} {what}");
     }
 }

@@ -209,7 +209,19 @@ pub(crate) fn serve_names(lab: &Lab, place: &Place, records: &[&str]) -> Program
     Program::start(lab, place, "dnsmasq", &arguments, "started, version")
 }
 
-/// What dig gets for a name over UDP, a line for each record.
+/// A TXT record of so many characters: dnsmasq's option for it, and what dig prints of it.
+pub(crate) fn text_record(name: &str, length: usize) -> (String, String) {
+    let letters = (b'a'..=b'w').cycle().take(length);
+    let text: String = letters.map(char::from).collect();
+    let strings: Vec<&str> = (0..length)
+        .step_by(250)
+        .map(|from| &text[from..length.min(from + 250)])
+        .collect();
+    let option = format!("--txt-record={name},{}", strings.join(","));
+    (option, format!("\"{}\"", strings.join("\" \"")))
+}
+
+/// What dig gets for a name over UDP, a line for each record. It asks again each second.
 pub(crate) fn dig(client: &Place, server: impl ToString, name: &str, kind: &str) -> Vec<String> {
     let server = format!("@{}", server.to_string());
     let how = [
@@ -217,12 +229,13 @@ pub(crate) fn dig(client: &Place, server: impl ToString, name: &str, kind: &str)
         "+ignore",
         "+notcp",
         "+bufsize=4096",
-        "+tries=3",
-        "+time=3",
+        "+tries=10",
+        "+time=1",
     ];
     let arguments = [&how[..], &[server.as_str(), name, kind]].concat();
     let answer = String::from_utf8(run(client, "dig", &arguments)).unwrap();
-    answer.lines().map(str::to_owned).collect()
+    let said = answer.lines().filter(|line| !line.starts_with(";;"));
+    said.map(str::to_owned).collect()
 }
 
 /// One run of iperf3 with a server of its own at `server`, as clients reach it at `at`; what the client tells.
