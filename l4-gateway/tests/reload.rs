@@ -4,7 +4,7 @@
 
 mod lab;
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read};
 use std::time::Duration;
 
 use lab::{Echo, Gateway, Lab, SERVICES, WORKERS, pattern};
@@ -133,6 +133,41 @@ fn flows_keep_a_vip_and_a_local_ip_that_a_reload_takes_away() {
             .unwrap()
             .is_empty()
     });
+}
+
+/// The VIP stays with its UDP service, so nothing but the service itself retires.
+#[test]
+fn flows_of_a_removed_service_are_reset_when_their_time_is_over() {
+    let lab = Lab::new();
+    lab.target().usual_targets();
+    let workers = format!("{WORKERS}removed_addresses = \"3s\"\n");
+    let gateway = Gateway::start(&lab, &lab.config(&workers, "", SERVICES));
+    let mut held = lab.client().run(|| Echo::connect(80).unwrap());
+    let udp = SERVICES.find("[[services]]\nname = \"udp\"").unwrap();
+    gateway.reload(&lab.config(&workers, "", &SERVICES[udp..]));
+    held.exchange(&pattern(20_000, 1));
+    let status = gateway.status();
+    assert_eq!(status["retired_addresses"].as_array().unwrap().len(), 0);
+    let retired = &status["retired_services"][0];
+    assert_eq!(
+        (&retired["port"], &retired["flows"]),
+        (&80.into(), &1.into())
+    );
+    // Within the five seconds that reads take at most.
+    let end = held.stream.read(&mut [0]).map_err(|error| error.kind());
+    assert_eq!(end, Err(ErrorKind::ConnectionReset));
+    gateway.wait("given up", || {
+        gateway.status()["retired_services"]
+            .as_array()
+            .unwrap()
+            .is_empty()
+    });
+    assert_eq!(
+        gateway
+            .flows(&serde_json::json!({ "vip": "10.0.0.100" }))
+            .len(),
+        0
+    );
 }
 
 #[test]
