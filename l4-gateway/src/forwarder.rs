@@ -5,7 +5,7 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
-use dataplane::{Counters, MacAddr, Now, PortIndex, Secret, Tables};
+use dataplane::{Counters, Learned, MacAddr, Now, PortIndex, Secret, Tables};
 use tokio::sync::mpsc;
 
 use crate::bond::Bond;
@@ -18,8 +18,7 @@ use crate::dpdk::{
 use crate::error::Error;
 use crate::nic::Nic;
 use crate::worker::{
-    self, Exception, LANE_WAITING, Lane, Learned, News, Question, Transmit, Vlan, WorkerParts,
-    WorkerState,
+    self, Exception, LANE_WAITING, Lane, News, Question, Transmit, Vlan, WorkerParts, WorkerState,
 };
 
 /// Frames that a worker's ring of redirected frames holds.

@@ -15,8 +15,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use dataplane::{
-    Counters, Emitted, FlowState, Frame, Ids, Limits, MacAddr, Now, Port, PortIndex, Protocol,
-    Secret, Segment, ServiceConfig, Tables, TargetConfig, Verdict, Worker,
+    Counters, Emitted, FlowState, Frame, Ids, Learned, Limits, MacAddr, Now, Port, PortIndex,
+    Protocol, Secret, Segment, ServiceConfig, Tables, TargetConfig, Verdict, Worker,
 };
 
 const BURST: usize = 32;
@@ -181,13 +181,13 @@ impl Bench {
             .map(|last| (1, Ipv4Addr::new(10, 3, 0, 20 + last)))
             .chain([gateway])
         {
-            bench.worker.learn(
-                bench.now,
-                PortIndex(port),
-                address.into(),
-                MacAddr([2, 0, 0, 0, 1, 0]),
-                &mut bench.out,
-            );
+            let learned = Learned {
+                port: PortIndex(port),
+                address: address.into(),
+                mac: MacAddr([2, 0, 0, 0, 1, 0]),
+                overrides: true,
+            };
+            bench.worker.learn(bench.now, learned, &mut bench.out);
         }
         for flow in 0..flows {
             let mut frames = [bench.client_frame(flow, 2)];

@@ -21,15 +21,8 @@ pub struct Emitted {
 /// to ten, the others to about one a second each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// A next hop's MAC is new or changed: give it to all other workers by [`crate::Worker::learn`].
-    Learned {
-        /// The port it is on.
-        port: PortIndex,
-        /// Its address.
-        address: IpAddr,
-        /// Its MAC.
-        mac: MacAddr,
-    },
+    /// What a next hop says of itself may be news to others: give it to all other workers by [`crate::Worker::learn`].
+    Learned(Learned),
     /// A next hop doesn't answer ARP or neighbour solicitations.
     Unresolved {
         /// The port it was looked for on.
@@ -51,6 +44,19 @@ pub enum Event {
         /// The service concerned.
         service: ServiceId,
     },
+}
+
+/// What a next hop says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Learned {
+    /// The port it is on.
+    pub port: PortIndex,
+    /// Its address.
+    pub address: IpAddr,
+    /// Its MAC.
+    pub mac: MacAddr,
+    /// It counts against another MAC that is known and in use (RFC 4861 7.2.5).
+    pub overrides: bool,
 }
 
 impl Emitted {

@@ -54,7 +54,7 @@ pub use client_address::ClientAddress;
 pub use counters::{
     Counters, ServiceCount, ServiceCounts, TargetCount, TargetCounts, WorkerCount, WorkerCounts,
 };
-pub use emitted::{Emitted, Event};
+pub use emitted::{Emitted, Event, Learned};
 pub use flow::FlowState;
 pub use frame::{DropReason, Frame, Verdict};
 pub use ids::{Ids, LocalIpId, ServiceId, TargetId};

@@ -22,7 +22,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use slots::Slots;
 
 use crate::counters::{Cells, WorkerCount};
-use crate::emitted::{Emitted, Event};
+use crate::emitted::{Emitted, Event, Learned};
 use crate::flow::{Index, NONE};
 use crate::held::{Held, Room};
 use crate::limits::{
@@ -288,12 +288,16 @@ impl Neighbours {
     pub(crate) fn learn(
         &mut self,
         now: Now,
-        (port, address): (PortIndex, IpAddr),
-        mac: MacAddr,
-        overrides: bool,
+        learned: Learned,
         out: &mut Emitted,
         cells: &Cells,
     ) -> Lesson {
+        let Learned {
+            port,
+            address,
+            mac,
+            overrides,
+        } = learned;
         let Some(slot) = self.find(port, address) else {
             return Lesson::Unknown;
         };

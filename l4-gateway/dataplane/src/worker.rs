@@ -30,7 +30,7 @@ use std::time::Duration;
 use classify::{Kind, Stage, Staged, is_forwarded};
 
 use crate::counters::{Cells, Counters, WorkerCount};
-use crate::emitted::{Emitted, Event};
+use crate::emitted::{Emitted, Event, Learned};
 use crate::family::{Family, V4, V6};
 use crate::flow::{Addresses, Due, Flow, FlowState, FlowTable, NONE, Wheel};
 use crate::fragments::Fragments;
@@ -39,7 +39,6 @@ use crate::ids::{ServiceId, TargetId};
 use crate::limits::{
     LEARNED_PER_SECOND, Limits, MAX_BURST, RESETS_PER_TICK, TICK_NANOSECONDS, visits_per_tick,
 };
-use crate::mac::MacAddr;
 use crate::neighbour::Neighbours;
 use crate::port::{Port, PortIndex};
 use crate::ports::PortPool;
@@ -398,16 +397,8 @@ impl Worker {
     }
 
     /// Takes over what another worker learned ([`Event::Learned`]); frames that waited for it go to `out`.
-    pub fn learn(
-        &mut self,
-        now: Now,
-        port: PortIndex,
-        address: IpAddr,
-        mac: MacAddr,
-        out: &mut Emitted,
-    ) {
-        self.neighbours
-            .learn(now, (port, address), mac, true, out, &self.cells);
+    pub fn learn(&mut self, now: Now, learned: Learned, out: &mut Emitted) {
+        self.neighbours.learn(now, learned, out, &self.cells);
     }
 
     /// Runs the timers: flows that expired go, next hops are refreshed or asked for again. Call it about every millisecond;

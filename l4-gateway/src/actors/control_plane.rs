@@ -548,7 +548,7 @@ impl Handler<News> for ControlPlane {
             Event::Unresolved { port, address } => {
                 tracing::warn!(worker, port = port.0, %address, "the next hop does not answer ARP");
             }
-            Event::Learned { .. } => {}
+            Event::Learned(_) => {}
         }
     }
 }

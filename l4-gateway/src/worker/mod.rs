@@ -15,13 +15,12 @@ mod poll;
 mod state;
 mod vlan;
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Cache};
-use dataplane::{DropReason, Emitted, Event, MAX_BURST, MacAddr, Now, PortIndex, Tables, Verdict};
+use dataplane::{DropReason, Emitted, Event, Learned, MAX_BURST, Now, Tables, Verdict};
 use tokio::sync::mpsc;
 
 use crate::capture::Tap;
@@ -39,14 +38,6 @@ use poll::Naps;
 
 /// Between two ticks of the data plane, in nanoseconds.
 const TICK: u64 = 1_000_000;
-
-/// A neighbour that one worker resolved and the others can use.
-#[derive(Debug, Clone, Copy)]
-pub struct Learned {
-    port: PortIndex,
-    address: IpAddr,
-    mac: MacAddr,
-}
 
 /// Something a worker tells the control side.
 #[derive(Debug, Clone, Copy)]
@@ -366,9 +357,8 @@ impl Round {
         if self.tap.as_ref().is_some_and(|tap| tap.is_over()) {
             self.tap = None;
         }
-        for Learned { port, address, mac } in lessons.try_iter().take(MAX_BURST) {
-            self.dataplane
-                .learn(now, port, address, mac, &mut self.emitted);
+        for learned in lessons.try_iter().take(MAX_BURST) {
+            self.dataplane.learn(now, learned, &mut self.emitted);
         }
         self.dataplane.tick(tables, now, &mut self.emitted);
         self.say();
@@ -414,13 +404,9 @@ impl Round {
         }
         for event in self.emitted.events() {
             let told = match *event {
-                Event::Learned { port, address, mac } => {
-                    let lesson = Learned { port, address, mac };
-                    self.peers
-                        .iter()
-                        .filter(|peer| peer.try_send(lesson).is_err())
-                        .count()
-                        == 0
+                Event::Learned(learned) => {
+                    let untold = |peer: &&SyncSender<_>| peer.try_send(learned).is_err();
+                    self.peers.iter().filter(untold).count() == 0
                 }
                 event => self
                     .news

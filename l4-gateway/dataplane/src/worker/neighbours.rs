@@ -10,7 +10,7 @@ use crate::tables::{LocalIp, Tables};
 use crate::wire::arp::{Arp, Operation};
 use crate::wire::ipv6::ALL_NODES;
 use crate::wire::ndp::{self, Ndp};
-use crate::{Emitted, MacAddr};
+use crate::{Emitted, Learned, MacAddr};
 
 /// What a neighbour says of itself.
 pub(super) struct Heard {
@@ -81,15 +81,15 @@ impl Worker {
 
     /// Takes in what a neighbour says, here and in the other workers.
     pub(super) fn hear(&mut self, context: &mut Context<'_>, heard: &Heard) {
-        let (port, address, mac) = (context.port.index, heard.address, heard.mac);
-        let lesson = self.neighbours.learn(
-            context.now,
-            (port, address),
-            mac,
-            heard.overrides,
-            context.out,
-            &self.cells,
-        );
+        let learned = Learned {
+            port: context.port.index,
+            address: heard.address,
+            mac: heard.mac,
+            overrides: heard.overrides,
+        };
+        let lesson = self
+            .neighbours
+            .learn(context.now, learned, context.out, &self.cells);
         let worth_telling = match lesson {
             // Another worker may have asked.
             _ if heard.answers_us => true,
@@ -105,6 +105,6 @@ impl Worker {
             Lesson::Known { .. } | Lesson::Unknown => &mut self.lessons.others,
         };
         let due = allowance.take(context.now);
-        self.report_if(due, context.out, Event::Learned { port, address, mac });
+        self.report_if(due, context.out, Event::Learned(learned));
     }
 }

@@ -422,7 +422,7 @@ fn learned(rig: &mut Rig, port: PortIndex, frame: Vec<u8>) -> Vec<MacAddr> {
     rig.out.clear();
     rig.try_send(port, frame);
     let mac_of = |event: Event| match event {
-        Event::Learned { mac, .. } => Some(mac),
+        Event::Learned(learned) => Some(learned.mac),
         _ => None,
     };
     rig.events().into_iter().filter_map(mac_of).collect()
@@ -496,4 +496,46 @@ fn one_worker_tells_nobody() {
     let mut rig = Rig::new();
     let moved = announcement(*target(21).ip(), mac(0x71));
     assert_eq!(learned(&mut rig, INSIDE, moved), []);
+}
+
+/// Whichever of them is asked: each believes what overrides, and no more (RFC 4861 7.2.5).
+#[test]
+fn workers_believe_the_same_of_an_answer_that_one_of_them_got() {
+    const SOLICITED: u8 = 0x40;
+    const OVERRIDE: u8 = 0x20;
+    let (hop, own) = (Net::V6.target_ip(21), Net::V6.inside_address());
+    for (flags, expected) in [(SOLICITED, mac(21)), (SOLICITED | OVERRIDE, mac(0x71))] {
+        let mut node = Node::new(Net::V6, 2, &rig::small());
+        let other = mac(0x71);
+        let answer = frame::ndp(136, (hop, own), flags, hop, Some((2, other)))
+            .macs(other, rig::INSIDE_MAC)
+            .frame();
+        node.rigs[0].try_send(INSIDE, answer);
+        node.pass_events_on();
+        for (worker, rig) in node.rigs.iter_mut().enumerate() {
+            // In turn: one of two goes to that target.
+            let sent: Vec<MacAddr> = (0..2)
+                .map(|n| {
+                    let query = frame::udp(Net::V6.client(9, 4000 + n), Net::V6.vip(53), b"x");
+                    let mut frames = [from_client(&query)];
+                    let mut verdicts = [Verdict::Kernel];
+                    let (tables, out) = (&rig.tables, &mut rig.out);
+                    rig.worker.handed_over(
+                        tables,
+                        rig.now,
+                        OUTSIDE,
+                        &mut frames,
+                        &mut verdicts,
+                        out,
+                    );
+                    assert_eq!(verdicts, [Verdict::Transmit(INSIDE)]);
+                    MacAddr(frames[0][..6].try_into().unwrap())
+                })
+                .collect();
+            assert!(
+                sent.contains(&expected) && sent.contains(&mac(22)),
+                "worker {worker}, flags {flags:#x}: {sent:?}"
+            );
+        }
+    }
 }

@@ -76,14 +76,13 @@ impl Node {
         })
     }
 
-    fn pass_events_on(&mut self) {
+    pub fn pass_events_on(&mut self) {
         let events: Vec<Event> = self.rigs.iter_mut().flat_map(|rig| rig.events()).collect();
         for rig in &mut self.rigs {
             rig.out.clear();
             for event in &events {
-                if let Event::Learned { port, address, mac } = event {
-                    rig.worker
-                        .learn(rig.now, *port, *address, *mac, &mut rig.out);
+                if let Event::Learned(learned) = event {
+                    rig.worker.learn(rig.now, *learned, &mut rig.out);
                 }
             }
         }

@@ -12,7 +12,7 @@ use crate::port::{Port, Segment};
 use crate::secret::Secret;
 use crate::service::{ServiceConfig, TargetConfig};
 use crate::tables::Tables;
-use crate::{Emitted, MacAddr, Now, Verdict};
+use crate::{Emitted, Learned, MacAddr, Now, Verdict};
 
 const OUTSIDE: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
 const INSIDE: MacAddr = MacAddr([2, 0, 0, 0, 0, 2]);
@@ -46,13 +46,13 @@ impl Node {
         let mut out = Emitted::new();
         worker.tick(tables, Now(1), &mut out);
         for (port, address) in [(0, [10, 2, 0, 1]), (1, [10, 3, 0, 21]), (1, [10, 3, 0, 22])] {
-            worker.learn(
-                Now(1),
-                PortIndex(port),
-                Ipv4Addr::from(address).into(),
-                OTHERS,
-                &mut out,
-            );
+            let learned = Learned {
+                port: PortIndex(port),
+                address: Ipv4Addr::from(address).into(),
+                mac: OTHERS,
+                overrides: true,
+            };
+            worker.learn(Now(1), learned, &mut out);
         }
         out.clear();
         Self {
