@@ -1,4 +1,4 @@
-//! The packets that almost all are: IPv4 without options, a datagram or a bare acknowledging segment of a known flow, whose next hop is
+//! The packets that almost all are: IPv4 without options, a datagram, or a segment with ACK and without SYN, of a known flow, whose next hop is
 //! known and takes it. They go through here in a fraction of the instructions that all the cases take together. Nothing is decided
 //! otherwise here than by `parse` and `forward`: what is not as plain in any respect is left to those, untouched.
 
@@ -6,7 +6,7 @@ use super::classify::{Kind, Stage};
 use super::{Context, Worker};
 use crate::Frame;
 use crate::family::V4;
-use crate::flow::{FlowState, Numbers, Side};
+use crate::flow::{Numbers, Side};
 use crate::limits::ETHERNET_HEADER;
 use crate::nat::{self, Plain, Rewrite};
 use crate::port::PortIndex;
@@ -35,6 +35,20 @@ fn u32_of(head: &Plain, at: usize) -> u32 {
 #[inline(always)]
 fn u64_of(head: &Plain, at: usize) -> u64 {
     u64::from_be_bytes(*bytes(head, at))
+}
+
+/// The numbers of a segment, and the sequence number behind it.
+#[inline(always)]
+fn numbers(head: &Plain, stage: &Stage) -> (Numbers, u32) {
+    let sequence = u32_of(head, TRANSPORT + tcp::SEQUENCE);
+    let numbers = Numbers {
+        flags: stage.flags,
+        sequence,
+        acknowledgment: u32_of(head, TRANSPORT + tcp::ACKNOWLEDGMENT),
+    };
+    let headers = ipv4::HEADER as u32 + u32::from(head[TRANSPORT + 12] >> 4) * 4;
+    let occupied = u32::from(stage.total) - headers + u32::from(stage.flags & tcp::FIN);
+    (numbers, sequence.wrapping_add(occupied))
 }
 
 impl Worker {
@@ -82,10 +96,12 @@ impl Worker {
                     _ => return false,
                 };
                 let flags = head[TRANSPORT + 13] & (tcp::FIN | tcp::SYN | tcp::RST | tcp::ACK);
-                if flags != tcp::ACK || length < ipv4::HEADER + tcp::HEADER + options {
+                if flags & (tcp::SYN | tcp::ACK) != tcp::ACK
+                    || length < ipv4::HEADER + tcp::HEADER + options
+                {
                     return false;
                 }
-                stage.flags = tcp::ACK;
+                stage.flags = flags;
                 Protocol::Tcp
             }
             ip::UDP => {
@@ -151,27 +167,17 @@ impl Worker {
         if stage.ttl <= 1 || stage.total > neighbour.mtu {
             return None;
         }
-        let state = match stage.protocol {
-            Protocol::Tcp => {
-                if !flow.progress.is_established() {
-                    return None;
+        if stage.protocol == Protocol::Tcp {
+            let is_plain = stage.flags == tcp::ACK && flow.progress.is_established();
+            if !(is_plain && side == Side::Target) {
+                let (numbers, next) = numbers(head, stage);
+                if !(is_plain && flow.hears_on(numbers, next)) {
+                    self.follow_turn::<V4>(numbers, next, stage.candidate, side);
                 }
-                if side == Side::Client {
-                    let numbers = Numbers {
-                        flags: tcp::ACK,
-                        sequence: u32_of(head, TRANSPORT + tcp::SEQUENCE),
-                        acknowledgment: u32_of(head, TRANSPORT + tcp::ACKNOWLEDGMENT),
-                    };
-                    let headers = ipv4::HEADER as u32 + u32::from(head[TRANSPORT + 12] >> 4) * 4;
-                    let payload = u32::from(stage.total) - headers;
-                    if !flow.hears_on(numbers, numbers.sequence.wrapping_add(payload)) {
-                        return None;
-                    }
-                }
-                FlowState::Established
             }
-            Protocol::Udp => FlowState::Udp,
-        };
+        }
+        let flow = self.flows.likely(stage.candidate)?;
+        let state = flow.progress.timed_as();
         let deadline = context.tick + context.tables.timeout(flow.service(), state);
         if flow.deadline != deadline {
             flow.deadline = deadline;
@@ -188,6 +194,7 @@ impl Worker {
         let addresses = flow.narrow;
         let rewrite = Rewrite::new(flow, &addresses, side);
         nat::rewrite_plain(head, stage.protocol, &rewrite);
+        let neighbour = self.neighbours.known(hop)?;
         head[..12].copy_from_slice(&neighbour.header);
         let port = neighbour.port;
         stage.trim(frame);
