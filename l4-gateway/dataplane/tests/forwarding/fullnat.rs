@@ -2,7 +2,8 @@
 
 use dataplane::{Protocol, Verdict};
 
-use super::frame::{self, ACK, PSH, Payload, SYN};
+use super::frame::{self, ACK, PSH, Payload, SYN, target_of};
+use super::net::{BOTH, Net};
 use super::rig::{
     self, INSIDE, OUTSIDE, Rig, client, from_client, from_target, local, target, to_client,
     to_target, vip,
@@ -10,333 +11,353 @@ use super::rig::{
 
 #[test]
 fn tcp_is_rewritten_at_both_ends_in_both_directions() {
-    let mut rig = Rig::new();
-    let opened = rig.establish(client(10, 40_000), 1000);
-    assert_eq!(opened.target, 21);
-    let options = [1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 2];
-    struct Case {
-        description: &'static str,
-        from_client: bool,
-        flags: u8,
-        seq: u32,
-        ack: u32,
-        data: &'static [u8],
-        options: &'static [u8],
-    }
-    let cases = [
-        Case {
-            description: "a request",
-            from_client: true,
-            flags: ACK | PSH,
-            seq: 1001,
-            ack: 9001,
-            data: b"GET / HTTP/1.1\r\n\r\n",
-            options: &[],
-        },
-        Case {
-            description: "an odd number of payload bytes",
-            from_client: true,
-            flags: ACK,
-            seq: 1019,
-            ack: 9001,
-            data: b"odd",
-            options: &[],
-        },
-        Case {
-            description: "an answer",
-            from_client: false,
-            flags: ACK | PSH,
-            seq: 9001,
-            ack: 1022,
-            data: b"HTTP/1.1 200 OK\r\n\r\n",
-            options: &[],
-        },
-        Case {
-            description: "timestamps of a running connection are left alone",
-            from_client: true,
-            flags: ACK,
-            seq: 1022,
-            ack: 9020,
-            data: b"more",
-            options: &[1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 2],
-        },
-        Case {
-            description: "sequence numbers wrap",
-            from_client: true,
-            flags: ACK,
-            seq: u32::MAX,
-            ack: u32::MAX,
-            data: &[0xff; 40],
-            options: &[],
-        },
-    ];
-    assert_eq!(options.len(), 12);
-    for case in cases {
-        let Case {
-            description,
-            from_client,
-            flags,
-            seq,
-            ack,
-            data,
-            options,
-        } = case;
-        let (client_side, target_side) = (
-            (client(10, 40_000), vip(80)),
-            (local(opened.local_port), target(21)),
-        );
-        if from_client {
-            let input = frame::tcp(client_side.0, client_side.1, flags)
-                .seq(seq, ack)
-                .data(data)
-                .tcp_options(options);
-            let expected = frame::tcp(target_side.0, target_side.1, flags)
-                .seq(seq.wrapping_add(opened.shift), ack)
-                .data(data)
-                .tcp_options(options)
-                .ttl(63);
-            assert_eq!(
-                rig.outside(&input),
-                (INSIDE, to_target(&expected, 21)),
-                "{description}"
-            );
-        } else {
-            let input = frame::tcp(target_side.1, target_side.0, flags)
-                .seq(seq, ack.wrapping_add(opened.shift))
-                .data(data)
-                .tcp_options(options);
-            let expected = frame::tcp(client_side.1, client_side.0, flags)
-                .seq(seq, ack)
-                .data(data)
-                .tcp_options(options)
-                .ttl(63);
-            assert_eq!(
-                rig.inside(&input, 21),
-                (OUTSIDE, to_client(&expected)),
-                "{description}"
-            );
+    for net in BOTH {
+        let mut rig = Rig::of(net);
+        let opened = rig.establish(net.client(10, 40_000), 1000);
+        assert_eq!(opened.target, 21);
+        let options = [1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 2];
+        struct Case {
+            description: &'static str,
+            from_client: bool,
+            flags: u8,
+            seq: u32,
+            ack: u32,
+            data: &'static [u8],
+            options: &'static [u8],
         }
+        let cases = [
+            Case {
+                description: "a request",
+                from_client: true,
+                flags: ACK | PSH,
+                seq: 1001,
+                ack: 9001,
+                data: b"GET / HTTP/1.1\r\n\r\n",
+                options: &[],
+            },
+            Case {
+                description: "an odd number of payload bytes",
+                from_client: true,
+                flags: ACK,
+                seq: 1019,
+                ack: 9001,
+                data: b"odd",
+                options: &[],
+            },
+            Case {
+                description: "an answer",
+                from_client: false,
+                flags: ACK | PSH,
+                seq: 9001,
+                ack: 1022,
+                data: b"HTTP/1.1 200 OK\r\n\r\n",
+                options: &[],
+            },
+            Case {
+                description: "timestamps of a running connection are left alone",
+                from_client: true,
+                flags: ACK,
+                seq: 1022,
+                ack: 9020,
+                data: b"more",
+                options: &[1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 2],
+            },
+            Case {
+                description: "sequence numbers wrap",
+                from_client: true,
+                flags: ACK,
+                seq: u32::MAX,
+                ack: u32::MAX,
+                data: &[0xff; 40],
+                options: &[],
+            },
+        ];
+        assert_eq!(options.len(), 12);
+        for case in cases {
+            let Case {
+                description,
+                from_client,
+                flags,
+                seq,
+                ack,
+                data,
+                options,
+            } = case;
+            let (client_side, target_side) = (
+                (net.client(10, 40_000), net.vip(80)),
+                (net.local(opened.local_port), net.target(21, 8080)),
+            );
+            if from_client {
+                let input = frame::tcp(client_side.0, client_side.1, flags)
+                    .seq(seq, ack)
+                    .data(data)
+                    .tcp_options(options);
+                let expected = frame::tcp(target_side.0, target_side.1, flags)
+                    .seq(seq.wrapping_add(opened.shift), ack)
+                    .data(data)
+                    .tcp_options(options)
+                    .ttl(63);
+                assert_eq!(
+                    rig.outside(&input),
+                    (INSIDE, to_target(&expected, 21)),
+                    "{description}"
+                );
+            } else {
+                let input = frame::tcp(target_side.1, target_side.0, flags)
+                    .seq(seq, ack.wrapping_add(opened.shift))
+                    .data(data)
+                    .tcp_options(options);
+                let expected = frame::tcp(client_side.1, client_side.0, flags)
+                    .seq(seq, ack)
+                    .data(data)
+                    .tcp_options(options)
+                    .ttl(63);
+                assert_eq!(
+                    rig.inside(&input, 21),
+                    (OUTSIDE, to_client(&expected)),
+                    "{description}"
+                );
+            }
+        }
+        let counts = rig.service_counts(80, Protocol::Tcp);
+        assert_eq!((counts.packets_in, counts.packets_out), (2 + 4, 1 + 1));
+        let bare = net.ip_header() as u64 + 20;
+        assert_eq!(counts.bytes_in, 6 * bare + 18 + 3 + 16 + 40);
+        assert_eq!(counts.bytes_out, 2 * bare + 19);
+        assert_eq!((counts.flows_created, counts.flows_active), (1, 1));
+        let target = rig.target_counts(80, Protocol::Tcp, 21);
+        assert_eq!(
+            (target.packets_in, target.bytes_in),
+            (counts.packets_in, counts.bytes_in)
+        );
+        assert_eq!(
+            (target.packets_out, target.bytes_out),
+            (counts.packets_out, counts.bytes_out)
+        );
+        let worker = rig.worker_counts();
+        assert_eq!(worker.dropped, 0);
+        assert_eq!(worker.flows_active, 1);
     }
-    let counts = rig.service_counts(80, Protocol::Tcp);
-    assert_eq!((counts.packets_in, counts.packets_out), (2 + 4, 1 + 1));
-    assert_eq!(counts.bytes_in, 40 + 40 + 58 + 43 + 56 + 80);
-    assert_eq!(counts.bytes_out, 40 + 59);
-    assert_eq!((counts.flows_created, counts.flows_active), (1, 1));
-    let target = rig.target_counts(80, Protocol::Tcp, 21);
-    assert_eq!(
-        (target.packets_in, target.bytes_in),
-        (counts.packets_in, counts.bytes_in)
-    );
-    assert_eq!(
-        (target.packets_out, target.bytes_out),
-        (counts.packets_out, counts.bytes_out)
-    );
-    let worker = rig.worker_counts();
-    assert_eq!(worker.dropped, 0);
-    assert_eq!(worker.flows_active, 1);
 }
 
 #[test]
 fn sack_blocks_follow_the_shifted_sequence_numbers() {
-    let mut rig = Rig::new();
-    let opened = rig.establish(client(10, 40_000), 1000);
-    // Padded in front by an odd number of NOPs, so that the edges lie at odd offsets.
-    for pad in 0..4u32 {
-        let block = |shift: u32| {
-            let mut options = vec![1; pad as usize];
-            options.extend([5, 18]);
-            for edge in [5000u32, 6000, 8000, 9999] {
-                options.extend(edge.wrapping_add(shift).to_be_bytes());
-            }
-            options.resize(options.len().next_multiple_of(4), 0);
-            options
-        };
-        let input = frame::tcp(target(21), local(opened.local_port), ACK)
-            .seq(1, 1001u32.wrapping_add(opened.shift))
-            .tcp_options(&block(opened.shift));
-        let expected = frame::tcp(vip(80), client(10, 40_000), ACK)
-            .seq(1, 1001)
-            .tcp_options(&block(0))
-            .ttl(63);
-        assert_eq!(
-            rig.inside(&input, 21),
-            (OUTSIDE, to_client(&expected)),
-            "{pad} bytes in front"
-        );
+    for net in BOTH {
+        let mut rig = Rig::of(net);
+        let opened = rig.establish(net.client(10, 40_000), 1000);
+        // Padded in front by an odd number of NOPs, so that the edges lie at odd offsets.
+        for pad in 0..4u32 {
+            let block = |shift: u32| {
+                let mut options = vec![1; pad as usize];
+                options.extend([5, 18]);
+                for edge in [5000u32, 6000, 8000, 9999] {
+                    options.extend(edge.wrapping_add(shift).to_be_bytes());
+                }
+                options.resize(options.len().next_multiple_of(4), 0);
+                options
+            };
+            let input = frame::tcp(net.target(21, 8080), net.local(opened.local_port), ACK)
+                .seq(1, 1001u32.wrapping_add(opened.shift))
+                .tcp_options(&block(opened.shift));
+            let expected = frame::tcp(net.vip(80), net.client(10, 40_000), ACK)
+                .seq(1, 1001)
+                .tcp_options(&block(0))
+                .ttl(63);
+            assert_eq!(
+                rig.inside(&input, 21),
+                (OUTSIDE, to_client(&expected)),
+                "{pad} bytes in front"
+            );
+        }
     }
 }
 
 #[test]
 fn timestamps_are_taken_out_of_a_syn_and_the_initial_sequence_is_ours() {
-    let mut rig = Rig::new();
-    // MSS, SACK permitted, timestamps, window scale: what Linux sends.
-    let options = |timestamps: &[u8]| {
-        let mut options = vec![2, 4, 5, 0xb4, 4, 2];
-        options.extend(timestamps);
-        options.extend([1, 3, 3, 7]);
-        options
-    };
-    let syn = frame::tcp(client(10, 40_000), vip(80), SYN)
-        .seq(77, 0)
-        .tcp_options(&options(&[8, 10, 0x12, 0x34, 0x56, 0x78, 0, 0, 0, 0]));
-    let (port, sent) = rig.outside(&syn);
-    let (local_port, seq) = (frame::port_word(&sent, 0), frame::tcp_word(&sent, 4));
-    let expected = frame::tcp(local(local_port), target(21), SYN)
-        .seq(seq, 0)
-        .tcp_options(&options(&[1; 10]))
-        .ttl(63);
-    assert_eq!((port, sent), (INSIDE, to_target(&expected, 21)));
-    // A repeated SYN is the same, byte for byte.
-    assert_eq!(rig.outside(&syn), (INSIDE, to_target(&expected, 21)));
-    assert_eq!(rig.flow_count(), 1);
+    for net in BOTH {
+        let mut rig = Rig::of(net);
+        // MSS, SACK permitted, timestamps, window scale: what Linux sends.
+        let options = |timestamps: &[u8]| {
+            let mut options = vec![2, 4, 5, 0xb4, 4, 2];
+            options.extend(timestamps);
+            options.extend([1, 3, 3, 7]);
+            options
+        };
+        let syn = frame::tcp(net.client(10, 40_000), net.vip(80), SYN)
+            .seq(77, 0)
+            .tcp_options(&options(&[8, 10, 0x12, 0x34, 0x56, 0x78, 0, 0, 0, 0]));
+        let (port, sent) = rig.outside(&syn);
+        let (local_port, seq) = (frame::port_word(&sent, 0), frame::tcp_word(&sent, 4));
+        let expected = frame::tcp(net.local(local_port), net.target(21, 8080), SYN)
+            .seq(seq, 0)
+            .tcp_options(&options(&[1; 10]))
+            .ttl(63);
+        assert_eq!((port, sent), (INSIDE, to_target(&expected, 21)));
+        // A repeated SYN is the same, byte for byte.
+        assert_eq!(rig.outside(&syn), (INSIDE, to_target(&expected, 21)));
+        assert_eq!(rig.flow_count(), 1);
+    }
 }
 
 #[test]
 fn timestamps_alone_or_at_an_odd_offset_are_taken_out_too() {
-    let mut rig = Rig::new();
-    for (port, options) in [
-        (
-            40_000,
-            [1, 8, 10, 0x12, 0x34, 0x56, 0x78, 0x9a, 0xbc, 0xde, 0xf0, 1],
-        ),
-        (
-            40_002,
-            [1, 1, 8, 10, 0x12, 0x34, 0x56, 0x78, 0x9a, 0xbc, 0xde, 0xf0],
-        ),
-    ] {
-        let syn = frame::tcp(client(10, port), vip(80), SYN)
-            .seq(77, 0)
-            .tcp_options(&options);
-        let (_, sent) = rig.outside(&syn);
-        let chosen = sent[33];
-        let expected = frame::tcp(local(frame::port_word(&sent, 0)), target(chosen), SYN)
+    for net in BOTH {
+        let mut rig = Rig::of(net);
+        for (port, options) in [
+            (
+                40_000,
+                [1, 8, 10, 0x12, 0x34, 0x56, 0x78, 0x9a, 0xbc, 0xde, 0xf0, 1],
+            ),
+            (
+                40_002,
+                [1, 1, 8, 10, 0x12, 0x34, 0x56, 0x78, 0x9a, 0xbc, 0xde, 0xf0],
+            ),
+        ] {
+            let syn = frame::tcp(net.client(10, port), net.vip(80), SYN)
+                .seq(77, 0)
+                .tcp_options(&options);
+            let (_, sent) = rig.outside(&syn);
+            let chosen = target_of(&sent);
+            let expected = frame::tcp(
+                net.local(frame::port_word(&sent, 0)),
+                net.target(chosen, 8080),
+                SYN,
+            )
             .seq(frame::tcp_word(&sent, 4), 0)
             .tcp_options(&[1; 12])
             .ttl(63);
-        assert_eq!(sent, to_target(&expected, chosen));
+            assert_eq!(sent, to_target(&expected, chosen));
+        }
     }
 }
 
 #[test]
 fn a_service_may_keep_timestamps() {
-    let mut services = rig::services();
-    services[0].timestamps = dataplane::Timestamps::Keep;
-    let mut rig = Rig::with(&rig::small(), &services).resolved();
-    let options = [1, 1, 8, 10, 0x12, 0x34, 0x56, 0x78, 0, 0, 0, 0];
-    let (_, sent) =
-        rig.outside(&frame::tcp(client(10, 40_000), vip(80), SYN).tcp_options(&options));
-    assert_eq!(sent[54..], options);
+    for net in BOTH {
+        let mut services = net.services();
+        services[0].timestamps = dataplane::Timestamps::Keep;
+        let mut rig = Rig::serving(net, &rig::small(), &services).resolved();
+        let options = [1, 1, 8, 10, 0x12, 0x34, 0x56, 0x78, 0, 0, 0, 0];
+        let (_, sent) = rig
+            .outside(&frame::tcp(net.client(10, 40_000), net.vip(80), SYN).tcp_options(&options));
+        assert_eq!(sent[14 + net.ip_header() + 20..], options);
+    }
 }
 
 #[test]
 fn udp_is_rewritten_at_both_ends() {
-    struct Case {
-        description: &'static str,
-        data: Vec<u8>,
-        unchecked: bool,
-        ttl: u8,
-        tos: u8,
-    }
-    let cases = [
-        Case {
-            description: "a query",
-            data: b"query".to_vec(),
-            unchecked: false,
-            ttl: 64,
-            tos: 0,
-        },
-        Case {
-            description: "no checksum stays none",
-            data: b"query".to_vec(),
-            unchecked: true,
-            ttl: 64,
-            tos: 0,
-        },
-        Case {
-            description: "empty",
-            data: vec![],
-            unchecked: false,
-            ttl: 2,
-            tos: 0,
-        },
-        Case {
-            description: "TOS and ECN are kept",
-            data: vec![0xff; 1472],
-            unchecked: false,
-            ttl: 255,
-            tos: 0xb9,
-        },
-    ];
-    let mut rig = Rig::new();
-    let mut local_port = None;
-    for Case {
-        description,
-        data,
-        unchecked,
-        ttl,
-        tos,
-    } in cases
-    {
-        let set = |packet: &mut frame::Packet| {
-            (packet.ttl, packet.tos, packet.id, packet.fragment) = (ttl, tos, 0x1234, 0);
-            if let Payload::Udp(udp) = &mut packet.payload {
-                udp.unchecked = unchecked;
-            }
-        };
-        let (_, sent) = rig.outside(&frame::udp(client(10, 5353), vip(53), &data).with(set));
-        let port = *local_port.get_or_insert(frame::port_word(&sent, 0));
-        let expected = frame::udp(local(port), target(21).with_port(8080), &data)
-            .with(set)
-            .ttl(ttl - 1);
-        assert_eq!(sent, to_target(&expected, 21), "{description}: in");
-        let answer = frame::udp(target(21), local(port), &data).with(set);
-        let expected = frame::udp(vip(53), client(10, 5353), &data)
-            .with(set)
-            .ttl(ttl - 1);
+    for net in BOTH {
+        struct Case {
+            description: &'static str,
+            data: Vec<u8>,
+            unchecked: bool,
+            ttl: u8,
+            tos: u8,
+        }
+        let cases = [
+            Case {
+                description: "a query",
+                data: b"query".to_vec(),
+                unchecked: false,
+                ttl: 64,
+                tos: 0,
+            },
+            Case {
+                description: "no checksum stays none",
+                data: b"query".to_vec(),
+                unchecked: true,
+                ttl: 64,
+                tos: 0,
+            },
+            Case {
+                description: "empty",
+                data: vec![],
+                unchecked: false,
+                ttl: 2,
+                tos: 0,
+            },
+            Case {
+                description: "TOS and ECN are kept",
+                data: vec![0xff; 1472 - (net.ip_header() - 20)],
+                unchecked: false,
+                ttl: 255,
+                tos: 0xb9,
+            },
+        ];
+        let mut rig = Rig::of(net);
+        let mut local_port = None;
+        // IPv6 datagrams must have one (RFC 8200 8.1).
+        for Case {
+            description,
+            data,
+            unchecked,
+            ttl,
+            tos,
+        } in cases
+            .into_iter()
+            .filter(|case| net == Net::V4 || !case.unchecked)
+        {
+            let set = |packet: &mut frame::Packet| {
+                (packet.ttl, packet.tos, packet.id, packet.fragment) = (ttl, tos, 0x1234, 0);
+                if let Payload::Udp(udp) = &mut packet.payload {
+                    udp.unchecked = unchecked;
+                }
+            };
+            let (_, sent) =
+                rig.outside(&frame::udp(net.client(10, 5353), net.vip(53), &data).with(set));
+            let port = *local_port.get_or_insert(frame::port_word(&sent, 0));
+            let expected = frame::udp(net.local(port), net.target(21, 8080), &data)
+                .with(set)
+                .ttl(ttl - 1);
+            assert_eq!(sent, to_target(&expected, 21), "{description}: in");
+            let answer = frame::udp(net.target(21, 8080), net.local(port), &data).with(set);
+            let expected = frame::udp(net.vip(53), net.client(10, 5353), &data)
+                .with(set)
+                .ttl(ttl - 1);
+            assert_eq!(
+                rig.inside(&answer, 21),
+                (OUTSIDE, to_client(&expected)),
+                "{description}: out"
+            );
+        }
+        assert_eq!(rig.flow_count(), 1);
+        let counts = rig.service_counts(53, Protocol::Udp);
+        let queries = if net == Net::V4 { 2 } else { 1 };
         assert_eq!(
-            rig.inside(&answer, 21),
-            (OUTSIDE, to_client(&expected)),
-            "{description}: out"
+            (counts.packets_in, counts.packets_out, counts.flows_created),
+            (queries + 2, queries + 2, 1)
         );
-    }
-    assert_eq!(rig.flow_count(), 1);
-    let counts = rig.service_counts(53, Protocol::Udp);
-    assert_eq!(
-        (counts.packets_in, counts.packets_out, counts.flows_created),
-        (4, 4, 1)
-    );
-    assert_eq!(counts.bytes_in, 33 + 33 + 28 + 1500);
-}
-
-trait WithPort {
-    fn with_port(self, port: u16) -> Self;
-}
-
-impl WithPort for std::net::SocketAddrV4 {
-    fn with_port(self, port: u16) -> Self {
-        Self::new(*self.ip(), port)
+        let bare = net.ip_header() as u64 + 8;
+        assert_eq!(counts.bytes_in, queries * (bare + 5) + bare + 1500);
     }
 }
 
 #[test]
 fn a_udp_checksum_that_comes_out_zero_is_sent_as_ffff() {
-    // Try payloads until the sum after the rewriting is zero.
-    let mut rig = Rig::new();
-    let (_, sent) = rig.outside(&frame::udp(client(10, 5353), vip(53), &[0, 0]));
-    let port = frame::port_word(&sent, 0);
-    let hit = (0..=u16::MAX).find(|word| {
-        let rewritten = frame::udp(local(port), target(21), &word.to_be_bytes()).frame();
-        rewritten[40..42] == [0xff, 0xff]
-    });
-    let data = hit
-        .expect("one word in 65536 makes the sum zero")
-        .to_be_bytes();
-    let (_, sent) = rig.outside(&frame::udp(client(10, 5353), vip(53), &data));
-    assert_eq!(
-        sent,
-        to_target(&frame::udp(local(port), target(21), &data).ttl(63), 21)
-    );
-    assert_eq!(sent[40..42], [0xff, 0xff]);
+    for net in BOTH {
+        // Try payloads until the sum after the rewriting is zero.
+        let mut rig = Rig::of(net);
+        let (_, sent) = rig.outside(&frame::udp(net.client(10, 5353), net.vip(53), &[0, 0]));
+        let port = frame::port_word(&sent, 0);
+        let sum = 14 + net.ip_header() + 6;
+        let hit = (0..=u16::MAX).find(|word| {
+            let rewritten =
+                frame::udp(net.local(port), net.target(21, 8080), &word.to_be_bytes()).frame();
+            rewritten[sum..sum + 2] == [0xff, 0xff]
+        });
+        let data = hit
+            .expect("one word in 65536 makes the sum zero")
+            .to_be_bytes();
+        let (_, sent) = rig.outside(&frame::udp(net.client(10, 5353), net.vip(53), &data));
+        assert_eq!(
+            sent,
+            to_target(
+                &frame::udp(net.local(port), net.target(21, 8080), &data).ttl(63),
+                21
+            )
+        );
+        assert_eq!(sent[sum..sum + 2], [0xff, 0xff]);
+    }
 }
 
 #[test]
@@ -360,74 +381,88 @@ fn ip_options_are_carried_along() {
 
 #[test]
 fn ethernet_padding_is_not_taken_for_payload() {
-    let mut rig = Rig::new();
-    let opened = rig.establish(client(10, 40_000), 1000);
-    let mut input = from_client(&frame::tcp(client(10, 40_000), vip(80), ACK).seq(1001, 9001));
-    input.extend([0xaa; 6]);
-    let (_, sent) = rig.transmitted(OUTSIDE, input);
-    let expected = frame::tcp(local(opened.local_port), target(21), ACK)
-        .seq(1001u32.wrapping_add(opened.shift), 9001);
-    let mut expected = to_target(&expected.ttl(63), 21);
-    expected.extend([0xaa; 6]);
-    assert_eq!(sent, expected);
-    assert_eq!(rig.service_counts(80, Protocol::Tcp).bytes_in, 3 * 40);
+    for net in BOTH {
+        let mut rig = Rig::of(net);
+        let opened = rig.establish(net.client(10, 40_000), 1000);
+        let mut input =
+            from_client(&frame::tcp(net.client(10, 40_000), net.vip(80), ACK).seq(1001, 9001));
+        input.extend([0xaa; 6]);
+        let (_, sent) = rig.transmitted(OUTSIDE, input);
+        let expected = frame::tcp(net.local(opened.local_port), net.target(21, 8080), ACK)
+            .seq(1001u32.wrapping_add(opened.shift), 9001);
+        let mut expected = to_target(&expected.ttl(63), 21);
+        // A longer one needs no padding.
+        expected.resize(expected.len().max(60), 0xaa);
+        assert_eq!(sent, expected);
+        let bare = net.ip_header() as u64 + 20;
+        assert_eq!(rig.service_counts(80, Protocol::Tcp).bytes_in, 3 * bare);
+    }
 }
 
 #[test]
 fn what_stands_behind_the_packet_is_not_forwarded() {
-    let mut rig = Rig::new();
-    let opened = rig.establish(client(10, 40_000), 1000);
-    let mut input = from_client(&frame::tcp(client(10, 40_000), vip(80), ACK).seq(1001, 9001));
-    input.resize(1514, 0xaa);
-    let (_, sent) = rig.transmitted(OUTSIDE, input);
-    let expected = frame::tcp(local(opened.local_port), target(21), ACK)
-        .seq(1001u32.wrapping_add(opened.shift), 9001);
-    let mut expected = to_target(&expected.ttl(63), 21);
-    expected.extend([0xaa; 6]); // up to the shortest frame
-    assert_eq!(sent, expected);
-    // Nor is it answered.
-    let ping = frame::icmp(*client(10, 0).ip(), *vip(0).ip(), 8, 0, 1, b"ping");
-    let (_, whole) = rig.transmitted(OUTSIDE, from_client(&ping));
-    let mut padded = from_client(&ping);
-    padded.resize(1514, 0xaa);
-    let (_, sent) = rig.transmitted(OUTSIDE, padded);
-    assert_eq!((sent.len(), &sent[..whole.len()]), (60, &whole[..]));
+    for net in BOTH {
+        let mut rig = Rig::of(net);
+        let opened = rig.establish(net.client(10, 40_000), 1000);
+        let mut input =
+            from_client(&frame::tcp(net.client(10, 40_000), net.vip(80), ACK).seq(1001, 9001));
+        input.resize(1514, 0xaa);
+        let (_, sent) = rig.transmitted(OUTSIDE, input);
+        let expected = frame::tcp(net.local(opened.local_port), net.target(21, 8080), ACK)
+            .seq(1001u32.wrapping_add(opened.shift), 9001);
+        let mut expected = to_target(&expected.ttl(63), 21);
+        expected.resize(expected.len().max(60), 0xaa); // up to the shortest frame
+        assert_eq!(sent, expected);
+        // Nor is it answered.
+        let request = if net == Net::V4 { 8 } else { 128 };
+        let ping = frame::icmp(net.client(10, 0).ip(), net.vip_ip(), request, 0, 1, b"ping");
+        let (_, whole) = rig.transmitted(OUTSIDE, from_client(&ping));
+        let mut padded = from_client(&ping);
+        padded.resize(1514, 0xaa);
+        let (_, sent) = rig.transmitted(OUTSIDE, padded);
+        assert_eq!(
+            (sent.len(), &sent[..whole.len()]),
+            (whole.len().max(60), &whole[..])
+        );
+    }
 }
 
 #[test]
 fn a_burst_is_worked_on_in_order_and_a_flow_made_in_it_serves_the_rest() {
-    let mut rig = Rig::new();
-    let mut frames: Vec<Vec<u8>> = Vec::new();
-    for _ in 0..100 {
-        frames.push(from_client(&frame::udp(
-            client(10, 5353),
-            vip(53),
-            b"query",
-        )));
-    }
-    frames.insert(50, vec![0; 3]);
-    let mut verdicts = vec![Verdict::Kernel; frames.len()];
-    rig.worker.burst(
-        &rig.tables,
-        rig.now,
-        OUTSIDE,
-        &mut frames,
-        &mut verdicts,
-        &mut rig.out,
-    );
-    for (at, verdict) in verdicts.iter().enumerate() {
-        match at {
-            50 => assert_eq!(*verdict, Verdict::Drop(dataplane::DropReason::Truncated)),
-            _ => assert_eq!(*verdict, Verdict::Transmit(INSIDE), "frame {at}"),
+    for net in BOTH {
+        let mut rig = Rig::of(net);
+        let mut frames: Vec<Vec<u8>> = Vec::new();
+        for _ in 0..100 {
+            frames.push(from_client(&frame::udp(
+                net.client(10, 5353),
+                net.vip(53),
+                b"query",
+            )));
         }
+        frames.insert(50, vec![0; 3]);
+        let mut verdicts = vec![Verdict::Kernel; frames.len()];
+        rig.worker.burst(
+            &rig.tables,
+            rig.now,
+            OUTSIDE,
+            &mut frames,
+            &mut verdicts,
+            &mut rig.out,
+        );
+        for (at, verdict) in verdicts.iter().enumerate() {
+            match at {
+                50 => assert_eq!(*verdict, Verdict::Drop(dataplane::DropReason::Truncated)),
+                _ => assert_eq!(*verdict, Verdict::Transmit(INSIDE), "frame {at}"),
+            }
+        }
+        assert_eq!(rig.flow_count(), 1);
+        assert!(
+            frames
+                .iter()
+                .enumerate()
+                .all(|(at, sent)| at == 50 || *sent == frames[0])
+        );
     }
-    assert_eq!(rig.flow_count(), 1);
-    assert!(
-        frames
-            .iter()
-            .enumerate()
-            .all(|(at, sent)| at == 50 || *sent == frames[0])
-    );
 }
 
 #[test]

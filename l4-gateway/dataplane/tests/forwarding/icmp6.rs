@@ -284,28 +284,6 @@ fn only_emitted(rig: &Rig) -> (dataplane::PortIndex, Vec<u8>) {
 }
 
 #[test]
-fn datagrams_nobody_serves_are_refused() {
-    let mut rig = Rig::both().speaking(V6);
-    let from = V6.client(10, 5000);
-    let stray = frame::udp(from, V6.vip(54), &[7; 1400]);
-    assert_eq!(
-        rig.dropped(OUTSIDE, from_client(&stray)),
-        DropReason::NoService
-    );
-    // RFC 4443 2.4: as much as fits 1280 bytes.
-    let expected = frame::icmp(
-        V6.vip_ip(),
-        from.ip(),
-        UNREACHABLE,
-        4,
-        0,
-        &stray.ip()[..1232],
-    );
-    assert_eq!(only_emitted(&rig), (OUTSIDE, to_client(&expected)));
-    assert_eq!(rig.emitted()[0].1.len(), 14 + 1280);
-}
-
-#[test]
 fn packets_whose_hops_run_out_are_answered() {
     let mut rig = Rig::both().speaking(V6);
     let from = V6.client(10, 5000);
@@ -344,31 +322,6 @@ fn packets_whose_hops_run_out_are_answered() {
         DropReason::TtlExpired
     );
     assert!(rig.out.is_empty());
-}
-
-#[test]
-fn packets_larger_than_the_next_link_are_answered_with_its_mtu() {
-    let mut ports = both_ports();
-    ports[1].mtu = 1400;
-    let builder = rig::builder(&ports, &V6.services());
-    let mut rig = Rig::from(&rig::small(), &builder, 0, 1).resolved();
-    let from = V6.client(10, 5000);
-    let fits = frame::udp(from, V6.vip(53), &[1; 1352]);
-    assert_eq!(rig.transmitted(OUTSIDE, from_client(&fits)).0, INSIDE);
-    let large = frame::udp(from, V6.vip(53), &[1; 1353]);
-    assert_eq!(
-        rig.dropped(OUTSIDE, from_client(&large)),
-        DropReason::TooBig
-    );
-    let expected = frame::icmp(
-        V6.outside_address(),
-        from.ip(),
-        TOO_BIG,
-        0,
-        1400,
-        &large.ip()[..1232],
-    );
-    assert_eq!(only_emitted(&rig), (OUTSIDE, to_client(&expected)));
 }
 
 #[test]

@@ -93,6 +93,21 @@ fn a_segment_of_no_flow_is_answered_as_rfc_9293_says() {
 }
 
 #[test]
+fn an_rst_of_no_flow_is_not_answered() {
+    for net in BOTH {
+        let mut rig = Rig::of(net);
+        for flags in [RST, RST | ACK] {
+            let stray = frame::tcp(net.client(10, 4000), net.vip(80), flags).seq(100, 200);
+            assert_eq!(
+                rig.dropped(OUTSIDE, from_client(&stray)),
+                DropReason::NoFlow
+            );
+        }
+        assert!(rig.emitted().is_empty());
+    }
+}
+
+#[test]
 fn a_padded_segment_is_answered_by_its_own_length() {
     for net in BOTH {
         let mut rig = Rig::of(net);
