@@ -20,9 +20,21 @@ use socket2::SockRef;
 
 /// A laboratory whose targets echo, with a gateway that has these services.
 fn start(services: &[String]) -> (Lab, Gateway) {
+    start_with(WORKERS, services)
+}
+
+/// The same with two workers, over which the kernel spreads clients: what they may do, they may do together.
+fn start_two(services: &[String]) -> (Lab, Gateway) {
+    start_with(
+        &WORKERS.replace("[workers]", "[workers]\ncount = 2"),
+        services,
+    )
+}
+
+fn start_with(head: &str, services: &[String]) -> (Lab, Gateway) {
     let lab = Lab::dual();
     lab.target().dual_targets();
-    let gateway = Gateway::start(&lab, &lab.dual_config(WORKERS, "", &services.concat()));
+    let gateway = Gateway::start(&lab, &lab.dual_config(head, "", &services.concat()));
     (lab, gateway)
 }
 
@@ -47,7 +59,7 @@ const SHORT: &str = "timeouts = { time_wait = \"1s\" }\n";
 #[test]
 fn connections_beyond_a_limit_are_refused_until_others_have_gone() {
     let limited = |name, port, limits: &str| tcp(name, port, &format!("{SHORT}{limits}"));
-    let (lab, gateway) = start(&[
+    let (lab, gateway) = start_two(&[
         limited("service", 80, "limits = { connections = 2 }"),
         limited("target", 81, "limits = { target_connections = 1 }"),
         limited(
@@ -102,7 +114,7 @@ fn connections_beyond_a_limit_are_refused_until_others_have_gone() {
             let path = format!("/limited_by/{limit}");
             assert_eq!(count(&gateway, family, service, &path), 1, "{service}");
         }
-        assert_eq!(count(&gateway, family, "target", "/targets/1/at_limit"), 1);
+        assert!(count(&gateway, family, "target", "/targets/1/at_limit") > 0);
         drop(open);
         for (service, port) in [
             ("service", 80),
@@ -129,7 +141,7 @@ fn burst(family: Family, from: Client, port: u16, times: u64) -> (u64, u64, u64)
 
 #[test]
 fn a_rate_lets_a_seconds_worth_through_and_then_one_at_a_time() {
-    let (lab, gateway) = start(&[
+    let (lab, gateway) = start_two(&[
         tcp("service", 80, "limits = { new_per_second = 2 }"),
         tcp("target", 81, "limits = { target_new_per_second = 1 }"),
         tcp("source", 82, "limits = { source_new_per_second = 1 }"),
