@@ -61,7 +61,7 @@ fn flood(
     gateway: &Gateway,
     mut packet: impl FnMut(&mut StdRng) -> Packet + Send + 'static,
 ) -> Seen {
-    let talk = Talk::begin(lab);
+    let talk = Talk::begin(lab, [80, 80]);
     let wire = Wire::open(&lab.client(), Ipv4Addr::new(10, 2, 0, 254));
     let port = gateway.mac("ext");
     // What it takes to answer is not to be taken for growth.

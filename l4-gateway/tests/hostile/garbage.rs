@@ -19,6 +19,9 @@ use crate::talk::Talk;
 /// For how long garbage is sent, unless `WEIR_GARBAGE_SECONDS` says.
 const SECONDS: u64 = 5;
 
+/// Ports of the VIPs that services have.
+const SERVED: [u16; 7] = [80, 81, 82, 8080, 53, 54, 5353];
+
 /// Frames in a row, a millisecond between rows.
 const ROW: usize = 8;
 
@@ -47,11 +50,31 @@ fn hostile_garbage_leaves_forwarding_intact() {
     );
     let lab = Lab::dual();
     lab.target().dual_targets();
-    let short = "timeouts = { syn = \"2s\", udp = \"2s\" }";
-    let services = tcp("tcp", 80, short) + &udp("udp", 53, short);
+    let services = [
+        tcp("tcp", 80, ""),
+        tcp(
+            "toa",
+            81,
+            "client_address = \"toa\"\nlimits = { source_connections = 1000 }\n",
+        ),
+        tcp(
+            "proxy",
+            82,
+            "client_address = \"proxy_v2\"\npersistence = { timeout = \"1s\" }\n",
+        ),
+        tcp("dr", 8080, "mode = \"dr\"\n"),
+        udp("udp", 53, ""),
+        udp("each", 54, "one_packet = true\n"),
+        udp("tunnel", 5353, "mode = \"tunnel\"\n"),
+    ];
+    // Flows that garbage opens are soon gone.
+    let services = services.concat().replace(
+        "[[services]]\n",
+        "[[services]]\ntimeouts = { syn = \"2s\", udp = \"2s\" }\n",
+    );
     let head = WORKERS.replace("[workers]", "[workers]\ncount = 2");
     let mut gateway = Gateway::start(&lab, &lab.dual_config(&head, "", &services));
-    let talk = Talk::begin(&lab);
+    let talk = Talk::begin(&lab, [80, 81]);
     let sides = [
         (lab.client(), Ipv4Addr::new(10, 2, 0, 254), "ext"),
         (lab.target(), Ipv4Addr::new(10, 3, 0, 254), "int"),
@@ -367,13 +390,12 @@ impl Garbage {
         let [own, high] = [(); 2].map(|()| self.random.random_range(1024..=u16::MAX));
         let pair = match self.random.random_range(0..4) {
             0 | 1 => {
+                let wanted = SERVED.choose(&mut self.random).copied();
+                let wanted = wanted.filter(|_| self.random.random_ratio(7, 8));
                 let source = *[near, far, stranger, on_link]
                     .choose(&mut self.random)
                     .unwrap();
-                (
-                    (source, own),
-                    (vip, *[80, 53, high].choose(&mut self.random).unwrap()),
-                )
+                ((source, own), (vip, wanted.unwrap_or(high)))
             }
             2 => (
                 (

@@ -15,21 +15,28 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// A pause between exchanges, as the machine is to have time for others.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// Two connections of each family to port 80, open already.
+/// Two connections of each family, open already.
 pub(crate) struct Talk {
     over: Arc<AtomicBool>,
     connections: Vec<JoinHandle<u64>>,
 }
 
 impl Talk {
-    pub(crate) fn begin(lab: &Lab) -> Talk {
+    /// One connection of each family to each of these ports.
+    pub(crate) fn begin(lab: &Lab, ports: [u16; 2]) -> Talk {
         let over = Arc::new(AtomicBool::new(false));
-        let connections = [Family::V4, Family::V6, Family::V4, Family::V6];
-        let connections = connections.map(|family| {
+        let [first, second] = ports;
+        let connections = [
+            (Family::V4, first),
+            (Family::V6, first),
+            (Family::V4, second),
+            (Family::V6, second),
+        ];
+        let connections = connections.map(|(family, port)| {
             let over = over.clone();
             let (open, opened) = mpsc::channel();
             let connection = lab.client().spawn(move || {
-                let mut echo = family.connect(Client::Near, 80).expect("a connection");
+                let mut echo = family.connect(Client::Near, port).expect("a connection");
                 echo.stream.set_read_timeout(Some(PATIENCE)).unwrap();
                 echo.exchange(&pattern(2_000, 0));
                 open.send(()).unwrap();
