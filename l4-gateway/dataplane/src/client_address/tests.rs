@@ -428,7 +428,7 @@ fn a_target_announces_less_by_what_is_inserted() {
 proptest! {
     /// What the client sends and the target acknowledges fit each other, wherever numbers wrap.
     #[test]
-    fn numbers_come_back_as_they_went(origin: u32, length in 1u32..60, ahead in -0x3fff_ffff..0x3fff_ffffi32) {
+    fn what_the_target_acknowledges_is_what_the_client_sent(origin: u32, length in 1u32..60, ahead in -0x3fff_ffff..0x3fff_ffffi32) {
         let gap = Gap { origin, length };
         let sequence = origin.wrapping_add_signed(ahead);
         prop_assert_eq!(gap.to_client(gap.to_target(sequence)), sequence);
@@ -461,7 +461,7 @@ proptest! {
 
     /// Whatever a client's segment holds, each edit leaves the checksums right and the payload what it was.
     #[test]
-    fn edits_keep_the_rest(
+    fn each_edit_leaves_the_checksum_right_and_the_payload_alone(
         ipv6: bool,
         flags: u8,
         mut options in prop::collection::vec(any::<u8>(), 0..=40),

@@ -15,6 +15,12 @@ use super::rig::{
 
 const MODES: [Mode; 2] = [Mode::Direct, Mode::Tunnel];
 
+/// Each mode over each family.
+pub fn each() -> impl Iterator<Item = (Net, Mode)> {
+    BOTH.into_iter()
+        .flat_map(|net| MODES.map(|mode| (net, mode)))
+}
+
 pub fn services(mode: Mode) -> Vec<ServiceConfig> {
     let mut services = one_target(0);
     for service in &mut services {
@@ -58,10 +64,7 @@ fn state(rig: &Rig) -> FlowState {
 
 #[test]
 fn a_connection_goes_to_one_target_as_the_client_sends_it() {
-    for (net, mode) in BOTH
-        .into_iter()
-        .flat_map(|net| MODES.map(|mode| (net, mode)))
-    {
+    for (net, mode) in each() {
         let mut rig = node(mode);
         let (client, vip) = (net.client(7, 5000), net.vip(80));
         for (flags, seq, ack, data, after) in [
@@ -95,10 +98,7 @@ fn a_connection_goes_to_one_target_as_the_client_sends_it() {
 
 #[test]
 fn on_a_single_arm_packets_leave_by_the_port_they_came_in_on() {
-    for (net, mode) in BOTH
-        .into_iter()
-        .flat_map(|net| MODES.map(|mode| (net, mode)))
-    {
+    for (net, mode) in each() {
         let mut services = services(mode);
         services.retain(|service| service.vip == net.vip_ip());
         let mut rig = rig::node(&small(), &net.single_port(), &services).speaking(net);
@@ -116,8 +116,7 @@ fn on_a_single_arm_packets_leave_by_the_port_they_came_in_on() {
 
 #[test]
 fn an_rst_counts_until_the_client_goes_on_talking() {
-    for mode in MODES {
-        let net = Net::V4;
+    for (net, mode) in each() {
         let mut rig = node(mode);
         let (client, vip) = (net.client(7, 5000), net.vip(80));
         for (flags, after) in [
@@ -134,10 +133,7 @@ fn an_rst_counts_until_the_client_goes_on_talking() {
 
 #[test]
 fn datagrams_keep_class_and_may_be_cut_inside_a_tunnel() {
-    for (net, mode) in BOTH
-        .into_iter()
-        .flat_map(|net| MODES.map(|mode| (net, mode)))
-    {
+    for (net, mode) in each() {
         let mut rig = node(mode);
         let query = udp(net.client(7, 5000), net.vip(53), b"query").with(|packet| {
             // Expedited forwarding, congestion experienced.
@@ -168,10 +164,7 @@ fn datagrams_keep_class_and_may_be_cut_inside_a_tunnel() {
 
 #[test]
 fn what_is_too_long_for_the_outer_packet_is_reported_with_what_is_left() {
-    for (net, mode) in BOTH
-        .into_iter()
-        .flat_map(|net| MODES.map(|mode| (net, mode)))
-    {
+    for (net, mode) in each() {
         let mut rig = node(mode);
         let left = match mode {
             Mode::Tunnel => 1500 - net.ip_header(),
@@ -204,10 +197,7 @@ fn what_is_too_long_for_the_outer_packet_is_reported_with_what_is_left() {
 
 #[test]
 fn the_hop_limit_counts_and_its_end_is_reported() {
-    for (net, mode) in BOTH
-        .into_iter()
-        .flat_map(|net| MODES.map(|mode| (net, mode)))
-    {
+    for (net, mode) in each() {
         let mut rig = node(mode);
         let query = udp(net.client(7, 5000), net.vip(53), b"query").ttl(1);
         assert_eq!(
@@ -229,10 +219,7 @@ fn the_hop_limit_counts_and_its_end_is_reported() {
 
 #[test]
 fn fragments_keep_their_number_and_follow_their_first() {
-    for (net, mode) in BOTH
-        .into_iter()
-        .flat_map(|net| MODES.map(|mode| (net, mode)))
-    {
+    for (net, mode) in each() {
         let mut rig = node(mode);
         let query = udp(net.client(7, 5000), net.vip(53), &[7; 100]);
         let parts = query.cut(99, &[24, 56]);
@@ -255,10 +242,7 @@ fn fragments_keep_their_number_and_follow_their_first() {
 #[test]
 fn errors_about_what_the_target_answered_reach_the_target() {
     // The path of the answer is smaller: the router there tells the VIP, which the target has, and so do we.
-    for (net, mode) in BOTH
-        .into_iter()
-        .flat_map(|net| MODES.map(|mode| (net, mode)))
-    {
+    for (net, mode) in each() {
         let mut rig = node(mode);
         let (client, vip) = (net.client(7, 5000), net.vip(80));
         rig.transmitted(OUTSIDE, from_client(&tcp(client, vip, SYN).seq(1, 0)));
@@ -420,7 +404,7 @@ fn errors_that_do_not_tell_whose_packet_it_was_go_no_further() {
 
 #[test]
 fn without_a_local_ip_a_client_has_as_many_flows_as_ports() {
-    for mode in MODES {
+    for (net, mode) in each() {
         let limits = Limits {
             flows: 256,
             first_port: 2000,
@@ -436,7 +420,7 @@ fn without_a_local_ip_a_client_has_as_many_flows_as_ports() {
         }
         let mut rig = Rig::from(&limits, &builder, 0, 1).resolved();
         for port in 1..=200 {
-            let syn = tcp(Net::V4.client(7, port), Net::V4.vip(80), SYN).seq(1, 0);
+            let syn = tcp(net.client(7, port), net.vip(80), SYN).seq(1, 0);
             rig.transmitted(OUTSIDE, from_client(&syn));
         }
         assert_eq!(rig.flow_count(), 200);
@@ -445,23 +429,24 @@ fn without_a_local_ip_a_client_has_as_many_flows_as_ports() {
 
 #[test]
 fn flows_keep_their_mode_when_the_service_takes_another() {
-    let net = Net::V4;
-    let mut rig = node(Mode::Direct);
-    let (client, vip) = (net.client(7, 5000), net.vip(80));
-    rig.transmitted(OUTSIDE, from_client(&tcp(client, vip, SYN).seq(1, 0)));
-    let mut tunnel = services(Mode::Tunnel);
-    for service in &mut tunnel {
-        service.targets = vec![rig::up(net.target(22, service.port))];
+    for net in BOTH {
+        let mut rig = node(Mode::Direct);
+        let (client, vip) = (net.client(7, 5000), net.vip(80));
+        rig.transmitted(OUTSIDE, from_client(&tcp(client, vip, SYN).seq(1, 0)));
+        let mut tunnel = services(Mode::Tunnel);
+        for service in &mut tunnel {
+            service.targets = vec![rig::up(net.target(22, service.port))];
+        }
+        tunnel.retain(|service| service.vip == vip.ip() && service.port == 80);
+        rig.tables = rig::builder(&both_ports(), &tunnel)
+            .build(&mut rig.ids, Some(&rig.tables))
+            .unwrap();
+        rig.refresh();
+        rig.out.clear();
+        let data = tcp(client, vip, ACK).seq(2, 1).data(b"data");
+        let (_, sent) = rig.transmitted(OUTSIDE, from_client(&data));
+        assert_eq!(sent, to_target(&data.ttl(63), 21));
     }
-    tunnel.truncate(1);
-    rig.tables = rig::builder(&both_ports(), &tunnel)
-        .build(&mut rig.ids, Some(&rig.tables))
-        .unwrap();
-    rig.refresh();
-    rig.out.clear();
-    let data = tcp(client, vip, ACK).seq(2, 1).data(b"data");
-    let (_, sent) = rig.transmitted(OUTSIDE, from_client(&data));
-    assert_eq!(sent, to_target(&data.ttl(63), 21));
 }
 
 #[test]
@@ -526,10 +511,7 @@ fn what_contradicts_a_mode_is_no_snapshot() {
 
 #[test]
 fn a_segment_of_no_flow_is_reset_as_under_fullnat() {
-    for (net, mode) in BOTH
-        .into_iter()
-        .flat_map(|net| MODES.map(|mode| (net, mode)))
-    {
+    for (net, mode) in each() {
         let mut rig = node(mode);
         let (client, vip) = (net.client(7, 5000), net.vip(80));
         let late = tcp(client, vip, ACK).seq(5, 700).data(b"late");
@@ -542,9 +524,8 @@ fn a_segment_of_no_flow_is_reset_as_under_fullnat() {
 /// A flow goes when nobody was heard for its state's timeout, and takes nothing with it.
 #[test]
 fn one_sided_flows_expire_by_their_state() {
-    for mode in MODES {
+    for (net, mode) in each() {
         let mut rig = node(mode);
-        let net = Net::V4;
         let (client, vip) = (net.client(7, 5000), net.vip(80));
         rig.transmitted(OUTSIDE, from_client(&tcp(client, vip, SYN).seq(1, 0)));
         rig.transmitted(OUTSIDE, from_client(&tcp(client, vip, ACK).seq(2, 1)));
@@ -560,10 +541,7 @@ fn one_sided_flows_expire_by_their_state() {
 
 #[test]
 fn the_client_of_an_idle_connection_that_expires_is_reset() {
-    for (net, mode) in BOTH
-        .into_iter()
-        .flat_map(|net| MODES.map(|mode| (net, mode)))
-    {
+    for (net, mode) in each() {
         let mut rig = node(mode);
         let (client, vip) = (net.client(7, 5000), net.vip(80));
         rig.transmitted(OUTSIDE, from_client(&tcp(client, vip, SYN).seq(1, 0)));

@@ -83,10 +83,7 @@ fn one_sided_flows_and_errors_about_them_find_their_owner_from_every_queue() {
         icmp_errors_per_second: 1000,
         ..rig::small()
     };
-    for (net, mode) in BOTH
-        .into_iter()
-        .flat_map(|net| [Mode::Direct, Mode::Tunnel].map(|mode| (net, mode)))
-    {
+    for (net, mode) in direct::each() {
         let builder = rig::builder(&both_ports(), &direct::services(mode));
         for workers in 1..=4u16 {
             let mut node = Node::made_of(net, &builder, Nic::Turns(0), workers, &limits);

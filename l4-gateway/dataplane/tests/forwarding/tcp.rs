@@ -394,7 +394,7 @@ fn a_leap_of_the_clock_expires_what_is_due_and_no_more() {
 }
 
 #[test]
-fn one_tick_does_bounded_work() {
+fn one_tick_expires_a_bounded_number_of_flows() {
     for net in BOTH {
         let limits = dataplane::Limits {
             flows: 5000,
