@@ -26,9 +26,9 @@ def question(tag, port, text):
     udp = struct.pack("!HHHH", port, 53, 8 + len(text), 0) + text
     head = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 20 + len(udp), 1, 0, 64, 17, 0, socket.inet_aton("10.2.0.1"), socket.inet_aton("10.0.0.100"))
     return tagged(tag, 0x0800, head[:10] + struct.pack("!H", checksum(head)) + head[12:] + udp)
-def listen(seconds):
+def listen(seconds, answers):
     end = time.time() + seconds
-    while select.select([raw], [], [], max(0, end - time.time()))[0]:
+    while answers and select.select([raw], [], [], max(0, end - time.time()))[0]:
         frame, control, _, sender = raw.recvmsg(2048, 512)
         if sender[2] == 4: continue  # what we sent ourselves
         status, _, _, _, _, tci, _ = struct.unpack("IIIHHHH", control[0][2])
@@ -41,14 +41,16 @@ def listen(seconds):
         if kind == b"\x08\x00" and frame[23] == 17 and frame[26:30] == socket.inet_aton("10.0.0.100"):
             length = struct.unpack("!H", frame[38:40])[0]
             print("answered", tag, struct.unpack("!H", frame[36:38])[0], frame[42:34 + length].decode(), flush=True)
-listen(0.2)
+            answers -= 1
+listen(0.2, 1)
 for port in range(3):
     raw.send(question(200, 6000 + port, b"other"))
     raw.send(question(None, 6100 + port, b"none"))
 for port in range(4):
     raw.send(question(100, 5000 + port, b"hello"))
     raw.send(question(100 | 0xa000, 5500 + port, b"with priority"))
-listen(2.0)
+listen(20, 8)
+listen(0.2, 1) # one too many
 "#;
 
 #[test]
