@@ -3,7 +3,8 @@
 //! The ends take an RST by its exact number and a FIN or SYN in their window (RFC 5961 3 and 4, RFC 9293 3.10.7.4). Windows are not
 //! known here, but where each end is, by what the client last sent and acknowledged. A segment farther from that than [`NEAR`] is
 //! passed on, so that its receiver may judge by all it knows, and believed in nothing. Within it one forged blindly falls once in 512
-//! times by one number, and once in 262,144 where both count.
+//! times by one number, and once in 262,144 where both count. Where that leaves the flow behind the connection, because more than
+//! [`NEAR`] was acknowledged in segments that were lost before they came here, the target's own numbers bring it up to date.
 
 use super::entry::{Flow, Side};
 use super::state::{FlowState, Progress};
@@ -52,7 +53,14 @@ impl Flow {
             return true;
         }
         // Nothing else counts without acknowledgment (RFC 9293 3.10.7.4, fifth check).
-        if flags & ACK == 0 || !self.may_acknowledge(acknowledgment) {
+        if flags & ACK == 0 {
+            return false;
+        }
+        if !self.may_acknowledge(acknowledgment) {
+            // Acknowledgments of more than that may have been lost before they came here. The target will tell.
+            if self.is_two_sided() && is_ahead(acknowledgment, self.client_acked) {
+                self.progress = self.progress.unsure();
+            }
             return false;
         }
         let phase = self.progress.phase();
@@ -161,6 +169,9 @@ impl Flow {
             self.progress = Progress::new(FlowState::SynAnswered);
             return true;
         }
+        if self.progress.is_unsure() && flags & (SYN | RST | ACK) == ACK {
+            self.catch_up(sequence, acknowledged);
+        }
         match self.progress.phase() {
             // Before the answer to the SYN only an older connection over the port can end.
             FlowState::SynReceived if flags & FIN != 0 => false,
@@ -181,6 +192,17 @@ impl Flow {
                     && is_near(acknowledged, self.client_next)
             }
             _ => is_near(sequence, self.client_acked),
+        }
+    }
+
+    /// Takes from the target how far it is, where that is farther than the client is known to have acknowledged: it sends nothing beyond a
+    /// window that was not. Nobody outside can have sent this ([`crate::DropReason::WrongPort`]); whoever made up the segment that led
+    /// here has had no part in the number.
+    #[cold]
+    fn catch_up(&mut self, sequence: u32, acknowledged: u32) {
+        let beyond = !is_near(sequence, self.client_acked) && is_ahead(sequence, self.client_acked);
+        if beyond && is_near(acknowledged, self.client_next) {
+            self.client_acked = sequence;
         }
     }
 
@@ -209,5 +231,10 @@ fn is_near(a: u32, b: u32) -> bool {
 /// The greater in sequence space (RFC 9293 3.4).
 #[inline]
 fn further(a: u32, b: u32) -> u32 {
-    if (b.wrapping_sub(a) as i32) > 0 { b } else { a }
+    if is_ahead(b, a) { b } else { a }
+}
+
+#[inline]
+fn is_ahead(number: u32, of: u32) -> bool {
+    (number.wrapping_sub(of) as i32) > 0
 }

@@ -63,8 +63,10 @@ pub(crate) struct Progress(u8);
 const PHASE: u8 = 0b111;
 const BY_CLIENT: u8 = 3;
 const BY_TARGET: u8 = 5;
-/// One of the RSTs had a number that nobody outside can guess. Only set while one of them is remembered.
+/// One of the RSTs had a number that nobody outside can guess. Without any of them, on an established connection: what is known of its
+/// numbers may be out of date.
 const EXACT: u8 = 1 << 7;
+const UNSURE: u8 = EXACT | FlowState::Established as u8;
 
 /// What became of an RST. Both ends must be heard to be sure that it was forged: the one it was for may have had segments on
 /// their way, and one that was really reset doesn't always come to answer them by another RST (firewalls).
@@ -97,7 +99,7 @@ impl Progress {
     #[inline]
     pub(crate) fn timed_as(self) -> FlowState {
         match self.phase() {
-            phase if self.0 <= PHASE => phase,
+            phase if self.0 & !(PHASE | EXACT) == 0 => phase,
             FlowState::Established => FlowState::Closed,
             _ => FlowState::TimeWait,
         }
@@ -111,7 +113,7 @@ impl Progress {
             Side::Target => (BY_TARGET, BY_CLIENT),
         };
         if flags & RST != 0 {
-            return self.with_reset(own, BELIEVED);
+            return self.sure().with_reset(own, BELIEVED);
         }
         let progress = Self(step(self.phase(), side, flags) as u8 | self.0 & !PHASE);
         if progress.0 <= PHASE {
@@ -138,6 +140,29 @@ impl Progress {
         progress
     }
 
+    /// After a client's segment by which what is known of an established connection may be out of date. Nothing else changes, but that
+    /// it doesn't count as [`Progress::is_established`], so that the next segment of each side is looked at.
+    pub(super) fn unsure(self) -> Self {
+        if self.is_established() {
+            Self(UNSURE)
+        } else {
+            self
+        }
+    }
+
+    /// Whether that is so; until a segment is believed again.
+    pub(super) fn is_unsure(self) -> bool {
+        self.0 == UNSURE
+    }
+
+    fn sure(self) -> Self {
+        if self.is_unsure() {
+            Self(self.0 & PHASE)
+        } else {
+            self
+        }
+    }
+
     /// After an RST that was at exactly the number its receiver expects.
     pub(super) fn reset_exactly(self) -> Self {
         Self(self.0 | EXACT)
@@ -162,7 +187,7 @@ impl Progress {
         })
     }
 
-    /// Whether it is established, and nobody reset it.
+    /// Whether it is established, nobody reset it, and its numbers are known.
     #[inline]
     pub(crate) fn is_established(self) -> bool {
         self.0 == FlowState::Established as u8

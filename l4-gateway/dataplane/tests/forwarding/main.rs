@@ -36,6 +36,7 @@ mod persistence;
 mod placement;
 mod refusals;
 mod resets;
+mod resync;
 mod rig;
 mod simulation;
 mod snapshots;
