@@ -26,10 +26,14 @@ pub(crate) fn around_ipv4(
 ) -> [u8; ipv4::HEADER] {
     let mut outer = ipv4::header(source, destination, IPV4, inner.len(), OWN_TTL);
     outer[1] = inner.get(1).copied().unwrap_or(0);
-    let dont_fragment = u16_at(inner, 6) & 0x4000;
-    put(&mut outer, 6, dont_fragment.to_be_bytes());
+    let dont_fragment = u16_at(inner, ipv4::FRAGMENTATION) & ipv4::DONT_FRAGMENT;
+    put(&mut outer, ipv4::FRAGMENTATION, dont_fragment.to_be_bytes());
     if dont_fragment == 0 {
-        put(&mut outer, 4, identification.to_be_bytes());
+        put(
+            &mut outer,
+            ipv4::IDENTIFICATION,
+            identification.to_be_bytes(),
+        );
     }
     put(&mut outer, 10, [0, 0]);
     let sum = checksum::checksum(&outer);

@@ -1,9 +1,7 @@
 //! Cutting an IPv4 packet that is longer than the link it leaves by (RFC 791 3.2).
 
+use crate::wire::ipv4::{FRAGMENTATION, MORE_FRAGMENTS, OFFSET};
 use crate::wire::{checksum, ipv4, put, u16_at};
-
-const MORE: u16 = 0x2000;
-const OFFSET: u16 = 0x1fff;
 
 /// Longest header, bytes.
 const LONGEST: usize = 60;
@@ -27,8 +25,8 @@ pub(crate) fn cut(
     }
     let mut later = [0; LONGEST];
     let later_length = later_header(first, &mut later);
-    let word = u16_at(first, 6);
-    let (base, more) = (word & OFFSET, word & MORE);
+    let word = u16_at(first, FRAGMENTATION);
+    let (base, more) = (word & OFFSET, word & MORE_FRAGMENTS);
     let room = |header: usize| usize::from(mtu).saturating_sub(header) & !7;
     if room(header) == 0 {
         return false;
@@ -50,8 +48,8 @@ pub(crate) fn cut(
         own[0] = 0x40 | (length / 4) as u8;
         put(own, 2, ((length + take) as u16).to_be_bytes());
         let offset = base.wrapping_add((done / 8) as u16) & OFFSET;
-        let more = if is_last { more } else { MORE };
-        put(own, 6, (offset | more).to_be_bytes());
+        let more = if is_last { more } else { MORE_FRAGMENTS };
+        put(own, FRAGMENTATION, (offset | more).to_be_bytes());
         put(own, 10, [0, 0]);
         let sum = checksum::checksum(own);
         put(own, 10, sum.to_be_bytes());

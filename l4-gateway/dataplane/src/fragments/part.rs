@@ -38,16 +38,17 @@ impl Part {
         total: u16,
     ) -> Result<Self, DropReason> {
         let fixed: &[u8; ipv4::HEADER] = packet.first_chunk().ok_or(DropReason::Truncated)?;
-        let word = u16_at(fixed, 6);
+        let word = u16_at(fixed, ipv4::FRAGMENTATION);
         let datagram = Datagram {
             source,
             destination,
-            identification: u32::from(u16_at(fixed, 4)),
+            identification: u32::from(u16_at(fixed, ipv4::IDENTIFICATION)),
             protocol: fixed[9],
         };
-        let start = u32::from(word & 0x1fff) * 8;
-        let more = word & 0x2000 != 0;
-        Self::new(datagram, start, total.saturating_sub(header), more, 4)
+        let start = u32::from(word & ipv4::OFFSET) * 8;
+        let more = word & ipv4::MORE_FRAGMENTS != 0;
+        let at = ipv4::IDENTIFICATION as u16;
+        Self::new(datagram, start, total.saturating_sub(header), more, at)
     }
 
     /// Of an IPv6 packet whose fragment header stands at `at`; `total`: all its bytes.

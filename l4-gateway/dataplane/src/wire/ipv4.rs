@@ -10,6 +10,17 @@ use crate::family::V4;
 /// The fixed part of the header, bytes.
 pub(crate) const HEADER: usize = 20;
 
+/// Offset of the identification in the header.
+pub(crate) const IDENTIFICATION: usize = 4;
+/// Offset of the word of flags and fragment offset.
+pub(crate) const FRAGMENTATION: usize = 6;
+/// In that word: no router may cut the packet.
+pub(crate) const DONT_FRAGMENT: u16 = 0x4000;
+/// It is a fragment, and not the last.
+pub(crate) const MORE_FRAGMENTS: u16 = 0x2000;
+/// Where it belongs in its packet, in eights of bytes.
+pub(crate) const OFFSET: u16 = 0x1fff;
+
 /// Protocol number of ICMP.
 pub(crate) const ICMP: u8 = 1;
 
@@ -58,9 +69,9 @@ fn fields(fixed: &[u8; HEADER]) -> Result<Ip<V4>, DropReason> {
         total: u16::from_be_bytes([fixed[2], fixed[3]]),
         ttl: fixed[8],
         protocol: fixed[9],
-        dont_fragment: fragmentation & 0x4000 != 0,
-        fragment: fragmentation & 0x3fff != 0,
-        first: fragmentation & 0x1fff == 0,
+        dont_fragment: fragmentation & DONT_FRAGMENT != 0,
+        fragment: fragmentation & (MORE_FRAGMENTS | OFFSET) != 0,
+        first: fragmentation & OFFSET == 0,
         source: Ipv4Addr::new(fixed[12], fixed[13], fixed[14], fixed[15]),
         destination: Ipv4Addr::new(fixed[16], fixed[17], fixed[18], fixed[19]),
     })
@@ -94,7 +105,8 @@ pub(crate) fn header(
     let mut header = [0; HEADER];
     header[0] = 0x45;
     header[2..4].copy_from_slice(&((HEADER + payload) as u16).to_be_bytes());
-    header[6] = 0x40; // don't fragment, so that the identification may be 0 (RFC 6864 4.1)
+    // So that the identification may be 0 (RFC 6864 4.1).
+    header[FRAGMENTATION..FRAGMENTATION + 2].copy_from_slice(&DONT_FRAGMENT.to_be_bytes());
     header[8] = ttl;
     header[9] = protocol;
     header[12..16].copy_from_slice(&source.octets());

@@ -9,12 +9,6 @@ use crate::neighbour::emit;
 use crate::wire::{ethernet, ipv4, u16_at};
 use crate::{DropReason, Verdict};
 
-/// Offset of the identification in an IPv4 header.
-const IDENTIFICATION: u16 = 4;
-/// Flags and offset of a packet that is a fragment.
-const FRAGMENT: u16 = 0x3fff;
-const DONT_FRAGMENT: u16 = 0x4000;
-
 impl Worker {
     /// Sends a rewritten packet that is longer than the next link takes.
     #[cold]
@@ -29,13 +23,13 @@ impl Worker {
             .first_chunk()
             .is_some_and(|header| ethernet::ether_type(header) == ethernet::IPV4);
         let packet = frame.get_mut(ETHERNET_HEADER..).unwrap_or(&mut []);
-        let word = u16_at(packet, 6);
-        if !is_ipv4 || packet.len() < ipv4::HEADER || word & DONT_FRAGMENT != 0 {
+        let word = u16_at(packet, ipv4::FRAGMENTATION);
+        if !is_ipv4 || packet.len() < ipv4::HEADER || word & ipv4::DONT_FRAGMENT != 0 {
             return Verdict::Drop(DropReason::TooBig);
         }
         // Behind the address it leaves under the sender's identification may be another's. (That of a fragment was changed before.)
-        if word & FRAGMENT == 0 {
-            V4::renumber(packet, IDENTIFICATION, self.fragments.number());
+        if word & (ipv4::MORE_FRAGMENTS | ipv4::OFFSET) == 0 {
+            V4::renumber(packet, ipv4::IDENTIFICATION as u16, self.fragments.number());
         }
         let header = usize::from(packet[0] & 15) * 4;
         let total = usize::from(u16_at(packet, 2)).min(packet.len());

@@ -76,7 +76,7 @@ impl Worker {
             || kind != u32::from(ethernet::IPV4) << 8 | 0x45
             || source & ethernet::GROUP != 0
             || source == context.mac
-            || fragmentation & !0x4000 != 0
+            || fragmentation & !ipv4::DONT_FRAGMENT != 0
         {
             return false;
         }
