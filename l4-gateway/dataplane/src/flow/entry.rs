@@ -221,6 +221,17 @@ impl Flow {
         self.marks & ONE_SIDED == 0
     }
 
+    /// Whether an end may take the connection for alive, and should hear of it if the flow ends: not of a handshake that nobody
+    /// finished, whose client may be an address that somebody made up.
+    pub(crate) fn is_open(&self) -> bool {
+        match self.progress.state() {
+            FlowState::Established => true,
+            // Where the target isn't heard, that is how every connection ends.
+            FlowState::FinClient | FlowState::FinTarget => self.is_two_sided(),
+            _ => false,
+        }
+    }
+
     /// Notes that a SYN was passed on to a target that may have forgotten the connection.
     pub(super) fn knock(&mut self, sequence: u32) {
         self.origin = sequence.wrapping_add(1);

@@ -45,16 +45,6 @@ const BY_NUMBER: [FlowState; STATES] = [
     FlowState::Closed,
 ];
 
-impl FlowState {
-    /// Whether at least one end may take the connection for alive.
-    pub(crate) fn is_open(self) -> bool {
-        matches!(
-            self,
-            FlowState::Established | FlowState::FinClient | FlowState::FinTarget
-        )
-    }
-}
-
 /// How far a flow is, and what became of RSTs from either side; one byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Progress(u8);

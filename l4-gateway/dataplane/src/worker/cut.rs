@@ -61,7 +61,7 @@ impl Worker {
                 continue;
             }
             let service = flow.service();
-            if flow.progress.state().is_open() {
+            if flow.is_open() {
                 resets -= 1;
                 self.reset_both_ends(tables, now, out, number);
             }

@@ -3,7 +3,7 @@
 use super::{Context, Worker};
 use crate::counters::{ServiceCount, WorkerCount};
 use crate::family::{Family, V4, V6};
-use crate::flow::{FlowState, Side};
+use crate::flow::Side;
 use crate::limits::{ETHERNET_HEADER, LARGEST_RESET};
 use crate::service::Protocol;
 use crate::tables::Tables;
@@ -11,19 +11,11 @@ use crate::wire::{put, tcp};
 use crate::{Emitted, Now, Verdict, neighbour, reply};
 
 impl Worker {
-    /// Whether the ends of a flow that expires hear of it: those of a connection that at least one of them may take for alive, unless its
-    /// service says otherwise. Of a handshake that nobody finished they don't: its client may be an address that somebody made up.
+    /// Whether the ends of a flow that expires hear of it: those of an open connection, unless its service says otherwise.
     pub(super) fn resets_on_expiry(&self, tables: &Tables, number: u32) -> bool {
         let flow = self.flows.get(number);
-        let open = match flow.progress.state() {
-            FlowState::Established => true,
-            // Where the target isn't heard, that is how every connection ends.
-            FlowState::FinClient | FlowState::FinTarget => flow.is_two_sided(),
-            _ => false,
-        };
-        open && tables
-            .service(flow.service())
-            .is_none_or(|service| service.config.reset_on_expiry)
+        let service = tables.service(flow.service());
+        flow.is_open() && service.is_none_or(|service| service.config.reset_on_expiry)
     }
 
     /// Sends both ends of a TCP flow the RST that ends their connection. Each has the number that its receiver expects next, by all that

@@ -563,3 +563,31 @@ fn the_client_of_an_idle_connection_that_expires_is_reset() {
         assert_eq!(sent, [(OUTSIDE, to_client(&reset))], "{net:?} {mode:?}");
     }
 }
+
+/// Of what a client closed nobody hears: the target isn't heard, so the connection may be over.
+#[test]
+fn a_cut_resets_the_client_of_an_open_connection_only() {
+    for (net, mode) in each() {
+        let mut rig = node(mode);
+        let vip = net.vip(80);
+        for (last, end) in [(7, ACK), (8, FIN | ACK)] {
+            let client = net.client(last, 5000);
+            for (flags, seq, ack) in [(SYN, 1, 0), (ACK, 2, 700), (end, 2, 700)] {
+                let segment = tcp(client, vip, flags).seq(seq, ack);
+                rig.transmitted(OUTSIDE, from_client(&segment));
+            }
+        }
+        let mut services = services(mode);
+        for target in services.iter_mut().flat_map(|service| &mut service.targets) {
+            target.cut = true;
+        }
+        rig.tables = rig::builder(&both_ports(), &services)
+            .build(&mut rig.ids, Some(&rig.tables))
+            .unwrap();
+        rig.out.clear();
+        rig.worker.tick(&rig.tables, rig.now, &mut rig.out);
+        let reset = tcp(vip, net.client(7, 5000), RST).seq(700, 0).window(0);
+        assert_eq!(rig.emitted(), [(OUTSIDE, to_client(&reset))], "{mode:?}");
+        assert_eq!(rig.flow_count(), 0);
+    }
+}
