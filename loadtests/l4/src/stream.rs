@@ -17,6 +17,8 @@ use crate::rig::{Generator, Rig, SEND};
 
 /// Frames under way each way; the rings hold 1024.
 const WINDOW: usize = 512;
+/// The same of a paced stream, whose rate doesn't follow what comes back.
+const ROOM: u64 = 960;
 /// After so long without a frame it is asked whether any is still to come.
 const SILENCE: Duration = Duration::from_millis(20);
 /// How long a forwarder may let nothing through.
@@ -172,10 +174,12 @@ impl Stream<'_> {
             let behind = due.saturating_sub(counted.sent + counted.unsent + late);
             late += behind.saturating_sub(SEND as u64);
             let burst = behind.min(SEND as u64);
-            if burst > 0 {
+            let fits = burst.min(ROOM.saturating_sub(counted.lost()));
+            counted.unsent += burst - fits;
+            if fits > 0 {
                 let stamp = generator.tsc.now().0;
-                let sent = self.put(generator, rig, true, (stamp, burst as usize), &mut counted);
-                counted.unsent += burst - sent as u64;
+                let sent = self.put(generator, rig, true, (stamp, fits as usize), &mut counted);
+                counted.unsent += fits - sent as u64;
             }
         }
         counted.nanoseconds = end - start;
