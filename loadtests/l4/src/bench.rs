@@ -53,9 +53,11 @@ pub(crate) struct Bench {
     pub(crate) pace: Pace,
     pub(crate) profiled: Profiled,
     pub(crate) report: Report,
-    generator: Generator,
-    testpmd: Peer,
+    // In this order: ports are closed before their other end is killed, or DPDK's own thread would see that and take the connection down
+    // while we do.
     to_testpmd: Rig,
+    testpmd: Peer,
+    generator: Generator,
     gateways: usize,
     /// Of the row being measured, and of all.
     windows: Windows,
@@ -65,8 +67,9 @@ pub(crate) struct Bench {
 /// A gateway that runs, with the rig to it.
 pub(crate) struct Running {
     variant: Variant,
-    gateway: Peer,
+    // Before the gateway, as with testpmd.
     rig: Rig,
+    gateway: Peer,
 }
 
 impl Bench {
@@ -472,18 +475,19 @@ impl Bench {
         Ok(())
     }
 
-    /// The report, with how quiet the machine was.
-    pub(crate) fn finish(mut self) -> Report {
+    /// What there is so far, with how quiet the machine was.
+    pub(crate) fn so_far(&self) -> Report {
+        let mut report = self.report.clone();
         let Windows { kept, disturbed } = self.all_windows;
         if kept > 0 {
-            self.report.circumstances.push(format!(
+            report.circumstances.push(format!(
                 "others had a core for more than {:.0} % of the time ({} % where latency is measured) in {disturbed} of {kept} measurements kept; \
                  a row with more than a quarter of such is not judged",
                 DISTURBANCE * 100.0,
                 DISTURBANCE_OF_LATENCY * 100.0,
             ));
         }
-        self.report
+        report
     }
 }
 

@@ -107,13 +107,20 @@ fn main() -> Result<()> {
         let some = format!("only the parts with \"{}\" in their name", arguments.only);
         report.circumstances.push(some);
     }
+    let mut bench = None;
     if PARTS.iter().any(|(name, _)| wanted(name)) {
         let place = place(directory.path(), !arguments.ordinary_pages)?;
         let gateway = arguments.gateway.canonicalize()?;
-        let mut bench = Bench::start(place, gateway, pace, arguments.profile, report)?;
+        let bench = bench.insert(Bench::start(
+            place,
+            gateway,
+            pace,
+            arguments.profile,
+            report,
+        )?);
         for (name, part) in PARTS.into_iter().filter(|(name, _)| wanted(name)) {
             // What was measured before and after a failure is worth having.
-            if let Err(error) = part(&mut bench) {
+            if let Err(error) = part(bench) {
                 eprintln!("{name}: {error:#}");
                 bench.report.failures.push(format!("{name}: {error:#}"));
                 if let Err(error) = bench.recover() {
@@ -122,8 +129,11 @@ fn main() -> Result<()> {
                     break;
                 }
             }
+            let mut so_far = bench.so_far();
+            so_far.failures.push(format!("the run ended after {name}"));
+            save(&so_far, &results)?;
         }
-        report = bench.finish();
+        report = bench.so_far();
     }
     if wanted(INSTRUCTIONS)
         && let Err(error) = instructions::rows(&arguments.cycles, directory.path(), &mut report)
@@ -131,14 +141,18 @@ fn main() -> Result<()> {
         report.failures.push(format!("{INSTRUCTIONS}: {error:#}"));
     }
     report.print();
-    report
-        .write(&results)
-        .with_context(|| results.display().to_string())?;
+    save(&report, &results)?;
     println!("{}", results.display());
     if !report.failures.is_empty() {
         bail!("{} things failed, see above", report.failures.len());
     }
     Ok(())
+}
+
+fn save(report: &Report, results: &Path) -> Result<()> {
+    report
+        .write(results)
+        .with_context(|| results.display().to_string())
 }
 
 fn pace(seconds: f64) -> Result<Pace> {
