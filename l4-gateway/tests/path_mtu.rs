@@ -13,6 +13,11 @@ use lab::{Gateway, Lab, Place, WORKERS};
 
 const MTU: u16 = 1400;
 
+/// Two, so that many an error arrives at a worker that doesn't have its flow.
+fn workers() -> String {
+    WORKERS.replace("[workers]", "[workers]\ncount = 2")
+}
+
 /// A service, and what it does to a segment.
 struct Case {
     way: Way,
@@ -113,7 +118,7 @@ fn targets_hear_that_the_link_to_their_clients_is_narrow() {
     let cases: Vec<Case> = WAYS.into_iter().flat_map(Case::all).collect();
     let services: String = cases.iter().map(Case::service).collect();
     let files = Files::serve(&lab, &target);
-    let gateway = Gateway::start(&lab, &lab.dual_config(WORKERS, "", &services));
+    let gateway = Gateway::start(&lab, &lab.dual_config(&workers(), "", &services));
     for case in &cases {
         // Behind FULLNAT all clients are one to the target.
         forget([&client, &target]);
@@ -158,7 +163,7 @@ fn clients_hear_that_the_link_to_their_target_is_narrow() {
         "local_ips = {LOCAL_IPS:?}\nroutes = [{{ to = \"10.6.0.0/16\", via = \"10.3.0.21\" }}, \
          {{ to = \"fd00:6::/32\", via = \"fd00:3::21\" }}]"
     );
-    let config = lab.dual_node(WORKERS, ["", &keys], &services);
+    let config = lab.dual_node(&workers(), ["", &keys], &services);
     let gateway = Gateway::start(&lab, &config);
     for case in &cases {
         forget([&client, &target]);
@@ -196,7 +201,7 @@ fn answers_of_a_name_server_pass_a_narrow_link_in_fragments() {
         .iter()
         .map(|way| way.service("dns", "udp", 53, ""))
         .collect();
-    let gateway = Gateway::start(&lab, &lab.dual_config(WORKERS, "", &services));
+    let gateway = Gateway::start(&lab, &lab.dual_config(&workers(), "", &services));
     for case in &cases {
         forget([&client, &target]);
         let way = case.way;
@@ -224,7 +229,7 @@ fn the_gateway_says_itself_that_its_own_links_are_narrow() {
 
     // Targets don't know of it, so they let clients send full packets.
     let keys = ["", &format!("{local_ips}\n{narrow}")];
-    let gateway = Gateway::start(&lab, &lab.dual_node(WORKERS, keys, &services));
+    let gateway = Gateway::start(&lab, &lab.dual_node(&workers(), keys, &services));
     for case in &cases {
         forget([&client, &target]);
         let (way, what) = (case.way, case.what);
@@ -236,7 +241,7 @@ fn the_gateway_says_itself_that_its_own_links_are_narrow() {
     drop(gateway);
 
     let keys = [narrow.as_str(), &local_ips];
-    let _gateway = Gateway::start(&lab, &lab.dual_node(WORKERS, keys, &services));
+    let _gateway = Gateway::start(&lab, &lab.dual_node(&workers(), keys, &services));
     for case in cases.iter().filter(|case| !case.way.is_direct()) {
         forget([&client, &target]);
         let (way, what) = (case.way, case.what);
