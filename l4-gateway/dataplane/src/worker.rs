@@ -8,6 +8,7 @@
 //! A burst may mix IPv4 and IPv6: the stages are compiled once for each [`Family`].
 
 mod admit;
+mod ahead;
 mod arp;
 mod classify;
 mod cut;

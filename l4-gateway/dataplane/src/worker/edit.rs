@@ -2,7 +2,7 @@
 //! Few of a connection's segments are.
 
 use super::classify::{Stage, Staged};
-use super::{Context, Worker};
+use super::{Context, Worker, ahead};
 use crate::client_address::Insertion;
 use crate::client_address::mss::{self, Room};
 use crate::client_address::proxy::{Gap, Header, Place, distance};
@@ -43,6 +43,9 @@ impl Worker {
         if let Some(verdict) = self.may_pass::<V>(context, frame.bytes(), stage, hop, growth) {
             return Err(verdict);
         }
+        if side == Side::Client && self.goes_ahead::<V>(span.of(frame.bytes()), stage, number) {
+            self.send_ahead::<V>(context, frame.bytes(), stage, (number, hop));
+        }
         match side {
             Side::Client => self.edit_from_client::<V, F>(context, frame, stage, number, &mut span),
             Side::Target => self.edit_from_target::<V, F>(context, frame, stage, number, &mut span),
@@ -63,12 +66,18 @@ impl Worker {
         match (flow.insertion(), flow.gap()) {
             (Insertion::Toa, _) => Ok(option_growth::<V>(segment, stage.flags)),
             (_, None) => Ok(0),
-            (_, Some(gap)) => match gap.place(segment) {
-                Place::First => Ok(gap.length as u16),
-                Place::Before | Place::Behind => Ok(0),
-                Place::Across => Err(DropReason::ClientAddress),
+            (_, Some(gap)) => match ahead::place::<V>(gap, segment, stage) {
+                (Place::First, false) => Ok(gap.length as u16),
+                (Place::First, true) | (Place::Before | Place::Behind, _) => Ok(0),
+                (Place::Across, _) => Err(DropReason::ClientAddress),
             },
         }
+    }
+
+    /// Whether the PROXY header goes ahead of a client's segment.
+    fn goes_ahead<V: Family>(&self, segment: &[u8], stage: &Stage, number: u32) -> bool {
+        let gap = self.flows.get(number).gap();
+        gap.is_some_and(|gap| ahead::place::<V>(gap, segment, stage).1)
     }
 
     fn edit_from_client<V: Family, F: Frame>(
@@ -108,16 +117,23 @@ impl Worker {
             Insertion::None | Insertion::ProxyDone | Insertion::ToaDone => return Ok(()),
             Insertion::ProxyOffered | Insertion::Proxy => {
                 let Some(gap) = flow.gap() else { return Ok(()) };
-                match gap.place(segment) {
-                    Place::Before | Place::Across => return Ok(()),
-                    Place::Behind => {
-                        let old = u32_at(segment, tcp::SEQUENCE);
-                        let new = gap.to_target(old);
-                        put(segment, tcp::SEQUENCE, new.to_be_bytes());
-                        update(segment, Delta::double(old, new));
+                let move_on = |segment: &mut [u8]| {
+                    let old = u32_at(segment, tcp::SEQUENCE);
+                    let new = old.wrapping_add(gap.length);
+                    put(segment, tcp::SEQUENCE, new.to_be_bytes());
+                    update(segment, Delta::double(old, new));
+                };
+                match ahead::place::<V>(gap, segment, stage) {
+                    (Place::Before | Place::Across, _) => return Ok(()),
+                    (Place::Behind, _) => {
+                        move_on(segment);
                         return Ok(());
                     }
-                    Place::First => {
+                    (Place::First, true) => {
+                        move_on(segment);
+                        true
+                    }
+                    (Place::First, false) => {
                         let header = proxy_header::<V>(flow, &addresses);
                         span.insert_payload(frame, header.bytes())
                     }
@@ -289,7 +305,7 @@ fn inserted<V: Family>(flow: &Flow) -> u16 {
     }
 }
 
-fn proxy_header<V: Family>(flow: &Flow, addresses: &Addresses<V::Address>) -> Header {
+pub(super) fn proxy_header<V: Family>(flow: &Flow, addresses: &Addresses<V::Address>) -> Header {
     Header::new(
         (addresses.client.into(), flow.client_port).into(),
         (addresses.vip.into(), flow.vip_port).into(),

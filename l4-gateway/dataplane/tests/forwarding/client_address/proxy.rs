@@ -4,10 +4,10 @@ use dataplane::{ClientAddress, DropReason, Verdict};
 
 use super::talk::{ORIGIN, Part, TARGET_ISN, Talk, header, part, toa, too_big};
 use super::{MSS_1460, mss};
-use crate::frame::{ACK, FIN, PSH, RST, SYN, tcp};
+use crate::frame::{ACK, FIN, PSH, RST, SYN, mac, tcp};
 use crate::net::{BOTH, Net};
 use crate::resets::expire;
-use crate::rig::{INSIDE, OUTSIDE, from_client, to_target};
+use crate::rig::{INSIDE, OUTSIDE, SECOND, from_client, to_target};
 
 const URG: u8 = 0x20;
 
@@ -412,4 +412,74 @@ fn a_connection_that_is_cut_is_reset_where_each_end_counts_it() {
             assert_eq!(talk.emitted(), expected, "{net:?}: {description}");
         }
     }
+}
+
+/// A host whose path takes 1280 bytes sends IPv6 packets of that size, whatever it is told (RFC 8201 4).
+#[test]
+fn a_header_that_the_least_path_would_not_take_goes_ahead_of_the_segment() {
+    for (net, total, ahead) in [
+        (Net::V4, 1280, false),
+        (Net::V6, 1228, false),
+        (Net::V6, 1229, true),
+        (Net::V6, 1280, true),
+        (Net::V6, 1281, false),
+    ] {
+        let header = header(net);
+        let behind = header.len() as i32;
+        let timestamps = [1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 2];
+        for (flags, options) in [
+            (ACK, &[][..]),
+            (PSH | ACK, &timestamps[..]),
+            (FIN | PSH | ACK, &[][..]),
+        ] {
+            let length = total - net.ip_header() - 20 - options.len();
+            let payload: Vec<u8> = (0..length).map(|n| n as u8).collect();
+            let first = part(0, flags).options(options).data(&payload);
+            let mut talk = Talk::established(net, ClientAddress::ProxyV2);
+            // Sent, lost, sent again.
+            for _ in 0..2 {
+                if !ahead {
+                    let both = [&header[..], &payload].concat();
+                    talk.up(&first, &part(0, flags).options(options).data(&both));
+                    assert!(talk.emitted().is_empty(), "{net:?}, {total} bytes");
+                    continue;
+                }
+                talk.up(&first, &part(behind, flags).options(options).data(&payload));
+                let alone = part(0, flags & !FIN).options(options).data(&header);
+                let alone = talk.as_target_sees(&alone).ttl(63);
+                assert_eq!(talk.emitted(), [(INSIDE, to_target(&alone, 21))]);
+            }
+            assert_eq!(talk.told(), (2, 0, 0));
+            // The target got the header alone: to the client that is nothing yet.
+            talk.down(&part(behind, ACK), &part(0, ACK));
+            // Now all its numbers are moved.
+            talk.up(&first, &part(behind, flags).options(options).data(&payload));
+            assert!(talk.emitted().is_empty());
+            let end = length as i32 + i32::from(flags & FIN != 0);
+            talk.down(&part(behind + end, ACK), &part(end, ACK));
+            assert_eq!(talk.told(), (2, 0, 0));
+        }
+    }
+}
+
+#[test]
+fn a_header_that_goes_ahead_waits_for_the_next_hop_with_its_segment() {
+    let net = Net::V6;
+    let mut talk = Talk::established(net, ClientAddress::ProxyV2);
+    // Nobody has answered there for a while.
+    talk.rig.now.0 += 60 * SECOND;
+    for _ in 0..1000 {
+        talk.rig.now.0 += SECOND / 100;
+        let rig = &mut talk.rig;
+        rig.worker.tick(&rig.tables, rig.now, &mut rig.out);
+    }
+    let (header, payload) = (header(net), [7; 1220]);
+    let first = from_client(&talk.as_client_sends(&part(0, ACK).data(&payload)));
+    assert_eq!(talk.rig.try_send(OUTSIDE, first).0, Verdict::Held);
+    talk.rig.out.clear();
+    talk.rig.resolve(INSIDE, net.target_ip(21), mac(21));
+    let behind = part(header.len() as i32, ACK).data(&payload);
+    let expected = [part(0, ACK).data(&header), behind]
+        .map(|part| to_target(&talk.as_target_sees(&part).ttl(63), 21));
+    assert_eq!(talk.emitted(), expected.map(|frame| (INSIDE, frame)));
 }
