@@ -9,7 +9,7 @@ use crate::flow::{Side, Tuple};
 use crate::fragments::{Head, Part, Turn};
 use crate::limits::ETHERNET_HEADER;
 use crate::nat;
-use crate::service::Protocol;
+use crate::service::{Mode, Protocol};
 use crate::steer;
 use crate::wire::ip::{self, Ip};
 use crate::wire::{tcp, u16_at, udp};
@@ -127,7 +127,8 @@ impl Worker {
         self.scratch = frame;
     }
 
-    /// The first fragment goes the way of a whole packet. Its flow is noted.
+    /// The first fragment goes the way of a whole packet. Its flow is noted. Where the client's address goes along none does: room for it
+    /// would have to move all the others.
     fn go_first<V: Family, F: Frame>(
         &mut self,
         context: &mut Context<'_>,
@@ -144,6 +145,9 @@ impl Worker {
         let stage = Stage::found(&found.ip, &tuple, flags, hash);
         let (number, side) = match self.flows.find(hash, NONE, &tuple) {
             Some(found) => found,
+            None if flags & tcp::SYN != 0 && takes_address_along(context, &tuple) => {
+                return Verdict::Drop(DropReason::ClientAddress);
+            }
             None => match self.enter::<V, F>(context, frame, &stage, None) {
                 Ok(number) => (number, Side::Client),
                 Err(verdict) => return verdict,
@@ -151,7 +155,6 @@ impl Worker {
         };
         let flow = self.flows.get(number);
         if flow.inserts() || flags & tcp::SYN != 0 && flow.insertion() != Insertion::None {
-            // Room in the first fragment for the client's address would have to move all the others.
             return Verdict::Drop(DropReason::ClientAddress);
         }
         known.flow = Some(number);
@@ -298,4 +301,15 @@ pub(super) fn is_followed<V: Family>(context: &Context<'_>, ip: &Ip<V>) -> Resul
         return Err(Verdict::Drop(DropReason::Fragment));
     }
     Ok(())
+}
+
+/// Whether the first segment of a connection would take the client's address to its target.
+fn takes_address_along<V: Family>(context: &Context<'_>, tuple: &Tuple<V>) -> bool {
+    let net = context.tables.net::<V>();
+    net.service_at(tuple.destination, tuple.destination_port, tuple.protocol)
+        .and_then(|id| context.tables.service(id))
+        .is_some_and(|service| {
+            service.config.mode == Mode::FullNat
+                && Insertion::new(service.config.client_address) != Insertion::None
+        })
 }

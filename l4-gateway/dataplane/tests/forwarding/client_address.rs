@@ -7,9 +7,9 @@ mod toa;
 
 use dataplane::{ClientAddress, DropReason};
 
-use super::frame::{ACK, FIN, PSH, SYN};
+use super::frame::{ACK, FIN, PSH, SYN, tcp};
 use super::net::{BOTH, Net};
-use super::rig::{OUTSIDE, to_client};
+use super::rig::{self, OUTSIDE, Rig, from_client, to_client};
 use talk::{Part, Talk, client, header, part, toa, too_big};
 
 const MSS_1460: [u8; 4] = [2, 4, 5, 0xb4];
@@ -238,5 +238,25 @@ fn a_flow_keeps_what_its_service_said_when_it_began() {
         talk.reload(ClientAddress::ProxyV2, |_| {});
         talk.up(&part(0, ACK).data(b"x"), &part(0, ACK).data(b"x"));
         assert_eq!(talk.told(), (0, 0, 0));
+    }
+}
+
+#[test]
+fn a_syn_in_fragments_makes_no_flow_where_the_address_would_go_along() {
+    for net in BOTH {
+        for client_address in [ClientAddress::ProxyV2, ClientAddress::Toa] {
+            let mut services = net.services();
+            services[0].client_address = client_address;
+            let mut rig = Rig::serving(net, &rig::small(), &services).resolved();
+            let from = net.client(7, 5000);
+            let syn = tcp(from, net.vip(80), SYN).seq(1, 0).data(&[7; 80]);
+            let parts = syn.cut(5, &[40]);
+            let dropped = rig.dropped(OUTSIDE, from_client(&parts[0]));
+            assert_eq!(dropped, DropReason::ClientAddress);
+            assert_eq!(rig.flow_count(), 0, "{net:?} {client_address:?}");
+            let dropped = rig.dropped(OUTSIDE, from_client(&parts[1]));
+            assert_eq!(dropped, DropReason::NoFlow);
+            rig.open(from, 1);
+        }
     }
 }
