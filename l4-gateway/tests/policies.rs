@@ -6,12 +6,12 @@
 mod lab;
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Shutdown, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use lab::dual::Client::{Far, Near, Neighbour};
-use lab::dual::Fate::{Refused, Served, Silence};
+use lab::dual::Fate::{Refused, Served};
 use lab::dual::{Client, Family, Fate, ask, tcp, udp};
 use lab::wire::Wire;
 use lab::{Echo, Gateway, Lab, WORKERS, pattern};
@@ -98,7 +98,7 @@ fn connections_beyond_a_limit_are_refused_until_others_have_gone() {
             open.push(hold(Neighbour, 83));
 
             open.push(hold(Near, 84));
-            assert_eq!(family.knock(Near, 84), Silence);
+            assert!(family.is_ignored(Near, 84));
             for echo in &mut open {
                 echo.exchange(&pattern(1000, 1));
             }
@@ -180,11 +180,11 @@ fn the_longest_prefix_decides_who_may_use_a_service() {
     ]);
     as_client(&lab, |family| {
         assert!(matches!(family.knock(Neighbour, 80), Served(_)));
-        assert_eq!(family.knock(Far, 80), Silence, "nothing is the default");
+        assert!(family.is_ignored(Far, 80), "nothing is the default");
         assert_eq!(family.knock(Neighbour, 81), Refused);
         assert!(matches!(family.knock(Far, 81), Served(_)));
         assert!(matches!(family.knock(Near, 82), Served(_)));
-        assert_eq!(family.knock(Far, 82), Silence);
+        assert!(family.is_ignored(Far, 82));
         assert_eq!(ask(&family.datagrams(Near, 53), b"may I?"), Refused);
         let served = ask(&family.datagrams(Far, 53), b"may I?");
         assert!(matches!(served, Served(_)), "{served:?}");
@@ -326,7 +326,9 @@ fn a_new_target_gets_its_share_little_by_little() {
     });
     assert!(began.elapsed() >= SLOW, "{:?}", began.elapsed());
     for family in Family::BOTH {
-        assert_eq!(share_of_second(&lab, family, 40), 20);
+        // Where in their turns the targets are when the last step is made is anybody's guess.
+        let late = share_of_second(&lab, family, 40);
+        assert!((19..=21).contains(&late), "{late} of 40");
     }
 }
 
@@ -423,7 +425,7 @@ fn each_state_of_a_flow_has_its_own_timeout() {
     hold(&lab);
     for family in Family::BOTH {
         let _open = lab.client().run(move || {
-            assert_eq!(family.knock(Near, 80), Silence);
+            assert!(family.is_ignored(Near, 80));
             let open = |port| family.connect(Near, port).unwrap().stream;
             let half = open(82);
             half.shutdown(Shutdown::Write).unwrap();
@@ -488,19 +490,20 @@ fn a_flow_that_idles_out_is_forgotten_with_or_without_a_word() {
             Served(b'2'),
             "a new flow, the next target"
         );
-        let heard = streams.map(|mut stream| {
-            stream
-                .set_read_timeout(Some(Duration::from_millis(300)))
-                .unwrap();
-            let quiet = stream.read(&mut [0; 8]).map_err(|error| error.kind());
-            assert_eq!(quiet, Err(ErrorKind::WouldBlock), "nobody was told");
-            stream.write_all(b"still there?").unwrap();
+        let hear = |mut stream: &TcpStream, milliseconds| {
+            let patience = Duration::from_millis(milliseconds);
+            stream.set_read_timeout(Some(patience)).unwrap();
             stream.read(&mut [0; 8]).map_err(|error| error.kind())
-        });
-        assert_eq!(
-            heard,
-            [Err(ErrorKind::ConnectionReset), Err(ErrorKind::WouldBlock)]
-        );
+        };
+        for (mut stream, milliseconds, answer) in [
+            (&streams[0], 5000, ErrorKind::ConnectionReset),
+            (&streams[1], 300, ErrorKind::WouldBlock),
+        ] {
+            let told = hear(stream, 300);
+            assert_eq!(told, Err(ErrorKind::WouldBlock), "nobody was told");
+            stream.write_all(b"still there?").unwrap();
+            assert_eq!(hear(stream, milliseconds), Err(answer));
+        }
         assert_eq!(count(&gateway, family, "rst", "/no_flow"), 1);
         assert!(count(&gateway, family, "drop", "/no_flow") > 0);
         assert_eq!(count(&gateway, family, "drop", "/resets_sent"), 0);

@@ -13,7 +13,10 @@ use socket2::{Domain, Socket, Type};
 
 use super::{Echo, Lab, Place};
 
-/// Longer than an answer takes, shorter than a SYN is repeated after.
+/// Longer than an answer takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Shorter than a SYN is repeated after.
 const SILENCE: Duration = Duration::from_millis(900);
 
 /// What the gateway speaks to targets from.
@@ -102,11 +105,20 @@ impl Family {
 
     /// The same for a target that doesn't greet.
     pub(crate) fn stream(self, from: Client, port: u16) -> Result<TcpStream, Fate> {
+        self.open(from, port, PATIENCE)
+    }
+
+    /// Whether one SYN gets nothing.
+    pub(crate) fn is_ignored(self, from: Client, port: u16) -> bool {
+        matches!(self.open(from, port, SILENCE), Err(Fate::Silence))
+    }
+
+    fn open(self, from: Client, port: u16, patience: Duration) -> Result<TcpStream, Fate> {
         let domain = Domain::for_address(self.vip(port));
         let socket = Socket::new(domain, Type::STREAM, None).unwrap();
         let own = SocketAddr::new(self.client(from), 0);
         socket.bind(&own.into()).unwrap();
-        match socket.connect_timeout(&self.vip(port).into(), SILENCE) {
+        match socket.connect_timeout(&self.vip(port).into(), patience) {
             Ok(()) => Ok(socket.into()),
             Err(error) => Err(fate(&error)),
         }
@@ -124,7 +136,7 @@ impl Family {
     pub(crate) fn datagrams(self, from: Client, port: u16) -> UdpSocket {
         let socket = UdpSocket::bind((self.client(from), 0)).unwrap();
         socket.connect(self.vip(port)).unwrap();
-        socket.set_read_timeout(Some(SILENCE)).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
         socket
     }
 }
