@@ -3,14 +3,16 @@
 
 mod builder;
 mod cuts;
+mod error;
 mod free_ports;
 mod net;
 
 use std::net::IpAddr;
 
-pub use builder::{Retired, TablesBuilder, TablesError};
+pub use builder::{Retired, TablesBuilder};
 pub use cuts::Cut;
 pub(crate) use cuts::Cuts;
+pub use error::TablesError;
 pub(crate) use net::Net;
 
 use crate::family::{Family, V4, V6};
