@@ -48,6 +48,9 @@ pub(crate) const NEAR: u32 = 1 << 22;
 /// The largest window that a SYN can offer, bytes.
 pub(crate) const UNSCALED_WINDOW: u32 = 0xffff;
 
+/// How often a worker tries to get a lock that it shares with others, before it does without: a microsecond in all.
+pub(crate) const LOCK_TRIES: u32 = 64;
+
 /// Flows whose ends are sent RSTs in one [`crate::Worker::tick`]; flows that expire beyond them wait for the next. About 100,000 a second.
 pub(crate) const RESETS_PER_TICK: u32 = 128;
 

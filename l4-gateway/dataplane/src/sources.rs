@@ -3,7 +3,7 @@
 //! Packets of one source come to all workers, so a limit per source can't be kept by each alone. The table is shared: a source is one
 //! word of a tag and a count, changed by compare-and-swap, beside the clock of its rate. It is asked for new flows of services with
 //! such limits, and told when those end; no other packet comes near it. Places are given out by one worker at a time for each bucket.
-//! Who finds another at it tries again, for a bounded number of times (`gate.rs`), and then goes without a place.
+//! Who finds another at it tries again, for a bounded number of times (`try_lock.rs`), and then goes without a place.
 //!
 //! Memory is fixed. A source has one of seven places, by keyed hash, and keeps it as long as it has connections. When others hold all
 //! of them, it isn't limited (and that is counted): a flood of forged sources must not lock out true ones, and who was known before
@@ -12,9 +12,9 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::Now;
-use crate::gate::Gate;
 use crate::policy::Quota;
 use crate::rate::SharedRate;
+use crate::try_lock::TryLock;
 
 const WAYS: usize = 7;
 
@@ -30,7 +30,7 @@ pub(crate) struct Sources {
 #[derive(Debug, Default)]
 #[repr(align(64))]
 struct Bucket {
-    gate: Gate,
+    lock: TryLock,
     words: [AtomicU64; WAYS],
     clocks: [SharedRate; WAYS],
 }
@@ -112,7 +112,7 @@ impl Sources {
         if let Some(joined) = bucket.join(tag).map(joined) {
             return Some(joined);
         }
-        let _inside = bucket.gate.enter()?;
+        let _guard = bucket.lock.try_lock()?;
         // Another worker may have given it a place just now.
         match bucket.join(tag) {
             Some(place) => Some(joined(place)),
@@ -138,7 +138,7 @@ impl Bucket {
         })
     }
 
-    /// Gives a source that has none a place that nobody needs, with one counted. Only for who is inside the gate.
+    /// Gives a source that has none a place that nobody needs, with one counted. Only for who has the lock.
     fn claim(&self, tag: u64, now: Now) -> Option<usize> {
         (0..WAYS).find(|way| {
             let idle = self.words[*way].load(Ordering::Relaxed);

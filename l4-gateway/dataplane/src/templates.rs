@@ -4,7 +4,7 @@
 //! chosen for a source is kept where all workers look, one word each. Of two workers that choose for the same source at once, one
 //! is first and the other follows it. No packet needs to go to another worker for that, and how they are spread over the workers
 //! doesn't matter. Reading needs no lock. Choices are written down by one worker at a time for each bucket; who finds another at it
-//! tries again, for a bounded number of times (`gate.rs`), and then leaves its own unwritten.
+//! tries again, for a bounded number of times (`try_lock.rs`), and then leaves its own unwritten.
 //!
 //! Memory is fixed: a source has one of seven places, by keyed hash; when all are taken, the one used least recently goes.
 
@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::Now;
-use crate::gate::Gate;
 use crate::ids::TargetId;
+use crate::try_lock::TryLock;
 
 const WAYS: usize = 7;
 
@@ -36,7 +36,7 @@ pub(crate) struct Templates {
 #[derive(Debug, Default)]
 #[repr(align(64))]
 struct Bucket {
-    gate: Gate,
+    lock: TryLock,
     words: [AtomicU64; WAYS],
 }
 
@@ -145,7 +145,7 @@ impl Templates {
         else {
             return chosen;
         };
-        let Some(_inside) = bucket.gate.enter() else {
+        let Some(_guard) = bucket.lock.try_lock() else {
             return chosen;
         };
         let way = match bucket.find(tag) {
@@ -312,7 +312,7 @@ mod tests {
                 .map(|thread| thread.join().unwrap())
                 .collect()
         });
-        // Where the kernel takes a thread's CPU away inside the gate, the others go without for once.
+        // Where the kernel takes a thread's CPU away while it has the lock, the others go without for once.
         let agreed = |n: &usize| {
             let noted = templates.find(source(*n as u64), Now(0));
             choices.iter().all(|choices| Some(choices[*n]) == noted)

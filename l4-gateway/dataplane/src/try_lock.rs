@@ -1,27 +1,26 @@
-//! A lock of one bucket, for the few tables that workers share. Whoever is inside stays some ten nanoseconds, unless the kernel
-//! takes its CPU away meanwhile. Others wait for [`SPINS`] tries at most, and then do without: a worker never gives its CPU away.
+//! A lock of one bucket, for the few tables that workers share. Whoever holds it does so for some ten nanoseconds, unless the kernel
+//! takes its CPU away meanwhile. Others try [`LOCK_TRIES`] times at most, and then do without: a worker never gives its CPU away.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Tries that take a microsecond in all.
-const SPINS: u32 = 64;
+use crate::limits::LOCK_TRIES;
 
 /// Lets one worker at a time change something.
 #[derive(Debug, Default)]
-pub(crate) struct Gate(AtomicU64);
+pub(crate) struct TryLock(AtomicU64);
 
-/// Being inside; the gate opens when it is dropped.
-pub(crate) struct Inside<'a>(&'a Gate);
+/// The lock is free again when this is dropped.
+pub(crate) struct Guard<'a>(&'a TryLock);
 
-impl Gate {
-    /// Goes inside; none if another stays there. Then do without.
-    pub(crate) fn enter(&self) -> Option<Inside<'_>> {
-        for _ in 0..SPINS {
+impl TryLock {
+    /// Takes the lock; none if another holds it all the while. Then do without.
+    pub(crate) fn try_lock(&self) -> Option<Guard<'_>> {
+        for _ in 0..LOCK_TRIES {
             let free = self
                 .0
                 .compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed);
             if free.is_ok() {
-                return Some(Inside(self));
+                return Some(Guard(self));
             }
             std::hint::spin_loop();
         }
@@ -29,7 +28,7 @@ impl Gate {
     }
 }
 
-impl Drop for Inside<'_> {
+impl Drop for Guard<'_> {
     fn drop(&mut self) {
         self.0.0.store(0, Ordering::Release);
     }
