@@ -161,6 +161,18 @@ impl PortPool {
         None
     }
 
+    /// The port towards a target that is tried next.
+    pub(crate) fn next<'l, A: 'l>(
+        &self,
+        target: TargetId,
+        mut local_ips: impl Iterator<Item = &'l LocalIp<A>>,
+    ) -> Option<(&'l LocalIp<A>, u16)> {
+        let turn = *self.turns.get(target.0 as usize)?;
+        let local = local_ips.nth(usize::from(turn))?;
+        let pair = self.pairs.get(self.place(target, local.id))?;
+        Some((local, self.base + pair.cursor * self.stride))
+    }
+
     /// Gives a port back.
     pub(crate) fn release(&mut self, target: TargetId, local: LocalIpId) {
         if let Some(pair) = self.pair(target, local) {

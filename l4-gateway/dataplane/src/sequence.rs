@@ -8,6 +8,7 @@
 //! covered is a connection that carried more than 2 GiB from the client when its port is reused within the target's TIME_WAIT:
 //! its target answers the SYN with an ACK, the client resets, and its next SYN, a second later, is taken.
 
+use crate::flow::prefetch;
 use crate::limits::SEQUENCE_SLOTS;
 use crate::secret::Secret;
 
@@ -30,6 +31,12 @@ impl Sequences {
         let slot = self.slot(key);
         *slot = slot.wrapping_add((random & 0xffff) as u32 + 1);
         *slot
+    }
+
+    /// Starts loading the slot of a key.
+    #[inline]
+    pub(crate) fn prefetch(&self, key: u64) {
+        prefetch(&self.slots[key as usize % SEQUENCE_SLOTS]);
     }
 
     /// A connection ended with this number.

@@ -69,6 +69,8 @@ impl Wheel {
                 let number = self.rest;
                 let flow = flows.get_mut(number);
                 self.rest = std::mem::replace(&mut flow.next, NONE);
+                flows.prefetch(self.rest);
+                let flow = flows.get(number);
                 if !flow.is_alive() {
                     return Some(Due::Removed(number));
                 }

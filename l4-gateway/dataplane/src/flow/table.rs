@@ -107,6 +107,14 @@ impl FlowTable {
         Some((flow.service(), flow.target_id))
     }
 
+    /// Starts loading an entry.
+    #[inline]
+    pub(crate) fn prefetch(&self, number: u32) {
+        if let Some(entry) = self.entries.get(number as usize) {
+            prefetch(entry);
+        }
+    }
+
     /// The flow that the second stage found likely; if it is one, the caller compares.
     #[inline]
     pub(crate) fn likely(&mut self, candidate: u32) -> Option<&mut Flow> {
@@ -144,6 +152,8 @@ impl FlowTable {
         let entry = self.entries.get_mut(number as usize)?;
         self.free = entry.next;
         entry.next = NONE;
+        // The next flow's: by then it is here.
+        self.prefetch(self.free);
         self.place::<V>(number, flow, addresses);
         Some(number)
     }

@@ -284,6 +284,7 @@ impl Worker {
             },
         );
         if let Some((local, port)) = claimed {
+            self.load_ahead::<V>(tables, target, flow, addresses);
             return Ok((*local, port));
         }
         self.cells.service(service, ServiceCount::PortExhausted, 1);
@@ -292,6 +293,24 @@ impl Worker {
         let target = target.id;
         self.report_if(due, context.out, Event::PortsExhausted { service, target });
         Err(DropReason::PortExhausted)
+    }
+
+    /// Starts loading what the next flow to a target is going to need, which is known by its port.
+    fn load_ahead<V: Family>(
+        &self,
+        tables: &Tables,
+        target: &Target,
+        flow: &Flow,
+        addresses: &Addresses<V::Address>,
+    ) {
+        let locals = tables.net::<V>().local_ips_on(target.port);
+        if let Some((local, port)) = self.ports.next(target.id, locals) {
+            let mut key = flow.target_key::<V>(addresses);
+            (key.destination, key.destination_port) = (local.address, port);
+            let hash = self.flows.hash(&key);
+            self.flows.prefetch_bucket(hash);
+            self.sequences.prefetch(hash);
+        }
     }
 
     /// Puts a flow into the table and on the wheel.
