@@ -39,7 +39,7 @@ pub fn delivered(net: Net, mode: Mode, inner: &Packet, seen: &[u8]) -> Vec<u8> {
     if mode == Mode::Direct {
         return to_target(inner, 21);
     }
-    let (source, target) = (net.address(2, 11), net.target_ip(21));
+    let (source, target) = (net.inside_address(), net.target_ip(21));
     let protocol = if net == Net::V4 { 4 } else { 41 };
     let mut outer = Packet::new(source, target, Payload::Raw(protocol, inner.ip()));
     outer.tos = inner.tos;
@@ -178,13 +178,10 @@ fn what_is_too_long_for_the_outer_packet_is_reported_with_what_is_left() {
         assert_eq!((port, sent), (INSIDE, expected));
         let long = udp(client, vip, &vec![7; left - net.ip_header() - 7]);
         assert_eq!(rig.dropped(OUTSIDE, from_client(&long)), DropReason::TooBig);
-        let (kind, code, quoted) = match net {
-            Net::V4 => (3, 4, 548),
-            Net::V6 => (2, 0, 1232),
-        };
-        let quote = &long.ip()[..quoted];
+        let (kind, code) = net.too_big();
+        let quote = &long.ip()[..net.quoted()];
         let error = icmp(
-            net.address(1, 11),
+            net.outside_address(),
             client.ip(),
             kind,
             code,
@@ -204,15 +201,9 @@ fn the_hop_limit_counts_and_its_end_is_reported() {
             rig.dropped(OUTSIDE, from_client(&query)),
             DropReason::TtlExpired
         );
-        let kind = if net == Net::V4 { 11 } else { 3 };
-        let error = icmp(
-            net.address(1, 11),
-            net.client(7, 0).ip(),
-            kind,
-            0,
-            0,
-            &query.ip(),
-        );
+        let (kind, code) = net.time_exceeded();
+        let (own, client) = (net.outside_address(), net.client(7, 0).ip());
+        let error = icmp(own, client, kind, code, 0, &query.ip());
         assert_eq!(rig.emitted(), [(OUTSIDE, to_client(&error))]);
     }
 }
@@ -247,7 +238,7 @@ fn errors_about_what_the_target_answered_reach_the_target() {
         let (client, vip) = (net.client(7, 5000), net.vip(80));
         rig.transmitted(OUTSIDE, from_client(&tcp(client, vip, SYN).seq(1, 0)));
         let answer = tcp(vip, client, ACK).seq(9000, 2).data(&[7; 40]).ip();
-        let (kind, code) = if net == Net::V4 { (3, 4) } else { (2, 0) };
+        let (kind, code) = net.too_big();
         // Of any size: the target keeps it for the client, whose address it sees, alone.
         let error = icmp(net.address(9, 99), vip.ip(), kind, code, 600, &answer);
         let (port, sent) = rig.transmitted(OUTSIDE, from_client(&error));
@@ -262,7 +253,7 @@ pub fn about_outer(net: Net, sent: &[u8], kind: u8, code: u8, rest: u32, length:
     let outer = &sent[14..];
     let router = net.address(2, 1);
     let quote = &outer[..outer.len().min(length)];
-    icmp(router, net.address(2, 11), kind, code, rest, quote)
+    icmp(router, net.inside_address(), kind, code, rest, quote)
 }
 
 #[test]
@@ -339,11 +330,11 @@ fn an_error_about_an_outer_packet_from_outside_is_dropped() {
         let (client, vip) = (net.client(7, 5000), net.vip(80));
         let syn = tcp(client, vip, SYN).seq(1, 0);
         let (_, sent) = rig.transmitted(OUTSIDE, from_client(&syn));
-        let (kind, code) = if net == Net::V4 { (3, 4) } else { (2, 0) };
+        let (kind, code) = net.too_big();
         let quote = &sent[14..];
         let forged = icmp(
             net.address(9, 9),
-            net.address(2, 11),
+            net.inside_address(),
             kind,
             code,
             1300,
@@ -363,7 +354,7 @@ fn errors_that_do_not_tell_whose_packet_it_was_go_no_further() {
         let (client, vip) = (net.client(7, 5000), net.vip(80));
         let syn = tcp(client, vip, SYN).seq(1, 0);
         let (_, sent) = rig.transmitted(OUTSIDE, from_client(&syn));
-        let (kind, code) = if net == Net::V4 { (3, 4) } else { (2, 0) };
+        let (kind, code) = net.too_big();
         // RFC 792 asks for 8 bytes behind the header: not enough to tell.
         let short = about_outer(net, &sent, kind, code, 1400, net.ip_header() + 8);
         // A client that isn't there, a target that isn't its own, another's tunnel.

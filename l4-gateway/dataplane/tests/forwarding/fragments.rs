@@ -306,7 +306,7 @@ fn malformed_fragments_are_dropped_for_their_own_reason() {
 fn fragments_to_others_are_the_kernels() {
     for net in BOTH {
         let mut rig = node();
-        let to = SocketAddr::new(net.address(1, 11), 53);
+        let to = SocketAddr::new(net.outside_address(), 53);
         let parts = udp(net.client(7, 5000), to, &DATA).cut(1, &[24]);
         for part in &parts {
             let frame = from_client(part);
@@ -471,12 +471,9 @@ fn a_long_packet_is_cut_if_it_may_be_and_its_sender_told_if_not() {
         let data = [7; 1300];
         let long = udp(net.client(7, 5000), net.vip(53), &data);
         assert_eq!(rig.dropped(OUTSIDE, from_client(&long)), DropReason::TooBig);
-        let (kind, code, length) = match net {
-            Net::V4 => (3, 4, 548),
-            Net::V6 => (2, 0, 1232),
-        };
-        let quote = &long.ip()[..length];
-        let (own, client) = (net.address(1, 11), net.client(7, 0).ip());
+        let (kind, code) = net.too_big();
+        let quote = &long.ip()[..net.quoted()];
+        let (own, client) = (net.outside_address(), net.client(7, 0).ip());
         let error = icmp(own, client, kind, code, 1300, quote);
         assert_eq!(rig.emitted(), [(OUTSIDE, to_client(&error))], "{net:?}");
     }
