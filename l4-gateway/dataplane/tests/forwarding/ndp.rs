@@ -38,6 +38,20 @@ pub fn answer(own: MacAddr, asked: IpAddr, to: (MacAddr, IpAddr)) -> Vec<u8> {
         .frame()
 }
 
+/// How everyone is told of an address.
+pub fn announcement(own: MacAddr, address: IpAddr) -> Vec<u8> {
+    let option = Some((2, own));
+    ndp(
+        ADVERTISEMENT,
+        (address, ALL_NODES),
+        OVERRIDE,
+        address,
+        option,
+    )
+    .macs(own, group_mac(ALL_NODES))
+    .frame()
+}
+
 fn onlink_vip() -> IpAddr {
     "fd00:2::100".parse().unwrap()
 }
@@ -198,15 +212,7 @@ fn a_probe_for_duplicates_of_our_addresses_is_answered_to_all() {
         .macs(mac(9), group_mac(group))
         .frame();
     assert_eq!(rig.try_send(INSIDE, probe).0, Verdict::Consumed);
-    let told = ndp(
-        ADVERTISEMENT,
-        (V6.local_ip(), ALL_NODES),
-        OVERRIDE,
-        V6.local_ip(),
-        Some((2, INSIDE_MAC)),
-    )
-    .macs(INSIDE_MAC, group_mac(ALL_NODES))
-    .frame();
+    let told = announcement(INSIDE_MAC, V6.local_ip());
     assert_eq!(rig.emitted(), [(INSIDE, told)]);
 }
 
@@ -279,15 +285,7 @@ fn what_rfc_4861_says_to_ignore_is_dropped() {
 fn local_ips_are_announced_when_they_are_new() {
     let mut rig = rig(true, false);
     rig.worker.tick(&rig.tables, rig.now, &mut rig.out);
-    let announcement = ndp(
-        ADVERTISEMENT,
-        (V6.local_ip(), ALL_NODES),
-        OVERRIDE,
-        V6.local_ip(),
-        Some((2, INSIDE_MAC)),
-    )
-    .macs(INSIDE_MAC, group_mac(ALL_NODES))
-    .frame();
+    let announcement = announcement(INSIDE_MAC, V6.local_ip());
     let count = |rig: &Rig| {
         let emitted = rig.emitted();
         emitted
@@ -301,7 +299,11 @@ fn local_ips_are_announced_when_they_are_new() {
     assert_eq!(count(&rig), 0);
 }
 
-fn solicitation(port: PortIndex, asked: IpAddr, known: Option<MacAddr>) -> (PortIndex, Vec<u8>) {
+pub fn solicitation(
+    port: PortIndex,
+    asked: IpAddr,
+    known: Option<MacAddr>,
+) -> (PortIndex, Vec<u8>) {
     let (own_mac, own) = match port {
         OUTSIDE => (OUTSIDE_MAC, V6.outside_address()),
         _ => (INSIDE_MAC, V6.inside_address()),

@@ -1,37 +1,44 @@
 //! Next hops: asked for, waited for, refreshed, given up.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use dataplane::{DropReason, Event, Limits, MacAddr, PortIndex, Verdict};
 
 use super::frame::{self, mac};
+use super::ndp;
 use super::net::{BOTH, Net};
+use super::resets::is_question;
 use super::rig::{
-    self, GATEWAY, INSIDE, INSIDE_ADDRESS, INSIDE_MAC, MILLISECOND, OUTSIDE, OUTSIDE_ADDRESS,
-    OUTSIDE_MAC, Rig, SECOND, client, from_client, from_target, local, target, to_target, up, vip,
+    self, INSIDE, INSIDE_ADDRESS, INSIDE_MAC, MILLISECOND, OUTSIDE, OUTSIDE_ADDRESS, OUTSIDE_MAC,
+    Rig, SECOND, asked_for, client, from_client, from_target, local, target, to_target, up, vip,
 };
 
 fn requests(rig: &mut Rig) -> Vec<(PortIndex, Vec<u8>)> {
     let sent = rig
         .emitted()
         .into_iter()
-        .filter(|(_, frame)| frame[12..14] == [8, 6])
+        .filter(|(_, frame)| is_question(frame))
         .collect();
     rig.out.clear();
     sent
 }
 
-fn request(n: u8, to: MacAddr) -> (PortIndex, Vec<u8>) {
-    (
-        INSIDE,
-        frame::arp(
-            1,
-            to,
-            (INSIDE_MAC, INSIDE_ADDRESS),
-            (MacAddr::default(), *target(n).ip()),
-        ),
-    )
+/// What the node asks for target `n`: everybody, or the MAC that it knows.
+fn request(net: Net, n: u8, known: Option<MacAddr>) -> (PortIndex, Vec<u8>) {
+    question(INSIDE, net.target_ip(n), known)
+}
+
+fn question(port: PortIndex, asked: IpAddr, known: Option<MacAddr>) -> (PortIndex, Vec<u8>) {
+    let IpAddr::V4(asked) = asked else {
+        return ndp::solicitation(port, asked, known);
+    };
+    let own = match port {
+        OUTSIDE => (OUTSIDE_MAC, OUTSIDE_ADDRESS),
+        _ => (INSIDE_MAC, INSIDE_ADDRESS),
+    };
+    let to = known.unwrap_or(MacAddr::BROADCAST);
+    (port, frame::arp(1, to, own, (MacAddr::default(), asked)))
 }
 
 fn tick(rig: &mut Rig, milliseconds: u64) {
@@ -42,234 +49,258 @@ fn tick(rig: &mut Rig, milliseconds: u64) {
 
 #[test]
 fn gateways_and_targets_are_resolved_before_the_first_packet() {
-    let mut rig = Rig::with(&rig::small(), &rig::services());
-    tick(&mut rig, 1);
-    let gateway = frame::arp(
-        1,
-        MacAddr::BROADCAST,
-        (OUTSIDE_MAC, OUTSIDE_ADDRESS),
-        (MacAddr::default(), GATEWAY),
-    );
-    let announcement = frame::arp(
-        1,
-        MacAddr::BROADCAST,
-        (INSIDE_MAC, rig::LOCAL_IP),
-        (MacAddr::default(), rig::LOCAL_IP),
-    );
-    let expected = [
-        (INSIDE, announcement),
-        (OUTSIDE, gateway),
-        request(21, MacAddr::BROADCAST),
-        request(22, MacAddr::BROADCAST),
-    ];
-    assert_eq!(requests(&mut rig), expected);
-    assert_eq!(rig.worker_counts().neighbours, 3);
+    for net in BOTH {
+        let mut rig = Rig::serving(net, &rig::small(), &net.services());
+        tick(&mut rig, 1);
+        let announcement = match net {
+            Net::V4 => frame::arp(
+                1,
+                MacAddr::BROADCAST,
+                (INSIDE_MAC, rig::LOCAL_IP),
+                (MacAddr::default(), rig::LOCAL_IP),
+            ),
+            Net::V6 => ndp::announcement(INSIDE_MAC, net.local_ip()),
+        };
+        let expected = [
+            (INSIDE, announcement),
+            question(OUTSIDE, net.gateway(), None),
+            request(net, 21, None),
+            request(net, 22, None),
+        ];
+        assert_eq!(requests(&mut rig), expected);
+        assert_eq!(rig.worker_counts().neighbours, 3);
+    }
 }
 
 #[test]
 fn frames_wait_for_their_next_hop_in_order() {
-    let mut rig = Rig::with(&rig::small(), &rig::services());
-    let mut expected = Vec::new();
-    for n in 0..3u8 {
-        let (verdict, mut held) = rig.try_send(
-            OUTSIDE,
-            from_client(&frame::udp(client(9, 53), vip(53), &[n])),
-        );
-        assert_eq!(verdict, Verdict::Held);
-        held[..6].copy_from_slice(&mac(21).0);
-        held[6..12].copy_from_slice(&INSIDE_MAC.0);
-        let port = frame::port_word(&held, 0);
+    for net in BOTH {
+        let mut rig = Rig::serving(net, &rig::small(), &net.services());
+        let mut expected = Vec::new();
+        for n in 0..3u8 {
+            let (verdict, mut held) = rig.try_send(
+                OUTSIDE,
+                from_client(&frame::udp(net.client(9, 53), net.vip(53), &[n])),
+            );
+            assert_eq!(verdict, Verdict::Held);
+            held[..6].copy_from_slice(&mac(21).0);
+            held[6..12].copy_from_slice(&INSIDE_MAC.0);
+            let port = frame::port_word(&held, 0);
+            assert_eq!(
+                held,
+                to_target(
+                    &frame::udp(net.local(port), net.target(21, 8080), &[n]).ttl(63),
+                    21
+                )
+            );
+            expected.push((INSIDE, held));
+        }
         assert_eq!(
-            held,
-            to_target(&frame::udp(local(port), target(21), &[n]).ttl(63), 21)
+            requests(&mut rig),
+            [request(net, 21, None)],
+            "one request, not one a frame"
         );
-        expected.push((INSIDE, held));
+        rig.resolve(INSIDE, net.target_ip(21), mac(21));
+        assert_eq!(rig.emitted(), expected);
+        assert_eq!(rig.worker_counts().held, 3);
+        let (verdict, _) = rig.try_send(
+            OUTSIDE,
+            from_client(&frame::udp(net.client(9, 53), net.vip(53), b"now")),
+        );
+        assert_eq!(verdict, Verdict::Transmit(INSIDE));
     }
-    assert_eq!(
-        requests(&mut rig),
-        [request(21, MacAddr::BROADCAST)],
-        "one request, not one a frame"
-    );
-    rig.resolve(INSIDE, *target(21).ip(), mac(21));
-    assert_eq!(rig.emitted(), expected);
-    assert_eq!(rig.worker_counts().held, 3);
-    let (verdict, _) = rig.try_send(
-        OUTSIDE,
-        from_client(&frame::udp(client(9, 53), vip(53), b"now")),
-    );
-    assert_eq!(verdict, Verdict::Transmit(INSIDE));
 }
 
 #[test]
 fn only_so_many_frames_wait() {
-    let mut rig = Rig::with(&rig::small(), &rig::services());
-    let mut send = |last: u8, length: usize| {
-        rig.try_send(
-            OUTSIDE,
-            from_client(&frame::udp(client(last, 53), vip(53), &vec![0; length])),
-        )
-        .0
-    };
-    // Four for each of two next hops fill the eight buffers.
-    let verdicts: Vec<Verdict> = (0..12).map(|n| send(n, 10)).collect();
-    assert_eq!(verdicts[..8], [Verdict::Held; 8]);
-    assert_eq!(verdicts[8..], [Verdict::Drop(DropReason::Unresolved); 4]);
-    for n in [21, 22] {
-        rig.resolve(INSIDE, *target(n).ip(), mac(n));
+    for net in BOTH {
+        let mut rig = Rig::serving(net, &rig::small(), &net.services());
+        let mut send = |last: u8, length: usize| {
+            rig.try_send(
+                OUTSIDE,
+                from_client(&frame::udp(
+                    net.client(last, 53),
+                    net.vip(53),
+                    &vec![0; length],
+                )),
+            )
+            .0
+        };
+        // Four for each of two next hops fill the eight buffers.
+        let verdicts: Vec<Verdict> = (0..12).map(|n| send(n, 10)).collect();
+        assert_eq!(verdicts[..8], [Verdict::Held; 8]);
+        assert_eq!(verdicts[8..], [Verdict::Drop(DropReason::Unresolved); 4]);
+        for n in [21, 22] {
+            rig.resolve(INSIDE, net.target_ip(n), mac(n));
+        }
+        assert_eq!(
+            rig.emitted()
+                .iter()
+                .filter(|(_, frame)| !is_question(frame))
+                .count(),
+            8
+        );
+        rig.worker.check_invariants();
     }
-    assert_eq!(
-        rig.emitted()
-            .iter()
-            .filter(|(_, frame)| frame[12..14] == [8, 0])
-            .count(),
-        8
-    );
-    rig.worker.check_invariants();
 }
 
 #[test]
 fn a_frame_longer_than_the_buffers_does_not_wait() {
-    let limits = Limits {
-        held_bytes: 100,
-        ..rig::small()
-    };
-    let mut rig = Rig::with(&limits, &rig::services());
-    let long = frame::udp(client(1, 53), vip(53), &[0; 100]);
-    assert_eq!(
-        rig.dropped(OUTSIDE, from_client(&long)),
-        DropReason::Unresolved
-    );
+    for net in BOTH {
+        let limits = Limits {
+            held_bytes: 100,
+            ..rig::small()
+        };
+        let mut rig = Rig::serving(net, &limits, &net.services());
+        let long = frame::udp(net.client(1, 53), net.vip(53), &[0; 100]);
+        assert_eq!(
+            rig.dropped(OUTSIDE, from_client(&long)),
+            DropReason::Unresolved
+        );
+    }
 }
 
 #[test]
 fn of_many_next_hops_that_do_not_answer_ten_a_second_are_reported() {
-    let mut services = rig::services();
-    services[1].targets = (21..51).map(|host| up(target(host))).collect();
-    let limits = Limits {
-        neighbours: 64,
-        targets: 64,
-        ..rig::small()
-    };
-    let mut rig = Rig::with(&limits, &services);
-    for host in 0..30 {
-        let datagram = frame::udp(client(host, 53), vip(53), b"1");
-        rig.try_send(OUTSIDE, from_client(&datagram));
+    for net in BOTH {
+        let mut services = net.services();
+        services[1].targets = (21..51).map(|host| up(net.target(host, 8080))).collect();
+        let limits = Limits {
+            neighbours: 64,
+            targets: 64,
+            ..rig::small()
+        };
+        let mut rig = Rig::serving(net, &limits, &services);
+        for host in 0..30 {
+            let datagram = frame::udp(net.client(host, 53), net.vip(53), b"1");
+            rig.try_send(OUTSIDE, from_client(&datagram));
+        }
+        for _ in 0..4 {
+            tick(&mut rig, 1000);
+        }
+        let reported = rig
+            .events()
+            .iter()
+            .filter(|event| matches!(event, Event::Unresolved { .. }))
+            .count();
+        let suppressed = rig.worker_counts().events_suppressed;
+        assert!(reported <= 20, "{reported} reported in one or two seconds");
+        assert!(
+            reported >= 10 && reported as u64 + suppressed >= 30,
+            "{reported} reported, {suppressed} not"
+        );
     }
-    for _ in 0..4 {
-        tick(&mut rig, 1000);
-    }
-    let reported = rig
-        .events()
-        .iter()
-        .filter(|event| matches!(event, Event::Unresolved { .. }))
-        .count();
-    let suppressed = rig.worker_counts().events_suppressed;
-    assert!(reported <= 20, "{reported} reported in one or two seconds");
-    assert!(
-        reported >= 10 && reported as u64 + suppressed >= 30,
-        "{reported} reported, {suppressed} not"
-    );
 }
 
 #[test]
 fn a_next_hop_that_does_not_answer_is_given_up_and_asked_again_later() {
-    let mut rig = Rig::with(&rig::small(), &rig::services());
-    rig.resolve(OUTSIDE, GATEWAY, rig::ROUTER_MAC);
-    assert_eq!(
-        rig.try_send(
-            OUTSIDE,
-            from_client(&frame::udp(client(9, 53), vip(53), b"1"))
-        )
-        .0,
-        Verdict::Held
-    );
-    let mut asked = 0;
-    for second in 0..3 {
-        tick(&mut rig, if second == 0 { 1 } else { 1000 });
-        asked += requests(&mut rig)
-            .iter()
-            .filter(|sent| **sent == request(21, MacAddr::BROADCAST))
-            .count();
+    for net in BOTH {
+        let mut rig = Rig::serving(net, &rig::small(), &net.services());
+        rig.resolve(OUTSIDE, net.gateway(), rig::ROUTER_MAC);
+        assert_eq!(
+            rig.try_send(
+                OUTSIDE,
+                from_client(&frame::udp(net.client(9, 53), net.vip(53), b"1"))
+            )
+            .0,
+            Verdict::Held
+        );
+        let mut asked = 0;
+        for second in 0..3 {
+            tick(&mut rig, if second == 0 { 1 } else { 1000 });
+            asked += requests(&mut rig)
+                .iter()
+                .filter(|sent| **sent == request(net, 21, None))
+                .count();
+        }
+        tick(&mut rig, 1000);
+        assert!(rig.events().contains(&Event::Unresolved {
+            port: INSIDE,
+            address: net.target_ip(21)
+        }));
+        assert_eq!(rig.worker_counts().held_dropped, 1);
+        assert_eq!(
+            rig.dropped(
+                OUTSIDE,
+                from_client(&frame::udp(net.client(9, 53), net.vip(53), b"2"))
+            ),
+            DropReason::Unresolved
+        );
+        assert_eq!(asked, 3);
+        rig.out.clear();
+        // Three seconds later it is asked again, and this time it is there.
+        tick(&mut rig, 3000);
+        tick(&mut rig, 1);
+        assert!(requests(&mut rig).contains(&request(net, 21, None)));
+        rig.resolve(INSIDE, net.target_ip(21), mac(21));
+        assert_eq!(
+            rig.try_send(
+                OUTSIDE,
+                from_client(&frame::udp(net.client(9, 53), net.vip(53), b"3"))
+            )
+            .0,
+            Verdict::Transmit(INSIDE)
+        );
     }
-    tick(&mut rig, 1000);
-    assert!(rig.events().contains(&Event::Unresolved {
-        port: INSIDE,
-        address: target(21).ip().to_owned().into()
-    }));
-    assert_eq!(rig.worker_counts().held_dropped, 1);
-    assert_eq!(
-        rig.dropped(
-            OUTSIDE,
-            from_client(&frame::udp(client(9, 53), vip(53), b"2"))
-        ),
-        DropReason::Unresolved
-    );
-    assert_eq!(asked, 3);
-    rig.out.clear();
-    // Three seconds later it is asked again, and this time it is there.
-    tick(&mut rig, 3000);
-    tick(&mut rig, 1);
-    assert!(requests(&mut rig).contains(&request(21, MacAddr::BROADCAST)));
-    rig.resolve(INSIDE, *target(21).ip(), mac(21));
-    assert_eq!(
-        rig.try_send(
-            OUTSIDE,
-            from_client(&frame::udp(client(9, 53), vip(53), b"3"))
-        )
-        .0,
-        Verdict::Transmit(INSIDE)
-    );
 }
 
 #[test]
 fn a_next_hop_in_use_is_confirmed_by_unicast_before_it_is_stale() {
-    let mut rig = Rig::new();
-    let opened = rig.establish(client(1, 4000), 1);
-    tick(&mut rig, 29_000);
-    assert_eq!(requests(&mut rig), []);
-    tick(&mut rig, 2000);
-    assert!(requests(&mut rig).contains(&request(21, mac(21))));
-    // While it is being confirmed, the old address is used.
-    assert_eq!(
-        rig.from_client(&opened, frame::ACK, 2, 9001)[..6],
-        mac(21).0
-    );
-    rig.resolve(INSIDE, *target(21).ip(), mac(21));
-    tick(&mut rig, 1000);
-    assert!(!requests(&mut rig).iter().any(|(_, sent)| sent[41] == 21));
+    for net in BOTH {
+        let mut rig = Rig::of(net);
+        let opened = rig.establish(net.client(1, 4000), 1);
+        tick(&mut rig, 29_000);
+        assert_eq!(requests(&mut rig), []);
+        tick(&mut rig, 2000);
+        assert!(requests(&mut rig).contains(&request(net, 21, Some(mac(21)))));
+        // While it is being confirmed, the old address is used.
+        assert_eq!(
+            rig.from_client(&opened, frame::ACK, 2, 9001)[..6],
+            mac(21).0
+        );
+        rig.resolve(INSIDE, net.target_ip(21), mac(21));
+        tick(&mut rig, 1000);
+        assert!(
+            !requests(&mut rig)
+                .iter()
+                .any(|(_, sent)| asked_for(sent) == Some(net.target_ip(21)))
+        );
+    }
 }
 
 #[test]
 fn a_target_that_moves_to_another_mac_is_found_again() {
-    let mut rig = Rig::new();
-    let opened = rig.establish(client(1, 4000), 1);
-    tick(&mut rig, 31_000);
-    let mut seen = requests(&mut rig);
-    for _ in 0..5 {
-        tick(&mut rig, 1000);
-        seen.extend(requests(&mut rig));
+    for net in BOTH {
+        let mut rig = Rig::of(net);
+        let opened = rig.establish(net.client(1, 4000), 1);
+        tick(&mut rig, 31_000);
+        let mut seen = requests(&mut rig);
+        for _ in 0..5 {
+            tick(&mut rig, 1000);
+            seen.extend(requests(&mut rig));
+        }
+        let to_target: Vec<_> = seen
+            .into_iter()
+            .filter(|(_, sent)| asked_for(sent) == Some(net.target_ip(21)))
+            .collect();
+        let (directly, asking) = (request(net, 21, Some(mac(21))), request(net, 21, None));
+        assert_eq!(
+            to_target,
+            [
+                directly.clone(),
+                directly.clone(),
+                directly,
+                asking.clone(),
+                asking.clone(),
+                asking
+            ]
+        );
+        rig.resolve(INSIDE, net.target_ip(21), mac(77));
+        assert_eq!(
+            rig.from_client(&opened, frame::ACK, 2, 9001)[..6],
+            mac(77).0
+        );
     }
-    let to_target: Vec<_> = seen
-        .into_iter()
-        .filter(|(_, sent)| sent[41] == 21)
-        .collect();
-    let (directly, asking) = (request(21, mac(21)), request(21, MacAddr::BROADCAST));
-    assert_eq!(
-        to_target,
-        [
-            directly.clone(),
-            directly.clone(),
-            directly,
-            asking.clone(),
-            asking.clone(),
-            asking
-        ]
-    );
-    rig.resolve(INSIDE, *target(21).ip(), mac(77));
-    assert_eq!(
-        rig.from_client(&opened, frame::ACK, 2, 9001)[..6],
-        mac(77).0
-    );
 }
 
 #[test]

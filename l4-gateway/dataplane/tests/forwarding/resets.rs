@@ -32,7 +32,7 @@ fn expected(
 }
 
 /// ARP, or neighbour discovery.
-fn is_question(frame: &[u8]) -> bool {
+pub fn is_question(frame: &[u8]) -> bool {
     frame[12..14] == [8, 6] || (frame[14] >> 4 == 6 && frame[20] == 58)
 }
 

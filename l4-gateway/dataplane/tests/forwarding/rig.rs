@@ -396,7 +396,7 @@ impl Opened {
 }
 
 /// The address that an ARP request or neighbour solicitation asks for, announcements left out.
-fn asked_for(frame: &[u8]) -> Option<IpAddr> {
+pub fn asked_for(frame: &[u8]) -> Option<IpAddr> {
     let at = |place: std::ops::Range<usize>| &frame[place];
     match frame[12..14] {
         [8, 6] if frame[21] == 1 && at(28..32) != at(38..42) => {
