@@ -174,5 +174,7 @@ impl<N: Eq + Hash + Copy> Pool<N> {
             }
             kept
         });
+        // The lowest is given out first: what happens here depends on no hash, so that a simulation is the same each time.
+        returned.sort_unstable_by(|a, b| b.cmp(a));
     }
 }
