@@ -17,6 +17,7 @@ mod edit;
 mod forward;
 mod fragment;
 mod icmp;
+mod invariants;
 mod ndp;
 mod neighbours;
 mod pieces;
@@ -514,56 +515,6 @@ impl Worker {
         self.flows
             .range(first, count)
             .map(move |(number, flow)| FlowView::new(flow, self.flows.addresses(number), now))
-    }
-
-    /// Panics if the parts of the worker contradict each other. For tests: it walks everything.
-    #[doc(hidden)]
-    pub fn check_invariants(&self) {
-        let free = self.flows.check_invariants();
-        let mut on_wheel = 0;
-        let mut living = 0;
-        self.wheel.each(&self.flows, |number| {
-            on_wheel += 1;
-            living += u32::from(self.flows.get(number).is_alive());
-        });
-        assert_eq!(living, self.flows.len(), "each living flow is on the wheel");
-        assert_eq!(
-            on_wheel + free,
-            self.flows.capacity(),
-            "each entry is on the wheel or free"
-        );
-        let two_sided = || self.flows.iter().filter(|(_, flow)| flow.is_two_sided());
-        assert_eq!(
-            self.ports.total_used(),
-            two_sided().count() as u64,
-            "each flow under FULLNAT has one local port, and no port is lost"
-        );
-        let mut used = std::collections::HashMap::new();
-        for (_, flow) in two_sided() {
-            assert_eq!(
-                PortPool::owner(flow.local_port, self.workers),
-                self.index,
-                "the port of another worker"
-            );
-            *used.entry((flow.target_id, flow.local_id)).or_insert(0u16) += 1;
-        }
-        for ((target, local), count) in used {
-            assert_eq!(
-                self.ports.used(target, local),
-                count,
-                "ports towards {target:?} on {local:?}"
-            );
-        }
-        if self.workers == 1 {
-            let seated = self.flows.iter().filter(|(_, flow)| flow.is_seated());
-            assert_eq!(
-                self.counters.commons().sources.connections(),
-                seated.count() as u64,
-                "each flow counted for a source is there"
-            );
-        }
-        self.neighbours.check_invariants();
-        self.fragments.check_invariants();
     }
 }
 

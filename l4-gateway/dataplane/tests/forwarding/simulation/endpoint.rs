@@ -34,7 +34,7 @@ pub struct Endpoint {
     /// Nothing is added to `outgoing` any more: a FIN follows it.
     pub closing: bool,
     /// First sequence number not acknowledged, counted from the SYN.
-    acknowledged: u32,
+    pub acknowledged: u32,
     /// Next expected sequence number of the peer.
     pub expected: u32,
     pub received: Vec<u8>,
@@ -172,7 +172,8 @@ impl Endpoint {
                 if self.state == State::SynReceived {
                     return None;
                 }
-                let mut answer = !data.is_empty() || flags & FIN != 0;
+                // A bare acknowledgment out of turn is not answered: two ends that did would never stop.
+                let answer = !data.is_empty() || flags & FIN != 0;
                 if *seq == self.expected {
                     self.received.extend(data);
                     self.expected = seq.wrapping_add(data.len() as u32);
@@ -181,15 +182,13 @@ impl Endpoint {
                         self.peer_closed = true;
                         self.closed_first = self.closing && self.acknowledged > self.end();
                     }
-                } else {
-                    answer = true;
                 }
                 if self.peer_closed && self.closing && self.acknowledged > self.end() {
                     self.state = State::Done;
                 }
                 return answer.then(|| self.acknowledge());
             }
-            State::Done if flags & RST == 0 => {}
+            State::Done if flags & RST == 0 && (flags & (SYN | FIN) != 0 || !data.is_empty()) => {}
             State::Done | State::Reset => return None,
         }
         Some(self.acknowledge())

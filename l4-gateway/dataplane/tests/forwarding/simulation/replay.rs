@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 /// Makes the runs of the test of this name (its path in this binary): those of `usual` seeds and what is asked for beyond them, or only
 /// the one that is to be repeated. Whether they were the usual ones at least, so that the test can ask what they have met.
 pub fn each_seed(
-    test: &'static str,
+    test: &str,
     usual: std::ops::RangeInclusive<u64>,
     mut run: impl FnMut(u64),
 ) -> bool {
@@ -33,12 +33,12 @@ pub fn each_seed(
 }
 
 /// Says how to make a run again if it doesn't come to its end.
-struct Named {
-    test: &'static str,
+struct Named<'t> {
+    test: &'t str,
     seed: u64,
 }
 
-impl Drop for Named {
+impl Drop for Named<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let profile = if cfg!(debug_assertions) {

@@ -1,0 +1,373 @@
+//! The node's configuration over time, kept as the gateway keeps it: targets are drained before their flows are cut, and cut before they
+//! are forgotten; addresses that go are known for their flows a while longer.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use dataplane::{
+    ClientAddress, Counters, Cut, FlowLimits, Ids, Mode, Persistence, Policy, Port, PortIndex,
+    Protocol, Quota, Refusal, Retired, Scheduler, ServiceConfig, SourcePrefix, Spread, Tables,
+    TablesBuilder, TargetConfig, Timeouts, UnknownSegment,
+};
+
+use super::hosts::{TARGETS, net as net_of};
+use super::random::Random;
+use super::world::SECOND;
+use crate::net::{self, BOTH, Net};
+use crate::rig;
+
+/// How long a retired address is kept at least, and a target that is gone after its flows were cut.
+const LEAST: u64 = 2 * SECOND;
+const CUTTING: u64 = 5 * SECOND;
+
+/// What stays as it is during a run.
+pub struct Fixed {
+    pub client_address: ClientAddress,
+    pub modes: &'static [Mode],
+    /// Whether limits and persistence come and go.
+    pub limited: bool,
+    pub spread: Option<Spread>,
+    pub ports: [Port; 2],
+}
+
+pub struct Configuration {
+    pub fixed: Fixed,
+    services: BTreeMap<Name, Offered>,
+    local_ips: BTreeSet<IpAddr>,
+    retired: BTreeMap<Used, Leaving>,
+    /// Nothing is limited any more.
+    calm: bool,
+}
+
+/// VIP and port, and protocol.
+pub type Name = (SocketAddr, Protocol);
+
+struct Offered {
+    /// But for the targets.
+    config: ServiceConfig,
+    targets: BTreeMap<u8, Phase>,
+    /// How long a target is drained before its flows are cut; never without one.
+    cut_after: Option<u64>,
+}
+
+/// How far a target is with one service.
+#[derive(Clone, Copy)]
+enum Phase {
+    Serves { weight: u16, up: bool },
+    Leaves { since: u64 },
+}
+
+/// What flows use.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Used {
+    Vip(IpAddr),
+    LocalIp(IpAddr),
+    Service(Name),
+}
+
+struct Leaving {
+    since: u64,
+    /// When the flows that still use it are cut.
+    until: u64,
+}
+
+/// All services that are ever offered: on two VIPs of each family TCP 80 and UDP 53.
+pub fn names(protocol: Protocol) -> Vec<Name> {
+    let port = match protocol {
+        Protocol::Tcp => 80,
+        Protocol::Udp => 53,
+    };
+    let of_net = |net: Net| [100, 101].map(|last| SocketAddr::new(net.address(0, last), port));
+    let vips = BOTH.into_iter().flat_map(of_net);
+    vips.map(|vip| (vip, protocol)).collect()
+}
+
+impl Configuration {
+    pub fn new(fixed: Fixed, random: &mut Random) -> Self {
+        let mut new = Self {
+            fixed,
+            services: BTreeMap::new(),
+            local_ips: BOTH.map(|net| net.address(2, 100)).into(),
+            retired: BTreeMap::new(),
+            calm: false,
+        };
+        for name in [names(Protocol::Tcp), names(Protocol::Udp)].concat() {
+            new.offer(name, random);
+        }
+        new
+    }
+
+    fn offer(&mut self, name: Name, random: &mut Random) {
+        let (vip, protocol) = name;
+        let mut config = ServiceConfig::new(vip.ip(), protocol, vip.port());
+        config.client_address = self.fixed.client_address;
+        config.mode = random.pick(self.fixed.modes);
+        config.unknown_segment = random.pick(&[UnknownSegment::Reset, UnknownSegment::Drop]);
+        config.reset_on_expiry = !random.one_in(4);
+        config.scheduler = scheduler(random);
+        config.timeouts = timeouts(random);
+        if self.fixed.limited && !self.calm {
+            config.policy = policy(random, protocol);
+        }
+        let serves = Phase::Serves {
+            weight: 1,
+            up: true,
+        };
+        let offered = Offered {
+            config,
+            targets: TARGETS.map(|target| (target, serves)).collect(),
+            cut_after: (!random.one_in(3)).then(|| random.below(3) * SECOND),
+        };
+        self.services.insert(name, offered);
+    }
+
+    /// Changes something, as an operator or a health check does.
+    pub fn change(&mut self, random: &mut Random, now: u64) {
+        let before = self.used();
+        let all = [names(Protocol::Tcp), names(Protocol::Udp)].concat();
+        let name = random.pick(&all);
+        match random.below(10) {
+            0 => {
+                if self.services.remove(&name).is_none() {
+                    self.offer(name, random);
+                }
+            }
+            1 => {
+                let net = random.pick(&BOTH);
+                let address = net.address(2, random.pick(&[100, 101, 102]));
+                let others = self.local_ips.iter().filter(|other| **other != address);
+                if others.clone().any(|other| net_of(*other) == net)
+                    && !self.local_ips.remove(&address)
+                {
+                    self.local_ips.insert(address);
+                }
+            }
+            kind => self.change_service(kind, name, random, now),
+        }
+        self.retire(&before, now, now + (2 + random.below(30)) * SECOND);
+    }
+
+    fn change_service(&mut self, kind: u64, name: Name, random: &mut Random, now: u64) {
+        let limited = self.fixed.limited;
+        let Some(service) = self.services.get_mut(&name) else {
+            return self.offer(name, random);
+        };
+        let config = &mut service.config;
+        match kind {
+            2 => config.timeouts = timeouts(random),
+            3 => config.mode = random.pick(self.fixed.modes),
+            4 => config.scheduler = scheduler(random),
+            5..=7 if limited => config.policy = policy(random, config.protocol),
+            _ => service.change_targets(random, now),
+        }
+    }
+
+    /// Everything is there again, and nothing limited.
+    pub fn restore(&mut self, random: &mut Random, now: u64) {
+        self.calm = true;
+        let before = self.used();
+        for name in [names(Protocol::Tcp), names(Protocol::Udp)].concat() {
+            self.offer(name, random);
+        }
+        self.local_ips.extend(BOTH.map(|net| net.address(2, 100)));
+        self.retire(&before, now, now + SECOND);
+    }
+
+    fn retire(&mut self, before: &BTreeSet<Used>, now: u64, until: u64) {
+        for used in before {
+            let leaving = Leaving { since: now, until };
+            self.retired.entry(*used).or_insert(leaving);
+        }
+        let after = self.used();
+        self.retired.retain(|used, _| !after.contains(used));
+    }
+
+    fn used(&self) -> BTreeSet<Used> {
+        let services = self.services.keys();
+        let of_services = services.flat_map(|name| [Used::Vip(name.0.ip()), Used::Service(*name)]);
+        let local_ips = self.local_ips.iter();
+        of_services
+            .chain(local_ips.map(|address| Used::LocalIp(*address)))
+            .collect()
+    }
+
+    /// Follows time: whether the snapshot has to change.
+    pub fn advance(&mut self, now: u64, ids: &Ids, counters: &Counters) -> bool {
+        let mut changes = false;
+        for service in self.services.values_mut() {
+            let cut_after = service.cut_after;
+            service.targets.retain(|_, phase| {
+                let Phase::Leaves { since } = *phase else {
+                    return true;
+                };
+                // Each step makes a snapshot.
+                changes = true;
+                cut_after.is_some_and(|after| now < since + after + CUTTING)
+            });
+        }
+        self.retired.retain(|used, leaving| {
+            changes = true;
+            let flows = match *used {
+                Used::Vip(address) | Used::LocalIp(address) => ids.flows_of(address, counters),
+                Used::Service((vip, protocol)) => {
+                    ids.flows_of_service(vip.ip(), protocol, vip.port(), counters)
+                }
+            };
+            flows > 0 || now < leaving.since + LEAST
+        });
+        changes
+    }
+
+    /// The snapshot to be, and what it cuts beside targets.
+    pub fn describe(&self, now: u64) -> (TablesBuilder, Vec<Cut>) {
+        let mut cuts = Vec::new();
+        let mut builder = Tables::builder();
+        for port in &self.fixed.ports {
+            builder.port(port.clone());
+            if let Some(spread) = &self.fixed.spread {
+                builder.spread(port.index, spread.clone());
+            }
+        }
+        for address in &self.local_ips {
+            builder.local_ip(*address);
+        }
+        for service in self.services.values() {
+            builder.service(service.describe(now));
+        }
+        for (used, leaving) in &self.retired {
+            let is_over = now >= leaving.until;
+            match *used {
+                Used::Vip(address) => {
+                    builder.retired(address, Retired::Vip { arp: false });
+                }
+                Used::LocalIp(address) => {
+                    builder.retired(address, Retired::LocalIp);
+                    cuts.extend(is_over.then_some(Cut::LocalIp(address)));
+                }
+                Used::Service((vip, protocol)) => {
+                    let cut = Cut::Service(vip.ip(), protocol, vip.port());
+                    cuts.extend(is_over.then_some(cut));
+                }
+            }
+        }
+        for cut in &cuts {
+            builder.cut(*cut);
+        }
+        (builder, cuts)
+    }
+}
+
+impl Offered {
+    fn change_targets(&mut self, random: &mut Random, now: u64) {
+        for target in TARGETS {
+            match random.below(6) {
+                0 | 1 => {
+                    if let Some(Phase::Serves { .. }) = self.targets.get(&target) {
+                        match self.cut_after {
+                            Some(_) => self.targets.insert(target, Phase::Leaves { since: now }),
+                            None => self.targets.remove(&target),
+                        };
+                    }
+                }
+                2 | 3 => {
+                    let weight = random.below(4) as u16;
+                    let up = !random.one_in(4);
+                    self.targets.insert(target, Phase::Serves { weight, up });
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn describe(&self, now: u64) -> ServiceConfig {
+        let mut config = self.config.clone();
+        let port = config.port;
+        let targets = self.targets.iter().map(|(target, phase)| {
+            let address = net_of(config.vip).target(*target, port);
+            match *phase {
+                Phase::Serves { weight, up } => TargetConfig {
+                    weight,
+                    up,
+                    ..rig::up(address)
+                },
+                Phase::Leaves { since } => TargetConfig {
+                    weight: 0,
+                    up: false,
+                    draining: true,
+                    cut: self.cut_after.is_some_and(|after| now >= since + after),
+                    address,
+                },
+            }
+        });
+        config.targets = targets.collect();
+        config
+    }
+}
+
+fn scheduler(random: &mut Random) -> Scheduler {
+    // Tables of hashing schedulers take long to lay out.
+    if random.one_in(6) {
+        return random.pick(&[Scheduler::SourceHash, Scheduler::Maglev]);
+    }
+    random.pick(&[
+        Scheduler::RoundRobin,
+        Scheduler::WeightedRoundRobin,
+        Scheduler::LeastConnections,
+        Scheduler::WeightedLeastConnections,
+    ])
+}
+
+/// Longer than a host that talks is ever silent.
+fn timeouts(random: &mut Random) -> Timeouts {
+    let mut seconds = |choices: &[u64]| Duration::from_secs(random.pick(choices));
+    Timeouts {
+        syn: seconds(&[5, 15]),
+        established: seconds(&[10, 60, 900]),
+        fin_wait: seconds(&[10, 60]),
+        time_wait: seconds(&[5, 10]),
+        close: seconds(&[5, 30]),
+        udp: seconds(&[4, 8]),
+    }
+}
+
+/// Some of all that can be asked for.
+fn policy(random: &mut Random, protocol: Protocol) -> Policy {
+    let mut quota = |most: u64| {
+        let mut up_to = || match random.below(2) {
+            0 => 0,
+            _ => 1 + random.below(most) as u32,
+        };
+        Quota {
+            connections: up_to(),
+            per_second: up_to(),
+        }
+    };
+    let limits = FlowLimits {
+        service: quota(12),
+        target: quota(5),
+        source: quota(4),
+        source_prefix: SourcePrefix {
+            v4: random.pick(&[24, 32]),
+            v6: random.pick(&[64, 128]),
+        },
+    };
+    Policy {
+        limits,
+        on_limit: random.pick(&[Refusal::Reset, Refusal::Drop]),
+        persistence: random.one_in(2).then(|| Persistence {
+            timeout: Duration::from_secs(1 + random.below(20)),
+            prefix: SourcePrefix::default(),
+        }),
+        one_packet: protocol == Protocol::Udp && random.one_in(2),
+        ..Policy::default()
+    }
+}
+
+/// Both ports, the inner one of this MTU.
+pub fn ports(inside_mtu: u16) -> [Port; 2] {
+    let [outside, mut inside] = net::both_ports();
+    inside.mtu = inside_mtu;
+    assert_eq!(inside.index, PortIndex(1));
+    [outside, inside]
+}

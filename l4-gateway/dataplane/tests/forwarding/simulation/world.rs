@@ -1,0 +1,479 @@
+//! One run: the node between its hosts, over a network that loses, duplicates and reorders; what happens to it, and that everything works
+//! again afterwards.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use dataplane::{ClientAddress, Limits, Mode, PortIndex, Verdict};
+
+use super::clients::{Clients, Excuse};
+use super::configuration::{Configuration, Fixed, ports};
+use super::hosts::{Addressee, Hosts, ROUTER, TARGETS, is_discovery, is_local_ip};
+use super::node::Node;
+use super::packet::{Made, Packet, UDP};
+use super::random::Random;
+use super::rules::{self, Rules};
+use super::sequences::Sequences;
+use super::targets::Targets;
+use crate::nic::{self, Nic};
+use crate::rig::{INSIDE, INSIDE_MAC, OUTSIDE, OUTSIDE_MAC};
+
+pub use crate::rig::{MILLISECOND, SECOND};
+
+/// What a test wants to see; everything else is drawn from the seed.
+#[derive(Clone, Copy)]
+pub struct Scenario {
+    pub workers: &'static [u16],
+    pub modes: &'static [Mode],
+    /// Whether limits and persistence come and go.
+    pub limited: bool,
+}
+
+/// What happens next.
+enum Event {
+    /// A frame reaches the node's port.
+    ToNode(PortIndex, Vec<u8>),
+    /// One that nobody sent for a purpose.
+    Garbage(Vec<u8>),
+    /// A frame the node sent reaches the segment behind this port.
+    FromNode(PortIndex, Vec<u8>),
+    /// A target's packet reaches its client past the node.
+    PastNode(Vec<u8>),
+    Client(SocketAddr),
+    Targets,
+    /// A worker's turn.
+    Turn(usize),
+    /// The control side looks at the time.
+    Control,
+    Disturb,
+}
+
+pub struct World {
+    pub random: Random,
+    pub node: Node,
+    pub clients: Clients,
+    pub targets: Targets,
+    pub happened: Happened,
+    hosts: Hosts,
+    sequences: Sequences,
+    rules: Rules,
+    configuration: Configuration,
+    /// By when, then in order.
+    agenda: BTreeMap<(u64, u64), Event>,
+    order: u64,
+    /// The time that the clock leapt over.
+    leapt: u64,
+    lossy: bool,
+    /// Nothing is disturbed any more.
+    calm: bool,
+    /// Identifications of hosts' packets.
+    identification: u32,
+}
+
+/// What a run has met.
+#[derive(Default, Debug, Clone, Copy)]
+pub struct Happened {
+    pub reloads: u32,
+    pub refused_reloads: u32,
+    pub leaps: u32,
+    pub moved: u32,
+    pub redirected: u32,
+    /// Of all frames the node sent, in order.
+    pub digest: u64,
+}
+
+impl World {
+    pub fn new(seed: u64, scenario: &Scenario) -> Self {
+        let mut random = Random::new(seed);
+        let workers = random.pick(scenario.workers);
+        let (nic, spread) = match random.below(4) {
+            0 => (Nic::Turns(0), None),
+            1 => (
+                Nic::Random(random.next()),
+                Some(nic::spread(workers, false)),
+            ),
+            2 => (Nic::Toeplitz(nic::KEY), None),
+            _ => (Nic::Toeplitz(nic::KEY), Some(nic::spread(workers, false))),
+        };
+        let fixed = Fixed {
+            client_address: random.pick(&[
+                ClientAddress::ProxyV2,
+                ClientAddress::Toa,
+                ClientAddress::None,
+            ]),
+            modes: scenario.modes,
+            limited: scenario.limited,
+            spread,
+            ports: ports(random.pick(&[1400, 1500, 1500])),
+        };
+        // Few ports and little room, so that both run out at times.
+        let ports = workers * random.pick(&[2, 3, 6]);
+        let limits = Limits {
+            first_port: 5000,
+            last_port: 4999 + ports,
+            flows: random.pick(&[24, 64]),
+            services: 16,
+            targets: 48,
+            local_ips: 8,
+            neighbours: random.pick(&[8, 16]),
+            held_frames: 8,
+            held_per_neighbour: 4,
+            fragmented_packets: 8,
+            early_fragments: 8,
+            sources: 64,
+            icmp_errors_per_second: 10,
+            ..Limits::default()
+        };
+        let configuration = Configuration::new(fixed, &mut random);
+        let mut world = Self {
+            node: Node::new(workers, &limits, nic, configuration.describe(SECOND)),
+            clients: Clients::new(),
+            targets: Targets::new(configuration.fixed.client_address),
+            happened: Happened::default(),
+            hosts: Hosts::new(),
+            sequences: Sequences::default(),
+            rules: Rules::default(),
+            configuration,
+            agenda: BTreeMap::new(),
+            order: 0,
+            leapt: 0,
+            lossy: !random.one_in(4),
+            calm: false,
+            identification: 1,
+            random,
+        };
+        for client in Clients::sockets() {
+            let delay = world.random.below(SECOND);
+            world.after(delay, Event::Client(client));
+        }
+        for worker in 0..usize::from(workers) {
+            world.after(MILLISECOND, Event::Turn(worker));
+        }
+        for event in [Event::Targets, Event::Control, Event::Disturb] {
+            world.after(MILLISECOND, event);
+        }
+        world
+    }
+
+    /// How long the hosts have lived: the time but for the leaps.
+    fn lived(&self) -> u64 {
+        self.node.now.0 - self.leapt
+    }
+
+    fn after(&mut self, delay: u64, event: Event) {
+        self.order += 1;
+        self.agenda
+            .insert((self.node.now.0 + delay, self.order), event);
+    }
+
+    /// Sends over the network: late, twice or never.
+    fn network(&mut self, event: impl Fn() -> Event) {
+        let copies = match self.random.below(20) {
+            0 if self.lossy => 0,
+            1 if self.lossy => 2,
+            _ => 1,
+        };
+        for _ in 0..copies {
+            let spread = if self.lossy { 40 } else { 2 };
+            let delay = MILLISECOND + self.random.below(spread * MILLISECOND);
+            self.after(delay, event());
+        }
+    }
+
+    pub fn run(&mut self, steps: usize) {
+        for _ in 0..steps {
+            self.step();
+        }
+    }
+
+    fn step(&mut self) {
+        let ((at, _), event) = self.agenda.pop_first().expect("there is always more to do");
+        self.node.now.0 = self.node.now.0.max(at);
+        let touched;
+        match event {
+            Event::ToNode(port, frame) => {
+                let verdict;
+                (touched, verdict) = self.node.receive(port, frame);
+                rules::hold_for_verdict(verdict);
+                self.happened.redirected += u32::from(matches!(verdict, Verdict::Redirect(_)));
+            }
+            Event::Garbage(frame) => (touched, _) = self.node.receive(OUTSIDE, frame),
+            Event::FromNode(port, frame) => return self.from_node(port, &frame),
+            Event::PastNode(packet) => return self.to_client(Packet::read(&packet)),
+            Event::Client(client) => return self.client(client),
+            Event::Targets => return self.look_after_targets(),
+            Event::Turn(worker) => {
+                self.turn(worker);
+                touched = worker;
+            }
+            Event::Control => return self.control(),
+            Event::Disturb => return self.disturb(),
+        }
+        let makes_flows = self.rules.hold(&self.node, touched);
+        for (port, frame) in std::mem::take(&mut self.node.sent) {
+            self.happened.digest = digest(self.happened.digest, &frame);
+            if port == INSIDE && !is_discovery(&frame) {
+                let packet = Packet::read(&frame[14..]);
+                if is_local_ip(packet.source) {
+                    self.sequences.look(&packet, makes_flows);
+                }
+            }
+            self.network(|| Event::FromNode(port, frame.clone()));
+        }
+    }
+
+    fn turn(&mut self, worker: usize) {
+        let follows = self.random.one_in(2);
+        for (client, vip) in rules::about_to_be_cut(&self.node, worker, follows) {
+            self.clients.excuse(client, vip, Excuse::Cut);
+        }
+        for verdict in self.node.turn(worker, follows) {
+            rules::hold_for_verdict(verdict);
+        }
+        rules::hold_for_cuts(&self.node, worker);
+        let pause = if self.calm { 50 } else { 10 };
+        self.after(pause * MILLISECOND, Event::Turn(worker));
+    }
+
+    fn from_node(&mut self, port: PortIndex, frame: &[u8]) {
+        let lived = self.lived();
+        let addressee = self.hosts.addressee(port, frame, lived);
+        if is_discovery(frame) {
+            if !matches!(addressee, Addressee::Nobody)
+                && let Some(answer) = self.hosts.answer(port, frame, lived)
+            {
+                self.network(|| Event::ToNode(port, answer.clone()));
+            }
+            return;
+        }
+        let host = match addressee {
+            Addressee::One(host) => host,
+            Addressee::Nobody => return,
+            Addressee::Everyone => panic!("a packet to everyone: {frame:?}"),
+        };
+        let packet = Packet::read(&frame[14..]);
+        if port == OUTSIDE {
+            assert_eq!(host, ROUTER);
+            self.to_client(packet);
+        } else if let Some(answer) = self.targets.take(host, packet, &mut self.random, lived) {
+            self.from_target(host, answer);
+        }
+    }
+
+    fn to_client(&mut self, packet: Packet) {
+        if let Some(answer) = self.clients.take(packet, self.lived()) {
+            self.from_client(answer);
+        }
+    }
+
+    fn client(&mut self, client: SocketAddr) {
+        let lived = self.lived();
+        let (packets, pause) = self.clients.turn(client, &mut self.random, lived);
+        for packet in packets {
+            self.from_client(packet);
+        }
+        self.after(pause, Event::Client(client));
+    }
+
+    fn from_client(&mut self, packet: Made) {
+        let size = self.clients.size(packet.source);
+        let mac = self.hosts.mac(OUTSIDE, ROUTER);
+        for packet in self.pieces(packet, size) {
+            let frame = packet.macs(mac, OUTSIDE_MAC).frame();
+            self.network(|| Event::ToNode(OUTSIDE, frame.clone()));
+        }
+    }
+
+    /// A target answers a LocalIP by the node, and a client past it.
+    fn from_target(&mut self, host: u8, packet: Made) {
+        let by_node = is_local_ip(packet.destination);
+        let mac = self.hosts.mac(INSIDE, host);
+        for packet in self.pieces(packet, 1400) {
+            if by_node {
+                let frame = packet.macs(mac, INSIDE_MAC).frame();
+                self.network(|| Event::ToNode(INSIDE, frame.clone()));
+            } else {
+                let bytes = packet.ip();
+                self.network(|| Event::PastNode(bytes.clone()));
+            }
+        }
+    }
+
+    /// A host's packet as it sends it: in fragments if it is longer than `size`, or just so. What fits may be sent so that the next link
+    /// may cut it (IPv4).
+    fn pieces(&mut self, mut packet: Made, size: usize) -> Vec<Made> {
+        let header = if packet.source.is_ipv4() { 20 } else { 48 };
+        let whole = packet.ip().len();
+        let (protocol, payload) = packet.transport();
+        let is_udp = protocol == UDP;
+        let most = match is_udp && self.random.one_in(8) {
+            true => header + 64,
+            false => size,
+        };
+        self.identification += 1;
+        if whole <= most {
+            if is_udp && packet.source.is_ipv4() && self.random.one_in(2) {
+                (packet.id, packet.fragment) = (self.identification as u16, 0);
+            }
+            return vec![packet];
+        }
+        let step = (most - header) / 8 * 8;
+        let cuts: Vec<usize> = (step..payload.len()).step_by(step).collect();
+        packet.cut(self.identification, &cuts)
+    }
+
+    fn look_after_targets(&mut self) {
+        for (own, peer) in self.targets.give_up(self.lived()) {
+            let flows: Vec<_> = self.node.flows().collect();
+            for (_, flow) in flows {
+                let known = flow.local.map_or(flow.client, |local| local);
+                if known == peer && [flow.target, flow.vip].contains(&own) {
+                    self.clients.excuse(flow.client, flow.vip, Excuse::GivenUp);
+                }
+            }
+        }
+        for (host, packet) in self.targets.poll() {
+            self.from_target(host, packet);
+        }
+        self.after(100 * MILLISECOND, Event::Targets);
+    }
+
+    fn control(&mut self) {
+        let (now, node) = (self.node.now.0, &self.node);
+        let changes = self.configuration.advance(now, &node.ids, &node.counters);
+        if changes {
+            self.reload();
+        }
+        self.after(500 * MILLISECOND, Event::Control);
+    }
+
+    fn reload(&mut self) {
+        let described = self.configuration.describe(self.node.now.0);
+        if self.node.reload(described) {
+            self.happened.reloads += 1;
+        } else {
+            self.happened.refused_reloads += 1;
+        }
+    }
+
+    /// The configuration changes, the clock leaps, hosts get another MAC or fall silent, garbage arrives.
+    fn disturb(&mut self) {
+        if self.calm {
+            return;
+        }
+        let lived = self.lived();
+        let host = 21 + self.random.below(4) as u8;
+        let (port, host) = match self.random.below(6) {
+            0 => (OUTSIDE, ROUTER),
+            _ => (INSIDE, host),
+        };
+        match self.random.below(12) {
+            0..=5 => {
+                for _ in 0..=self.random.below(3) {
+                    self.configuration.change(&mut self.random, self.node.now.0);
+                }
+                self.reload();
+            }
+            6 => {
+                let length = self.random.below(40 * SECOND);
+                self.leap(length);
+            }
+            7 => {
+                self.hosts.change_mac(port, host, lived);
+                self.happened.moved += 1;
+                if self.random.one_in(2) {
+                    for frame in self.hosts.announcements(port, host) {
+                        self.network(|| Event::ToNode(port, frame.clone()));
+                    }
+                }
+            }
+            8 => {
+                let until = lived + self.random.below(10 * SECOND);
+                self.hosts.silence(port, host, until);
+            }
+            _ => {
+                let garbage = self.garbage();
+                self.after(0, Event::Garbage(garbage));
+            }
+        }
+        let pause = self.random.below(SECOND / 2);
+        self.after(pause, Event::Disturb);
+    }
+
+    /// No network holds a frame for so long: what was under way is lost, and flows expire.
+    fn leap(&mut self, length: u64) {
+        self.agenda.retain(|_, event| {
+            !matches!(
+                event,
+                Event::ToNode(..) | Event::FromNode(..) | Event::PastNode(_)
+            )
+        });
+        let flows: Vec<_> = self.node.flows().map(|(_, flow)| flow).collect();
+        for flow in flows {
+            if flow.expires_in.as_nanos() as u64 <= length + SECOND {
+                self.clients.excuse(flow.client, flow.vip, Excuse::Expired);
+            }
+        }
+        self.node.now.0 += length;
+        self.leapt += length;
+        self.happened.leaps += 1;
+    }
+
+    fn garbage(&mut self) -> Vec<u8> {
+        let length = self.random.below(120) as usize;
+        let mut garbage: Vec<u8> = (0..length).map(|_| self.random.next() as u8).collect();
+        if length > 40 && self.random.one_in(2) {
+            garbage[..6].copy_from_slice(&OUTSIDE_MAC.0);
+            garbage[6] = 2;
+            let kinds = [[8, 0, 0x45], [0x86, 0xdd, 0x60]];
+            garbage[12..15].copy_from_slice(&self.random.pick(&kinds));
+        }
+        garbage
+    }
+
+    /// From here on nothing is disturbed: once what was there has expired, every client must complete a connection, and when all is
+    /// silent nothing may be left.
+    pub fn calm_down(&mut self) {
+        (self.calm, self.lossy) = (true, false);
+        for host in TARGETS {
+            self.hosts.silence(INSIDE, host, 0);
+        }
+        self.hosts.silence(OUTSIDE, ROUTER, 0);
+        let now = self.node.now.0;
+        self.configuration.restore(&mut self.random, now);
+        self.reload();
+        self.leap(3600 * SECOND);
+        self.live(10 * SECOND, |_| false);
+        self.clients.last_ones = true;
+        self.live(240 * SECOND, Clients::are_done);
+        assert_eq!(
+            self.clients.unfinished(),
+            [""; 0],
+            "clients that complete nothing though nothing disturbs them"
+        );
+        self.agenda
+            .retain(|_, event| matches!(event, Event::Turn(_) | Event::Control));
+        // What is in the rings comes out first.
+        self.live(SECOND, |_| false);
+        self.leap(3600 * SECOND);
+        self.live(10 * SECOND, |_| false);
+        rules::hold_for_the_end(&self.node);
+    }
+
+    /// Goes on for so long at most.
+    fn live(&mut self, time: u64, is_enough: impl Fn(&Clients) -> bool) {
+        let end = self.lived() + time;
+        while self.lived() < end && !is_enough(&self.clients) {
+            self.step();
+        }
+    }
+}
+
+/// FNV-1a.
+fn digest(before: u64, bytes: &[u8]) -> u64 {
+    bytes
+        .iter()
+        .fold(before ^ 0xcbf2_9ce4_8422_2325, |hash, byte| {
+            (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+        })
+}
