@@ -149,7 +149,7 @@ pub struct Limits {
     pub targets: u32,
     /// LocalIPs, at most 256.
     pub local_ips: u16,
-    /// Next hops known at once, gateways and on-link hosts; at most 32,767. Each takes 600 bytes.
+    /// Next hops known at once, gateways and on-link hosts; at most 32,767. Each takes some 640 bytes.
     pub neighbours: u16,
     /// Frames that wait for a next hop, over all next hops.
     pub held_frames: u16,
