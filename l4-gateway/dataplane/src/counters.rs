@@ -4,11 +4,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::commons::Commons;
 use crate::flow::prefetch;
 use crate::frame::DropReason;
 use crate::ids::{LocalIpId, ServiceId, TargetId};
 use crate::limits::Limits;
+use crate::shared_state::SharedState;
 
 macro_rules! counted {
     ($(#[doc = $name_doc:literal])+ $cell:ident, $(#[doc = $sum_doc:literal])+ $sum:ident { $($(#[doc = $doc:literal])+ $variant:ident $field:ident,)+ } $(beside { $(#[doc = $beside_doc:literal])+ $beside:ident })?) => {
@@ -220,7 +220,7 @@ const _: () = {
 #[derive(Debug)]
 pub struct Counters {
     workers: Vec<Arc<Cells>>,
-    commons: Commons,
+    shared: SharedState,
 }
 
 impl Counters {
@@ -231,7 +231,7 @@ impl Counters {
             workers: (0..workers.max(1))
                 .map(|_| Arc::new(Cells::new(limits)))
                 .collect(),
-            commons: Commons::new(limits),
+            shared: SharedState::new(limits),
         }
     }
 
@@ -307,8 +307,8 @@ impl Counters {
     }
 
     /// What the workers don't count, but keep together.
-    pub(crate) fn commons(&self) -> &Commons {
-        &self.commons
+    pub(crate) fn shared(&self) -> &SharedState {
+        &self.shared
     }
 
     /// The cells one worker writes.

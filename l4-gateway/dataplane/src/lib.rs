@@ -3,7 +3,7 @@
 //! There is no clock, no socket and no DPDK in here, and nothing is allocated per packet. One [`Worker`] belongs to one
 //! lcore; configuration reaches it as an immutable [`Tables`] snapshot, what it did is read from [`Counters`], of which
 //! each worker writes its own part. Workers share one thing more: where a service has limits or persistence, they keep
-//! rates and clients' sources together (`commons.rs`), for flows that begin, end or are still alive, not for each
+//! rates and clients' sources together (`shared_state.rs`), for flows that begin, end or are still alive, not for each
 //! packet. The caller's loop is:
 //!
 //! 1. receive a burst on a port, call [`Worker::burst`], carry out each frame's [`Verdict`];
@@ -16,7 +16,6 @@
 
 mod access;
 mod client_address;
-mod commons;
 pub mod counters;
 mod emitted;
 mod family;
@@ -39,6 +38,7 @@ mod schedule;
 mod secret;
 mod sequence;
 mod service;
+mod shared_state;
 mod sources;
 mod steer;
 mod tables;

@@ -12,7 +12,7 @@
 //!   is the owner, be this one a fragment or quoted in an ICMP error; elsewhere a keyed hash names it.
 //!
 //! Clients of one prefix have many owners. What must be the same for all of them (persistence, limits per source) is kept where all
-//! workers look ([`crate::commons`]), so that it doesn't depend on the owner.
+//! workers look ([`crate::shared_state`]), so that it doesn't depend on the owner.
 
 use std::net::IpAddr;
 use std::sync::Arc;

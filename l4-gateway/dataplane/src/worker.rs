@@ -54,7 +54,7 @@ use crate::tables::Tables;
 use crate::time::Now;
 
 /// One lcore's forwarder: its flows, local ports, next hops and timers. With the other workers it shares [`Counters`]: each
-/// writes its own part of the counts, and all of them what limits and persistence know (`commons.rs`).
+/// writes its own part of the counts, and all of them what limits and persistence know (`shared_state.rs`).
 pub struct Worker {
     index: u16,
     workers: u16,
@@ -481,7 +481,7 @@ impl Worker {
     #[cold]
     fn give_seat_back(&mut self, number: u32) {
         if let Some(seat) = self.seats.get(number as usize) {
-            self.counters.commons().sources.leave(Seat(*seat));
+            self.counters.shared().sources.leave(Seat(*seat));
         }
     }
 

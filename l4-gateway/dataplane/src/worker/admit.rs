@@ -141,7 +141,7 @@ impl Worker {
             (Ok(number), Some(seat)) if service.config.policy.limits.source.connections > 0 => {
                 self.take_seat(*number, seat);
             }
-            (_, Some(seat)) => self.counters.commons().sources.leave(seat),
+            (_, Some(seat)) => self.counters.shared().sources.leave(seat),
             (_, None) => {}
         }
         created

@@ -61,7 +61,7 @@ impl Worker {
             flows.filter(|(_, flow)| flow.is_seated()).count() as u64
         });
         assert_eq!(
-            counters.commons().sources.connections(),
+            counters.shared().sources.connections(),
             seated.sum::<u64>(),
             "each flow counted for a source is there"
         );

@@ -55,7 +55,7 @@ impl Worker {
         let seat = self.seat_of_source(service, client, now)?;
         let admitted = self.is_below_limits(service, now);
         if let (Err(_), Some(seat)) = (&admitted, seat) {
-            self.counters.commons().sources.leave(seat);
+            self.counters.shared().sources.leave(seat);
         }
         admitted.map(|()| seat)
     }
@@ -72,7 +72,7 @@ impl Worker {
         }
         let whose = u64::from(service.id.0) | LIMITS;
         let hash = limits.source_prefix.hash(&self.secret, client, whose);
-        let sources = &self.counters.commons().sources;
+        let sources = &self.counters.shared().sources;
         let count = |count| self.cells.service(service.id, count, 1);
         match sources.enter(hash, now, limits.source) {
             Ok(Some(seat)) => Ok(Some(seat)),
@@ -101,7 +101,7 @@ impl Worker {
             self.cells.service(id, ServiceCount::LimitedConnections, 1);
             return Err(DropReason::ServiceConnections);
         }
-        let rate = self.counters.commons().service_rate(id);
+        let rate = self.counters.shared().service_rate(id);
         if quota.per_second > 0 && !rate.is_none_or(|rate| rate.has_one(now, quota.per_second)) {
             self.cells.service(id, ServiceCount::LimitedRate, 1);
             return Err(DropReason::ServiceRate);
@@ -117,19 +117,19 @@ impl Worker {
         target: TargetId,
         now: Now,
     ) -> Result<(), DropReason> {
-        let (limits, commons) = (&service.config.policy.limits, self.counters.commons());
+        let (limits, shared) = (&service.config.policy.limits, self.counters.shared());
         let takes = |rate: Option<&SharedRate>, quota: Quota| {
             quota.per_second == 0 || rate.is_none_or(|rate| rate.take(now, quota.per_second))
         };
         let of_source = limits.source.per_second;
         let (count, reason) = if let Some(seat) = seat
             && of_source > 0
-            && !commons.sources.take(seat, now, of_source)
+            && !shared.sources.take(seat, now, of_source)
         {
             (ServiceCount::LimitedSourceRate, DropReason::SourceRate)
-        } else if !takes(commons.service_rate(service.id), limits.service) {
+        } else if !takes(shared.service_rate(service.id), limits.service) {
             (ServiceCount::LimitedRate, DropReason::ServiceRate)
-        } else if !takes(commons.target_rate(target), limits.target) {
+        } else if !takes(shared.target_rate(target), limits.target) {
             self.cells.target(target, TargetCount::AtLimit, 1);
             (ServiceCount::LimitedTargets, DropReason::TargetLimits)
         } else {
@@ -182,7 +182,7 @@ impl Worker {
         client: (IpAddr, u16),
         has_room: impl Fn(TargetId) -> bool,
     ) -> Result<Choice, Unavailable> {
-        let templates = &self.counters.commons().templates;
+        let templates = &self.counters.shared().templates;
         let source = self.source(service, client.0);
         let choice = |target, kept, full| Choice {
             target,
@@ -238,7 +238,7 @@ impl Worker {
                     && takes_flows(tables, service, target)
                     && self.has_room(service, target, now)
         };
-        let templates = &self.counters.commons().templates;
+        let templates = &self.counters.shared().templates;
         source.map_or(chosen, |source| {
             templates.settle(source, chosen, now, usable)
         })
@@ -250,7 +250,7 @@ impl Worker {
         if !quota.is_limited() {
             return true;
         }
-        let rate = self.counters.commons().target_rate(target);
+        let rate = self.counters.shared().target_rate(target);
         let has_room = (quota.connections == 0
             || self.counters.target_flows(target) < u64::from(quota.connections))
             && (quota.per_second == 0
@@ -268,7 +268,7 @@ impl Worker {
         if let Some(service) = tables.service(flow.service())
             && let Some(source) = self.source(service, client)
         {
-            let templates = &self.counters.commons().templates;
+            let templates = &self.counters.shared().templates;
             templates.refresh(source, flow.target_id, now);
         }
     }

@@ -8,14 +8,14 @@ use crate::sources::Sources;
 use crate::templates::Templates;
 
 #[derive(Debug)]
-pub(crate) struct Commons {
+pub(crate) struct SharedState {
     pub(crate) sources: Sources,
     pub(crate) templates: Templates,
     services: Box<[SharedRate]>,
     targets: Box<[SharedRate]>,
 }
 
-impl Commons {
+impl SharedState {
     pub(crate) fn new(limits: &Limits) -> Self {
         let rates = |n: u32| (0..n).map(|_| SharedRate::default()).collect();
         Self {
