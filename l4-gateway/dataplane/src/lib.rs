@@ -20,6 +20,7 @@ pub mod counters;
 mod emitted;
 mod family;
 mod flow;
+mod flow_view;
 mod fragments;
 mod frame;
 mod held;
@@ -56,6 +57,7 @@ pub use counters::{
 };
 pub use emitted::{Emitted, Event, Learned};
 pub use flow::FlowState;
+pub use flow_view::FlowView;
 pub use frame::{DropReason, Frame, Verdict};
 pub use ids::{Ids, LocalIpId, ServiceId, TargetId};
 pub use limits::{
@@ -74,4 +76,4 @@ pub use service::{
 pub use steer::Spread;
 pub use tables::{Cut, LocalIp, Retired, Tables, TablesBuilder, TablesError};
 pub use time::Now;
-pub use worker::{FlowView, Worker};
+pub use worker::Worker;

@@ -25,29 +25,24 @@ mod plain;
 mod policy;
 mod reset;
 
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use classify::{Kind, Stage, Staged, is_forwarded};
 
 use crate::counters::{Cells, Counters, WorkerCount};
 use crate::emitted::{Emitted, Event, Learned};
 use crate::family::{Family, V4, V6};
-use crate::flow::{Addresses, Due, Flow, FlowState, FlowTable, NONE, Wheel};
+use crate::flow::{Due, Flow, FlowTable, NONE, Wheel};
+use crate::flow_view::FlowView;
 use crate::fragments::Fragments;
 use crate::frame::{Frame, Verdict};
-use crate::ids::{ServiceId, TargetId};
-use crate::limits::{
-    LEARNED_PER_SECOND, Limits, MAX_BURST, RESETS_PER_TICK, TICK_NANOSECONDS, visits_per_tick,
-};
+use crate::limits::{LEARNED_PER_SECOND, Limits, MAX_BURST, RESETS_PER_TICK, visits_per_tick};
 use crate::neighbour::Neighbours;
 use crate::port::{Port, PortIndex};
 use crate::ports::PortPool;
 use crate::rate::{ErrorRate, Interval, TokenBucket};
 use crate::secret::Secret;
 use crate::sequence::Sequences;
-use crate::service::Protocol;
 use crate::sources::Seat;
 use crate::steer;
 use crate::tables::Tables;
@@ -524,48 +519,5 @@ impl std::fmt::Debug for Worker {
             .field("index", &self.index)
             .field("flows", &self.flows.len())
             .finish_non_exhaustive()
-    }
-}
-
-/// One flow, for operators.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FlowView {
-    /// The client.
-    pub client: SocketAddr,
-    /// What the client talks to.
-    pub vip: SocketAddr,
-    /// Who the target sees: the LocalIP, or none where it sees the client (DR and tunnel).
-    pub local: Option<SocketAddr>,
-    /// The target.
-    pub target: SocketAddr,
-    /// TCP or UDP.
-    pub protocol: Protocol,
-    /// How far it is.
-    pub state: FlowState,
-    /// Its service.
-    pub service: ServiceId,
-    /// Its target.
-    pub target_id: TargetId,
-    /// Until it expires without another packet.
-    pub expires_in: Duration,
-}
-
-impl FlowView {
-    fn new(flow: &Flow, addresses: Addresses<IpAddr>, now: u32) -> Self {
-        Self {
-            client: SocketAddr::new(addresses.client, flow.client_port),
-            vip: SocketAddr::new(addresses.vip, flow.vip_port),
-            local: flow
-                .is_two_sided()
-                .then(|| SocketAddr::new(addresses.local, flow.local_port)),
-            target: SocketAddr::new(addresses.target, flow.target_port),
-            protocol: flow.protocol(),
-            state: flow.progress.state(),
-            service: flow.service(),
-            target_id: flow.target_id,
-            expires_in: Duration::from_nanos(
-                u64::from(flow.deadline.saturating_sub(now)) * TICK_NANOSECONDS,
-            ),
-        }
     }
 }
