@@ -240,15 +240,11 @@ impl Neighbours {
         self.entries.get(usize::from(slot))
     }
 
-    /// As [`Neighbours::sending`], of a neighbour whose MAC is known.
+    /// The same, if its MAC is known.
     #[inline]
-    pub(crate) fn reached(&mut self, slot: u16) -> Option<&Neighbour> {
-        let entry = self.entries.get_mut(usize::from(slot))?;
-        if !matches!(entry.state, State::Reachable | State::Probing) {
-            return None;
-        }
-        entry.used = true;
-        Some(entry)
+    pub(crate) fn reached(&self, slot: u16) -> Option<&Neighbour> {
+        self.known(slot)
+            .filter(|entry| matches!(entry.state, State::Reachable | State::Probing))
     }
 
     /// A neighbour that `slot` named under the present epoch, to which something is sent: that is noted.

@@ -98,6 +98,14 @@ impl Flow {
         }
     }
 
+    /// Whether the target may have sent a segment with this number to the client not long ago.
+    pub(crate) fn may_have_sent(&self, sequence: u32) -> bool {
+        matches!(
+            self.progress.phase(),
+            FlowState::SynReceived | FlowState::SynAnswered
+        ) || is_near(sequence, self.client_acked)
+    }
+
     /// Whether a SYN from the client makes another connection of the flow, instead of being passed on for the target to judge.
     ///
     /// Where the target isn't heard the client's word has to do. Else both ends must have closed the connection, or an RST reset it

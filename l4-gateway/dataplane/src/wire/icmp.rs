@@ -1,7 +1,7 @@
 //! ICMP (RFC 792) and ICMPv6 (RFC 4443) messages: the same in form, numbered differently.
 
 use super::ip::{Ip, TCP, UDP};
-use super::{checksum, u16_at, u32_at};
+use super::{checksum, tcp, u16_at, u32_at};
 use crate::DropReason;
 use crate::family::Family;
 use crate::flow::Tuple;
@@ -21,6 +21,8 @@ pub(crate) struct Kinds {
     no_route: (u8, u8),
     time_exceeded: (u8, u8),
     too_big: (u8, u8),
+    /// Its type with any code says the same: receivers ignore it (RFC 4443 3.2).
+    too_big_by_type: bool,
     /// Neighbour discovery: solicitation and advertisement.
     neighbours: &'static [u8],
 }
@@ -35,6 +37,7 @@ pub(crate) const V4: Kinds = Kinds {
     no_route: (3, 0),
     time_exceeded: (11, 0),
     too_big: (3, 4),
+    too_big_by_type: false,
     neighbours: &[],
 };
 
@@ -48,6 +51,7 @@ pub(crate) const V6: Kinds = Kinds {
     no_route: (1, 0),
     time_exceeded: (3, 0),
     too_big: (2, 0),
+    too_big_by_type: true,
     neighbours: &[135, 136],
 };
 
@@ -69,7 +73,7 @@ impl Kinds {
 
     /// Whether an error says that a packet was too big.
     pub(crate) fn is_too_big(&self, kind: u8, code: u8) -> bool {
-        self.too_big == (kind, code)
+        kind == self.too_big.0 && (self.too_big_by_type || code == self.too_big.1)
     }
 
     #[inline]
@@ -132,10 +136,9 @@ fn mtu_bits<V: Family>() -> u32 {
 
 /// Whether more stands behind the quote of an error, at a place that a length in its header tells (RFC 4884 4).
 pub(crate) fn is_extended<V: Family>(message: &[u8]) -> bool {
-    let (kind, code) = V::KINDS.too_big;
     let length = match V::IS_V6 {
         // There the field is part of the size.
-        true if message.get(..2) == Some(&[kind, code]) => None,
+        true if mtu::<V>(message).is_some() => None,
         true => message.get(4),
         false => message.get(5),
     };
@@ -152,6 +155,12 @@ pub(crate) struct Quote<V: Family> {
 }
 
 impl<V: Family> Quote<V> {
+    /// The sequence number of the TCP segment that a message quotes.
+    pub(crate) fn sequence(&self, message: &[u8]) -> Option<u32> {
+        let quoted = message.get(HEADER + self.header + tcp::SEQUENCE..)?;
+        quoted.first_chunk().copied().map(u32::from_be_bytes)
+    }
+
     /// Parses what follows the ICMP header.
     pub(crate) fn parse(quote: &[u8]) -> Result<Self, DropReason> {
         let ip = V::parse_quoted(quote).map_err(|_| DropReason::BadIcmp)?;

@@ -244,8 +244,8 @@ impl Worker {
             })
             .ok_or(DropReason::IcmpNoFlow)?;
         // The way to the target begins at its port: who is beyond another has not seen our outer packets.
-        let target = context.tables.target(self.flows.get(number).target_id);
-        if target.is_none_or(|target| target.port != context.port.index) {
+        let way = context.tables.net::<V>().route(target);
+        if way.is_none_or(|(port, _)| port != context.port.index) {
             return Err(DropReason::WrongPort);
         }
         let (kind, code, rest) = V::meaning(error).ok_or(DropReason::IcmpIgnored)?;

@@ -9,7 +9,7 @@ use crate::limits::ETHERNET_HEADER;
 use crate::nat::{self, Rewrite};
 use crate::neighbour::{State, Waiting};
 use crate::reply;
-use crate::service::{Protocol, Target};
+use crate::service::Protocol;
 use crate::wire::icmp::Problem;
 use crate::wire::{tcp, u32_at};
 use crate::{DropReason, Frame, Verdict};
@@ -118,14 +118,7 @@ impl Worker {
     }
 
     /// Moves the flow's state by a segment that may be a turn in its life.
-    #[inline(never)]
-    pub(super) fn follow_turn<V: Family>(
-        &mut self,
-        numbers: Numbers,
-        next: u32,
-        number: u32,
-        side: Side,
-    ) {
+    fn follow_turn<V: Family>(&mut self, numbers: Numbers, next: u32, number: u32, side: Side) {
         let flow = self.flows.get_mut(number);
         let flags = numbers.flags;
         let believed = match side {
@@ -338,15 +331,11 @@ impl Worker {
     /// whatever addresses it writes.
     #[inline]
     pub(super) fn is_on_its_port<V: Family>(&self, context: &Context<'_>, number: u32) -> bool {
-        let on_targets_port = |target: &Target| target.port == context.port.index;
-        context
-            .tables
-            .target(self.flows.get(number).target_id)
-            .is_some_and(on_targets_port)
-            || context
-                .tables
-                .net::<V>()
-                .is_at_home(V::addresses(&self.flows, number).local, context.port)
+        let addresses = V::addresses(&self.flows, number);
+        let net = context.tables.net::<V>();
+        net.route(addresses.target)
+            .is_some_and(|(port, _)| port == context.port.index)
+            || net.is_at_home(addresses.local, context.port)
     }
 
     /// As [`Worker::forward_to`], for what is rare, and of any length.

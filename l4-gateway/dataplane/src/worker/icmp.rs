@@ -7,6 +7,7 @@ use crate::family::Family;
 use crate::flow::{Addresses, Flow, Side};
 use crate::limits::{ETHERNET_HEADER, LEAST_PATH_MTU};
 use crate::nat;
+use crate::service::Protocol;
 use crate::tables::Owned;
 use crate::wire::icmp::{self, Quote};
 use crate::{DropReason, Frame, Verdict, reply, steer};
@@ -89,7 +90,7 @@ impl Worker {
             return Verdict::Drop(DropReason::WrongPort);
         }
         if side == Side::Client
-            && let Err(reason) = self.may_tell_target::<V>(context, message, number)
+            && let Err(reason) = self.may_tell_target::<V>(context, message, &quote, number)
         {
             return Verdict::Drop(reason);
         }
@@ -127,18 +128,31 @@ impl Worker {
         &mut self,
         context: &Context<'_>,
         message: &[u8],
+        quote: &Quote<V>,
         number: u32,
     ) -> Result<(), DropReason> {
         let Some(mtu) = icmp::mtu::<V>(message) else {
             return Ok(());
         };
         let flow = self.flows.get(number);
+        if !flow.is_two_sided() {
+            return Ok(());
+        }
         let least = context
             .tables
             .service(flow.service())
             .map_or(LEAST_PATH_MTU, |service| service.config.least_path_mtu);
-        if flow.is_two_sided() && mtu < u32::from(least) {
+        if mtu < u32::from(least) {
             return Err(DropReason::PathMtu);
+        }
+        // Who has not seen the packet that is quoted would have to guess its number, and uses up nothing of the rate.
+        let is_tcp = flow.protocol() == Protocol::Tcp;
+        if is_tcp
+            && !quote
+                .sequence(message)
+                .is_some_and(|sent| flow.may_have_sent(sent))
+        {
+            return Err(DropReason::IcmpNoFlow);
         }
         if !self.client_sizes.take(context.now) {
             return Err(DropReason::IcmpRate);

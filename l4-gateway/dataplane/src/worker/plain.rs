@@ -6,7 +6,7 @@ use super::classify::{Kind, Stage};
 use super::{Context, Worker};
 use crate::Frame;
 use crate::family::V4;
-use crate::flow::{Numbers, Side};
+use crate::flow::{FlowState, Numbers, Side};
 use crate::limits::ETHERNET_HEADER;
 use crate::nat::{self, Plain, Rewrite};
 use crate::port::PortIndex;
@@ -37,7 +37,7 @@ fn u64_of(head: &Plain, at: usize) -> u64 {
     u64::from_be_bytes(*bytes(head, at))
 }
 
-/// The numbers of a segment, and the sequence number behind it.
+/// The numbers of a segment without SYN or FIN, and the sequence number behind it.
 #[inline(always)]
 fn numbers(head: &Plain, stage: &Stage) -> (Numbers, u32) {
     let sequence = u32_of(head, TRANSPORT + tcp::SEQUENCE);
@@ -47,8 +47,8 @@ fn numbers(head: &Plain, stage: &Stage) -> (Numbers, u32) {
         acknowledgment: u32_of(head, TRANSPORT + tcp::ACKNOWLEDGMENT),
     };
     let headers = ipv4::HEADER as u32 + u32::from(head[TRANSPORT + 12] >> 4) * 4;
-    let occupied = u32::from(stage.total) - headers + u32::from(stage.flags & tcp::FIN);
-    (numbers, sequence.wrapping_add(occupied))
+    let payload = u32::from(stage.total) - headers;
+    (numbers, sequence.wrapping_add(payload))
 }
 
 impl Worker {
@@ -167,17 +167,22 @@ impl Worker {
         if stage.ttl <= 1 || stage.total > neighbour.mtu {
             return None;
         }
-        if stage.protocol == Protocol::Tcp {
-            let is_plain = stage.flags == tcp::ACK && flow.progress.is_established();
-            if !(is_plain && side == Side::Target) {
-                let (numbers, next) = numbers(head, stage);
-                if !(is_plain && flow.hears_on(numbers, next)) {
-                    self.follow_turn::<V4>(numbers, next, stage.candidate, side);
+        let state = match stage.protocol {
+            Protocol::Tcp => {
+                // What may move the state goes the long way from here on.
+                if stage.flags != tcp::ACK || !flow.progress.is_established() {
+                    return None;
                 }
+                if side == Side::Client {
+                    let (numbers, next) = numbers(head, stage);
+                    if !flow.hears_on(numbers, next) {
+                        return None;
+                    }
+                }
+                FlowState::Established
             }
-        }
-        let flow = self.flows.likely(stage.candidate)?;
-        let state = flow.progress.timed_as();
+            Protocol::Udp => FlowState::Udp,
+        };
         let deadline = context.tick + context.tables.timeout(flow.service(), state);
         if flow.deadline != deadline {
             flow.deadline = deadline;
@@ -194,7 +199,7 @@ impl Worker {
         let addresses = flow.narrow;
         let rewrite = Rewrite::new(flow, &addresses, side);
         nat::rewrite_plain(head, stage.protocol, &rewrite);
-        let neighbour = self.neighbours.known(hop)?;
+        let neighbour = self.neighbours.sending(hop);
         head[..12].copy_from_slice(&neighbour.header);
         let port = neighbour.port;
         stage.trim(frame);

@@ -194,18 +194,27 @@ fn a_client_can_not_make_a_target_send_packets_below_the_least_path_mtu() {
         ("below it", 1279, to_datagram, false),
         ("none", 0, to_datagram, false),
     ];
-    for (description, mtu, (seen, own, n), passes) in cases {
+    // Receivers ignore the code (RFC 4443 3.2).
+    let coded = cases.into_iter().flat_map(|case| [(case, 0), (case, 1)]);
+    for ((description, mtu, (seen, own, n), passes), code) in coded {
         let error = from_client(&frame::icmp(
             router,
             V6.vip_ip(),
             TOO_BIG,
-            0,
+            code,
             mtu,
             &seen.ip(),
         ));
         if passes {
-            let expected =
-                frame::icmp(V6.local_ip(), V6.target_ip(n), TOO_BIG, 0, mtu, &own.ip()).ttl(63);
+            let expected = frame::icmp(
+                V6.local_ip(),
+                V6.target_ip(n),
+                TOO_BIG,
+                code,
+                mtu,
+                &own.ip(),
+            )
+            .ttl(63);
             assert_eq!(
                 rig.transmitted(OUTSIDE, error),
                 (INSIDE, to_target(&expected, n)),
@@ -216,7 +225,14 @@ fn a_client_can_not_make_a_target_send_packets_below_the_least_path_mtu() {
             assert_eq!(dropped, DropReason::PathMtu, "{description}");
         }
     }
-    assert_eq!(rig.worker_counts().icmp_forwarded, 3);
+    assert_eq!(rig.worker_counts().icmp_forwarded, 6);
+    let guessed = seen.seq(9001 + (1 << 30), 1001);
+    let error = frame::icmp(router, V6.vip_ip(), TOO_BIG, 0, 1500, &guessed.ip());
+    assert_eq!(
+        rig.dropped(OUTSIDE, from_client(&error)),
+        DropReason::IcmpNoFlow,
+        "by somebody who has not seen the connection"
+    );
 }
 
 #[test]
