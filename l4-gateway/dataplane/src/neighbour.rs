@@ -240,11 +240,15 @@ impl Neighbours {
         self.entries.get(usize::from(slot))
     }
 
-    /// The same, if its MAC is known.
+    /// As [`Neighbours::sending`], of a neighbour whose MAC is known and whose link takes packets of this many bytes.
     #[inline]
-    pub(crate) fn reached(&self, slot: u16) -> Option<&Neighbour> {
-        self.known(slot)
-            .filter(|entry| matches!(entry.state, State::Reachable | State::Probing))
+    pub(crate) fn reached(&mut self, slot: u16, bytes: u16) -> Option<&Neighbour> {
+        let entry = self.entries.get_mut(usize::from(slot))?;
+        if !matches!(entry.state, State::Reachable | State::Probing) || bytes > entry.mtu {
+            return None;
+        }
+        entry.used = true;
+        Some(entry)
     }
 
     /// A neighbour that `slot` named under the present epoch, to which something is sent: that is noted.

@@ -136,8 +136,8 @@ impl Worker {
         true
     }
 
-    /// The third stage of a plain packet: the port by which it leaves. None, and nothing has changed, if it is not to be forwarded as it
-    /// is.
+    /// The third stage of a plain packet: the port by which it leaves. None if it is not to be forwarded as it is; nothing has changed
+    /// then but that its next hop may count as used.
     #[inline(always)]
     pub(super) fn pass<F: Frame>(
         &mut self,
@@ -163,10 +163,10 @@ impl Worker {
                 flow.hop_to_client
             }
         };
-        let neighbour = self.neighbours.reached(hop)?;
-        if stage.ttl <= 1 || stage.total > neighbour.mtu {
+        if stage.ttl <= 1 {
             return None;
         }
+        let neighbour = self.neighbours.reached(hop, stage.total)?;
         let state = match stage.protocol {
             Protocol::Tcp => {
                 // What may move the state goes the long way from here on.
@@ -199,7 +199,6 @@ impl Worker {
         let addresses = flow.narrow;
         let rewrite = Rewrite::new(flow, &addresses, side);
         nat::rewrite_plain(head, stage.protocol, &rewrite);
-        let neighbour = self.neighbours.sending(hop);
         head[..12].copy_from_slice(&neighbour.header);
         let port = neighbour.port;
         stage.trim(frame);
