@@ -63,7 +63,14 @@ int weir_eth_rss(uint16_t port, uint16_t entries, struct weir_rss *out) {
     return 0;
 }
 
-int weir_port_rule_create(uint16_t port, const struct weir_port_rule *rule, char *why, size_t size) {
+/* The status of a call that did or didn't do it, and the driver's words. */
+static int flow_status(int done, const struct rte_flow_error *error, char *why, size_t size) {
+    int status = done ? 0 : rte_errno != 0 ? -rte_errno : -EINVAL;
+    snprintf(why, size, "%s", error->message != NULL ? error->message : "");
+    return status;
+}
+
+int weir_port_rule_create(uint16_t port, const struct weir_port_rule *rule, struct rte_flow **made, char *why, size_t size) {
     const struct rte_flow_attr attributes = {.ingress = 1};
     struct rte_flow_item_ipv4 ipv4 = {0}, ipv4_mask = {0};
     struct rte_flow_item_ipv6 ipv6 = {0}, ipv6_mask = {0};
@@ -91,11 +98,14 @@ int weir_port_rule_create(uint16_t port, const struct weir_port_rule *rule, char
         {.type = RTE_FLOW_ACTION_TYPE_END},
     };
     struct rte_flow_error error = {0};
-    int status = 0;
-    if (rte_flow_create(port, &attributes, pattern, actions, &error) == NULL)
-        status = rte_errno != 0 ? -rte_errno : -EINVAL;
-    snprintf(why, size, "%s", error.message != NULL ? error.message : "");
-    return status;
+    *made = rte_flow_create(port, &attributes, pattern, actions, &error);
+    return flow_status(*made != NULL, &error, why, size);
+}
+
+int weir_port_rule_destroy(uint16_t port, struct rte_flow *made, char *why, size_t size) {
+    struct rte_flow_error error = {0};
+    int status = rte_flow_destroy(port, made, &error);
+    return flow_status(status == 0, &error, why, size);
 }
 
 uint16_t weir_eth_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **frames, uint16_t capacity) {

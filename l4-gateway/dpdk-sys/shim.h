@@ -85,8 +85,10 @@ int weir_eth_link(uint16_t port, struct weir_link *out);
 int weir_eth_rss_spread(uint16_t port, uint16_t entries, uint16_t queues);
 /* What is in force on a started port, which has `entries` entries in its redirection table (of rte_eth_dev_info). 0 or -errno. */
 int weir_eth_rss(uint16_t port, uint16_t entries, struct weir_rss *out);
-/* Puts a rule in force until the port stops: 0 or -errno, with the driver's words in `why` (terminated). */
-int weir_port_rule_create(uint16_t port, const struct weir_port_rule *rule, char *why, size_t size);
+/* Puts a rule in force until the port stops: 0 and the rule in `made`, or -errno; with the driver's words in `why` (terminated). */
+int weir_port_rule_create(uint16_t port, const struct weir_port_rule *rule, struct rte_flow **made, char *why, size_t size);
+/* Takes back a rule that was made: 0 or -errno, with the driver's words. */
+int weir_port_rule_destroy(uint16_t port, struct rte_flow *made, char *why, size_t size);
 uint16_t weir_eth_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **frames, uint16_t capacity);
 uint16_t weir_eth_tx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **frames, uint16_t count);
 

@@ -222,7 +222,7 @@ impl StartedPort {
     /// Has it give TCP and UDP to `address` to the queue that is the destination port modulo `queues`, by rules; also while it runs.
     ///
     /// # Errors
-    /// Why it doesn't, or not all of it.
+    /// Why it does so for none.
     pub fn steer_by_port(&self, address: IpAddr, queues: u16) -> Result<(), String> {
         spread::steer_by_port(self.shared.id, address, queues)
     }

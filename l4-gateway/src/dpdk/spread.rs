@@ -85,19 +85,55 @@ fn hashed(types: u64) -> Hashed {
 /// bits of the port (rte_flow). They can be asked for while frames come.
 ///
 /// # Errors
-/// Why not all are in force: `queues` is no power of two, so that low bits don't tell the queue, or what the driver said. Those made
-/// before stay: they bring packets where they belong.
+/// Why they are not in force: `queues` is no power of two, so that low bits don't tell the queue, or what the driver said. Those made
+/// before are taken back, so that who asks again has none twice.
 pub(super) fn steer_by_port(id: u16, address: IpAddr, queues: u16) -> Result<(), String> {
     if !queues.is_power_of_two() {
         return Err(format!(
             "low bits of a port don't tell which of {queues} queues it belongs to"
         ));
     }
-    for protocol in [Protocol::Tcp, Protocol::Udp] {
-        for queue in 0..queues {
-            let rule = rule(address, protocol, queue, queues - 1);
-            // SAFETY: the port is started; the rule and the text outlive the call, and the size is the text's.
-            asked(|why, size| unsafe { dpdk_sys::weir_port_rule_create(id, &rule, why, size) })?;
+    let rules = [Protocol::Tcp, Protocol::Udp]
+        .into_iter()
+        .flat_map(|protocol| {
+            (0..queues).map(move |queue| rule(address, protocol, queue, queues - 1))
+        });
+    let make = |rule| {
+        let mut made = std::ptr::null_mut();
+        // SAFETY: the port is started; the rule, the place and the text outlive the call, and the size is the text's.
+        asked(|why, size| unsafe {
+            dpdk_sys::weir_port_rule_create(id, &rule, &mut made, why, size)
+        })
+        .map(|()| made)
+    };
+    let take_back = |made| {
+        // SAFETY: the port is still started, and the rule is one it made and that nobody has taken back; the rest as above.
+        let taken =
+            asked(|why, size| unsafe { dpdk_sys::weir_port_rule_destroy(id, made, why, size) });
+        if let Err(why) = taken {
+            tracing::warn!(port = id, %address, why, "a rule on local ports stays without the others");
+        }
+    };
+    all_or_none(rules, make, take_back)
+}
+
+/// Makes all of `rules`, or takes back those that were made, the last first: the order in which DPDK promises that it goes.
+///
+/// # Errors
+/// Why the first that could not be made was not.
+fn all_or_none<R, M>(
+    rules: impl Iterator<Item = R>,
+    make: impl Fn(R) -> Result<M, String>,
+    take_back: impl Fn(M),
+) -> Result<(), String> {
+    let mut all = Vec::new();
+    for rule in rules {
+        match make(rule) {
+            Ok(made) => all.push(made),
+            Err(why) => {
+                all.into_iter().rev().for_each(take_back);
+                return Err(why);
+            }
         }
     }
     Ok(())
@@ -137,5 +173,34 @@ fn asked(ask: impl FnOnce(*mut c_char, usize) -> i32) -> Result<(), String> {
     match CStr::from_bytes_until_nul(&bytes) {
         Ok(text) if !text.is_empty() => Err(format!("{error} ({})", text.to_string_lossy())),
         _ => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::all_or_none;
+
+    #[test]
+    fn rules_made_before_one_is_refused_are_taken_back_last_first() {
+        let in_force = RefCell::new(Vec::new());
+        let room_for = |room: usize| {
+            let in_force = &in_force;
+            move |rule: u16| {
+                let mut in_force = in_force.borrow_mut();
+                if in_force.len() == room {
+                    return Err(format!("no room for {rule}"));
+                }
+                in_force.push(rule);
+                Ok(rule)
+            }
+        };
+        let take_back = |rule| assert_eq!(in_force.borrow_mut().pop(), Some(rule));
+        let refused = all_or_none(0..4, room_for(3), take_back);
+        assert_eq!(refused, Err("no room for 3".to_owned()));
+        assert!(in_force.borrow().is_empty());
+        assert_eq!(all_or_none(0..4, room_for(4), take_back), Ok(()));
+        assert_eq!(*in_force.borrow(), [0, 1, 2, 3]);
     }
 }
