@@ -213,7 +213,9 @@ impl Forwarder {
         locked(&self.ports).iter().map(view).collect()
     }
 
-    /// Asks NICs that take rules for such on LocalIPs that `config` adds. What they do then, in the order of the configuration.
+    /// Asks NICs that take rules for such on LocalIPs that `config` adds. What they do then, in the order of the configuration. Rules stay
+    /// though `config` is refused after that: the node uses those LocalIPs for nothing, and a configuration that has them again finds its
+    /// rules. Who asks for [`Forwarder::ports`] or [`Forwarder::links`] meanwhile waits for the drivers.
     pub fn follow(&self, config: &Config) -> Vec<Nic> {
         let mut ports = locked(&self.ports);
         for (port, config_of) in ports.iter_mut().zip(&config.ports) {

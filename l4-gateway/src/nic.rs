@@ -81,19 +81,26 @@ impl Nic {
         }
     }
 
-    /// Asks by `ask` for rules for each of `local_ips` that has none, until one is refused.
+    /// Asks by `ask` for rules for each of `local_ips` that has none; a NIC may take those of one family only.
+    ///
+    /// # Errors
+    /// The first that is refused, and why.
     fn steer(
         &mut self,
         local_ips: &[IpAddr],
         ask: impl Fn(IpAddr) -> Result<(), String>,
     ) -> Result<(), (IpAddr, String)> {
+        let mut first = Ok(());
         for address in local_ips {
-            if !self.spread.by_port.contains(address) {
-                ask(*address).map_err(|why| (*address, why))?;
-                self.spread.by_port.push(*address);
+            if self.spread.by_port.contains(address) {
+                continue;
+            }
+            match ask(*address) {
+                Ok(()) => self.spread.by_port.push(*address),
+                Err(why) => first = first.and(Err((*address, why))),
             }
         }
-        Ok(())
+        first
     }
 
     /// What brings packets of clients to their worker, for statuses and the log.
@@ -160,16 +167,16 @@ mod tests {
     #[test]
     fn a_local_ip_whose_rules_are_refused_is_told_apart() {
         let mut nic = Nic::default();
-        let full = |address| match address == local(2) {
-            true => Err("no room".to_owned()),
+        let full = |address| match address == local(2) || address == local(3) {
+            true => Err(format!("no room for {address}")),
             false => Ok(()),
         };
-        let all = [local(1), local(2), local(3)];
-        let refused = Err((local(2), "no room".to_owned()));
-        assert_eq!(nic.steer(&all, full), refused);
+        let all = [local(1), local(2), local(3), local(4)];
+        let first = Err((local(2), "no room for 10.3.0.2".to_owned()));
+        assert_eq!(nic.steer(&all, full), first);
         assert_eq!(nic.without_rules(&all), [local(2), local(3)]);
         assert_eq!(nic.returns_by(&all), "hand-over");
-        assert_eq!(nic.spread.by_port, [local(1)]);
+        assert_eq!(nic.spread.by_port, [local(1), local(4)]);
         // Without any rules, none is told apart.
         assert_eq!(Nic::default().without_rules(&all), [] as [IpAddr; 0]);
     }

@@ -1,4 +1,5 @@
-//! A new configuration for the running node: all of the file is in force afterwards, or nothing has changed.
+//! A new configuration for the running node: all of the file is in force afterwards, or nothing has changed but that NICs may have
+//! rules for LocalIPs of the refused one, which nobody uses ([`crate::forwarder::Forwarder::follow`]).
 
 use std::path::PathBuf;
 use std::sync::Arc;
