@@ -149,7 +149,8 @@ pub struct Limits {
     pub targets: u32,
     /// LocalIPs, at most 256.
     pub local_ips: u16,
-    /// Next hops known at once, gateways and on-link hosts; at most 32,767. Each takes some 640 bytes.
+    /// Next hops known at once, gateways and on-link hosts; at most 32,767. Each takes some 640 bytes, beyond
+    /// 8191 of them less: slots are 65,534 in all.
     pub neighbours: u16,
     /// Frames that wait for a next hop, over all next hops.
     pub held_frames: u16,
@@ -176,13 +177,13 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// How long a worker whose table is full may take to end flows that are to be cut, twice over: it may be at an earlier walk, and its
-    /// ticks are a millisecond apart at least.
+    /// How long a worker whose table is full may take to end flows that are to be cut, twice over as it may be at an earlier walk; its ticks
+    /// are `tick` apart at most.
     #[must_use]
-    pub fn cutting_time(&self) -> Duration {
-        let ticks = |per_tick: u32| u64::from(self.flows.div_ceil(per_tick));
+    pub fn cutting_time(&self, tick: Duration) -> Duration {
+        let ticks = |per_tick: u32| self.flows.div_ceil(per_tick);
         let walk = ticks(visits_per_tick(self.flows)) + ticks(RESETS_PER_TICK);
-        Duration::from_millis(2 * walk)
+        tick.saturating_mul(2 * walk)
     }
 }
 
@@ -225,7 +226,7 @@ pub(crate) const NEIGHBOUR_UNICAST_PROBES: u8 = 3;
 pub(crate) const NEIGHBOUR_FAILED: u64 = 3000;
 /// A neighbour unused for so long is forgotten instead of refreshed, milliseconds.
 pub(crate) const NEIGHBOUR_IDLE: u64 = 60_000;
-/// Slots for each next hop that may be known at once. All but one of them rest before flows have to look up their next hops anew: with the
+/// Slots for each next hop that may be known at once, where 16 bits number them all. All but one of them rest before flows have to look up their next hops anew: with the
 /// defaults, 28,672 neighbours must be given up for that, and no more than 4096 can be in a second.
 pub(crate) const SLOTS_PER_NEIGHBOUR: u16 = 8;
 /// Neighbours looked at in one [`crate::Worker::tick`].
@@ -261,15 +262,16 @@ mod tests {
             let in_a_turn = u64::from(visits_per_tick(flows)) * turn;
             assert!(in_a_turn >= u64::from(flows), "{in_a_turn} of {flows}");
         }
-        let time = |flows| {
+        let time = |flows, tick| {
             let limits = Limits {
                 flows,
                 ..Limits::default()
             };
-            limits.cutting_time().as_secs()
+            limits.cutting_time(Duration::from_millis(tick)).as_secs()
         };
         // 1024 ticks to look at a million, 8192 to send them all their RSTs; and twice that.
-        assert_eq!(time(1 << 20), 18);
-        assert_eq!(time(1 << 26), 2 * (8_192 + 524_288) / 1000);
+        assert_eq!(time(1 << 20, 1), 18);
+        assert_eq!(time(1 << 20, 11), 202);
+        assert_eq!(time(1 << 26, 1), 2 * (8_192 + 524_288) / 1000);
     }
 }

@@ -115,7 +115,10 @@ impl Control {
             told: None,
             unsettled: Changed::Nothing,
             retired: Retired::default(),
-            cutting: config.limits().cutting_time().max(LEAST_CUTTING),
+            cutting: config
+                .limits()
+                .cutting_time(config.workers.poll.longest_tick())
+                .max(LEAST_CUTTING),
             refused: false,
         }
     }

@@ -36,7 +36,7 @@ pub use vlan::Vlan;
 use inquiry::FlowSearch;
 use poll::Naps;
 
-/// Between two ticks of the data plane, in nanoseconds.
+/// Between two ticks of the data plane, in nanoseconds, where no sleep makes it longer ([`Poll::longest_tick`]).
 const TICK: u64 = 1_000_000;
 
 /// Something a worker tells the control side.

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::TICK;
+
 /// Empty rounds before the first sleep. At well under a microsecond a round, a worker under load never gets there.
 const PATIENCE: u32 = 256;
 
@@ -22,6 +24,17 @@ pub enum Poll {
         /// Longest sleep: what an idle node adds to the latency of the first frame.
         longest: Duration,
     },
+}
+
+impl Poll {
+    /// The most that is between two ticks of the data plane, but for the scheduler: a worker may fall asleep right before one is due.
+    pub fn longest_tick(self) -> Duration {
+        let tick = Duration::from_nanos(TICK);
+        match self {
+            Poll::Busy => tick,
+            Poll::Adaptive { longest } => tick.saturating_add(longest),
+        }
+    }
 }
 
 /// How a worker that waits for frames sleeps: what [`Poll`] says, and how long it has waited.

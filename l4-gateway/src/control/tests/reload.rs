@@ -286,6 +286,38 @@ fn flows_of_a_removed_service_end_when_their_time_is_over_though_its_vip_stays()
     assert_eq!(retired(&node, 30), [(53, 0, 3)]);
 }
 
+#[test]
+fn what_is_removed_is_kept_for_as_long_as_workers_that_sleep_may_take_to_end_its_flows() {
+    let limits = Limits::default();
+    let counters = Arc::new(Counters::new(1, &limits));
+    let kept = |workers: &str| {
+        let first = format!("drain.removed_addresses = \"5s\"\n{workers}{CONFIG}");
+        let mut node = Node::of(&first);
+        let mut worker = Worker::new(0, 1, &limits, Secret::new([7; 32]), Arc::clone(&counters));
+        let query = &mut [udp([10, 3, 0, 7], [10, 0, 0, 100], 53)];
+        worker.burst(
+            node.tables(),
+            Now(9_000_000_000),
+            PortIndex(0),
+            query,
+            &mut [Verdict::Kernel],
+            &mut Emitted::new(),
+        );
+        let (without, _) = first.split_once("[[services]]\nname = \"plain\"").unwrap();
+        node.reload_at(10, without);
+        let seconds = (15..400).find(|now| {
+            let now = Duration::from_secs(*now);
+            node.control.retire(now, &counters);
+            node.control.retired_services(now, &counters).is_empty()
+        });
+        seconds.unwrap() - 15
+    };
+    assert_eq!(kept(""), 60);
+    // Twice 9216 ticks that are 11 ms apart at most.
+    let workers = "workers.poll = \"adaptive\"\nworkers.longest_sleep = \"10ms\"\n";
+    assert_eq!(kept(workers), 203);
+}
+
 /// A datagram as it comes in by the node's port.
 fn udp(from: [u8; 4], to: [u8; 4], port: u16) -> Vec<u8> {
     let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 9, 8, 0];
