@@ -56,7 +56,7 @@ pub enum Verdict {
     /// of its packet has come.
     Held,
     /// Free the buffer: the frame was taken in, and what follows from it, if anything, is in [`crate::Emitted`] (nothing of an ARP
-    /// reply, its fragments of a packet too long for the next link).
+    /// reply, its fragments of a packet too long for the next link, itself if a PROXY header goes ahead of it).
     Consumed,
 }
 

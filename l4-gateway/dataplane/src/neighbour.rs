@@ -550,14 +550,16 @@ impl Neighbours {
     }
 }
 
-/// Hands a frame to the caller, or counts that there was no room.
-pub(crate) fn emit(out: &mut Emitted, cells: &Cells, port: PortIndex, frame: &[u8]) {
-    let count = if out.frame(port, frame) {
+/// Hands a frame to the caller, or counts that there was no room; whether it goes.
+pub(crate) fn emit(out: &mut Emitted, cells: &Cells, port: PortIndex, frame: &[u8]) -> bool {
+    let goes = out.frame(port, frame);
+    let count = if goes {
         WorkerCount::Emitted
     } else {
         WorkerCount::EmittedOverflow
     };
     cells.worker(count, 1);
+    goes
 }
 
 #[cfg(test)]

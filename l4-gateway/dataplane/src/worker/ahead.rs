@@ -12,9 +12,11 @@ use crate::family::Family;
 use crate::flow::Side;
 use crate::limits::{ETHERNET_HEADER, LEAST_PATH_MTU};
 use crate::nat::{self, Rewrite};
+use crate::neighbour::emit;
 use crate::service::Protocol;
 use crate::wire::checksum::Delta;
 use crate::wire::{put, tcp, u16_at};
+use crate::{Frame, Verdict};
 
 /// How a client's segment lies to the header, and whether the header goes ahead of it.
 pub(super) fn place<V: Family>(gap: Gap, segment: &[u8], stage: &Stage) -> (Place, bool) {
@@ -28,8 +30,8 @@ pub(super) fn place<V: Family>(gap: Gap, segment: &[u8], stage: &Stage) -> (Plac
 }
 
 impl Worker {
-    /// Sends the header of a flow in a segment like the client's in `frame`, which begins the stream, but without its payload. If it is
-    /// lost, or can't be sent, the client sends its segment again.
+    /// Sends the header of a flow in a segment like the client's in `frame`, which begins the stream, but without its payload. Whether it
+    /// goes, or waits for its next hop; if not, the client's segment must not go either, so that the client sends it again.
     #[cold]
     pub(super) fn send_ahead<V: Family>(
         &mut self,
@@ -37,7 +39,7 @@ impl Worker {
         frame: &[u8],
         stage: &Stage,
         (number, hop): (u32, u16),
-    ) {
+    ) -> bool {
         let range = stage.payload();
         let mut span = Span {
             start: range.start,
@@ -58,11 +60,37 @@ impl Worker {
         let flow = self.flows.get(number);
         let header = super::edit::proxy_header::<V>(flow, &addresses);
         let rewrite = Rewrite::new(flow, &addresses, Side::Client);
-        if span.insert_payload(&mut alone, header.bytes()) {
+        let inserted = span.insert_payload(&mut alone, header.bytes());
+        let verdict = inserted.then(|| {
             let total = (span.end - ETHERNET_HEADER) as u16;
             nat::rewrite::<V>(&mut alone, stage.header, total, Protocol::Tcp, &rewrite);
-            self.dispatch(context, hop, &mut alone);
-        }
+            self.send(context, hop, &mut alone)
+        });
+        let goes = match verdict {
+            Some(Verdict::Transmit(port)) => emit(context.out, &self.cells, port, &alone),
+            Some(Verdict::Held) => true,
+            _ => false,
+        };
         self.scratch = alone;
+        goes
+    }
+
+    /// Sends a client's segment, edited, behind the header that goes ahead of it. What leaves from the burst leaves before what is
+    /// emitted, so it is emitted too.
+    #[cold]
+    pub(super) fn send_behind<V: Family, F: Frame>(
+        &mut self,
+        context: &mut Context<'_>,
+        frame: &mut F,
+        stage: &Stage,
+        way: (u32, Side, u16),
+    ) -> Verdict {
+        match self.forward_edited::<V, F>(context, frame, stage, way) {
+            Verdict::Transmit(port) => {
+                emit(context.out, &self.cells, port, frame.bytes());
+                Verdict::Consumed
+            }
+            verdict => verdict,
+        }
     }
 }

@@ -21,7 +21,7 @@ use crate::{DropReason, Frame, Verdict};
 
 impl Worker {
     /// Changes a segment of flow `number` from a side, before its addresses and numbers are rewritten; `stage` follows. What becomes of
-    /// it instead, if it can't pass to its next hop so.
+    /// it instead, if it can't pass to its next hop so, or has gone behind a header that goes ahead.
     #[cold]
     pub(super) fn edit<V: Family, F: Frame>(
         &mut self,
@@ -43,15 +43,22 @@ impl Worker {
         if let Some(verdict) = self.may_pass::<V>(context, frame.bytes(), stage, hop, growth) {
             return Err(verdict);
         }
-        if side == Side::Client && self.goes_ahead::<V>(span.of(frame.bytes()), stage, number) {
-            self.send_ahead::<V>(context, frame.bytes(), stage, (number, hop));
-        }
+        let ahead =
+            side == Side::Client && self.goes_ahead::<V>(span.of(frame.bytes()), stage, number);
+        let went = ahead && self.send_ahead::<V>(context, frame.bytes(), stage, (number, hop));
         match side {
-            Side::Client => self.edit_from_client::<V, F>(context, frame, stage, number, &mut span),
+            Side::Client => {
+                let flow = (number, went);
+                self.edit_from_client::<V, F>(context, frame, stage, flow, &mut span)
+            }
             Side::Target => self.edit_from_target::<V, F>(context, frame, stage, number, &mut span),
         }
         .map_err(Verdict::Drop)?;
         stage.total = (span.end - ETHERNET_HEADER) as u16;
+        if ahead {
+            let way = (number, side, hop);
+            return Err(self.send_behind::<V, F>(context, frame, stage, way));
+        }
         Ok(())
     }
 
@@ -80,12 +87,13 @@ impl Worker {
         gap.is_some_and(|gap| ahead::place::<V>(gap, segment, stage).1)
     }
 
+    /// Changes a client's segment of a flow. Where the PROXY header goes ahead of it: whether it `went`.
     fn edit_from_client<V: Family, F: Frame>(
         &mut self,
         context: &Context<'_>,
         frame: &mut F,
         stage: &Stage,
-        number: u32,
+        (number, went): (u32, bool),
         span: &mut Span,
     ) -> Result<(), DropReason> {
         let addresses = V::addresses(&self.flows, number);
@@ -131,7 +139,7 @@ impl Worker {
                     }
                     (Place::First, true) => {
                         move_on(segment);
-                        true
+                        went
                     }
                     (Place::First, false) => {
                         let header = proxy_header::<V>(flow, &addresses);

@@ -42,14 +42,26 @@ impl Worker {
         };
         let mut edited;
         let mut stage = stage;
+        let way = (number, side, hop);
         if is_special {
             edited = *stage;
-            let way = (number, side, hop);
             if let Err(verdict) = self.edit::<V, F>(context, frame, &mut edited, way) {
                 return verdict;
             }
             stage = &edited;
         }
+        self.forward_edited::<V, F>(context, frame, stage, way)
+    }
+
+    /// Forwards a packet of a flow from a side to a next hop, after what changes in it beyond addresses and numbers.
+    #[inline(always)]
+    pub(super) fn forward_edited<V: Family, F: Frame>(
+        &mut self,
+        context: &mut Context<'_>,
+        frame: &mut F,
+        stage: &Stage,
+        (number, side, hop): (u32, Side, u16),
+    ) -> Verdict {
         if let Some(verdict) = self.may_pass::<V>(context, frame.bytes(), stage, hop, 0) {
             return verdict;
         }

@@ -60,7 +60,9 @@ impl Worker {
                 piece.extend_from_slice(part);
             }
             match send(self, context, &mut piece) {
-                Verdict::Transmit(port) => emit(context.out, &self.cells, port, &piece),
+                Verdict::Transmit(port) => {
+                    emit(context.out, &self.cells, port, &piece);
+                }
                 dropped @ Verdict::Drop(_) => verdict = dropped,
                 Verdict::Held | Verdict::Consumed | Verdict::Kernel | Verdict::Redirect(_) => {}
             }

@@ -86,7 +86,9 @@ impl Worker {
             return;
         };
         match self.send(context, hop, frame) {
-            Verdict::Transmit(port) => neighbour::emit(context.out, &self.cells, port, frame),
+            Verdict::Transmit(port) => {
+                neighbour::emit(context.out, &self.cells, port, frame);
+            }
             Verdict::Held => {}
             _ => return,
         }

@@ -444,10 +444,14 @@ fn a_header_that_the_least_path_would_not_take_goes_ahead_of_the_segment() {
                     assert!(talk.emitted().is_empty(), "{net:?}, {total} bytes");
                     continue;
                 }
-                talk.up(&first, &part(behind, flags).options(options).data(&payload));
+                // The header is first on the wire: what is emitted leaves in order, but behind what leaves from the burst.
+                let sent = from_client(&talk.as_client_sends(&first));
+                assert_eq!(talk.rig.try_send(OUTSIDE, sent).0, Verdict::Consumed);
                 let alone = part(0, flags & !FIN).options(options).data(&header);
-                let alone = talk.as_target_sees(&alone).ttl(63);
-                assert_eq!(talk.emitted(), [(INSIDE, to_target(&alone, 21))]);
+                let rest = part(behind, flags).options(options).data(&payload);
+                let expected =
+                    [alone, rest].map(|part| to_target(&talk.as_target_sees(&part).ttl(63), 21));
+                assert_eq!(talk.emitted(), expected.map(|frame| (INSIDE, frame)));
             }
             assert_eq!(talk.told(), (2, 0, 0));
             // The target got the header alone: to the client that is nothing yet.
@@ -482,4 +486,52 @@ fn a_header_that_goes_ahead_waits_for_the_next_hop_with_its_segment() {
     let expected = [part(0, ACK).data(&header), behind]
         .map(|part| to_target(&talk.as_target_sees(&part).ttl(63), 21));
     assert_eq!(talk.emitted(), expected.map(|frame| (INSIDE, frame)));
+    assert_eq!(talk.told(), (1, 0, 0));
+}
+
+#[test]
+fn a_segment_whose_header_can_not_go_ahead_does_not_go_either() {
+    let net = Net::V6;
+    let first = part(0, ACK).data(&[7; 1220]);
+    // The next hop doesn't answer: the first waits for it in vain.
+    let mut talk = Talk::established(net, ClientAddress::ProxyV2);
+    let wait = |talk: &mut Talk, seconds: u64| {
+        for _ in 0..100 * seconds {
+            talk.rig.now.0 += SECOND / 100;
+            let rig = &mut talk.rig;
+            rig.worker.tick(&rig.tables, rig.now, &mut rig.out);
+        }
+    };
+    talk.rig.now.0 += 60 * SECOND;
+    wait(&mut talk, 10);
+    let sent = from_client(&talk.as_client_sends(&first));
+    assert_eq!(talk.rig.try_send(OUTSIDE, sent).0, Verdict::Held);
+    wait(&mut talk, 4);
+    talk.rig.out.clear();
+    assert_eq!(talk.from_client(&first), Err(DropReason::ClientAddress));
+    assert!(talk.emitted().is_empty());
+    assert_eq!(talk.told(), (1, 1, 0));
+
+    // No more can be emitted. There may have been room for a header, but not for its segment.
+    let mut talk = Talk::established(net, ClientAddress::ProxyV2);
+    let sent = from_client(&talk.as_client_sends(&first));
+    let verdict = loop {
+        match talk.rig.try_send(OUTSIDE, sent.clone()).0 {
+            Verdict::Consumed => {}
+            other => break other,
+        }
+    };
+    assert_eq!(verdict, Verdict::Drop(DropReason::ClientAddress));
+    let alone = part(0, ACK).data(&header(net));
+    let alone = (INSIDE, to_target(&talk.as_target_sees(&alone).ttl(63), 21));
+    let emitted = talk.emitted();
+    let headers = emitted.iter().filter(|frame| **frame == alone).count();
+    assert!(headers > 500, "{headers}");
+    assert_eq!(talk.told(), (headers as u64, 1, 0));
+    // The client repeats it when there is room again.
+    let again = talk.rig.try_send(OUTSIDE, sent).0;
+    assert_eq!(
+        (again, talk.emitted()),
+        (Verdict::Consumed, emitted[..2].to_vec())
+    );
 }
