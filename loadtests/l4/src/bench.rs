@@ -162,6 +162,7 @@ impl Bench {
                 total.add(&ours);
                 // macswap's can only be our own mistake, and then the other side's figures mean nothing either.
                 total.wrong += yardstick.faults();
+                self.windows.held_back += u32::from(yardstick.is_held_back());
                 pairs.push((ours.mpps(), yardstick.mpps()));
             }
             let way = match ways {
@@ -478,7 +479,9 @@ impl Bench {
     /// What there is so far, with how quiet the machine was.
     pub(crate) fn so_far(&self) -> Report {
         let mut report = self.report.clone();
-        let Windows { kept, disturbed } = self.all_windows;
+        let Windows {
+            kept, disturbed, ..
+        } = self.all_windows;
         if kept > 0 {
             report.circumstances.push(format!(
                 "others had a core for more than {:.0} % of the time ({} % where latency is measured) in {disturbed} of {kept} measurements kept; \

@@ -46,12 +46,20 @@ pub(crate) struct Counted {
     pub(crate) wrong: u64,
     /// Of a paced stream: frames that were due and for which there was no room.
     pub(crate) unsent: u64,
+    /// Of an unpaced stream: how often the generator looked for work, and how often it had room for another burst.
+    pub(crate) turns: u64,
+    pub(crate) bursts: u64,
 }
 
 impl Counted {
     /// Million frames a second.
     pub(crate) fn mpps(&self) -> f64 {
         self.frames as f64 * 1000.0 / self.nanoseconds.max(1) as f64
+    }
+
+    /// Whether the forwarder was done with what it got before the generator had more, most of the time.
+    pub(crate) fn is_held_back(&self) -> bool {
+        self.bursts * 2 > self.turns
     }
 
     /// Sent, but did not come.
@@ -71,6 +79,8 @@ impl Counted {
         self.received += other.received;
         self.wrong += other.wrong;
         self.unsent += other.unsent;
+        self.turns += other.turns;
+        self.bursts += other.bursts;
     }
 }
 
@@ -115,7 +125,9 @@ impl Stream<'_> {
             }
             let inward = self.take(generator, rig, true, &mut counted);
             under_way[0] = under_way[0].saturating_sub(inward);
+            counted.turns += 1;
             if under_way[0] + SEND <= WINDOW {
+                counted.bursts += 1;
                 under_way[0] += self.put(generator, rig, true, (0, SEND), &mut counted);
             }
             let outward = self.take(generator, rig, false, &mut counted);

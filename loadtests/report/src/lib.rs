@@ -85,6 +85,9 @@ pub struct Windows {
     pub kept: u32,
     /// Of these, in how many others had the CPU for so long that the figure may be theirs.
     pub disturbed: u32,
+    /// And in how many the yardstick waited for the generator most of the time, so that it could have done more.
+    #[serde(default)]
+    pub held_back: u32,
 }
 
 /// What is to be reached.
@@ -155,7 +158,10 @@ impl Row {
         let figure = self.ratio.unwrap_or(self.value);
         let quiet = self.windows.is_none_or(Windows::is_quiet);
         let reach = self.reach.filter(|_| quiet && figure.is_finite());
-        self.met = reach.map(|reach| reach.is_met(figure));
+        let flattered = self.windows.is_some_and(Windows::flatter);
+        self.met = reach
+            .map(|reach| reach.is_met(figure))
+            .filter(|met| !(*met && flattered));
     }
 }
 
@@ -163,6 +169,11 @@ impl Windows {
     /// Whether a figure can be judged by them.
     pub fn is_quiet(self) -> bool {
         self.disturbed.saturating_mul(4) <= self.kept
+    }
+
+    /// Whether the yardstick was held back too often for a ratio that is good enough to say anything.
+    pub fn flatter(self) -> bool {
+        self.held_back.saturating_mul(4) > self.kept
     }
 
     /// Counts one more.
@@ -298,6 +309,12 @@ fn cells(row: &Row) -> [String; HEAD.len()] {
                 (Some(_), Some(windows)) if !windows.is_quiet() => {
                     format!("? {} of {} disturbed", windows.disturbed, windows.kept)
                 }
+                (Some(_), Some(windows)) if windows.flatter() => {
+                    format!(
+                        "? yardstick held back in {} of {}",
+                        windows.held_back, windows.kept
+                    )
+                }
                 (Some(_), _) => "?".into(),
                 (None, _) => String::new(),
             },
@@ -360,9 +377,30 @@ mod tests {
     }
 
     #[test]
+    fn a_yardstick_that_was_held_back_proves_no_success_but_a_failure() {
+        let of = |ours| {
+            let windows = Windows {
+                kept: 8,
+                disturbed: 0,
+                held_back: 3,
+            };
+            Row::of_pairs("x", &[(ours, 10.0)], "Mpps")
+                .reach(Reach::AtLeast(0.7))
+                .windows(windows)
+        };
+        assert_eq!(of(9.0).met, None);
+        assert_eq!(cells(&of(9.0))[7], "? yardstick held back in 3 of 8");
+        assert_eq!(of(6.0).met, Some(false));
+    }
+
+    #[test]
     fn a_row_of_mostly_disturbed_windows_is_not_judged() {
         let of = |kept, disturbed| {
-            let windows = Windows { kept, disturbed };
+            let windows = Windows {
+                kept,
+                disturbed,
+                held_back: 0,
+            };
             Row::of_pairs("x", &[(9.0, 10.0)], "Mpps")
                 .reach(Reach::AtLeast(0.7))
                 .windows(windows)
