@@ -87,7 +87,8 @@ impl Flow {
                 self.client_next = next;
                 true
             }
-            FlowState::SynAnswered => segment.sequence.wrapping_add(1) == self.origin,
+            FlowState::SynAnswered if segment.sequence.wrapping_add(1) == self.origin => true,
+            // While the answer is on its way as well: the client's RST for it and the target's answer to this one tell what became of it.
             _ => {
                 // While something is put into the client's segments, the origin says where.
                 if self.is_two_sided() && !self.inserts() {

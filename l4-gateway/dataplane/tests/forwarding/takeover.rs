@@ -160,6 +160,26 @@ fn a_connection_that_the_target_has_forgotten_begins_anew_on_its_flow() {
     }
 }
 
+/// The client gave its first try up while the answer was on its way, and begins another from the same port, whose handshake goes on by the
+/// flow: a late second copy of its SYN makes no third.
+#[test]
+fn a_client_that_begins_anew_while_its_answer_is_on_the_way_is_followed() {
+    for net in BOTH {
+        let mut rig = Rig::of(net);
+        let opened = rig.open(net.client(10, 40_000), 1000);
+        rig.from_target(&opened, SYN | ACK, 9000, 1001);
+        knock(&mut rig, &opened, 90_000_000);
+        assert_eq!(state_of(&rig), FlowState::SynAnswered);
+        rig.from_client(&opened, RST, 1001, 0);
+        assert_eq!(state_of(&rig), FlowState::Closed);
+        rig.from_target(&opened, SYN | ACK, 70_000_000, 90_000_001);
+        assert_eq!(state_of(&rig), FlowState::SynAnswered);
+        knock(&mut rig, &opened, 90_000_000);
+        rig.from_client(&opened, ACK, 90_000_001, 70_000_001);
+        assert_eq!(state_of(&rig), FlowState::Established);
+    }
+}
+
 #[test]
 fn a_living_connection_begins_anew_by_nobodys_syn_ack() {
     for net in BOTH {
