@@ -161,6 +161,11 @@ impl Neighbours {
         self.epoch = 1;
     }
 
+    #[cfg(test)]
+    pub(crate) fn use_epochs_up(&mut self) {
+        self.epoch = u16::MAX - 2;
+    }
+
     fn next_epoch(&mut self) {
         if self.epoch != 0 {
             self.epoch = self.epoch.checked_add(1).unwrap_or(0);
@@ -193,6 +198,9 @@ impl Neighbours {
     /// The slot to send to in place of one that rests: the same if its neighbour isn't known by another.
     pub(crate) fn wake(&mut self, tables: &Tables, now: Now, slot: u16) -> Option<u16> {
         let Neighbour { port, address, .. } = *self.get(slot);
+        if !self.slots.rests(slot) {
+            return self.slot(tables, now, port, address);
+        }
         if let Some(slot) = self.find(port, address) {
             return Some(slot);
         }

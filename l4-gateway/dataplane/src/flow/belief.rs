@@ -217,7 +217,8 @@ impl Flow {
 
     /// Whether a SYN-ACK shows that the target has forgotten a connection that seemed to end, and takes a SYN of the client for another.
     fn begins_anew(&mut self, acknowledged: u32) -> bool {
-        let anew = !self.progress.is_established() && self.answers_knock(acknowledged);
+        let lives = self.progress.is_established() || self.progress.is_unsure();
+        let anew = !lives && self.answers_knock(acknowledged);
         if anew {
             self.forget_knock();
         }

@@ -52,6 +52,12 @@ impl Slots {
         Some(slot)
     }
 
+    /// Whether nobody else has got one since it was given up.
+    pub(super) fn rests(&self, slot: u16) -> bool {
+        let Place { live, rested } = self.by_slot[usize::from(slot)];
+        rested && live == NOT_LIVE
+    }
+
     /// Takes one that rests, for whom it was before.
     pub(super) fn revive(&mut self, slot: u16) {
         let place = &mut self.by_slot[usize::from(slot)];

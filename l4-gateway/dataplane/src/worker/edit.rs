@@ -181,9 +181,12 @@ impl Worker {
         }
         if stage.flags & (tcp::SYN | tcp::ACK) == tcp::SYN | tcp::ACK {
             self.begin(span.of(frame.bytes()), number)?;
-            let mtu = self
-                .hop::<V>(context, number, Side::Client)
-                .map_or(u16::MAX, |hop| self.neighbours.get(hop).mtu);
+            // Of the link, not of the next hop: to look that up could make room among those that the packet at hand is bound for.
+            let target = V::addresses(&self.flows, number).target;
+            let way = context.tables.net::<V>().route(target);
+            let mtu = way
+                .and_then(|(port, _)| context.tables.port(port))
+                .map_or(u16::MAX, |port| port.mtu);
             mss::lower(frame, span, room::<V>(self.flows.get(number), mtu));
             return Ok(());
         }

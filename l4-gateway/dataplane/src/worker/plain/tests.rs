@@ -32,6 +32,11 @@ impl Random {
     }
 }
 
+/// Each next hop has its own.
+fn mac_of([.., network, _, host]: [u8; 4]) -> MacAddr {
+    MacAddr([2, 0, 0, 0, network, host])
+}
+
 struct Node {
     worker: Worker,
     counters: Arc<Counters>,
@@ -49,7 +54,7 @@ impl Node {
             let learned = Learned {
                 port: PortIndex(port),
                 address: Ipv4Addr::from(address).into(),
-                mac: OTHERS,
+                mac: mac_of(address),
                 overrides: true,
             };
             worker.learn(Now(1), learned, &mut out);
@@ -294,4 +299,33 @@ fn the_short_way_does_what_the_long_one_does() {
         took * 3 > transmitted,
         "{took} of {transmitted} went the short way"
     );
+}
+
+#[test]
+fn frames_go_to_their_next_hops_while_epochs_begin_anew() {
+    let limits = Limits {
+        flows: 64,
+        ..Limits::default()
+    };
+    let mut node = Node::new(&tables_of(&limits), &limits, true);
+    node.worker.neighbours.use_epochs_up();
+    let mut passed_between = 0;
+    for _ in 0..8 {
+        let tables = tables_of(&limits);
+        for _ in 0..2 {
+            for host in 1..=CLIENTS {
+                let frame = End::client(host, Protocol::Udp).frame(0, &[], 20);
+                let (verdict, sent) = node.send(&tables, Now(2), 0, &frame);
+                assert_eq!(verdict, Verdict::Transmit(PortIndex(1)));
+                let target = sent[30..34].try_into().unwrap();
+                assert_eq!(sent[..6], mac_of(target).0, "to {target:?}");
+            }
+            passed_between += u32::from(node.worker.neighbours.is_between_epochs());
+        }
+        node.worker.tick(&tables, Now(2), &mut node.out);
+        node.out.clear();
+    }
+    assert_eq!(passed_between, 2);
+    assert!(!node.worker.neighbours.is_between_epochs());
+    assert!(node.worker.went_short_way > u64::from(CLIENTS));
 }
