@@ -16,8 +16,8 @@ pub const TICK_NANOSECONDS: u64 = 1 << 26;
 /// as it may be gives its port back by its own timeout.
 pub(crate) const WHEEL_SLOTS: usize = 128;
 
-/// Flows that the expiry wheel, the walk that ends flows, and the one that forgets next hops, each look at in one [`crate::Worker::tick`] at least: of tables of up to 8
-/// million flows.
+/// Flows that the expiry wheel, the walk that ends flows, and the one that forgets next hops, each look at in one [`crate::Worker::tick`]
+/// at least: of tables of up to 8 million flows.
 const LEAST_VISITS: u32 = 1024;
 
 /// Ticks in which all of a larger table is looked at, where they come every millisecond: fewer than a turn of the wheel has (8590), so
@@ -171,8 +171,8 @@ pub struct Limits {
     /// Sources (addresses or prefixes of clients) that all workers together remember at once: as many for limits, as many for
     /// persistence. 28 bytes each, in both tables together: seven have 128 bytes in one and 64 in the other.
     pub sources: u32,
-    /// ICMP errors made here, a second (and the burst allowed at once): so many that say a packet was too big, so many others. And those passed on from
-    /// clients that say a packet was too big.
+    /// ICMP errors made here, a second (and the burst allowed at once): so many that say a packet was too big, so many others. And
+    /// those passed on from clients that say a packet was too big.
     pub icmp_errors_per_second: u32,
 }
 
@@ -226,8 +226,8 @@ pub(crate) const NEIGHBOUR_UNICAST_PROBES: u8 = 3;
 pub(crate) const NEIGHBOUR_FAILED: u64 = 3000;
 /// A neighbour unused for so long is forgotten instead of refreshed, milliseconds.
 pub(crate) const NEIGHBOUR_IDLE: u64 = 60_000;
-/// Slots for each next hop that may be known at once, where 16 bits number them all. All but one of them rest before flows have to look up their next hops anew: with the
-/// defaults, 28,672 neighbours must be given up for that, and no more than 4096 can be in a second.
+/// Slots for each next hop that may be known at once, where 16 bits number them all. All but one of them rest before flows have to look
+/// up their next hops anew: with the defaults, 28,672 neighbours must be given up for that, and no more than 4096 can be in a second.
 pub(crate) const SLOTS_PER_NEIGHBOUR: u16 = 8;
 /// Neighbours looked at in one [`crate::Worker::tick`].
 pub(crate) const NEIGHBOUR_BUDGET: usize = 64;

@@ -1,4 +1,5 @@
-//! Next hops: which MAC is behind an address on a port (ARP, RFC 826; neighbour discovery, RFC 4861), asked for when first needed, refreshed before it is stale.
+//! Next hops: which MAC is behind an address on a port (ARP, RFC 826; neighbour discovery, RFC 4861), asked for when first needed,
+//! refreshed before it is stale.
 //!
 //! ```text
 //!             request            reply                  30 s, in use

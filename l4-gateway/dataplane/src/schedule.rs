@@ -22,8 +22,11 @@ pub(crate) fn plan<'t>(
     match scheduler {
         Scheduler::RoundRobin | Scheduler::LeastConnections => Arc::new([]),
         Scheduler::WeightedLeastConnections if !least::draws(weighted.len()) => Arc::new([]),
-        Scheduler::WeightedRoundRobin | Scheduler::WeightedLeastConnections => {
-            wrr::sequence(weighted.iter().map(|(_, weight)| *weight)).into()
+        Scheduler::WeightedLeastConnections => {
+            wrr::places(weighted.into_iter().map(|(_, weight)| weight)).into()
+        }
+        Scheduler::WeightedRoundRobin => {
+            wrr::sequence(weighted.into_iter().map(|(_, weight)| weight)).into()
         }
         Scheduler::SourceHash | Scheduler::Maglev => maglev::table(&weighted).into(),
     }

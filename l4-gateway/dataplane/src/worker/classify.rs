@@ -38,7 +38,6 @@ pub(super) struct Stage {
 pub(super) enum Kind {
     /// TCP or UDP, well-formed.
     Transport,
-
     /// Part of a packet to one of our addresses.
     Fragment,
     Icmp,
@@ -291,9 +290,7 @@ impl Worker {
         stage.hash = hash;
         Ok(())
     }
-}
 
-impl Worker {
     /// The verdict on a packet that can be told at once to be another worker's.
     #[inline]
     pub(super) fn owned_elsewhere<V: Family>(

@@ -188,8 +188,8 @@ impl Worker {
         self.pass_on::<V, F>(context, frame, &stage, number, hop)
     }
 
-    /// An ICMP error to one of our ports: if it is about an outer packet of ours (and came from where that went), its client hears what it means for the inner one
-    /// (RFC 2003 4, RFC 2473 8), as far as what is quoted tells whose it was. None if it is nothing of the kind.
+    /// An ICMP error to one of our ports: if it is about an outer packet of ours and came from where that went, its client hears what it
+    /// means for the inner one (RFC 2003 4, RFC 2473 8), as far as what is quoted tells whose it was. None if it is nothing of the kind.
     #[cold]
     pub(super) fn tunnel_error<V: Family, F: Frame>(
         &mut self,

@@ -13,7 +13,13 @@ use crate::port::PortIndex;
 use crate::service::Protocol;
 use crate::wire::{checksum, ethernet, ip, ipv4, tcp, udp};
 
-/// Where the transport header begins.
+/// Where in the frame things stand: the EtherType, fields of the IP header, and the transport header.
+const ETHER_TYPE: usize = 12;
+const TOTAL_LENGTH: usize = ETHERNET_HEADER + 2;
+const FRAGMENTATION: usize = ETHERNET_HEADER + ipv4::FRAGMENTATION;
+const TTL: usize = ETHERNET_HEADER + 8;
+const PROTOCOL: usize = ETHERNET_HEADER + 9;
+const ADDRESSES: usize = ETHERNET_HEADER + 12;
 const TRANSPORT: usize = ETHERNET_HEADER + ipv4::HEADER;
 
 /// Bytes at a place that is a constant within the head, so that the compiler finds nothing to check.
@@ -46,7 +52,7 @@ fn numbers(head: &Plain, stage: &Stage) -> (Numbers, u32) {
         sequence,
         acknowledgment: u32_of(head, TRANSPORT + tcp::ACKNOWLEDGMENT),
     };
-    let headers = ipv4::HEADER as u32 + u32::from(head[TRANSPORT + 12] >> 4) * 4;
+    let headers = ipv4::HEADER as u32 + u32::from(head[TRANSPORT + tcp::OFFSET] >> 4) * 4;
     let payload = u32::from(stage.total) - headers;
     (numbers, sequence.wrapping_add(payload))
 }
@@ -70,8 +76,8 @@ impl Worker {
         let destination = u64_of(head, 0) >> 16;
         let source = u64_of(head, 4) & 0xffff_ffff_ffff;
         // EtherType, version and header length; the last byte is the traffic class.
-        let kind = u32_of(head, 12) >> 8;
-        let fragmentation = u16_of(head, 20);
+        let kind = u32_of(head, ETHER_TYPE) >> 8;
+        let fragmentation = u16_of(head, FRAGMENTATION);
         if destination != context.mac
             || kind != u32::from(ethernet::IPV4) << 8 | 0x45
             || source & ethernet::GROUP != 0
@@ -80,7 +86,7 @@ impl Worker {
         {
             return false;
         }
-        let total = u16_of(head, 16);
+        let total = u16_of(head, TOTAL_LENGTH);
         let length = usize::from(total);
         if length + ETHERNET_HEADER > frame.len() || length < nat::PLAIN - ETHERNET_HEADER {
             return false;
@@ -88,14 +94,15 @@ impl Worker {
         if checksum::sum(bytes::<{ ipv4::HEADER }>(head, ETHERNET_HEADER)) != 0xffff {
             return false;
         }
-        let protocol = match head[23] {
+        let protocol = match head[PROTOCOL] {
             ip::TCP => {
-                let options = match head[TRANSPORT + 12] >> 4 {
+                let options = match head[TRANSPORT + tcp::OFFSET] >> 4 {
                     5 => 0,
                     8 if tcp::has_lone_timestamps(&frame[TRANSPORT..]) => 12,
                     _ => return false,
                 };
-                let flags = head[TRANSPORT + 13] & (tcp::FIN | tcp::SYN | tcp::RST | tcp::ACK);
+                let flags =
+                    head[TRANSPORT + tcp::OFFSET + 1] & (tcp::FIN | tcp::SYN | tcp::RST | tcp::ACK);
                 if flags & (tcp::SYN | tcp::ACK) != tcp::ACK
                     || length < ipv4::HEADER + tcp::HEADER + options
                 {
@@ -115,11 +122,11 @@ impl Worker {
             }
             _ => return false,
         };
-        let addresses = u64_of(head, 26);
+        let addresses = u64_of(head, ADDRESSES);
         let ports = u32_of(head, TRANSPORT);
         stage.kind = Kind::Transport;
         stage.is_plain = true;
-        stage.ttl = head[22];
+        stage.ttl = head[TTL];
         stage.protocol = protocol;
         stage.dont_fragment = fragmentation != 0;
         stage.header = ipv4::HEADER as u16;
@@ -147,7 +154,7 @@ impl Worker {
     ) -> Option<PortIndex> {
         let head = frame.bytes_mut().first_chunk_mut::<{ nat::PLAIN }>()?;
         let flow = self.flows.likely(stage.candidate)?;
-        let addresses = u64::from_ne_bytes(*bytes(head, 26));
+        let addresses = u64::from_ne_bytes(*bytes(head, ADDRESSES));
         let side = flow.plain_side(stage.protocol, addresses, stage.ports())?;
         if flow.hop_epoch != self.neighbours.epoch() {
             return None;
