@@ -47,6 +47,7 @@ use crate::sources::Seat;
 use crate::steer;
 use crate::tables::Tables;
 use crate::time::Now;
+use crate::wire::tcp;
 
 /// One lcore's forwarder: its flows, local ports, next hops and timers. With the other workers it shares [`Counters`]: each
 /// writes its own part of the counts, and all of them what limits and persistence know (`shared_state.rs`).
@@ -271,8 +272,18 @@ impl Worker {
             // Of the few frames that no flow is looked up for too: to ask which they are would cost all the others more.
             self.flows.prefetch_bucket(stage.hash);
         }
+        let mut flags = 0;
         for stage in stages.iter_mut().take(frames.len()) {
             stage.candidate = self.flows.prefetch_entry(stage.hash, stage.is_v6);
+            flags |= stage.flags;
+        }
+        if flags & tcp::SYN != 0 {
+            for stage in stages.iter().take(frames.len()) {
+                if stage.flags & tcp::SYN != 0 {
+                    // The flow may be about to make room for another.
+                    self.flows.prefetch_answers(stage.candidate);
+                }
+            }
         }
         if context.tables.has_many_targets() {
             for stage in stages.iter().take(frames.len()) {

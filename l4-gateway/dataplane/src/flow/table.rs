@@ -107,6 +107,20 @@ impl FlowTable {
         Some((flow.service(), flow.target_id))
     }
 
+    /// Starts loading the bucket that packets from a flow's target find it by.
+    #[cold]
+    pub(crate) fn prefetch_answers(&self, candidate: u32) {
+        let Some(flow) = self.entries.get(candidate as usize) else {
+            return;
+        };
+        let hash = if flow.is_v6() {
+            self.hash(&flow.target_key::<V6>(&V6::addresses(self, candidate)))
+        } else {
+            self.hash(&flow.target_key::<V4>(&V4::addresses(self, candidate)))
+        };
+        self.index.prefetch(hash);
+    }
+
     /// Starts loading an entry.
     #[inline]
     pub(crate) fn prefetch(&self, number: u32) {
