@@ -54,7 +54,7 @@ pub struct WorkerParts {
     pub index: u16,
     /// The forwarder.
     pub dataplane: dataplane::Worker,
-    /// Its share of each port; the place is the [`PortIndex`].
+    /// Its share of each port; the place is the [`dataplane::PortIndex`].
     pub lanes: Vec<Lane>,
     /// Frames that others redirected here.
     pub inbox: RingReceiver,
