@@ -191,6 +191,8 @@ impl Flow {
             {
                 if flags & SYN != 0 {
                     self.client_acked = sequence.wrapping_add(1);
+                    // Of several SYNs the client goes on from the one that is answered.
+                    self.client_next = acknowledged;
                 }
                 true
             }

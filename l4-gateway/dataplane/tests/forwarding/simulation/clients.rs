@@ -62,9 +62,6 @@ pub enum Excuse {
     Cut,
     /// Its target had heard nothing for a minute.
     GivenUp,
-    /// It is the client's second try, with another number, and nothing but the handshake is done: what is still said of the first may
-    /// end it.
-    BeganAnew,
 }
 
 impl Clients {
@@ -103,11 +100,7 @@ impl Clients {
             Some(connection) => connection.look(client, lived, &mut self.ends),
         };
         let Some(connection) = self.connections.get(&client).filter(|_| !over) else {
-            let mut connection = Connection::new(client, random, lived, self.last_ones);
-            let before = self.connections.get(&client);
-            if before.is_some_and(|before| before.endpoint.state == State::SynSent) {
-                connection.excuse = Some(Excuse::BeganAnew);
-            }
+            let connection = Connection::new(client, random, lived, self.last_ones);
             self.connections.insert(client, connection);
             // The same port again, at once or a while later, with whatever initial sequence number.
             let pause = if random.one_in(3) {
@@ -263,11 +256,6 @@ impl Connection {
         let endpoint = &self.endpoint;
         let (sent, got) = (&endpoint.outgoing, &endpoint.received);
         assert!(sent.starts_with(got), "the echo differs from what was sent");
-        if let Some(Excuse::BeganAnew) = self.excuse
-            && endpoint.acknowledged > 1
-        {
-            self.excuse = None;
-        }
         let progress = (endpoint.state, got.len(), endpoint.acknowledged);
         if progress != self.progress {
             (self.progress, self.advanced) = (progress, lived);
