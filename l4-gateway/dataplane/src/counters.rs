@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::flow::prefetch;
+use crate::flow::{Flow, Side, prefetch};
 use crate::frame::DropReason;
 use crate::ids::{LocalIpId, ServiceId, TargetId};
 use crate::limits::Limits;
@@ -377,7 +377,7 @@ impl Cells {
         add(&self.drops, reason as usize, 1);
     }
 
-    /// Starts loading what [`Cells::forwarded_in`] and [`Cells::forwarded_out`] write.
+    /// Starts loading what [`Cells::forwarded`] writes.
     #[inline]
     pub(crate) fn prefetch(&self, service: ServiceId, target: TargetId) {
         if let Some(row) = self.services.get(service.0 as usize) {
@@ -388,25 +388,18 @@ impl Cells {
         }
     }
 
-    /// A forwarded packet from a client: service and target in one go.
-    #[inline]
-    pub(crate) fn forwarded_in(&self, service: ServiceId, target: TargetId, bytes: u64) {
-        if let Some(row) = self.services.get(service.0 as usize) {
-            bump_pair(row, ServiceCount::PacketsIn as usize, bytes);
+    /// A packet of a flow from one side, of so many IP bytes, was forwarded.
+    #[inline(always)]
+    pub(crate) fn forwarded(&self, flow: &Flow, side: Side, bytes: u16) {
+        let (service, target) = match side {
+            Side::Client => (ServiceCount::PacketsIn, TargetCount::PacketsIn),
+            Side::Target => (ServiceCount::PacketsOut, TargetCount::PacketsOut),
+        };
+        if let Some(row) = self.services.get(flow.service().0 as usize) {
+            bump_pair(row, service as usize, u64::from(bytes));
         }
-        if let Some(row) = self.targets.get(target.0 as usize) {
-            bump_pair(row, TargetCount::PacketsIn as usize, bytes);
-        }
-    }
-
-    /// A forwarded packet from a target.
-    #[inline]
-    pub(crate) fn forwarded_out(&self, service: ServiceId, target: TargetId, bytes: u64) {
-        if let Some(row) = self.services.get(service.0 as usize) {
-            bump_pair(row, ServiceCount::PacketsOut as usize, bytes);
-        }
-        if let Some(row) = self.targets.get(target.0 as usize) {
-            bump_pair(row, TargetCount::PacketsOut as usize, bytes);
+        if let Some(row) = self.targets.get(flow.target_id.0 as usize) {
+            bump_pair(row, target as usize, u64::from(bytes));
         }
     }
 

@@ -77,15 +77,7 @@ impl Worker {
         if flow.deadline != deadline {
             flow.deadline = deadline;
         }
-        let bytes = u64::from(stage.total);
-        match side {
-            Side::Client => self
-                .cells
-                .forwarded_in(flow.service(), flow.target_id, bytes),
-            Side::Target => self
-                .cells
-                .forwarded_out(flow.service(), flow.target_id, bytes),
-        }
+        self.cells.forwarded(flow, side, stage.total);
         let rewrite = Rewrite::new(flow, &addresses, side);
         stage.trim(frame);
         nat::rewrite::<V>(
@@ -163,12 +155,7 @@ impl Worker {
 
     /// Counts a packet of `bytes` from one side as forwarded.
     pub(super) fn count_forwarded(&self, number: u32, side: Side, bytes: u16) {
-        let flow = self.flows.get(number);
-        let (service, target, bytes) = (flow.service(), flow.target_id, u64::from(bytes));
-        match side {
-            Side::Client => self.cells.forwarded_in(service, target, bytes),
-            Side::Target => self.cells.forwarded_out(service, target, bytes),
-        }
+        self.cells.forwarded(self.flows.get(number), side, bytes);
     }
 
     /// The target may keep the port in TIME_WAIT from here on; the next connection over it starts above.

@@ -194,15 +194,7 @@ impl Worker {
         if flow.deadline != deadline {
             flow.deadline = deadline;
         }
-        let bytes = u64::from(stage.total);
-        match side {
-            Side::Client => self
-                .cells
-                .forwarded_in(flow.service(), flow.target_id, bytes),
-            Side::Target => self
-                .cells
-                .forwarded_out(flow.service(), flow.target_id, bytes),
-        }
+        self.cells.forwarded(flow, side, stage.total);
         let addresses = flow.narrow;
         let rewrite = Rewrite::new(flow, &addresses, side);
         nat::rewrite_plain(head, stage.protocol, &rewrite);
