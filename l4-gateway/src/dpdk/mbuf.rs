@@ -88,6 +88,28 @@ impl Mbuf {
         true
     }
 
+    /// Starts loading the first line of the frame, to read it soon.
+    #[inline]
+    pub fn prefetch(&self) {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a prefetch reads nothing architecturally and can't fault.
+        unsafe {
+            core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T0 }>(
+                self.start().cast(),
+            );
+        }
+    }
+
+    /// Starts taking the first line of the frame from the cores that have it, to write it soon.
+    #[inline]
+    pub fn prefetch_to_write(&mut self) {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above; a CPU without this instruction takes it for one that does nothing.
+        unsafe {
+            core::arch::asm!("prefetchw [{}]", in(reg) self.start(), options(nostack, preserves_flags));
+        }
+    }
+
     #[inline]
     fn get<T: Copy>(&self, offset: dpdk_sys::weir_mbuf_offset) -> T {
         // SAFETY: the offsets are computed by the C compiler from this release's `struct rte_mbuf`, `T` is always the field's type

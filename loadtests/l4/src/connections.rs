@@ -174,6 +174,9 @@ impl Players {
             };
             came += generator.receive(arm);
             for frame in &generator.received {
+                frame.prefetch();
+            }
+            for frame in &generator.received {
                 match packet::read(frame.bytes(), Protocol::Tcp) {
                     Some(seen)
                         if seen.tag < AT_ONCE && self.take(&seen, frame.bytes(), at_target) => {}

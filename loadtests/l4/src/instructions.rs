@@ -11,15 +11,18 @@ const MEASURED: &str = "*measured*";
 
 /// Adds a row for each protocol and way.
 pub(crate) fn rows(example: &Path, directory: &Path, report: &mut Report) -> Result<()> {
-    for protocol in ["udp", "tcp"] {
-        for way in ["in", "both", "new"] {
+    for (protocol, ways) in [
+        ("udp", &["in", "both", "new"][..]),
+        ("tcp", &["in", "both", "new", "whole"]),
+    ] {
+        for way in ways {
             let out = directory.join(format!("callgrind-{protocol}-{way}"));
             let run = Command::new("valgrind")
                 .arg("--tool=callgrind")
                 .arg(format!("--callgrind-out-file={}", out.display()))
                 .arg(format!("--toggle-collect={MEASURED}"))
                 .arg(example)
-                .args([protocol, "1000", way])
+                .args([protocol, "1000", *way])
                 .output()
                 .context("valgrind (Debian package valgrind)")?;
             if !run.status.success() {
@@ -36,10 +39,11 @@ pub(crate) fn rows(example: &Path, directory: &Path, report: &mut Report) -> Res
                 .find_map(|line| line.strip_prefix("totals:"))
                 .and_then(|count| count.trim().parse().ok())
                 .context("callgrind says how many instructions it counted")?;
-            let way = match way {
+            let way = match *way {
                 "in" => "client to target",
                 "both" => "both ways",
-                _ => "first packets of new flows",
+                "new" => "first packets of new flows",
+                _ => "connections, SYN to FIN, 7 packets",
             };
             let what = format!("dataplane, {}, {way}", protocol.to_uppercase());
             report.add(Row::new(what, total / packets, "instructions/packet"));

@@ -9,7 +9,7 @@
 //! - `needs`: what must be there, asked first; `parts`: what a run consists of;
 //! - `rig`: our end of the wire, `packet` and `address`: what goes over it;
 //! - `flows` and `stream`: frames of established flows; `connections`: TCP from SYN to FIN;
-//! - `peer` and `config`: the processes on the other core;
+//! - `peer` and `config`: the processes on the other core; `distance`: how far away that is;
 //! - `bench`: windows of both in turn, and the rows they make; `profile`: perf, for rows that fall short; `instructions`: callgrind.
 //!
 //! Each window of the gateway is paired with one of testpmd right before or after it, and the ratio is the median over the pairs, as
@@ -20,6 +20,7 @@ mod address;
 mod bench;
 mod config;
 mod connections;
+mod distance;
 mod flows;
 mod instructions;
 mod needs;

@@ -45,7 +45,11 @@ fn missing(needs: &Needs<'_>) -> Vec<String> {
             gateway.display()
         ),
     );
-    for (program, package) in [("dpdk-testpmd", "dpdk-dev"), ("taskset", "util-linux")] {
+    for (program, package) in [
+        ("dpdk-testpmd", "dpdk-dev"),
+        ("taskset", "util-linux"),
+        ("setpriv", "util-linux"),
+    ] {
         want(
             is_program(program),
             format!("{program}: install the Debian package {package}"),

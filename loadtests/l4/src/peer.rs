@@ -224,10 +224,12 @@ fn waited(path: &Path) -> u64 {
     field.and_then(|field| field.parse().ok()).unwrap_or(0)
 }
 
-/// A program that has only the forwarder's CPU.
+/// A program that has only the forwarder's CPU, and ends with us, however that comes about: one that goes on polling would disturb
+/// whatever runs next.
 fn pinned(place: &Place, program: &Path) -> Command {
-    let mut command = Command::new("taskset");
-    command.args(["-c", &place.cpu.to_string()]).arg(program);
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "taskset", "-c"]);
+    command.arg(place.cpu.to_string()).arg(program);
     command
 }
 

@@ -132,6 +132,9 @@ impl Generator {
         if !self.pool.allocate_burst(&mut self.outgoing, count as u16) {
             return 0;
         }
+        for frame in &mut self.outgoing {
+            frame.prefetch_to_write();
+        }
         for (index, frame) in self.outgoing.iter_mut().enumerate() {
             make(index, frame, &arm.ethernet);
         }
