@@ -4,7 +4,7 @@
 //!
 //! With arguments only what they name is run, a short round of it, for counting instructions:
 //! `valgrind --tool=callgrind --toggle-collect='*measured*' target/release/examples/cycles udp 1000 both`
-//! (`in`, `both`, or `new` for the first packets of new flows).
+//! (`in`, `both`, `new` for the first packets of new flows, or `whole` for TCP connections of 7 packets over ports used again and again).
 //!
 //! Each row forwards 64-byte frames of flows in random order, in bursts of 32; what making the frames costs is measured alone and
 //! taken off. Machines are noisy: the median of several rounds is printed with the least and the most.
@@ -54,6 +54,21 @@ impl Frame for Buffer {
 }
 
 impl Buffer {
+    /// As who a flow's target got its first packet: the LocalIP's port, and the last bytes of the LocalIP and of the target.
+    fn local_end(&self) -> (u16, [u8; 4]) {
+        let port = u16::from_be_bytes([self.bytes[34], self.bytes[35]]);
+        (port, [self.bytes[29], self.bytes[33], 0, 0])
+    }
+
+    fn sequence(&self) -> u32 {
+        u32::from_be_bytes([
+            self.bytes[38],
+            self.bytes[39],
+            self.bytes[40],
+            self.bytes[41],
+        ])
+    }
+
     /// Sets the numbers of a TCP segment.
     fn acknowledge(&mut self, sequence: u32, acknowledgment: u32) {
         self.bytes[38..42].copy_from_slice(&sequence.to_be_bytes());
@@ -72,6 +87,8 @@ struct Bench {
     /// How much higher than its client a flow's target counts.
     shifts: Vec<u32>,
     protocol: Protocol,
+    /// How many were measured.
+    bursts: usize,
 }
 
 fn main() {
@@ -87,11 +104,12 @@ fn main() {
         let mut bench = Bench::new(protocol, flows);
         match way.as_str() {
             "new" => bench.open(flows),
+            "whole" => bench.connect(flows),
             _ => {
                 bench.time(flows, returning, Some(COUNTED_BURSTS));
             }
         }
-        println!("{} packets measured", COUNTED_BURSTS * BURST);
+        println!("{} packets measured", bench.bursts * BURST);
         return;
     }
     println!(
@@ -174,6 +192,7 @@ impl Bench {
             local: Vec::new(),
             shifts: Vec::new(),
             protocol,
+            bursts: 0,
         };
         bench.worker.tick(&bench.tables, bench.now, &mut bench.out);
         let gateway = (0, Ipv4Addr::new(10, 2, 0, 1));
@@ -192,14 +211,9 @@ impl Bench {
         for flow in 0..flows {
             let mut frames = [bench.client_frame(flow, 2)];
             bench.send(0, &mut frames);
-            let sent = frames[0].bytes();
-            bench.local.push((
-                u16::from_be_bytes([sent[34], sent[35]]),
-                [sent[26 + 3], sent[33], 0, 0],
-            ));
-            bench
-                .shifts
-                .push(u32::from_be_bytes([sent[38], sent[39], sent[40], sent[41]]));
+            let [frame] = frames;
+            bench.local.push(frame.local_end());
+            bench.shifts.push(frame.sequence());
             if protocol == Protocol::Tcp {
                 let mut frames = [bench.target_frame(flow, 0x12)];
                 bench.send(1, &mut frames);
@@ -275,15 +289,62 @@ impl Bench {
 
     /// First packets of flows beyond the `first`.
     fn open(&mut self, first: u32) {
-        let mut verdicts = [Verdict::Kernel; BURST];
         for burst in 0..COUNTED_BURSTS as u32 {
             let next = first + burst * BURST as u32;
-            let mut frames = std::array::from_fn(|index| self.client_frame(next + index as u32, 2));
-            self.measured(0, &mut frames, &mut verdicts);
-            let sent = |verdict: &Verdict| matches!(verdict, Verdict::Transmit(_));
-            assert!(verdicts.iter().all(sent), "{verdicts:?}");
-            self.out.clear();
+            self.play(
+                0,
+                std::array::from_fn(|index| self.client_frame(next + index as u32, 2)),
+            );
         }
+    }
+
+    /// Whole connections, each the first `flows` of them again and again. Segments carry 6 bytes.
+    fn connect(&mut self, flows: u32) {
+        let mut next = 0;
+        while self.bursts < COUNTED_BURSTS {
+            let numbers: [u32; BURST] = std::array::from_fn(|index| next + index as u32);
+            next = (next + BURST as u32) % (flows - flows % BURST as u32);
+            let syns = self.play(0, numbers.map(|flow| self.client_frame(flow, 0x02)));
+            for (flow, syn) in numbers.into_iter().zip(&syns) {
+                self.local[flow as usize] = syn.local_end();
+                self.shifts[flow as usize] = syn.sequence();
+            }
+            self.play(1, numbers.map(|flow| self.target_frame(flow, 0x12)));
+            self.play(0, numbers.map(|flow| self.client_frame(flow, 0x10)));
+            self.play(0, numbers.map(|flow| self.client_frame(flow, 0x18)));
+            let heard = |bench: &Self, flow: u32| bench.shifts[flow as usize].wrapping_add(7);
+            let answer = numbers.map(|flow| {
+                let mut frame = self.target_frame(flow, 0x19);
+                frame.acknowledge(1, heard(self, flow));
+                frame
+            });
+            self.play(1, answer);
+            let fin = numbers.map(|flow| {
+                let mut frame = self.client_frame(flow, 0x11);
+                frame.acknowledge(7, 8);
+                frame
+            });
+            self.play(0, fin);
+            let last = numbers.map(|flow| {
+                let mut frame = self.target_frame(flow, 0x10);
+                frame.acknowledge(8, heard(self, flow).wrapping_add(7));
+                frame
+            });
+            self.play(1, last);
+        }
+        let closed = self.worker.flows(self.now);
+        let closed = closed.filter(|flow| flow.state == FlowState::TimeWait);
+        assert_eq!(closed.count(), (flows - flows % BURST as u32) as usize);
+    }
+
+    /// One burst that has to be forwarded; as it was forwarded.
+    fn play(&mut self, port: u16, mut frames: [Buffer; BURST]) -> [Buffer; BURST] {
+        let mut verdicts = [Verdict::Kernel; BURST];
+        self.measured(port, &mut frames, &mut verdicts);
+        let sent = |verdict: &Verdict| matches!(verdict, Verdict::Transmit(_));
+        assert!(verdicts.iter().all(sent), "{verdicts:?}");
+        self.out.clear();
+        frames
     }
 
     /// One burst; a function of its own, so that a profiler can tell it from the making of frames.
@@ -295,6 +356,7 @@ impl Bench {
         verdicts: &mut [Verdict; BURST],
     ) {
         self.now.0 += 1000;
+        self.bursts += 1;
         self.worker.burst(
             &self.tables,
             self.now,

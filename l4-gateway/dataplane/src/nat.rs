@@ -98,6 +98,11 @@ pub(crate) fn rewrite_plain(frame: &mut Plain, protocol: Protocol, to: &Rewrite<
     }
 }
 
+/// Moves the edges of SACK blocks in a segment from a target whose acknowledgment number was moved by `-shift`.
+pub(crate) fn shift_sack(segment: &mut [u8], shift: u32) {
+    tcp::shift_sack(segment, shift).apply_at(segment, tcp::CHECKSUM);
+}
+
 /// Rewrites the addresses of a later fragment of a packet from `side`; it has no ports. Counts one hop.
 pub(crate) fn readdress<V: Family>(
     frame: &mut [u8],

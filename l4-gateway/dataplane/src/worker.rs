@@ -2,7 +2,7 @@
 //! instead of one after the other:
 //!
 //! 1. `classify` each frame: parse, hash, start loading the hash bucket;
-//! 2. read each bucket, start loading the flow it points to; read that, start loading what else its packets touch;
+//! 2. some frames behind: read each bucket, start loading the flow it points to; read that, start loading what else its packets touch;
 //! 3. carry out each frame: [`forward`] a known flow, [`admit`] a new one, answer [`arp`], [`ndp`] and [`icmp`].
 //!
 //! A burst may mix IPv4 and IPv6: the stages are compiled once for each [`Family`].
@@ -49,6 +49,9 @@ use crate::tables::Tables;
 use crate::time::Now;
 use crate::wire::tcp;
 
+/// How many frames behind the first stage the second one is.
+const LAG: usize = 12;
+
 /// One lcore's forwarder: its flows, local ports, next hops and timers. With the other workers it shares [`Counters`]: each
 /// writes its own part of the counts, and all of them what limits and persistence know (`shared_state.rs`).
 pub struct Worker {
@@ -68,6 +71,8 @@ pub struct Worker {
     /// Between epochs of the neighbours: how many flows have forgotten theirs.
     forgotten: usize,
     fragments: Fragments,
+    /// Those of a burst.
+    stages: Vec<Stage>,
     /// A frame that waited, or is made here; its memory is reused.
     scratch: Vec<u8>,
     /// A piece of a packet that is cut; its memory is reused.
@@ -164,6 +169,7 @@ impl Worker {
             neighbours: Neighbours::new(limits, secret.clone()),
             forgotten: 0,
             fragments: Fragments::new(limits, index, workers, &secret),
+            stages: Vec::new(),
             scratch: Vec::new(),
             piece: Vec::new(),
             secret,
@@ -266,23 +272,13 @@ impl Worker {
         frames: &mut [F],
         verdicts: &mut [Verdict],
     ) {
-        let mut stages = [Stage::NOTHING; MAX_BURST];
-        for (stage, frame) in stages.iter_mut().zip(&*frames) {
-            self.classify(context, frame.bytes(), stage);
-            // Of the few frames that no flow is looked up for too: to ask which they are would cost all the others more.
-            self.flows.prefetch_bucket(stage.hash);
-        }
-        let mut flags = 0;
-        for stage in stages.iter_mut().take(frames.len()) {
-            stage.candidate = self.flows.prefetch_entry(stage.hash, stage.is_v6);
-            flags |= stage.flags;
-        }
-        if flags & tcp::SYN != 0 {
+        // Their memory is reused: to fill it anew for each burst would take longer than a packet.
+        let mut stages = std::mem::take(&mut self.stages);
+        stages.resize(MAX_BURST, Stage::NOTHING);
+        let flags = self.look(context, frames, &mut stages);
+        if flags & (tcp::SYN | tcp::FIN) != 0 {
             for stage in stages.iter().take(frames.len()) {
-                if stage.flags & tcp::SYN != 0 {
-                    // The flow may be about to make room for another.
-                    self.flows.prefetch_answers(stage.candidate);
-                }
+                self.look_further(stage);
             }
         }
         if context.tables.has_many_targets() {
@@ -315,6 +311,44 @@ impl Worker {
             }
         }
         self.cells.worker(WorkerCount::Transmitted, transmitted);
+        self.stages = stages;
+    }
+
+    /// The first two stages, the second [`LAG`] frames behind the first; the flags that any frame has.
+    ///
+    /// One load that is asked for between other work costs little; many at a time wait for one another, as each needs its address translated.
+    #[inline(always)]
+    fn look<F: Frame>(&self, context: &Context<'_>, frames: &[F], stages: &mut [Stage]) -> u8 {
+        let mut flags = 0;
+        for index in 0..frames.len() + LAG {
+            if let (Some(frame), Some(stage)) = (frames.get(index), stages.get_mut(index)) {
+                self.classify(context, frame.bytes(), stage);
+                flags |= stage.flags;
+                // Of the few frames that no flow is looked up for too: to ask which they are would cost all the others more.
+                self.flows.prefetch_bucket(stage.hash);
+            }
+            if let Some(before) = index.checked_sub(LAG)
+                && let Some(stage) = stages.get_mut(before)
+            {
+                stage.candidate = self.flows.prefetch_entry(stage.hash, stage.is_v6);
+            }
+        }
+        flags
+    }
+
+    /// Starts loading what the first and the last packets of a connection touch beyond their flow.
+    #[inline]
+    fn look_further(&self, stage: &Stage) {
+        if stage.flags & (tcp::SYN | tcp::FIN) != 0
+            && let Some(hash) = self.flows.hash_of_answers(stage.candidate)
+        {
+            if stage.flags & tcp::SYN != 0 {
+                // The flow may be about to make room for another.
+                self.flows.prefetch_bucket(hash);
+            } else {
+                self.sequences.prefetch(hash);
+            }
+        }
     }
 
     /// The third stage of everything that is rare beside whole transport packets.

@@ -69,13 +69,8 @@ impl Index {
         let mut at = self.home(hash);
         for _ in 0..self.buckets.len() {
             let bucket = &self.buckets[at];
-            let mut hits = bucket.hits(tag(hash));
-            while hits != 0 {
-                let number = bucket.numbers[hits.trailing_zeros() as usize % WAYS];
-                if is(number) {
-                    return Some(number);
-                }
-                hits &= hits - 1;
+            if let Some(way) = bucket.way(tag(hash), &mut is) {
+                return Some(bucket.numbers[way]);
             }
             if bucket.passed == 0 {
                 return None;
@@ -91,7 +86,8 @@ impl Index {
         let mut at = home;
         for _ in 0..self.buckets.len() {
             let bucket = &mut self.buckets[at];
-            if let Some(free) = bucket.tags.iter().position(|tag| *tag == 0) {
+            let free = bucket.hits(0).trailing_zeros() as usize;
+            if free < WAYS {
                 bucket.tags[free] = tag(hash);
                 bucket.numbers[free] = number;
                 self.each_passed(home, at, |passed| *passed = passed.saturating_add(1));
@@ -109,9 +105,7 @@ impl Index {
         let mut at = home;
         for _ in 0..self.buckets.len() {
             let bucket = &mut self.buckets[at];
-            let held = (0..WAYS)
-                .find(|way| bucket.tags[*way] == tag(hash) && bucket.numbers[*way] == number);
-            if let Some(way) = held {
+            if let Some(way) = bucket.way(tag(hash), |held| held == number) {
                 bucket.tags[way] = 0;
                 bucket.numbers[way] = NONE;
                 self.each_passed(home, at, |passed| {
@@ -170,14 +164,24 @@ impl Index {
 }
 
 impl Bucket {
+    /// The way with this tag whose number `is` agrees to.
+    #[inline]
+    fn way(&self, tag: u16, mut is: impl FnMut(u32) -> bool) -> Option<usize> {
+        let mut hits = self.hits(tag);
+        while hits != 0 {
+            let way = hits.trailing_zeros() as usize % WAYS;
+            if is(self.numbers[way]) {
+                return Some(way);
+            }
+            hits &= hits - 1;
+        }
+        None
+    }
+
     /// A bit for each way with this tag.
     #[inline]
     fn hits(&self, tag: u16) -> u32 {
-        let [a, b, c, d, e, f, g, h, rest @ ..] = self.tags;
-        let hits = tags::hits([a, b, c, d, e, f, g, h], tag);
-        (8..).zip(rest).fold(hits, |hits, (way, held)| {
-            hits | u32::from(held == tag) << way
-        })
+        tags::hits(&self.tags, tag)
     }
 }
 

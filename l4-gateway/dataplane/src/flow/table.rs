@@ -107,18 +107,15 @@ impl FlowTable {
         Some((flow.service(), flow.target_id))
     }
 
-    /// Starts loading the bucket that packets from a flow's target find it by.
+    /// The hash of packets from the target of the flow that the second stage found likely.
     #[cold]
-    pub(crate) fn prefetch_answers(&self, candidate: u32) {
-        let Some(flow) = self.entries.get(candidate as usize) else {
-            return;
-        };
-        let hash = if flow.is_v6() {
+    pub(crate) fn hash_of_answers(&self, candidate: u32) -> Option<u64> {
+        let flow = self.entries.get(candidate as usize)?;
+        Some(if flow.is_v6() {
             self.hash(&flow.target_key::<V6>(&V6::addresses(self, candidate)))
         } else {
             self.hash(&flow.target_key::<V4>(&V4::addresses(self, candidate)))
-        };
-        self.index.prefetch(hash);
+        })
     }
 
     /// Starts loading an entry.

@@ -191,11 +191,14 @@ fn trim<F: Frame>(frame: &mut F, total: u16) {
 }
 
 impl Worker {
+    /// Fills in all of `stage` but the candidate.
     #[inline]
     pub(super) fn classify(&self, context: &Context<'_>, frame: &[u8], stage: &mut Stage) {
-        if !self.classify_plain(context, frame, stage)
-            && let Err(verdict) = self.parse(context, frame, stage)
-        {
+        if self.classify_plain(context, frame, stage) {
+            return;
+        }
+        *stage = Stage::NOTHING;
+        if let Err(verdict) = self.parse(context, frame, stage) {
             stage.kind = Kind::Settled(verdict);
         }
     }

@@ -122,7 +122,13 @@ impl Worker {
     }
 
     /// Moves the flow's state by a segment that may be a turn in its life.
-    fn follow_turn<V: Family>(&mut self, numbers: Numbers, next: u32, number: u32, side: Side) {
+    pub(super) fn follow_turn<V: Family>(
+        &mut self,
+        numbers: Numbers,
+        next: u32,
+        number: u32,
+        side: Side,
+    ) {
         let flow = self.flows.get_mut(number);
         let flags = numbers.flags;
         let believed = match side {

@@ -1,14 +1,17 @@
-//! The packets that almost all are: IPv4 without options, a datagram, or a segment with ACK and without SYN, of a known flow, whose next hop is
-//! known and takes it. They go through here in a fraction of the instructions that all the cases take together. Nothing is decided
-//! otherwise here than by `parse` and `forward`: what is not as plain in any respect is left to those, untouched.
+//! The packets that almost all are: IPv4 without options, a datagram or a segment with ACK, of a known flow, whose next hop is known and takes
+//! it. They go through here in a fraction of the instructions that all the cases take together. Nothing is decided otherwise here than by
+//! `parse` and `forward`: what is not as plain in any respect is left to those, untouched. SYNs get as far as the first stage.
 
 use super::classify::{Kind, Stage};
 use super::{Context, Worker};
 use crate::Frame;
+use crate::client_address::Insertion;
+use crate::counters::Cells;
 use crate::family::V4;
-use crate::flow::{FlowState, Numbers, Side};
+use crate::flow::{Flow, FlowState, Numbers, Side};
 use crate::limits::ETHERNET_HEADER;
 use crate::nat::{self, Plain, Rewrite};
+use crate::neighbour::{Neighbour, Neighbours};
 use crate::port::PortIndex;
 use crate::service::Protocol;
 use crate::wire::{checksum, ethernet, ip, ipv4, tcp, udp};
@@ -43,18 +46,16 @@ fn u64_of(head: &Plain, at: usize) -> u64 {
     u64::from_be_bytes(*bytes(head, at))
 }
 
-/// The numbers of a segment without SYN or FIN, and the sequence number behind it.
+/// The numbers of a segment, and the sequence number behind it.
 #[inline(always)]
 fn numbers(head: &Plain, stage: &Stage) -> (Numbers, u32) {
-    let sequence = u32_of(head, TRANSPORT + tcp::SEQUENCE);
     let numbers = Numbers {
-        flags: stage.flags,
-        sequence,
+        flags: stage.flags & !tcp::OPTIONS,
+        sequence: u32_of(head, TRANSPORT + tcp::SEQUENCE),
         acknowledgment: u32_of(head, TRANSPORT + tcp::ACKNOWLEDGMENT),
     };
-    let headers = ipv4::HEADER as u32 + u32::from(head[TRANSPORT + tcp::OFFSET] >> 4) * 4;
-    let payload = u32::from(stage.total) - headers;
-    (numbers, sequence.wrapping_add(payload))
+    let length = u32::from(stage.total) - ipv4::HEADER as u32;
+    (numbers, tcp::next(bytes(head, TRANSPORT), length))
 }
 
 impl Worker {
@@ -94,21 +95,26 @@ impl Worker {
         if checksum::sum(bytes::<{ ipv4::HEADER }>(head, ETHERNET_HEADER)) != 0xffff {
             return false;
         }
+        let mut is_plain = true;
         let protocol = match head[PROTOCOL] {
             ip::TCP => {
-                let options = match head[TRANSPORT + tcp::OFFSET] >> 4 {
-                    5 => 0,
-                    8 if tcp::has_lone_timestamps(&frame[TRANSPORT..]) => 12,
-                    _ => return false,
-                };
+                let words = head[TRANSPORT + tcp::OFFSET] >> 4;
                 let flags =
                     head[TRANSPORT + tcp::OFFSET + 1] & (tcp::FIN | tcp::SYN | tcp::RST | tcp::ACK);
-                if flags & (tcp::SYN | tcp::ACK) != tcp::ACK
-                    || length < ipv4::HEADER + tcp::HEADER + options
+                let is_syn = flags & tcp::SYN != 0;
+                if words < 5
+                    || length < ipv4::HEADER + usize::from(words) * 4
+                    || flags & (tcp::SYN | tcp::ACK) == 0
+                    || is_syn && flags & (tcp::FIN | tcp::RST) != 0
                 {
                     return false;
                 }
-                stage.flags = flags;
+                stage.flags = match words {
+                    5 => flags,
+                    8 if tcp::has_lone_timestamps(&frame[TRANSPORT..]) => flags,
+                    _ => flags | tcp::OPTIONS,
+                };
+                is_plain = flags & tcp::ACK != 0;
                 Protocol::Tcp
             }
             ip::UDP => {
@@ -125,7 +131,8 @@ impl Worker {
         let addresses = u64_of(head, ADDRESSES);
         let ports = u32_of(head, TRANSPORT);
         stage.kind = Kind::Transport;
-        stage.is_plain = true;
+        stage.is_v6 = false;
+        stage.is_plain = is_plain;
         stage.ttl = head[TTL];
         stage.protocol = protocol;
         stage.dont_fragment = fragmentation != 0;
@@ -144,7 +151,7 @@ impl Worker {
     }
 
     /// The third stage of a plain packet: the port by which it leaves. None if it is not to be forwarded as it is; nothing has changed
-    /// then but that its next hop may count as used.
+    /// then but what is known of its next hop.
     #[inline(always)]
     pub(super) fn pass<F: Frame>(
         &mut self,
@@ -156,50 +163,36 @@ impl Worker {
         let flow = self.flows.likely(stage.candidate)?;
         let addresses = u64::from_ne_bytes(*bytes(head, ADDRESSES));
         let side = flow.plain_side(stage.protocol, addresses, stage.ports())?;
-        if flow.hop_epoch != self.neighbours.epoch() {
+        if flow.hop_epoch != self.neighbours.epoch() || stage.ttl <= 1 {
             return None;
         }
         let hop = match side {
             Side::Client => flow.hop_to_target,
             Side::Target => {
-                // The port by which the target is reached: its packets come in there.
-                let port = self.neighbours.known(flow.hop_to_target)?.port;
-                if port != context.port.index {
+                if !comes_from_target(&self.neighbours, context, flow) {
                     return None;
                 }
                 flow.hop_to_client
             }
         };
-        if stage.ttl <= 1 {
-            return None;
-        }
-        let neighbour = self.neighbours.reached(hop, stage.total)?;
         let state = match stage.protocol {
             Protocol::Tcp => {
-                // What may move the state goes the long way from here on.
                 if stage.flags != tcp::ACK || !flow.progress.is_established() {
-                    return None;
-                }
-                if side == Side::Client {
-                    let (numbers, next) = numbers(head, stage);
-                    if !flow.hears_on(numbers, next) {
-                        return None;
-                    }
+                    return self.pass_turn(context, frame, stage, side);
                 }
                 FlowState::Established
             }
             Protocol::Udp => FlowState::Udp,
         };
-        let deadline = context.tick + context.tables.timeout(flow.service(), state);
-        if flow.deadline != deadline {
-            flow.deadline = deadline;
+        let neighbour = self.neighbours.reached(hop, stage.total)?;
+        if stage.protocol == Protocol::Tcp && side == Side::Client {
+            let (numbers, next) = numbers(head, stage);
+            if !flow.hears_on(numbers, next) {
+                return None;
+            }
         }
-        self.cells.forwarded(flow, side, stage.total);
-        let addresses = flow.narrow;
-        let rewrite = Rewrite::new(flow, &addresses, side);
-        nat::rewrite_plain(head, stage.protocol, &rewrite);
-        head[..12].copy_from_slice(&neighbour.header);
-        let port = neighbour.port;
+        let way = (side, neighbour, state);
+        let port = send(&self.cells, context, flow, head, stage, way);
         stage.trim(frame);
         #[cfg(test)]
         {
@@ -207,6 +200,75 @@ impl Worker {
         }
         Some(port)
     }
+
+    /// The rest of [`Worker::pass`] for a segment that may be a turn in its flow's life, or has options.
+    #[inline(never)]
+    fn pass_turn<F: Frame>(
+        &mut self,
+        context: &Context<'_>,
+        frame: &mut F,
+        stage: &Stage,
+        side: Side,
+    ) -> Option<PortIndex> {
+        let head = frame.bytes_mut().first_chunk_mut::<{ nat::PLAIN }>()?;
+        let flow = self.flows.likely(stage.candidate)?;
+        // Of those with more in them than numbers only what comes from targets may go as it is.
+        if stage.flags & (tcp::SYN | tcp::OPTIONS) != 0
+            && (side == Side::Client || flow.insertion() != Insertion::None)
+        {
+            return None;
+        }
+        let is_established = flow.progress.is_established();
+        let hop = self.hop::<V4>(context, stage.candidate, side).ok()?;
+        self.neighbours.reached(hop, stage.total)?;
+        let (numbers, next) = numbers(head, stage);
+        if !(side == Side::Target && numbers.flags == tcp::ACK && is_established) {
+            self.follow_turn::<V4>(numbers, next, stage.candidate, side);
+        }
+        let flow = self.flows.likely(stage.candidate)?;
+        let (state, shift) = (flow.progress.timed_as(), flow.shift);
+        let way = (side, self.neighbours.known(hop)?, state);
+        let port = send(&self.cells, context, flow, head, stage, way);
+        if stage.flags & tcp::OPTIONS != 0 {
+            let segment = frame.bytes_mut().get_mut(stage.payload());
+            nat::shift_sack(segment?, shift);
+        }
+        stage.trim(frame);
+        #[cfg(test)]
+        {
+            self.went_short_way += 1;
+        }
+        Some(port)
+    }
+}
+
+/// Whether a packet came in by the port by which its flow's target is reached: the target's do.
+#[inline(always)]
+fn comes_from_target(neighbours: &Neighbours, context: &Context<'_>, flow: &Flow) -> bool {
+    let target = neighbours.known(flow.hop_to_target);
+    target.is_some_and(|target| target.port == context.port.index)
+}
+
+/// Rewrites the start of a plain packet and addresses it to its next hop; the port by which that is reached.
+#[inline(always)]
+fn send(
+    cells: &Cells,
+    context: &Context<'_>,
+    flow: &mut Flow,
+    head: &mut Plain,
+    stage: &Stage,
+    (side, neighbour, state): (Side, &Neighbour, FlowState),
+) -> PortIndex {
+    let deadline = context.tick + context.tables.timeout(flow.service(), state);
+    if flow.deadline != deadline {
+        flow.deadline = deadline;
+    }
+    cells.forwarded(flow, side, stage.total);
+    let addresses = flow.narrow;
+    let rewrite = Rewrite::new(flow, &addresses, side);
+    nat::rewrite_plain(head, stage.protocol, &rewrite);
+    head[..12].copy_from_slice(&neighbour.header);
+    neighbour.port
 }
 
 #[cfg(test)]

@@ -301,6 +301,108 @@ fn the_short_way_does_what_the_long_one_does() {
     );
 }
 
+/// The life of connections: begun, answered, ended, reset and begun again over the same ports, in and out of order.
+#[test]
+fn connections_live_and_die_alike_both_ways() {
+    let limits = Limits {
+        flows: 64,
+        ..Limits::default()
+    };
+    let tables = tables_of(&limits);
+    let mut nodes = [true, false].map(|short| Node::new(&tables, &limits, short));
+    let mut now = Now(2);
+    let mut random = Random(3);
+    let mut pairs: Vec<(End, Option<End>)> = (1..=CLIENTS)
+        .map(|host| (End::client(host, Protocol::Tcp), None))
+        .collect();
+    let mss = [2, 4, 5, 180];
+    let sack = [1, 1, 5, 10, 0, 0, 19, 136, 0, 0, 19, 146];
+    let mut turns_taken = [0; 8];
+    let mut states = std::collections::HashSet::new();
+    for turn in 0..40_000 {
+        let (client, target) = &mut pairs[random.below(usize::from(CLIENTS))];
+        let (from_client, flags, options, payload): (bool, u8, &[u8], usize) =
+            match random.below(16) {
+                0 => (true, tcp::SYN, &mss, 0),
+                1 | 2 => (false, tcp::SYN | tcp::ACK, &mss, 0),
+                3 => (false, tcp::SYN | tcp::ACK, &[], 0),
+                4..=6 => (true, tcp::ACK, &[], random.below(20)),
+                7 | 8 => (false, tcp::ACK, &[], random.below(20)),
+                9 => (false, tcp::ACK, &sack, 0),
+                10 => (true, tcp::ACK, &sack, 0),
+                11 | 12 => (true, tcp::FIN | tcp::ACK, &[], random.below(3)),
+                13 | 14 => (false, tcp::FIN | tcp::ACK, &[], random.below(3)),
+                _ => (random.below(2) == 0, tcp::RST | tcp::ACK, &[], 0),
+            };
+        let is_syn = flags & tcp::SYN != 0;
+        if from_client && is_syn && random.below(4) > 0 {
+            client.sequence = random.below(1 << 31) as u32;
+        }
+        let end = match (from_client, &mut *target) {
+            (true, _) => &mut *client,
+            (false, Some(target)) => target,
+            (false, None) => continue,
+        };
+        let mut frame = end.frame(flags, options, payload);
+        let sequence = end.sequence;
+        let is_whole = random.below(16) > 0;
+        if !is_whole {
+            spoil(&mut frame, &mut random);
+        }
+        now.0 += match random.below(400) {
+            0 => 3_000_000_000 * random.below(40) as u64,
+            _ => random.below(1_000_000) as u64,
+        };
+        let port = end.port;
+        let [short, long] = nodes.each_mut().map(|node| {
+            let sent = node.send(&tables, now, port, &frame);
+            if turn % 8 == 0 {
+                node.worker.tick(&tables, now, &mut node.out);
+            }
+            (sent, node.said())
+        });
+        assert_eq!(short, long, "turn {turn}: {frame:02x?}");
+        let took = nodes[0].worker.went_short_way - turns_taken.iter().sum::<u64>();
+        turns_taken[usize::from(flags & 7)] += took;
+        states.extend(nodes[0].worker.flows(now).map(|flow| flow.state));
+        // What both ends make of it, where it arrived.
+        if !is_whole || !matches!(short.0.0, Verdict::Transmit(_)) {
+            continue;
+        }
+        let behind = sequence
+            .wrapping_add(payload as u32)
+            .wrapping_add(u32::from(flags & (tcp::SYN | tcp::FIN) != 0));
+        if random.below(3) > 0 {
+            match (from_client, &mut *target) {
+                (true, _) if is_syn => *target = Some(client.other(&short.0.1)),
+                (true, Some(target)) => {
+                    let sent = &short.0.1[38..42];
+                    let sent = u32::from_be_bytes(sent.try_into().unwrap());
+                    target.acknowledgment = sent.wrapping_add(behind.wrapping_sub(sequence));
+                }
+                _ => client.acknowledgment = behind,
+            }
+            match (from_client, target) {
+                (true, _) => client.sequence = behind,
+                (false, Some(target)) => target.sequence = behind,
+                (false, None) => {}
+            }
+        }
+    }
+    let [short, long] = nodes.each_ref().map(|node| {
+        let flows: Vec<_> = node.worker.flows(now).collect();
+        (node.counts(), flows)
+    });
+    assert_eq!(short.0, long.0);
+    assert!(short.1 == long.1, "flows differ");
+    assert_eq!(nodes[1].worker.went_short_way, 0);
+    assert_eq!(states.len(), 7, "{states:?}");
+    let of = |flags: u8| turns_taken[usize::from(flags & 7)];
+    for flags in [0, tcp::SYN, tcp::FIN, tcp::RST] {
+        assert!(of(flags) > 200, "{flags:#x}: {turns_taken:?}");
+    }
+}
+
 #[test]
 fn frames_go_to_their_next_hops_while_epochs_begin_anew() {
     let limits = Limits {
