@@ -4,28 +4,23 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use bench_report::{Reach, Report, Row, Windows};
+use bench_report::{Reach, Report, Row};
 use dataplane::Protocol;
 
 use crate::address::Addressing;
 use crate::config::Variant;
 use crate::connections::{AT_ONCE, CLIENTS, Outcome, Players};
-use crate::distance::Distance;
 use crate::flows::Flows;
-use crate::peer::{Peer, Place, own_wait};
+use crate::peer::{Peer, Place};
 use crate::profile::{self, Recording};
 use crate::rig::{Generator, Rig};
 use crate::stream::{Counted, Stream, Ways};
+use crate::windows::Quiet;
 
 /// A window counts as disturbed if others had either core for more than this share of it (of one that measures latencies, whose slowest
 /// hundredth counts, less is allowed), or if the cores were far apart.
 const DISTURBANCE: f64 = 0.02;
 const DISTURBANCE_OF_LATENCY: f64 = 0.002;
-/// Windows measured again because of that, for each that is wanted; the least disturbed one is kept.
-const RETRIES: usize = 4;
-/// How often it is asked, and how long apart, whether cores that are far apart have come together again before a window begins.
-const LOOKS: usize = 100;
-const APART: Duration = Duration::from_millis(20);
 
 /// How long a new gateway's questions for its next hops are answered before anything else: it asks again after a second.
 const NEIGHBOURS: Duration = Duration::from_millis(1500);
@@ -62,27 +57,8 @@ pub(crate) struct Bench {
     to_testpmd: Rig,
     testpmd: Peer,
     generator: Generator,
-    distance: Distance,
+    quiet: Quiet,
     gateways: usize,
-    /// Of the row being measured, and of all.
-    windows: Windows,
-    all_windows: Windows,
-}
-
-/// What was wrong with a window; the least is the best.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Disturbance {
-    /// Whether the cores were far apart at its end.
-    far: bool,
-    /// Nanoseconds that others had of it, if that is more than they may.
-    lost: u64,
-}
-
-impl Disturbance {
-    const NONE: Disturbance = Disturbance {
-        far: false,
-        lost: 0,
-    };
 }
 
 /// A gateway that runs, with the rig to it.
@@ -108,7 +84,7 @@ impl Bench {
             .with_context(|| testpmd.log())?;
         testpmd.halt()?;
         Ok(Bench {
-            distance: Distance::to(place.cpu)?,
+            quiet: Quiet::beside(place.cpu)?,
             place,
             binary,
             pace,
@@ -118,8 +94,6 @@ impl Bench {
             testpmd,
             to_testpmd,
             gateways: 0,
-            windows: Windows::default(),
-            all_windows: Windows::default(),
         })
     }
 
@@ -146,7 +120,7 @@ impl Bench {
 
     /// After a part that failed, wherever it was: only one forwarder may run at a time.
     pub(crate) fn recover(&mut self) -> Result<()> {
-        self.windows = Windows::default();
+        self.quiet.take();
         self.testpmd.halt()
     }
 
@@ -184,7 +158,7 @@ impl Bench {
                 total.add(&ours);
                 // macswap's can only be our own mistake, and then the other side's figures mean nothing either.
                 total.wrong += yardstick.faults();
-                self.windows.held_back += u32::from(yardstick.is_held_back());
+                self.quiet.held_back(yardstick.is_held_back());
                 pairs.push((ours.mpps(), yardstick.mpps()));
             }
             let way = match ways {
@@ -248,7 +222,7 @@ impl Bench {
                 pairs.push((quantile(&ours.1, share)?, quantile(&yardstick.1, share)?));
             }
         }
-        let windows = std::mem::take(&mut self.windows);
+        let windows = self.quiet.take();
         let mut note = format!(
             "at half of the rate from client to target; {:.2} Mpps came; {}",
             total.mpps(),
@@ -297,18 +271,21 @@ impl Bench {
         let first = Duration::from_millis(500);
         players.run(&mut self.generator, &mut running.rig, (first, pace.window));
         running.gateway.halt()?;
+        let limit = self.limit();
         for _ in 0..pace.pairs {
-            let outcome = self.undisturbed(&running.gateway, |generator| {
-                players.run(generator, &mut running.rig, (pace.warm, pace.window))
+            let (generator, rig) = (&mut self.generator, &mut running.rig);
+            let outcome = self.quiet.measure(limit, |watch| {
+                watch.run(&running.gateway, || {
+                    Ok(players.run(generator, rig, (pace.warm, pace.window)))
+                })
             })?;
             rates.push(outcome.rate());
             total.finished += outcome.finished;
             total.failed += outcome.failed;
             total.wrong += outcome.wrong;
         }
-        let windows = std::mem::take(&mut self.windows);
+        let windows = self.quiet.take();
         let ceiling = self.ceiling(variant)?;
-        self.windows = windows;
         let note = format!(
             "{AT_ONCE} at once; {} checked, {} failed, {} packets wrong; with macswap in its place, which is as fast as the generator goes, {ceiling:.0}",
             total.finished, total.failed, total.wrong
@@ -317,11 +294,11 @@ impl Bench {
             "{} TCP connections, SYN to FIN, 7 packets, {CLIENTS} client ports reused",
             variant.name
         );
-        let mut row = Row::of(what, &rates, "1/s").note(note);
+        let mut row = Row::of(what, &rates, "1/s").note(note).windows(windows);
         if let Some(reach) = reach {
             row = row.reach(Reach::AtLeast(reach));
         }
-        let row = self.add(row);
+        self.report.add(row.clone());
         self.tell_faults(running, &row.what, total.wrong, total.failed)?;
         self.profile(running, &row, |generator, rig| {
             let length = (Duration::ZERO, PROFILE);
@@ -330,19 +307,27 @@ impl Bench {
         })
     }
 
+    /// What others may have of one window, nanoseconds.
+    fn limit(&self) -> f64 {
+        DISTURBANCE * (self.pace.warm + self.pace.window).as_nanos() as f64
+    }
+
     /// Connections a second that the generator plays when nothing is translated.
     fn ceiling(&mut self, variant: Variant) -> Result<f64> {
         let mut players = Players::new(variant.addressing, false, false);
         let mut rates = Vec::new();
-        let pace = self.pace;
+        let (pace, limit) = (self.pace, self.limit());
         for _ in 0..pace.pairs.min(5) {
-            self.await_near()?;
-            self.testpmd.go()?;
             let (generator, rig) = (&mut self.generator, &mut self.to_testpmd);
-            let outcome = players.run(generator, rig, (pace.warm, pace.window));
-            self.testpmd.halt()?;
+            let outcome = self.quiet.measure(limit, |watch| {
+                watch.run(&self.testpmd, || {
+                    Ok(players.run(generator, rig, (pace.warm, pace.window)))
+                })
+            })?;
             rates.push(outcome.rate());
         }
+        // They say nothing of the row that the figure is noted with.
+        self.quiet.take();
         Ok(bench_report::median(&rates))
     }
 
@@ -375,103 +360,27 @@ impl Bench {
         mut measure: impl FnMut(&mut Generator, &mut Rig, bool) -> Result<T>,
     ) -> Result<(T, T)> {
         let span = 2.0 * (self.pace.warm + self.pace.window).as_nanos() as f64;
-        let mut quietest: Option<(Disturbance, (T, T))> = None;
-        for _ in 0..=RETRIES {
-            self.await_near()?;
-            let before = own_wait();
-            let mut others = 0;
+        let generator = &mut self.generator;
+        self.quiet.measure(limit * span, |watch| {
+            let ours_first = index.is_multiple_of(2);
             let mut results = [None, None];
-            for turn in 0..2 {
-                let ours = (index + turn).is_multiple_of(2);
+            for ours in [ours_first, !ours_first] {
                 let (peer, rig) = if ours {
                     (&running.gateway, &mut running.rig)
                 } else {
                     (&self.testpmd, &mut self.to_testpmd)
                 };
-                let waited = peer.waited();
-                peer.go()?;
-                results[turn ^ (index & 1)] = Some(measure(&mut self.generator, rig, ours)?);
-                peer.halt()?;
-                others += peer.waited().saturating_sub(waited);
+                let result = watch.run(peer, || measure(generator, rig, ours))?;
+                results[usize::from(!ours)] = Some(result);
             }
-            let lost = own_wait().saturating_sub(before) + others;
-            let disturbance = self.disturbance(lost, limit * span)?;
-            if let [Some(ours), Some(yardstick)] = results
-                && quietest
-                    .as_ref()
-                    .is_none_or(|(least, _)| disturbance < *least)
-            {
-                quietest = Some((disturbance, (ours, yardstick)));
-            }
-            if disturbance == Disturbance::NONE {
-                break;
-            }
-        }
-        self.keep(quietest)
-    }
-
-    /// A window in which nobody else had the cores, if that can be had.
-    fn undisturbed<T>(
-        &mut self,
-        gateway: &Peer,
-        mut measure: impl FnMut(&mut Generator) -> T,
-    ) -> Result<T> {
-        let limit = DISTURBANCE * (self.pace.warm + self.pace.window).as_nanos() as f64;
-        let mut quietest: Option<(Disturbance, T)> = None;
-        for _ in 0..=RETRIES {
-            self.await_near()?;
-            let before = own_wait() + gateway.waited();
-            gateway.go()?;
-            let result = measure(&mut self.generator);
-            gateway.halt()?;
-            let lost = (own_wait() + gateway.waited()).saturating_sub(before);
-            let disturbance = self.disturbance(lost, limit)?;
-            if quietest
-                .as_ref()
-                .is_none_or(|(least, _)| disturbance < *least)
-            {
-                quietest = Some((disturbance, result));
-            }
-            if disturbance == Disturbance::NONE {
-                break;
-            }
-        }
-        self.keep(quietest)
-    }
-
-    /// Waits until the cores are near each other, if they come to be so soon.
-    fn await_near(&mut self) -> Result<()> {
-        for _ in 0..LOOKS {
-            let turn = self.distance.look()?;
-            if !self.distance.is_far(turn) {
-                break;
-            }
-            std::thread::sleep(APART);
-        }
-        Ok(())
-    }
-
-    /// What is wrong with a window that has just ended, of which others had `lost` nanoseconds and might have `limit`.
-    fn disturbance(&mut self, lost: u64, limit: f64) -> Result<Disturbance> {
-        let turn = self.distance.look()?;
-        Ok(Disturbance {
-            far: self.distance.is_far(turn),
-            lost: if lost as f64 > limit { lost } else { 0 },
+            let [ours, yardstick] = results;
+            ours.zip(yardstick).context("nothing was measured")
         })
-    }
-
-    /// Counts the window that is kept.
-    fn keep<T>(&mut self, quietest: Option<(Disturbance, T)>) -> Result<T> {
-        let (disturbance, result) = quietest.context("nothing was measured")?;
-        let disturbed = disturbance != Disturbance::NONE;
-        self.windows.add(disturbed);
-        self.all_windows.add(disturbed);
-        Ok(result)
     }
 
     /// Adds a row, with how quiet its windows were.
     fn add(&mut self, row: Row) -> Row {
-        let row = row.windows(std::mem::take(&mut self.windows));
+        let row = row.windows(self.quiet.take());
         self.report.add(row.clone());
         row
     }
@@ -534,9 +443,7 @@ impl Bench {
     /// What there is so far, with how quiet the machine was.
     pub(crate) fn so_far(&self) -> Report {
         let mut report = self.report.clone();
-        let Windows {
-            kept, disturbed, ..
-        } = self.all_windows;
+        let (kept, disturbed) = self.quiet.kept();
         if kept > 0 {
             report.circumstances.push(format!(
                 "others had a core for more than {:.0} % of the time ({} % where latency is measured), or the cores were far apart, in {disturbed} of \
@@ -544,9 +451,9 @@ impl Bench {
                 DISTURBANCE * 100.0,
                 DISTURBANCE_OF_LATENCY * 100.0,
             ));
+            let (best, worst) = self.quiet.turns();
             report.circumstances.push(format!(
-                "from core to core and back {} ns at best, {} at worst",
-                self.distance.shortest, self.distance.longest
+                "from core to core and back {best} ns at best, {worst} at worst"
             ));
         }
         report

@@ -10,7 +10,7 @@
 //! - `rig`: our end of the wire, `packet` and `address`: what goes over it;
 //! - `flows` and `stream`: frames of established flows; `connections`: TCP from SYN to FIN;
 //! - `peer` and `config`: the processes on the other core; `distance`: how far away that is;
-//! - `bench`: windows of both in turn, and the rows they make; `profile`: perf, for rows that fall short; `instructions`: callgrind.
+//! - `bench`: windows of both in turn, and the rows they make; `windows`: whether anything disturbed them; `profile`: perf, for rows that fall short; `instructions`: callgrind.
 //!
 //! Each window of the gateway is paired with one of testpmd right before or after it, and the ratio is the median over the pairs, as
 //! shared machines change their speed from second to second.
@@ -30,6 +30,7 @@ mod peer;
 mod profile;
 mod rig;
 mod stream;
+mod windows;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

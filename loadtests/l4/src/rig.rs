@@ -22,6 +22,9 @@ pub(crate) const SEND: usize = 32;
 
 /// Frame buffers: the rings of all ports ever opened, as the driver keeps those of a port that is closed.
 const FRAMES: u32 = 65_535;
+/// Bytes of each, headroom not counted: more than the longest frame here, and no more than needed. Thousands are on their way at a time, and the
+/// pages that they lie on compete with the gateway's tables for the CPU's few address translations.
+const ROOM: u16 = 256;
 const ARP_PATIENCE: Duration = Duration::from_secs(10);
 const LINK_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -69,7 +72,7 @@ impl Generator {
             // Frames are handed over in place ("zero-copy"), for which the forwarder maps our memory as one file.
             extra: vec!["--single-file-segments".into()],
         })?;
-        let pool = Pool::new(&eal, "frames", FRAMES, 2048)?;
+        let pool = Pool::new(&eal, "frames", FRAMES, ROOM)?;
         Ok(Generator {
             tsc: eal.tsc(),
             order: Order::new(),
