@@ -1,5 +1,7 @@
 //! The short way against the long one: two workers get the same frames, and one of them may not take the short way.
 
+mod bursts;
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
@@ -18,6 +20,11 @@ const OUTSIDE: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
 const INSIDE: MacAddr = MacAddr([2, 0, 0, 0, 0, 2]);
 const OTHERS: MacAddr = MacAddr([2, 0, 0, 0, 1, 0]);
 const CLIENTS: u8 = 6;
+
+/// Options of TCP.
+const MSS: &[u8] = &[2, 4, 5, 180];
+const SACK: &[u8] = &[1, 1, 5, 10, 0, 0, 19, 136, 0, 0, 19, 146];
+const TIMESTAMPS: &[u8] = &[1, 1, 8, 10, 1, 2, 3, 4, 5, 6, 7, 8];
 
 /// Numbers that are the same in each run.
 struct Random(u64);
@@ -45,11 +52,28 @@ struct Node {
 
 impl Node {
     fn new(tables: &Tables, limits: &Limits, takes_short_way: bool) -> Self {
-        let counters = Arc::new(Counters::new(1, limits));
-        let mut worker = Worker::new(0, 1, limits, Secret::new([7; 32]), counters.clone());
+        Self::first_of(1, tables, limits, takes_short_way)
+    }
+
+    /// The first of some workers.
+    fn first_of(workers: u16, tables: &Tables, limits: &Limits, takes_short_way: bool) -> Self {
+        let counters = Arc::new(Counters::new(workers, limits));
+        let mut worker = Worker::new(0, workers, limits, Secret::new([7; 32]), counters.clone());
         worker.takes_short_way = takes_short_way;
         let mut out = Emitted::new();
         worker.tick(tables, Now(1), &mut out);
+        let mut node = Self {
+            worker,
+            counters,
+            out,
+        };
+        node.learn_next_hops(Now(1));
+        node.out.clear();
+        node
+    }
+
+    /// The router's MAC and those of the targets.
+    fn learn_next_hops(&mut self, now: Now) {
         for (port, address) in [(0, [10, 2, 0, 1]), (1, [10, 3, 0, 21]), (1, [10, 3, 0, 22])] {
             let learned = Learned {
                 port: PortIndex(port),
@@ -57,13 +81,7 @@ impl Node {
                 mac: mac_of(address),
                 overrides: true,
             };
-            worker.learn(Now(1), learned, &mut out);
-        }
-        out.clear();
-        Self {
-            worker,
-            counters,
-            out,
+            self.worker.learn(now, learned, &mut self.out);
         }
     }
 
@@ -94,6 +112,20 @@ impl Node {
 }
 
 fn tables_of(limits: &Limits) -> Tables {
+    let service = |protocol| ServiceConfig::new(Ipv4Addr::new(10, 0, 0, 100), protocol, 80);
+    tables_with(
+        limits,
+        100,
+        [service(Protocol::Tcp), service(Protocol::Udp)].map(|service| (service, 8080)),
+    )
+}
+
+/// Each of the services with two targets that listen on the port beside it; the link to them takes packets of `mtu` bytes.
+fn tables_with(
+    limits: &Limits,
+    mtu: u16,
+    services: impl IntoIterator<Item = (ServiceConfig, u16)>,
+) -> Tables {
     let mut builder = Tables::builder();
     for (index, mac) in [(0, OUTSIDE), (1, INSIDE)] {
         builder.port(Port {
@@ -105,16 +137,15 @@ fn tables_of(limits: &Limits) -> Tables {
                 gateway: (index == 0).then_some(Ipv4Addr::new(10, 2, 0, 1)),
             }),
             ipv6: None,
-            mtu: if index == 0 { 1500 } else { 100 },
+            mtu: if index == 0 { 1500 } else { mtu },
             answers: true,
         });
     }
     builder.local_ip(Ipv4Addr::new(10, 3, 0, 100));
-    for protocol in [Protocol::Tcp, Protocol::Udp] {
-        let mut service = ServiceConfig::new(Ipv4Addr::new(10, 0, 0, 100), protocol, 80);
+    for (mut service, port) in services {
         for host in [21, 22] {
             service.targets.push(TargetConfig {
-                address: SocketAddr::from((Ipv4Addr::new(10, 3, 0, host), 8080)),
+                address: SocketAddr::from((Ipv4Addr::new(10, 3, 0, host), port)),
                 weight: 1,
                 up: true,
                 draining: false,
@@ -220,10 +251,15 @@ fn spoil(frame: &mut Vec<u8>, random: &mut Random) {
         _ => frame.resize(frame.len() + random.below(80), 0xaa),
     }
     if frame.len() >= 34 && random.below(3) > 0 {
-        frame[24..26].fill(0);
-        let sum = checksum::checksum(&frame[14..34]);
-        frame[24..26].copy_from_slice(&sum.to_be_bytes());
+        mend_checksum(frame, 34);
     }
+}
+
+/// Computes the checksum of the IP header, which ends at `end`, anew.
+fn mend_checksum(frame: &mut [u8], end: usize) {
+    frame[24..26].fill(0);
+    let sum = checksum::checksum(&frame[ETHERNET_HEADER..end]);
+    frame[24..26].copy_from_slice(&sum.to_be_bytes());
 }
 
 #[test]
@@ -255,8 +291,6 @@ fn the_short_way_does_what_the_long_one_does() {
         }
     }
     let mut random = Random(1);
-    let timestamps = [1, 1, 8, 10, 1, 2, 3, 4, 5, 6, 7, 8];
-    let sack = [1, 1, 5, 10, 0, 0, 19, 136, 0, 0, 19, 146];
     for turn in 0..30_000 {
         if turn % 1000 == 999 {
             // The same in another snapshot: all next hops are looked up anew.
@@ -268,7 +302,7 @@ fn the_short_way_does_what_the_long_one_does() {
             1 => end.acknowledgment = random.below(1 << 31) as u32,
             n => end.sequence = end.sequence.wrapping_add(n as u32),
         }
-        let options = [&[][..], &[], &timestamps, &sack][random.below(4)];
+        let options = [&[], &[], TIMESTAMPS, SACK][random.below(4)];
         let flags = match random.below(2000) {
             0 => tcp::RST,
             1 => tcp::ACK | tcp::FIN,
@@ -315,21 +349,19 @@ fn connections_live_and_die_alike_both_ways() {
     let mut pairs: Vec<(End, Option<End>)> = (1..=CLIENTS)
         .map(|host| (End::client(host, Protocol::Tcp), None))
         .collect();
-    let mss = [2, 4, 5, 180];
-    let sack = [1, 1, 5, 10, 0, 0, 19, 136, 0, 0, 19, 146];
     let mut turns_taken = [0; 8];
     let mut states = std::collections::HashSet::new();
     for turn in 0..40_000 {
         let (client, target) = &mut pairs[random.below(usize::from(CLIENTS))];
         let (from_client, flags, options, payload): (bool, u8, &[u8], usize) =
             match random.below(16) {
-                0 => (true, tcp::SYN, &mss, 0),
-                1 | 2 => (false, tcp::SYN | tcp::ACK, &mss, 0),
+                0 => (true, tcp::SYN, MSS, 0),
+                1 | 2 => (false, tcp::SYN | tcp::ACK, MSS, 0),
                 3 => (false, tcp::SYN | tcp::ACK, &[], 0),
                 4..=6 => (true, tcp::ACK, &[], random.below(20)),
                 7 | 8 => (false, tcp::ACK, &[], random.below(20)),
-                9 => (false, tcp::ACK, &sack, 0),
-                10 => (true, tcp::ACK, &sack, 0),
+                9 => (false, tcp::ACK, SACK, 0),
+                10 => (true, tcp::ACK, SACK, 0),
                 11 | 12 => (true, tcp::FIN | tcp::ACK, &[], random.below(3)),
                 13 | 14 => (false, tcp::FIN | tcp::ACK, &[], random.below(3)),
                 _ => (random.below(2) == 0, tcp::RST | tcp::ACK, &[], 0),
