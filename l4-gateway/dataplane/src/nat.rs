@@ -78,7 +78,7 @@ pub(crate) const PLAIN: usize = ETHERNET_HEADER + ipv4::HEADER + tcp::HEADER;
 /// The start of a frame that holds IPv4 without options.
 pub(crate) type Plain = [u8; PLAIN];
 
-/// As [`rewrite`] of a frame that begins so, where a TCP segment has neither SACK blocks nor lacks ACK.
+/// As [`rewrite`] of a frame that begins so, where a TCP segment has ACK; its SACK blocks are left to [`shift_sack`].
 #[inline(always)]
 pub(crate) fn rewrite_plain(frame: &mut Plain, protocol: Protocol, to: &Rewrite<Ipv4Addr>) {
     let packet = &mut frame[ETHERNET_HEADER..];

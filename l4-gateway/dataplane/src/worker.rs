@@ -169,7 +169,7 @@ impl Worker {
             neighbours: Neighbours::new(limits, secret.clone()),
             forgotten: 0,
             fragments: Fragments::new(limits, index, workers, &secret),
-            stages: Vec::new(),
+            stages: Vec::with_capacity(MAX_BURST),
             scratch: Vec::new(),
             piece: Vec::new(),
             secret,
@@ -336,13 +336,14 @@ impl Worker {
         flags
     }
 
-    /// Starts loading what the first and the last packets of a connection touch beyond their flow.
+    /// Starts loading what the first and the last packets of a connection touch beyond their flow. Not of SYN-ACKs, which touch no more.
     #[inline]
     fn look_further(&self, stage: &Stage) {
-        if stage.flags & (tcp::SYN | tcp::FIN) != 0
+        let is_syn = stage.flags & (tcp::SYN | tcp::ACK) == tcp::SYN;
+        if (is_syn || stage.flags & tcp::FIN != 0)
             && let Some(hash) = self.flows.hash_of_answers(stage.candidate)
         {
-            if stage.flags & tcp::SYN != 0 {
+            if is_syn {
                 // The flow may be about to make room for another.
                 self.flows.prefetch_bucket(hash);
             } else {

@@ -1,5 +1,5 @@
-//! Asking the CPU for a cache line before it is needed. A cold line costs about 200 ns; asked for together, a burst's lines
-//! arrive together.
+//! Asking the CPU for a cache line before it is needed. A cold line costs about 200 ns, most of which other work hides
+//! if it is asked for early enough.
 
 /// Starts loading the first cache line of `value`.
 #[inline]

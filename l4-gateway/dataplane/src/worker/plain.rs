@@ -1,4 +1,4 @@
-//! The packets that almost all are: IPv4 without options, a datagram or a segment with ACK, of a known flow, whose next hop is known and takes
+//! The packets that almost all are: IPv4 without IP options, a datagram or a segment with ACK, of a known flow, whose next hop is known and takes
 //! it. They go through here in a fraction of the instructions that all the cases take together. Nothing is decided otherwise here than by
 //! `parse` and `forward`: what is not as plain in any respect is left to those, untouched. SYNs get as far as the first stage.
 
@@ -192,7 +192,7 @@ impl Worker {
             }
         }
         let way = (side, neighbour, state);
-        let port = send(&self.cells, context, flow, head, stage, way);
+        let port = rewrite_and_address(&self.cells, context, flow, head, stage, way);
         stage.trim(frame);
         #[cfg(test)]
         {
@@ -225,13 +225,16 @@ impl Worker {
         if !(side == Side::Target && numbers.flags == tcp::ACK && is_established) {
             self.follow_turn::<V4>(numbers, next, stage.candidate, side);
         }
-        let flow = self.flows.likely(stage.candidate)?;
+        // Both were found above, so that nothing ends this way any more.
+        let flow = self.flows.get_mut(stage.candidate);
+        let neighbour = self.neighbours.get(hop);
         let (state, shift) = (flow.progress.timed_as(), flow.shift);
-        let way = (side, self.neighbours.known(hop)?, state);
-        let port = send(&self.cells, context, flow, head, stage, way);
-        if stage.flags & tcp::OPTIONS != 0 {
-            let segment = frame.bytes_mut().get_mut(stage.payload());
-            nat::shift_sack(segment?, shift);
+        let way = (side, neighbour, state);
+        let port = rewrite_and_address(&self.cells, context, flow, head, stage, way);
+        if stage.flags & tcp::OPTIONS != 0
+            && let Some(segment) = frame.bytes_mut().get_mut(stage.payload())
+        {
+            nat::shift_sack(segment, shift);
         }
         stage.trim(frame);
         #[cfg(test)]
@@ -251,7 +254,7 @@ fn comes_from_target(neighbours: &Neighbours, context: &Context<'_>, flow: &Flow
 
 /// Rewrites the start of a plain packet and addresses it to its next hop; the port by which that is reached.
 #[inline(always)]
-fn send(
+fn rewrite_and_address(
     cells: &Cells,
     context: &Context<'_>,
     flow: &mut Flow,
