@@ -107,7 +107,7 @@ impl Mbuf {
         // By its name: `_mm_prefetch` to write becomes one to read in a build for any x86-64.
         // SAFETY: as above; CPUs that DPDK runs on (SSE4.2) have this instruction or take it for one that does nothing.
         unsafe {
-            core::arch::asm!("prefetchw [{}]", in(reg) self.start(), options(nomem, nostack, preserves_flags));
+            core::arch::asm!("prefetchw [{}]", in(reg) self.start(), options(readonly, nostack, preserves_flags));
         }
     }
 
