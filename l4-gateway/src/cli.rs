@@ -2,7 +2,7 @@
 
 use std::io::Write;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
@@ -229,13 +229,8 @@ async fn record(admin: SocketAddr, capture: Capture) -> Result<String, String> {
         snap,
     };
     let args = serde_json::to_value(request).map_err(|error| error.to_string())?;
-    let mut out: Box<dyn Write> = match &write {
-        Some(file) => {
-            let opened = std::fs::File::create(file);
-            Box::new(opened.map_err(|error| format!("{}: {error}", file.display()))?)
-        }
-        None => Box::new(std::io::stdout().lock()),
-    };
+    // Opened when the first frames come: a capture that never begins must not empty the file of another.
+    let mut out: Option<Box<dyn Write>> = None;
     let mut blocks = Blocks::default();
     let mut failed = None;
     let interrupted = async {
@@ -246,6 +241,10 @@ async fn record(admin: SocketAddr, capture: Capture) -> Result<String, String> {
     };
     let piece = |bytes: bytes::Bytes| {
         let written = blocks.push(&bytes).and_then(|whole| {
+            let out = match &mut out {
+                Some(out) => out,
+                None => out.insert(open(write.as_deref())?),
+            };
             let written = out.write_all(&whole).and_then(|()| out.flush());
             written.map_err(|error| format!("writing the capture: {error}"))
         });
@@ -254,16 +253,29 @@ async fn record(admin: SocketAddr, capture: Capture) -> Result<String, String> {
     };
     let streamed = client::stream(admin, "capture", &args, interrupted, piece).await;
     let Tally { packets, lost } = blocks.tally();
-    let _closed = writeln!(
-        std::io::stderr(),
-        "{packets} frames captured, {lost} that matched were lost for want of room"
-    );
+    if out.is_some() {
+        let _closed = writeln!(
+            std::io::stderr(),
+            "{packets} frames captured, {lost} that matched were lost for want of room"
+        );
+    }
     match (failed, streamed) {
         (Some(why), _) => Err(why),
         (None, streamed) => streamed
             .map(|()| String::new())
             .map_err(|error| error.to_string()),
     }
+}
+
+/// Where a capture goes: a file, which is emptied, or standard output.
+fn open(file: Option<&Path>) -> Result<Box<dyn Write>, String> {
+    Ok(match file {
+        Some(file) => {
+            let opened = std::fs::File::create(file);
+            Box::new(opened.map_err(|error| format!("{}: {error}", file.display()))?)
+        }
+        None => Box::new(std::io::stdout().lock()),
+    })
 }
 
 /// Mistakes and what needs a restart are printed as `check` prints them.

@@ -185,12 +185,21 @@ fn a_capture_keeps_its_bounds_and_there_is_one_at_a_time() {
         "{:?}",
         began.elapsed()
     );
+    // One that never begins leaves the file of another alone.
+    let kept = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(kept.path(), "another capture").unwrap();
+    let path = kept.path().to_str().unwrap();
     let wrong = gateway
-        .try_subcommand(&["capture", "--seconds", "301"])
+        .try_subcommand(&["capture", "--seconds", "301", "--write", path])
         .unwrap_err();
     assert!(
         wrong.contains("seconds: expected 1 to 300, got 301"),
         "{wrong}"
+    );
+    assert!(!wrong.contains("captured"), "{wrong}");
+    assert_eq!(
+        std::fs::read_to_string(kept.path()).unwrap(),
+        "another capture"
     );
 }
 

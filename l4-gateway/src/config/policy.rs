@@ -143,20 +143,19 @@ fn access(table: &mut Table<'_>) -> Option<Arc<Access>> {
 }
 
 fn persistence(table: &mut Table<'_>) -> Option<Persistence> {
+    // Asked for first: what is not asked for counts as unknown.
+    let prefix = prefix(
+        table,
+        ("prefix_v4", "prefix_v6"),
+        SourcePrefix { v4: 32, v6: 128 },
+    );
     let timeout = table.required::<Duration>("timeout")?;
     if !PERSISTENCE.contains(&timeout) {
         let (least, most) = PERSISTENCE.into_inner();
         let message = format!("expected a value from {least:?} to {most:?}, got {timeout:?}");
         table.mistake("timeout", message, "");
     }
-    Some(Persistence {
-        timeout,
-        prefix: prefix(
-            table,
-            ("prefix_v4", "prefix_v6"),
-            SourcePrefix { v4: 32, v6: 128 },
-        ),
-    })
+    Some(Persistence { timeout, prefix })
 }
 
 fn limits(table: &mut Table<'_>) -> FlowLimits {

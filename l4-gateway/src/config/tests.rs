@@ -441,6 +441,16 @@ fn mistakes_name_the_key_and_what_to_do() {
 }
 
 #[test]
+fn one_mistake_does_not_make_other_keys_unknown() {
+    for timeout in ["", "timeout = \"soon\", "] {
+        let persistence = format!("port = 80\npersistence = {{ {timeout}prefix_v4 = 24 }}");
+        let complaints = parse(&with(&[("port = 80", &persistence)])).unwrap_err();
+        assert!(complaints.contains("persistence.timeout"), "{complaints}");
+        assert!(!complaints.contains("unknown key"), "{complaints}");
+    }
+}
+
+#[test]
 fn a_service_may_be_limited_in_all_ways() {
     let config = parse(&with(&[(
         "port = 80",
