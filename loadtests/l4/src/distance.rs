@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use rustix::thread::{CpuSet, sched_setaffinity};
@@ -17,9 +17,6 @@ const PARTS: u32 = 3;
 const TURNS: u32 = 600;
 /// And one turn before them, in which the other thread wakes.
 const LAST: u32 = 1 + PARTS * TURNS;
-/// How often it is looked at the start, and how long apart: for long enough to have seen cores near that are far at first.
-const LOOKS: u32 = 150;
-const APART: Duration = Duration::from_millis(20);
 /// How often a side looks in vain before it lets others have its CPU.
 const PATIENCE: u32 = 10_000;
 /// The cores are far apart when a turn takes so many times the shortest seen.
@@ -51,17 +48,12 @@ impl Distance {
             .spawn(move || {
                 sched_setaffinity(None, &only).map(|()| return_balls(&other, &served))
             })?;
-        let mut distance = Distance {
+        Ok(Distance {
             ball,
             serve,
             shortest: u32::MAX,
             longest: 0,
-        };
-        for _ in 0..LOOKS {
-            distance.look()?;
-            thread::sleep(APART);
-        }
-        Ok(distance)
+        })
     }
 
     /// Nanoseconds to the other core and back. The other CPU must have nothing else to do.
@@ -138,7 +130,7 @@ mod tests {
         let mut distance = Distance::to(*cpus.last().unwrap()).unwrap();
         let turn = distance.look().unwrap();
         assert!((1..1_000_000_000).contains(&turn));
-        assert!(distance.shortest <= turn && turn <= distance.longest);
+        assert_eq!((distance.shortest, distance.longest), (turn, turn));
         distance.shortest = 60;
         assert!(!distance.is_far(60 * FAR));
         assert!(distance.is_far(60 * FAR + 1));

@@ -11,6 +11,8 @@ use crate::peer::{Peer, own_wait};
 
 /// Windows measured again, for each that is wanted.
 const RETRIES: usize = 4;
+/// How often it is looked how far apart the cores are before the first row: for seconds, to have seen them near if they are far at first.
+const LOOKS: u32 = 150;
 /// How long a row may wait for cores to come together, and how often it is asked.
 const PATIENCE: Duration = Duration::from_secs(15);
 const AGAIN: Duration = Duration::from_millis(20);
@@ -66,8 +68,13 @@ impl Watch<'_> {
 impl Quiet {
     /// On the calling thread's CPU and another, which has nothing to do now.
     pub(crate) fn beside(cpu: usize) -> Result<Quiet> {
+        let mut distance = Distance::to(cpu)?;
+        for _ in 0..LOOKS {
+            distance.look()?;
+            std::thread::sleep(AGAIN);
+        }
         Ok(Quiet {
-            distance: Distance::to(cpu)?,
+            distance,
             patience: PATIENCE,
             windows: Windows::default(),
             all: Windows::default(),
