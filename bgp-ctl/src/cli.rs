@@ -2,7 +2,6 @@
 
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +11,7 @@ use clap::{Parser, Subcommand};
 use serde_json::{Value, json};
 use shared::admin::client;
 use shared::bus::Bus;
-use shared::cli::{Action, Command, Next, cell, table};
+use shared::cli::{Action, Command, Next, Process, cell, table};
 use shared::lifecycle::{Request, Signals, reload_not_offered};
 use shared::telemetry::{init_logs, init_metrics};
 
@@ -29,12 +28,8 @@ const FLUSH: Duration = Duration::from_secs(1);
 #[derive(Debug, Parser)]
 #[command(name = "bgp-ctl", version)]
 pub struct Cli {
-    /// Configuration file
-    #[arg(long, short, global = true, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Address of the admin listener (default: admin.listen of the configuration)
-    #[arg(long, global = true, value_name = "ADDR")]
-    admin: Option<SocketAddr>,
+    #[command(flatten)]
+    process: Process,
     #[command(subcommand)]
     action: Option<Own>,
 }
@@ -111,8 +106,7 @@ impl Cli {
 
     fn shared(&self, action: Option<Action>) -> Command {
         Command {
-            config: self.config.clone(),
-            admin: self.admin,
+            process: self.process.clone(),
             action,
         }
     }
@@ -122,7 +116,7 @@ impl Cli {
         F: Future<Output = anyhow::Result<String>>,
     {
         let admin = self
-            .shared(None)
+            .process
             .admin_listener(ADMIN_PORT)
             .map_err(anyhow::Error::msg)?;
         tokio::runtime::Builder::new_current_thread()

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::{Args, Parser, Subcommand};
-use shared::cli::{Action, Command, Next};
+use shared::cli::{Action, Command, Next, Process, address_and_port};
 use shared::config::Document;
 
 use crate::config::{ADMIN_PORT, Config};
@@ -18,12 +18,8 @@ use crate::threshold::Outcome;
 #[derive(Debug, Parser)]
 #[command(name = "health", version)]
 pub struct Cli {
-    /// Configuration file
-    #[arg(long, short, global = true, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Address of the admin listener (default: admin.listen of the configuration)
-    #[arg(long, global = true, value_name = "ADDR")]
-    admin: Option<SocketAddr>,
+    #[command(flatten)]
+    process: Process,
     /// What to do; `run` if left out
     #[command(subcommand)]
     action: Option<HealthAction>,
@@ -40,6 +36,7 @@ enum HealthAction {
 #[derive(Debug, Args)]
 struct ProbeArguments {
     /// Address and port of the target
+    #[arg(value_name = "ADDR:PORT", value_parser = address_and_port)]
     address: SocketAddr,
     /// How to probe, with the keys of a health table: type=http path=/healthz expect=200 (default: type=tcp)
     #[arg(value_name = "KEY=VALUE", conflicts_with = "service")]
@@ -64,12 +61,11 @@ impl Cli {
             None => None,
             Some(HealthAction::Shared(action)) => Some(action),
             Some(HealthAction::Probe(arguments)) => {
-                return Todo::Exit(probe_once(self.config, arguments));
+                return Todo::Exit(probe_once(self.process.config, arguments));
             }
         };
         let command = Command {
-            config: self.config,
-            admin: self.admin,
+            process: self.process,
             action: shared,
         };
         match command.run(ADMIN_PORT, Config::parse) {

@@ -219,7 +219,10 @@ fn one_probe_is_told_in_words_and_by_exit_code() {
             vec!["probe", &open, "type=http", "path=\"\nx = 1"],
             "path: expected a path",
         ),
-        (vec!["probe", "localhost:80"], "invalid value"),
+        (
+            vec!["probe", "localhost:80"],
+            "expected an IP address with a port",
+        ),
     ] {
         let (code, printed) = run(&arguments);
         assert!(

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use serde_json::{Value, json};
 use shared::admin::client::{self, ClientError};
-use shared::cli::{Action, Command, Next, cell, table};
+use shared::cli::{Action, Command, Next, Process, cell, table};
 use shared::config::Table;
 
 use crate::capture::{Blocks, Request, Tally};
@@ -19,12 +19,8 @@ use crate::filter::End;
 #[derive(Debug, Parser)]
 #[command(name = "l4-gateway", version)]
 pub struct Cli {
-    /// Configuration file
-    #[arg(long, short, global = true, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Address of the admin listener (default: admin.listen of the configuration)
-    #[arg(long, global = true, value_name = "ADDR")]
-    admin: Option<SocketAddr>,
+    #[command(flatten)]
+    process: Process,
     #[command(subcommand)]
     action: Option<Own>,
 }
@@ -106,21 +102,12 @@ struct Capture {
 impl Cli {
     /// Carries out everything but `run`, for which the file and its configuration are handed back.
     pub fn next(self) -> Next<(PathBuf, Config)> {
-        let Cli {
-            config,
-            admin,
-            action,
-        } = self;
+        let Cli { process, action } = self;
         let action = match action {
             None => Action::Run,
             Some(Own::Shared(action)) => action,
             Some(own) => {
-                let command = Command {
-                    config,
-                    admin,
-                    action: None,
-                };
-                return match command
+                return match process
                     .admin_listener(ADMIN_PORT)
                     .and_then(|admin| answer(own, admin))
                 {
@@ -139,10 +126,9 @@ impl Cli {
                 };
             }
         };
-        let file = config.clone().unwrap_or_default();
+        let file = process.config.clone().unwrap_or_default();
         let command = Command {
-            config,
-            admin,
+            process,
             action: Some(action),
         };
         let checks = action == Action::Check;

@@ -1,7 +1,7 @@
 //! The subcommands every binary has.
 //!
 //! A tier flattens [`Command`] into its own clap parser and calls [`Command::run`] with its parse function; what comes back is the
-//! configuration to run with, or nothing left to do.
+//! configuration to run with, or nothing left to do. One with subcommands of its own flattens [`Process`] and [`Action`].
 //!
 //! ```no_run
 //! use clap::Parser;
@@ -37,15 +37,23 @@ use crate::admin::client;
 use crate::config::sections::AdminSection;
 use crate::config::{Document, Mistakes, Table};
 
-/// The shared part of a binary's command line. Without a subcommand, `run`.
-#[derive(Debug, Args)]
-pub struct Command {
+/// Which process is meant: the one to become, or the one to ask.
+#[derive(Debug, Clone, Args)]
+pub struct Process {
     /// Configuration file
     #[arg(long, short, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Address of the admin listener (default: admin.listen of the configuration)
-    #[arg(long, global = true, value_name = "ADDR")]
+    /// Address and port of the admin listener (default: admin.listen of the configuration)
+    #[arg(long, global = true, value_name = "ADDR:PORT", value_parser = address_and_port)]
     pub admin: Option<SocketAddr>,
+}
+
+/// The shared part of a binary's command line. Without a subcommand, `run`.
+#[derive(Debug, Args)]
+pub struct Command {
+    /// Which process is meant
+    #[command(flatten)]
+    pub process: Process,
     /// What to do; `run` if left out
     #[command(subcommand)]
     pub action: Option<Action>,
@@ -100,6 +108,33 @@ impl Command {
         }
     }
 
+    fn load<T>(&self, parse: impl FnOnce(&mut Table<'_>) -> Option<T>) -> Result<T, String> {
+        self.process
+            .document()?
+            .parse(parse)
+            .map_err(|mistakes: Mistakes| mistakes.to_string())
+    }
+
+    fn ask(&self, action: Action, default_port: u16) -> Result<String, String> {
+        let addr = self.process.admin_listener(default_port)?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| error.to_string())?;
+        let args = json!({ "by": "command line" });
+        let command = |name| client::command(addr, name, &args);
+        let answer = runtime.block_on(async {
+            match action {
+                Action::Drain => command("drain").await.map(|answer| format!("{answer:#}")),
+                Action::Undrain => command("undrain").await.map(|answer| format!("{answer:#}")),
+                Action::Run | Action::Check | Action::Status => client::get(addr, "/status").await,
+            }
+        });
+        answer.map_err(|error| error.to_string())
+    }
+}
+
+impl Process {
     /// The admin listener to ask: as given, or as configured. Mistakes elsewhere in the file don't stand in the way of a drain.
     ///
     /// # Errors
@@ -109,7 +144,9 @@ impl Command {
             return Ok(addr);
         }
         if self.config.is_none() {
-            return Err("whom to ask? give the process's --config FILE or --admin ADDR".to_owned());
+            return Err(
+                "whom to ask? give the process's --config FILE or --admin ADDR:PORT".to_owned(),
+            );
         }
         let mut listen = AdminSection::parse(&mut self.document()?.root(), default_port).listen;
         if listen.ip().is_unspecified() {
@@ -130,30 +167,16 @@ impl Command {
             .ok_or("no configuration file: give one with --config FILE")?;
         Document::load(path).map_err(|mistakes| mistakes.to_string())
     }
+}
 
-    fn load<T>(&self, parse: impl FnOnce(&mut Table<'_>) -> Option<T>) -> Result<T, String> {
-        self.document()?
-            .parse(parse)
-            .map_err(|mistakes: Mistakes| mistakes.to_string())
-    }
-
-    fn ask(&self, action: Action, default_port: u16) -> Result<String, String> {
-        let addr = self.admin_listener(default_port)?;
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|error| error.to_string())?;
-        let args = json!({ "by": "command line" });
-        let command = |name| client::command(addr, name, &args);
-        let answer = runtime.block_on(async {
-            match action {
-                Action::Drain => command("drain").await.map(|answer| format!("{answer:#}")),
-                Action::Undrain => command("undrain").await.map(|answer| format!("{answer:#}")),
-                Action::Run | Action::Check | Action::Status => client::get(addr, "/status").await,
-            }
-        });
-        answer.map_err(|error| error.to_string())
-    }
+/// An address with a port, for `value_parser` of an argument.
+///
+/// # Errors
+/// What is expected, if it isn't one. Names are not looked up.
+pub fn address_and_port(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        "expected an IP address with a port, such as 127.0.0.1:9401 or [::1]:9401".to_owned()
+    })
 }
 
 /// Lines of columns as wide as what is in them, the heading in capitals.
