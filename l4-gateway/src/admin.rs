@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bgp_ctl::status::StatusBoard;
-use dataplane::{Mode, Protocol};
+use dataplane::Mode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use shared::admin::{Admin, CommandError, Stream};
@@ -13,18 +13,20 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use crate::actors::{Board, ServiceView, View};
+use crate::bounds::Bounds;
 use crate::capture::{Captures, Request};
 use crate::config::Config;
-use crate::filter::{End, Ends, FlowFilter, STATES};
+use crate::filter::{End, Ends, FlowFilter};
 use crate::forwarder::Forwarder;
 use crate::metrics;
+use crate::names::{PROTOCOLS, STATES};
 use crate::reloader::{Current, Reloader};
 use crate::status::{ShownFlow, Sources, status};
 use crate::worker::{Found, Inquiry, Question};
 
-/// Flows listed unless asked for more, and at most.
-const FLOWS: usize = 100;
-const MOST_FLOWS: usize = 10_000;
+/// Flows listed unless asked for more, and how many may be asked for: none to have them counted only.
+pub(crate) const LISTED: usize = 100;
+pub(crate) const LIMIT: Bounds<usize> = Bounds::new(0, 10_000);
 
 /// How long a worker may take to answer: it walks its flow table.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -120,7 +122,7 @@ impl Admin for NodeAdmin {
                 let services = self.board.read();
                 Box::pin(async move {
                     let which: Which = arguments(args)?;
-                    let limit = which.limit.unwrap_or(FLOWS).min(MOST_FLOWS);
+                    let limit = which.limit.unwrap_or(LISTED);
                     let filter = which.filter(&services)?;
                     let found = flows(&forwarder, filter, limit, true).await;
                     let Found { flows, left_out } = found.map_err(CommandError::Failed)?;
@@ -196,44 +198,27 @@ pub(crate) fn arguments<T: Default + for<'a> Deserialize<'a>>(
 
 impl Which {
     pub(crate) fn filter(self, view: &View) -> Result<FlowFilter, CommandError> {
-        let invalid = |what: &str, name: &str, known: Vec<&str>| {
-            CommandError::Invalid(format!(
-                "{what} {name:?}: expected one of {}",
-                known.join(", ")
-            ))
+        self.within(view).map_err(CommandError::Invalid)
+    }
+
+    fn within(self, view: &View) -> Result<FlowFilter, String> {
+        if let Some(limit) = self.limit {
+            LIMIT.check("limit", limit)?;
+        }
+        let find = |name: &String| {
+            let mut services = view.services.iter();
+            let found = services.find(|service| service.name == *name);
+            found.and_then(|service| service.id).ok_or_else(|| {
+                let names: Vec<&str> = view.services.iter().map(|s| s.name.as_str()).collect();
+                format!("service {name:?}: expected one of {}", names.join(", "))
+            })
         };
-        let service = match &self.service {
-            None => None,
-            Some(name) => {
-                let known = |service: &&ServiceView| service.name == *name;
-                let names = || {
-                    view.services
-                        .iter()
-                        .map(|service| service.name.as_str())
-                        .collect()
-                };
-                let found = view
-                    .services
-                    .iter()
-                    .find(known)
-                    .and_then(|service| service.id);
-                Some(found.ok_or_else(|| invalid("service", name, names()))?)
-            }
-        };
-        let protocol = match self.protocol.as_deref() {
-            None => None,
-            Some("tcp") => Some(Protocol::Tcp),
-            Some("udp") => Some(Protocol::Udp),
-            Some(other) => return Err(invalid("protocol", other, vec!["tcp", "udp"])),
-        };
-        let state = match &self.state {
-            None => None,
-            Some(name) => {
-                let found = STATES.iter().find(|(_, state)| state == name);
-                let names = || STATES.iter().map(|(_, state)| *state).collect();
-                Some(found.ok_or_else(|| invalid("state", name, names()))?.0)
-            }
-        };
+        let service = self.service.as_ref().map(find).transpose()?;
+        let protocol = self
+            .protocol
+            .map(|name| PROTOCOLS.find(&name))
+            .transpose()?;
+        let state = self.state.map(|name| STATES.find(&name)).transpose()?;
         Ok(FlowFilter {
             ends: Ends {
                 client: self.client,

@@ -11,9 +11,11 @@ use shared::admin::client::{self, ClientError};
 use shared::cli::{Action, Command, Next, Process, cell, table};
 use shared::config::Table;
 
-use crate::capture::{Blocks, Request, Tally};
+use crate::admin::{LIMIT, LISTED};
+use crate::capture::{BYTES, Blocks, PACKETS, Request, SECONDS, SNAP, Tally};
 use crate::config::{ADMIN_PORT, Config};
 use crate::filter::End;
+use crate::names::{PROTOCOLS, STATES};
 
 /// Weir's L4 gateway: forwards TCP and UDP from VIPs to targets (FULLNAT, DR or tunnel, over DPDK).
 #[derive(Debug, Parser)]
@@ -50,14 +52,13 @@ struct Flows {
     /// Only flows of this service
     #[arg(long, value_name = "NAME")]
     service: Option<String>,
-    /// Only tcp or udp
-    #[arg(long)]
+    /// Only flows of this protocol
+    #[arg(long, value_parser = PROTOCOLS.parser())]
     protocol: Option<String>,
     /// Only flows in this state, as the last column shows it
-    #[arg(long)]
+    #[arg(long, value_parser = STATES.parser())]
     state: Option<String>,
-    /// How many at most, 10000 at the most
-    #[arg(long, default_value_t = 100)]
+    #[arg(long, default_value_t = LISTED, value_parser = LIMIT.parser(), help = LIMIT.help("How many at most"))]
     limit: usize,
 }
 
@@ -85,17 +86,17 @@ struct Capture {
     /// The file to write; standard output without one
     #[arg(long, short, value_name = "FILE")]
     write: Option<PathBuf>,
-    /// End after so many frames, both sides counted
-    #[arg(long, default_value_t = 10_000)]
+    #[arg(long, default_value_t = Request::default().packets, value_parser = PACKETS.parser(),
+          help = PACKETS.help("End after so many frames, both sides counted"))]
     packets: u64,
-    /// End after so many bytes of frames
-    #[arg(long, default_value_t = 64 << 20)]
+    #[arg(long, default_value_t = Request::default().bytes, value_parser = BYTES.parser(),
+          help = BYTES.help("End after so many bytes of frames"))]
     bytes: u64,
-    /// End after so many seconds
-    #[arg(long, default_value_t = 60)]
+    #[arg(long, default_value_t = Request::default().seconds, value_parser = SECONDS.parser(),
+          help = SECONDS.help("End after so many seconds"))]
     seconds: u64,
-    /// Bytes kept of each frame
-    #[arg(long, default_value_t = 256)]
+    #[arg(long, default_value_t = Request::default().snap, value_parser = SNAP.parser(),
+          help = SNAP.help("Bytes kept of each frame"))]
     snap: usize,
 }
 

@@ -152,18 +152,6 @@ impl FlowFilter {
     }
 }
 
-/// The states of flows with the names that operators see.
-pub const STATES: [(FlowState, &str); 8] = [
-    (FlowState::Udp, "udp"),
-    (FlowState::SynReceived, "syn_received"),
-    (FlowState::SynAnswered, "syn_answered"),
-    (FlowState::Established, "established"),
-    (FlowState::FinClient, "fin_client"),
-    (FlowState::FinTarget, "fin_target"),
-    (FlowState::TimeWait, "time_wait"),
-    (FlowState::Closed, "closed"),
-];
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -14,6 +14,7 @@
 pub mod actors;
 mod admin;
 mod bond;
+mod bounds;
 mod capture;
 pub mod cli;
 pub mod config;
@@ -29,6 +30,7 @@ pub mod fuzzing;
 pub mod heap;
 pub mod liveness;
 mod metrics;
+pub mod names;
 pub mod nic;
 mod reloader;
 pub mod run;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 
 use bgp_ctl::status::{Status as BgpStatus, StatusBoard};
-use dataplane::{Counters, DropReason, FlowView, Protocol, ServiceCounts, TargetId, WorkerCounts};
+use dataplane::{Counters, DropReason, FlowView, ServiceCounts, TargetId, WorkerCounts};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use shared::bus::Bus;
@@ -12,8 +12,8 @@ use shared::bus::Bus;
 use crate::actors::{Board, Load, ServiceView, TargetView, View};
 use crate::config::Config;
 use crate::dpdk::Eal;
-use crate::filter::STATES;
 use crate::forwarder::{Forwarder, PortView};
+use crate::names::{PROTOCOLS, STATES};
 use crate::reloader::Reloader;
 use crate::worker::{LoopCount, WorkerState};
 
@@ -241,20 +241,14 @@ pub(crate) struct ShownFlow {
 impl From<&FlowView> for ShownFlow {
     fn from(flow: &FlowView) -> ShownFlow {
         ShownFlow {
-            protocol: match flow.protocol {
-                Protocol::Tcp => "tcp",
-                Protocol::Udp => "udp",
-            },
+            protocol: PROTOCOLS.of(flow.protocol),
             client: flow.client.to_string(),
             vip: flow.vip.to_string(),
             local: flow
                 .local
                 .map_or_else(|| "-".to_owned(), |local| local.to_string()),
             target: flow.target.to_string(),
-            state: STATES
-                .iter()
-                .find(|(state, _)| *state == flow.state)
-                .map_or("", |(_, name)| *name),
+            state: STATES.of(flow.state),
             expires_in_seconds: flow.expires_in.as_secs_f64(),
         }
     }

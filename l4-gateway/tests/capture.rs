@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use lab::{Echo, Gateway, LOCAL_IP, Lab, SERVICES, VIP, WORKERS, pattern};
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::json;
 
 /// Runs `capture` until `traffic` is over, then ends it by Ctrl-C; what it said, and its file.
 fn capture(
@@ -152,8 +153,15 @@ fn a_capture_keeps_its_bounds_and_there_is_one_at_a_time() {
     let gateway = Gateway::start(&lab, &lab.usual());
     let (mut echo, _) = connected(&lab);
     let (said, file) = capture(&gateway, &lab, &["--packets", "5", "--snap", "64"], || {
-        let second = gateway.try_subcommand(&["capture", "--seconds", "1"]);
-        assert!(second.unwrap_err().contains("a capture is running already"));
+        // One that never begins leaves the file of another alone.
+        let kept = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(kept.path(), "another capture").unwrap();
+        let second = ["capture", "--write", kept.path().to_str().unwrap()];
+        let why = gateway.try_subcommand(&second).unwrap_err();
+        assert!(why.contains("a capture is running already"), "{why}");
+        assert!(!why.contains("captured"), "{why}");
+        let left = std::fs::read_to_string(kept.path()).unwrap();
+        assert_eq!(left, "another capture");
         echo.exchange(&pattern(20_000, 1));
         echo.exchange(&pattern(20_000, 2));
     });
@@ -184,22 +192,6 @@ fn a_capture_keeps_its_bounds_and_there_is_one_at_a_time() {
         began.elapsed() > Duration::from_secs(1),
         "{:?}",
         began.elapsed()
-    );
-    // One that never begins leaves the file of another alone.
-    let kept = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(kept.path(), "another capture").unwrap();
-    let path = kept.path().to_str().unwrap();
-    let wrong = gateway
-        .try_subcommand(&["capture", "--seconds", "301", "--write", path])
-        .unwrap_err();
-    assert!(
-        wrong.contains("seconds: expected 1 to 300, got 301"),
-        "{wrong}"
-    );
-    assert!(!wrong.contains("captured"), "{wrong}");
-    assert_eq!(
-        std::fs::read_to_string(kept.path()).unwrap(),
-        "another capture"
     );
 }
 
@@ -302,14 +294,51 @@ fn flows_are_found_by_each_of_their_ends_and_counted_when_left_out() {
         text.ends_with("and 3 more: narrow the filter, or raise --limit\n"),
         "{text}"
     );
-    for (wrong, why) in [
-        (["--state", "open"], "expected one of udp, syn_received"),
-        (["--service", "web"], "expected one of tcp, udp"),
-        (["--client", "somebody"], "expected an address"),
+    assert_eq!(found(&["--limit", "0"]), 1, "they are counted all the same");
+    let error = gateway.try_subcommand(&["flows", "--service", "web"]);
+    let error = error.unwrap_err();
+    assert!(error.contains("expected one of tcp, udp"), "{error}");
+    // Whoever doesn't ask by the command line is told the same.
+    for (command, wrong, why) in [
+        (
+            "flows",
+            json!({ "state": "open" }),
+            "state \"open\": expected one of udp, syn_received, syn_answered, established, fin_client, fin_target, time_wait, closed",
+        ),
+        (
+            "flows",
+            json!({ "protocol": "sctp" }),
+            "protocol \"sctp\": expected one of tcp, udp",
+        ),
+        (
+            "flows",
+            json!({ "limit": 10_001 }),
+            "limit: expected 0 to 10000, got 10001",
+        ),
+        (
+            "flows",
+            json!({ "client": "me" }),
+            "\"me\": expected an address",
+        ),
+        (
+            "flows",
+            json!({ "sate": "closed" }),
+            "unknown field `sate`, expected one of",
+        ),
+        (
+            "capture",
+            json!({ "snap": 63 }),
+            "snap: expected 64 to 65535, got 63",
+        ),
+        (
+            "capture",
+            json!({ "seconds": 301 }),
+            "seconds: expected 1 to 300, got 301",
+        ),
     ] {
-        let error = gateway
-            .try_subcommand(&[&["flows"], &wrong[..]].concat())
-            .unwrap_err();
-        assert!(error.contains(why), "{error}");
+        let (code, answer) = gateway.command(command, &wrong);
+        assert_eq!(code, 400, "{wrong}: {answer}");
+        let error = answer["error"].as_str().unwrap();
+        assert!(error.contains(why), "{wrong}: {error}");
     }
 }

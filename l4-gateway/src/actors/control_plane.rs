@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message};
 use arc_swap::ArcSwap;
-use dataplane::{Event, Protocol, ServiceId, Tables, TargetId};
+use dataplane::{Event, ServiceId, Tables, TargetId};
 use health::{Checker, SetChecks, Transition};
 use serde::Serialize;
 use shared::bus::{Bus, Change, Prefix, Record, WatchId, unix_ms};
@@ -16,6 +16,7 @@ use shared::telemetry::monotonic;
 use crate::config::Config;
 use crate::control::{Action, Control, Pulse, RetiredAddress, RetiredService, Target, target_id};
 use crate::forwarder::Forwarder;
+use crate::names::PROTOCOLS;
 use crate::worker::{News, Times, WorkerState};
 
 /// How often time is passed on: offers expire, others hear of this node.
@@ -380,10 +381,7 @@ impl ControlPlane {
             ServiceView {
                 name: service.settings.name.clone(),
                 vip: service.settings.vip,
-                protocol: match service.settings.protocol {
-                    Protocol::Tcp => "tcp",
-                    Protocol::Udp => "udp",
-                },
+                protocol: PROTOCOLS.of(service.settings.protocol),
                 port: service.settings.port,
                 healthy: service.counts().0,
                 targets: service.targets().map(target).collect(),

@@ -22,6 +22,7 @@ use shared::admin::{CommandError, Stream};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
+use crate::bounds::Bounds;
 use crate::filter::{End, Ends};
 use crate::forwarder::Forwarder;
 use crate::worker::Question;
@@ -39,6 +40,12 @@ const PIECE: usize = 64 << 10;
 /// How long workers may take to begin, and how often that is looked at.
 const PATIENCE: Duration = Duration::from_secs(1);
 const POLL: Duration = Duration::from_millis(1);
+
+pub(crate) const PACKETS: Bounds<u64> = Bounds::new(1, 1_000_000);
+pub(crate) const BYTES: Bounds<u64> = Bounds::new(1, 1 << 30);
+/// The admin listener ends a connection after ten minutes.
+pub(crate) const SECONDS: Bounds<u64> = Bounds::new(1, 300);
+pub(crate) const SNAP: Bounds<usize> = Bounds::new(64, 65_535);
 
 /// What is to be captured, and how much at most.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,20 +83,10 @@ impl Request {
     /// # Errors
     /// Which bound is out of bounds itself.
     pub(crate) fn check(&self) -> Result<(), String> {
-        for (name, value, most) in [
-            ("packets", self.packets, 1_000_000),
-            ("bytes", self.bytes, 1 << 30),
-            // The admin listener ends a connection after ten minutes.
-            ("seconds", self.seconds, 300),
-        ] {
-            if !(1..=most).contains(&value) {
-                return Err(format!("{name}: expected 1 to {most}, got {value}"));
-            }
-        }
-        if !(64..=65_535).contains(&self.snap) {
-            return Err(format!("snap: expected 64 to 65535, got {}", self.snap));
-        }
-        Ok(())
+        PACKETS.check("packets", self.packets)?;
+        BYTES.check("bytes", self.bytes)?;
+        SECONDS.check("seconds", self.seconds)?;
+        SNAP.check("snap", self.snap)
     }
 }
 

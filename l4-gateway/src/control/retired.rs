@@ -7,6 +7,8 @@ use std::time::Duration;
 use dataplane::{Counters, Cut, Ids, Protocol, Retired as RetiredRole, TablesBuilder};
 use serde::Serialize;
 
+use crate::names::PROTOCOLS;
+
 /// What is retired is kept for so long at least: workers may still be making flows with it by the snapshot before.
 const LEAST: Duration = Duration::from_secs(2);
 
@@ -159,10 +161,7 @@ impl Retired {
     ) -> Vec<RetiredService> {
         let view = |(&(vip, protocol, port), term): (&Key, &Term)| RetiredService {
             vip,
-            protocol: match protocol {
-                Protocol::Tcp => "tcp",
-                Protocol::Udp => "udp",
-            },
+            protocol: PROTOCOLS.of(protocol),
             port,
             flows: ids.flows_of_service(vip, protocol, port, counters),
             seconds_left: term.seconds_left(now),

@@ -204,15 +204,20 @@ impl Gateway {
 
     /// The flows that match a filter, as the admin listener lists them.
     pub(crate) fn flows(&self, filter: &Value) -> Vec<Value> {
-        let body = filter.to_string();
+        let (code, answer) = self.command("flows", filter);
+        assert_eq!(code, 200, "{answer}");
+        answer["flows"].as_array().unwrap().clone()
+    }
+
+    /// A command of the admin listener: the status code and the answer.
+    pub(crate) fn command(&self, name: &str, arguments: &Value) -> (u16, Value) {
+        let body = arguments.to_string();
         let length = body.len();
         let request = format!(
-            "POST /command/flows HTTP/1.1\r\nHost: admin\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+            "POST /command/{name} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
         );
         let (code, answer) = self.ask(request).unwrap();
-        assert_eq!(code, 200, "{answer}");
-        let answer: Value = serde_json::from_str(&answer).unwrap();
-        answer["flows"].as_array().unwrap().clone()
+        (code, serde_json::from_str(&answer).unwrap())
     }
 
     fn get(&self, path: &str) -> Result<(u16, String), String> {
