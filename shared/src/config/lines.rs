@@ -7,6 +7,7 @@ use toml::de::{DeTable, DeValue};
 use super::document::MAX_MISTAKES;
 use super::mistakes::Mistakes;
 use super::table::join;
+use crate::bus::MAX_NAME;
 
 /// The lines by the path of the key, counted from 1.
 ///
@@ -25,7 +26,18 @@ pub(super) fn of(name: &str, text: &str) -> Result<HashMap<String, usize>, Mista
     if !errors.is_empty() {
         let mistakes = errors.iter().take(MAX_MISTAKES).flat_map(|error| {
             let line = error.span().map(|span| line_at(span.start));
-            Mistakes::about_file(name, line, format!("is not TOML: {}", error.message()), "").0
+            let mut message = format!("is not TOML: {}", error.message());
+            let mut hint = "";
+            if error.message() == "duplicate key" {
+                let key = error.span().and_then(|span| text.get(span));
+                let key: String = key.unwrap_or_default().chars().take(MAX_NAME).collect();
+                message += &format!(" `{key}`");
+            }
+            // What words without quotes are taken for. They are not shown: one may be a password.
+            if message.contains(": invalid float") || message.contains(": invalid boolean") {
+                hint = "text needs quotes";
+            }
+            Mistakes::about_file(name, line, message, hint).0
         });
         return Err(Mistakes(mistakes.collect()));
     }

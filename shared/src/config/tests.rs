@@ -452,7 +452,19 @@ fn files_that_are_no_configuration_are_refused_with_a_reason() {
     );
     assert!(file("nul", b"a = 1\n\0").contains("nul:2: is not TOML"));
     assert!(file("large", &vec![b'#'; MAX_FILE + 1]).contains("is larger than 16 MiB"));
-    assert!(file("twice", b"a = 1\na = 2").contains("twice:2: is not TOML: duplicate key"));
+    assert!(
+        file("twice", b"a = 1\nab = 1\nab = 2")
+            .ends_with("twice:3: is not TOML: duplicate key `ab`")
+    );
+    for bare in ["n1", "info", "10.0.0.1", "fd00::1"] {
+        let printed = file("bare", format!("a = 1\nb = {bare}").as_bytes());
+        assert!(
+            printed.contains("bare:2: is not TOML: invalid")
+                && printed.ends_with(" — text needs quotes"),
+            "{printed}"
+        );
+    }
+    assert!(file("bare", b"b = 5s").contains("string values must be quoted"));
     assert!(
         Document::load(directory.path())
             .unwrap_err()
