@@ -13,7 +13,7 @@ use std::path::Path;
 use bgp_ctl::config::BgpSection;
 use dataplane::Limits;
 use shared::bus::{MAX_REGISTERED, MAX_SERVICES};
-use shared::config::sections::{AdminSection, BusSection, LogSection, NodeSection, Transport};
+use shared::config::sections::{AdminSection, BusSection, LogSection, NodeSection};
 use shared::config::{Document, Mistakes, Table, Value};
 
 use crate::control::Control;
@@ -74,30 +74,17 @@ impl Config {
         let eal = EalSection::parse(root);
         let drain = DrainSection::parse(root);
         let (ports, ports_sound) = ports::parse(root, workers.count());
-        let services = services::parse(root, &ports, ports_sound);
+        let services = services::parse(root, &bus.transport, &ports, ports_sound);
         let bgp = BgpSection::parse(root);
 
-        if bus.transport == Transport::Local
-            && let Some(index) = services
-                .iter()
-                .flatten()
-                .position(|service| service.from_registrations)
-        {
-            let hint = "set bus.transport = \"nats\", or list the targets in [[services.targets]]";
-            root.mistake(
-                &format!("services[{index}].from_registrations"),
-                "registrations come by the bus, and the bus stays within this process",
-                hint,
-            );
-        }
-        if let (Some(bgp), Some(services)) = (&bgp, &services) {
+        if let (Some(bgp), Some(services), Some(mut table)) = (&bgp, &services, root.table("bgp")) {
             for vip in bgp
                 .vips
                 .keys()
                 .filter(|vip| services.iter().all(|service| service.vip != **vip))
             {
-                root.mistake(
-                    "bgp.vips",
+                table.mistake(
+                    "vips",
                     format!("{vip} is the VIP of no service here"),
                     "leave it out, or add the service",
                 );

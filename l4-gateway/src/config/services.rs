@@ -10,6 +10,7 @@ use dataplane::{
 };
 use health::CheckSettings;
 use shared::bus::MAX_SERVICES;
+use shared::config::sections::Transport;
 use shared::config::{FromValue, Table, Value};
 
 use super::{PortConfig, policy};
@@ -75,6 +76,7 @@ pub(crate) const MOST_WEIGHT: u16 = 1000;
 /// for every target. `None` after recording mistakes that make forwarding impossible.
 pub(super) fn parse(
     root: &mut Table<'_>,
+    bus: &Transport,
     ports: &[PortConfig],
     sound: bool,
 ) -> Option<Vec<ServiceSettings>> {
@@ -98,7 +100,7 @@ pub(super) fn parse(
     let count = tables.len();
     let mut services = Vec::new();
     for (index, table) in tables.iter_mut().enumerate() {
-        services.extend(service(table, ports, sound).map(|service| (index, service)));
+        services.extend(service(table, bus, ports, sound).map(|service| (index, service)));
     }
     let sound = no_target_is_a_vip(&mut tables, &services);
     let names: Vec<_> = services
@@ -147,6 +149,7 @@ fn no_target_is_a_vip(tables: &mut [Table<'_>], services: &[(usize, ServiceSetti
 
 fn service(
     table: &mut Table<'_>,
+    bus: &Transport,
     ports: &[PortConfig],
     ports_sound: bool,
 ) -> Option<ServiceSettings> {
@@ -212,6 +215,13 @@ fn service(
     let way = Way { mode, vip, port };
     let targets = targets(table, ports_sound.then_some(ports), way);
     let from_registrations = table.or("from_registrations", false);
+    if from_registrations && *bus == Transport::Local {
+        table.mistake(
+            "from_registrations",
+            "registrations come by the bus, and the bus stays within this process",
+            "set bus.transport = \"nats\", or list the targets in [[services.targets]]",
+        );
+    }
     if !from_registrations && !table.has("targets") {
         table.mistake(
             "targets",

@@ -315,7 +315,7 @@ fn mistakes_name_the_key_and_what_to_do() {
         ),
         (
             &[("port = 80", "port = 80\nfrom_registrations = true")],
-            "registrations come by the bus, and the bus stays within this process",
+            "l4.toml:22: services[0].from_registrations: registrations come by the bus, and the bus stays within this process",
         ),
         (
             &[("name = \"int\"", "name = \"ext\"")],
@@ -610,7 +610,7 @@ fn a_vip_announced_differently_must_be_one_of_ours() {
     ))
     .unwrap_err();
     assert!(
-        complaints.contains("10.0.0.99 is the VIP of no service here"),
+        complaints.contains(": bgp.vips: 10.0.0.99 is the VIP of no service here"),
         "{complaints}"
     );
 }

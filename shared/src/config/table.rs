@@ -181,7 +181,12 @@ impl<'d> Table<'d> {
     }
 
     /// Records that something is wrong with `key` of this table; with an empty key, with the table itself.
-    pub fn mistake(&mut self, key: &str, message: impl Into<String>, hint: impl Into<String>) {
+    pub fn mistake(
+        &mut self,
+        key: &'static str,
+        message: impl Into<String>,
+        hint: impl Into<String>,
+    ) {
         let path = if key.is_empty() {
             self.path.clone()
         } else {
@@ -191,7 +196,7 @@ impl<'d> Table<'d> {
     }
 
     /// Whether `name` can be the name of `whose` ("a node") on the bus and in metrics ([`is_name`]); if not, a mistake is recorded at `key`.
-    pub fn allows_name(&mut self, key: &str, name: &str, whose: &str) -> bool {
+    pub fn allows_name(&mut self, key: &'static str, name: &str, whose: &str) -> bool {
         let allowed = is_name(name);
         if !allowed {
             self.mistake(
