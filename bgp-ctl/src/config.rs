@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use shared::config::sections::{AdminSection, BusSection, LogSection, NodeSection, Transport};
-use shared::config::{Cidr, FromValue, Table, Value};
+use shared::config::{Bounded, Cidr, FromValue, Table, Value};
 
 use crate::decision::{AnnounceWhen, VipPolicy};
 use crate::error::Error;
@@ -492,7 +492,7 @@ fn hold_time(table: &mut Table<'_>, default: Duration) -> Duration {
     if hold_time.subsec_nanos() != 0 {
         table.mistake(
             "hold_time",
-            format!("expected whole seconds, got {hold_time:?}"),
+            format!("expected whole seconds, got {}", hold_time.written()),
             "",
         );
     }
@@ -538,13 +538,7 @@ fn password(table: &mut Table<'_>) -> Option<Password> {
 }
 
 fn ttl(table: &mut Table<'_>, internal: bool) -> Ttl {
-    let hops = table.optional("ttl").and_then(|hops: u8| match hops {
-        0 => {
-            table.mistake("ttl", "expected 1 to 255, got 0", "");
-            None
-        }
-        hops => Some(hops),
-    });
+    let hops = table.optional_within("ttl", 1..=u8::MAX);
     match (table.or("ttl_security", false), hops) {
         (true, None) => Ttl::Security,
         (true, Some(_)) => {

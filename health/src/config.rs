@@ -159,7 +159,7 @@ mod tests {
         .unwrap_err();
         for complaint in [
             "node: is missing",
-            "max_probes: expected a value from 1 to 65536, got 0",
+            "max_probes: expected an integer from 1 to 65536, got 0",
             "\"a b\" can't be a service's name",
             "targets: 10.0.0.1:0 can't be reached",
             "services.web.targets: 10.0.0.1:80 is there twice",

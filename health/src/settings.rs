@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method};
-use shared::config::{FromValue, Table, Value};
+use shared::config::{Bounded, FromValue, Table, Value};
 
 use crate::probe::{HttpProbe, Probe, StatusSet, UdpProbe};
 use crate::threshold::{State, Thresholds};
@@ -83,18 +83,15 @@ impl CheckSettings {
         if timeout > interval {
             table.mistake(
                 "timeout",
-                format!("{timeout:?} is longer than the interval, {interval:?}"),
+                format!(
+                    "{} is longer than the interval, {}",
+                    timeout.written(),
+                    interval.written()
+                ),
                 "probes of one target do not overlap: lengthen `interval` or shorten `timeout`",
             );
         }
-        let port = table.optional::<u16>("port");
-        if port == Some(0) {
-            table.mistake(
-                "port",
-                "0 is not a port",
-                "leave it out to probe the target's own port",
-            );
-        }
+        let port = table.optional_within("port", 1..=u16::MAX);
         let settings = CheckSettings {
             probe: Probe::Tcp,
             port,
@@ -367,11 +364,11 @@ mod tests {
             ),
             (
                 "type = \"tcp\"\ninterval = 5",
-                "interval: expected a duration",
+                "interval: expected a duration from 10ms to 1h, got 5 — write \"5s\"",
             ),
             (
                 "type = \"tcp\"\ninterval = \"0s\"",
-                "interval: expected a value from 10ms",
+                "interval: expected a duration from 10ms to 1h, got \"0s\"",
             ),
             (
                 "type = \"tcp\"\ntimeout = \"5s\"",
@@ -379,14 +376,20 @@ mod tests {
             ),
             (
                 "type = \"tcp\"\nrise = 0",
-                "rise: expected a value from 1 to 100, got 0",
+                "rise: expected an integer from 1 to 100, got 0",
             ),
-            ("type = \"tcp\"\nfall = -1", "fall: expected an integer"),
+            (
+                "type = \"tcp\"\nfall = -1",
+                "fall: expected an integer from 1 to 100, got -1",
+            ),
             (
                 "type = \"tcp\"\njitter = 0.9",
-                "jitter: expected a value from 0.0 to 0.5, got 0.9",
+                "jitter: expected a number from 0 to 0.5, got 0.9",
             ),
-            ("type = \"tcp\"\nport = 0", "port: 0 is not a port"),
+            (
+                "type = \"tcp\"\nport = 0",
+                "port: expected an integer from 1 to 65535, got 0",
+            ),
             (
                 "type = \"tcp\"\nsource = \"eth0\"",
                 "source: expected an IP address",

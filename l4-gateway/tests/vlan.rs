@@ -125,7 +125,7 @@ fn a_vlan_has_a_number_from_1_to_4094() {
         if !right {
             let said = String::from_utf8(output.stderr).unwrap();
             assert!(
-                said.contains("ports[0].vlan: expected a value from 1 to 4094"),
+                said.contains("ports[0].vlan: expected an integer from 1 to 4094"),
                 "{said}"
             );
         }

@@ -91,9 +91,7 @@ pub(super) fn slow_start(table: &mut Table<'_>, scheduler: Scheduler) -> Duratio
 
 /// When flows of targets that take no new ones are cut, if ever.
 pub(super) fn cut_drained_after(table: &mut Table<'_>) -> Option<Duration> {
-    table
-        .has("cut_drained_after")
-        .then(|| table.within("cut_drained_after", CUT_AFTER, Duration::ZERO))
+    table.optional_within("cut_drained_after", CUT_AFTER)
 }
 
 /// `None` without lists, or after recording a mistake.
@@ -149,12 +147,7 @@ fn persistence(table: &mut Table<'_>) -> Option<Persistence> {
         ("prefix_v4", "prefix_v6"),
         SourcePrefix { v4: 32, v6: 128 },
     );
-    let timeout = table.required::<Duration>("timeout")?;
-    if !PERSISTENCE.contains(&timeout) {
-        let (least, most) = PERSISTENCE.into_inner();
-        let message = format!("expected a value from {least:?} to {most:?}, got {timeout:?}");
-        table.mistake("timeout", message, "");
-    }
+    let timeout = table.required_within("timeout", PERSISTENCE)?;
     Some(Persistence { timeout, prefix })
 }
 
@@ -172,16 +165,9 @@ fn limits(table: &mut Table<'_>) -> FlowLimits {
 }
 
 fn quota(table: &mut Table<'_>, connections: &'static str, per_second: &'static str) -> Quota {
-    let mut limit = |key, range| {
-        if table.has(key) {
-            table.within(key, range, 0)
-        } else {
-            0
-        }
-    };
     Quota {
-        connections: limit(connections, CONNECTIONS),
-        per_second: limit(per_second, PER_SECOND),
+        connections: table.within(connections, CONNECTIONS, 0),
+        per_second: table.within(per_second, PER_SECOND, 0),
     }
 }
 

@@ -293,8 +293,7 @@ fn port(
         );
     }
     let vlan = table
-        .has("vlan")
-        .then(|| table.within("vlan", Vlan::NUMBERS, 1))
+        .optional_within("vlan", Vlan::NUMBERS)
         .and_then(Vlan::new);
     let descriptors = table.within("descriptors", 64..=8192, 512);
     let exception = table.optional::<Device>("exception");

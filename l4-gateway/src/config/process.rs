@@ -52,27 +52,15 @@ impl EalSection {
             };
         };
         let huge_pages = eal.or("huge_pages", true);
-        let memory = eal.optional::<ByteSize>("memory");
-        if let Some(memory) = memory {
-            if huge_pages {
-                eal.mistake(
-                    "memory",
-                    "hugepages are taken as they are needed",
-                    "leave it out, or set huge_pages = false",
-                );
-            }
-            if !(32 << 20..=64 << 30).contains(&memory.bytes()) {
-                eal.mistake(
-                    "memory",
-                    format!("expected 32MiB to 64GiB, got {memory}"),
-                    "",
-                );
-            }
+        let memory = eal.optional_within("memory", ByteSize(32 << 20)..=ByteSize(64 << 30));
+        if memory.is_some() && huge_pages {
+            eal.mistake(
+                "memory",
+                "hugepages are taken as they are needed",
+                "leave it out, or set huge_pages = false",
+            );
         }
-        let frames = match eal.has("frames") {
-            true => Some(eal.within("frames", 1023..=8_388_607, 16_383)),
-            false => None,
-        };
+        let frames = eal.optional_within("frames", 1023..=8_388_607);
         let file_prefix = eal.optional::<String>("file_prefix");
         if let Some(prefix) = &file_prefix {
             eal.allows_name("file_prefix", prefix, "a group of EAL processes");

@@ -168,10 +168,7 @@ fn service(
             None
         }
     };
-    let port = table.required::<u16>("port").filter(|port| *port != 0);
-    if port.is_none() && table.has("port") {
-        table.mistake("port", "expected a port from 1 to 65535", "");
-    }
+    let port = table.required_within("port", 1..=u16::MAX);
     let modes = [
         ("fullnat", Mode::FullNat),
         ("dr", Mode::Direct),

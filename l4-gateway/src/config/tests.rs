@@ -116,14 +116,14 @@ fn mistakes_name_the_key_and_what_to_do() {
         ),
         (
             &[("port = 80", "port = 80\nleast_path_mtu = 575")],
-            "services[0].least_path_mtu: expected a value from 576 to 1500, got 575",
+            "services[0].least_path_mtu: expected an integer from 576 to 1500, got 575",
         ),
         (
             &[
                 ("port = 80", "port = 80\nleast_path_mtu = 1279"),
                 ("vip = \"10.0.0.100\"", "vip = \"2001:db8::1\""),
             ],
-            "services[0].least_path_mtu: expected a value from 1280 to 1500, got 1279",
+            "services[0].least_path_mtu: expected an integer from 1280 to 1500, got 1279",
         ),
         (
             &[
@@ -174,7 +174,7 @@ fn mistakes_name_the_key_and_what_to_do() {
         ),
         (
             &[("\"10.3.0.11/24\"", "[\"10.3.0.11/24\", \"10.9.0.11/24\"]")],
-            "ports[1].address: expected an address with a prefix length such as \"10.0.0.1/24\", or a list",
+            "l4.toml:14: ports[1].address: give one of each family at most",
         ),
         (
             &[("[\"10.3.0.100\"]", "[\"fd00:3::100\"]")],
@@ -289,7 +289,7 @@ fn mistakes_name_the_key_and_what_to_do() {
         ),
         (
             &[("port = 80", "port = 0")],
-            "services[0].port: expected a port from 1 to 65535",
+            "services[0].port: expected an integer from 1 to 65535, got 0",
         ),
         (
             &[
@@ -307,7 +307,7 @@ fn mistakes_name_the_key_and_what_to_do() {
         ),
         (
             &[(target, "{ address = \"10.3.0.21:8080\", weight = 2000 }")],
-            "weight: expected a value from 0 to 1000",
+            "weight: expected an integer from 0 to 1000",
         ),
         (
             &[("targets = [{ address = \"10.3.0.21:8080\" }]", "")],
@@ -335,11 +335,11 @@ fn mistakes_name_the_key_and_what_to_do() {
         ),
         (
             &[("gateway", "queues = 2\ngateway")],
-            "ports[0].queues: expected a value from 1 to 1, got 2",
+            "ports[0].queues: expected an integer from 1 to 1, got 2",
         ),
         (
             &[("gateway", "mtu = 100\ngateway")],
-            "ports[0].mtu: expected a value from 576 to 9600",
+            "ports[0].mtu: expected an integer from 576 to 9600",
         ),
         (
             &[("[[ports]]", "[eal]\nargs = [\"--lcores=1\"]\n[[ports]]")],
@@ -394,15 +394,22 @@ fn mistakes_name_the_key_and_what_to_do() {
                 "port = 80",
                 "port = 80\npersistence = { timeout = \"25h\" }",
             )],
-            "services[0].persistence.timeout: expected a value from 1s to 86400s, got 90000s",
+            "services[0].persistence.timeout: expected a duration from 1s to 1d, got \"25h\"",
+        ),
+        (
+            &[(
+                "port = 80",
+                "port = 80\nlimits = { connections = \"many\" }",
+            )],
+            "services[0].limits.connections: expected an integer from 1 to 1000000000, got \"many\"",
         ),
         (
             &[("port = 80", "port = 80\nlimits = { connections = 0 }")],
-            "services[0].limits.connections: expected a value from 1 to 1000000000, got 0",
+            "services[0].limits.connections: expected an integer from 1 to 1000000000, got 0",
         ),
         (
             &[("port = 80", "port = 80\nlimits = { source_prefix_v4 = 33 }")],
-            "services[0].limits.source_prefix_v4: expected a value from 0 to 32, got 33",
+            "services[0].limits.source_prefix_v4: expected an integer from 0 to 32, got 33",
         ),
         (
             &[("port = 80", "port = 80\ndeny = [\"10.1.2.3/8\"]")],
@@ -447,6 +454,19 @@ fn one_mistake_does_not_make_other_keys_unknown() {
         let complaints = parse(&with(&[("port = 80", &persistence)])).unwrap_err();
         assert!(complaints.contains("persistence.timeout"), "{complaints}");
         assert!(!complaints.contains("unknown key"), "{complaints}");
+    }
+}
+
+#[test]
+fn a_mistake_is_told_once_with_the_right_bounds() {
+    for (port, hint) in [("\"80\"", " — write 80, without quotes"), ("65536", "")] {
+        let complaints = parse(&with(&[("port = 80", &format!("port = {port}"))])).unwrap_err();
+        assert_eq!(
+            complaints,
+            format!(
+                "l4.toml:21: services[0].port: expected an integer from 1 to 65535, got {port}{hint}"
+            )
+        );
     }
 }
 

@@ -1,7 +1,7 @@
 //! The small sections: `[[registrations]]`, `[access_log]`, `[drain]`.
 
 use crate::access_log::{self, Destination, Format};
-use shared::config::Table;
+use shared::config::{Bounded, Table};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -110,7 +110,11 @@ impl Drain {
         let grace = table.within("grace", times.clone(), defaults.grace);
         let deadline = table.within("deadline", times, defaults.deadline.max(grace));
         if deadline < grace {
-            let message = format!("{deadline:?} is over before the grace of {grace:?}");
+            let message = format!(
+                "{} is over before the grace of {}",
+                deadline.written(),
+                grace.written()
+            );
             table.mistake(
                 "deadline",
                 message,

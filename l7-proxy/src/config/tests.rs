@@ -142,7 +142,7 @@ fn example() -> Config {
 
 #[test]
 fn every_mistake_names_its_place_and_what_to_do() {
-    // (what is added to the smallest configuration, the mistakes with … for words that are not ours)
+    // (what is added to the smallest configuration, the mistakes)
     let table: &[(&str, &[&str])] = &[
         (
             "[[routes]]\nhosts = [\"a.test\"]\nupstream = \"ap\"",
@@ -177,7 +177,7 @@ fn every_mistake_names_its_place_and_what_to_do() {
         (
             "[[routes]]\nupstream = \"app\"\nhosts = [\"a.*.test\"]",
             &[
-                "l7.toml:14: routes[1].hosts: expected a list, … — item 1 should be a host such as \"www.example.com\", \"*.example.com\" or \"*\", it is \"a.*.test\"",
+                "l7.toml:14: routes[1].hosts: item 1 should be a host such as \"www.example.com\", \"*.example.com\" or \"*\", it is \"a.*.test\"",
             ],
         ),
         (
@@ -244,7 +244,7 @@ fn every_mistake_names_its_place_and_what_to_do() {
         (
             "[[certificates]]\nnames = [\"*\", \"a.test\"]\ncertificate = \"/c\"\nkey = \"/k\"",
             &[
-                "l7.toml:13: certificates[0].names: expected a list, … — item 1 should be a server name such as \"www.example.com\" or \"*.example.com\", it is \"*\"; for every other name write `default = true`",
+                "l7.toml:13: certificates[0].names: item 1 should be a server name such as \"www.example.com\" or \"*.example.com\", it is \"*\"; for every other name write `default = true`",
             ],
         ),
         (
@@ -268,29 +268,13 @@ fn every_mistake_names_its_place_and_what_to_do() {
         (
             "[forwarding]\ntrusted = [\"10.0.0.1\"]",
             &[
-                "l7.toml:13: forwarding.trusted: expected a list, … — item 1 should be an address with a prefix length such as \"10.0.0.1/24\", it is \"10.0.0.1\"; the prefix length is missing; a single address is \"10.0.0.1/32\"",
+                "l7.toml:13: forwarding.trusted: item 1 should be an address with a prefix length such as \"10.0.0.1/24\", it is \"10.0.0.1\"; the prefix length is missing; a single address is \"10.0.0.1/32\"",
             ],
         ),
     ];
     for (added, expected) in table {
         let found = mistakes(&format!("{SMALL}{added}\n"));
-        let all = found.len() == expected.len()
-            && found
-                .iter()
-                .zip(*expected)
-                .all(|(found, expected)| reads(found, expected));
-        assert!(
-            all,
-            "{added}\n  found: {found:#?}\n  expected: {expected:#?}"
-        );
-    }
-}
-
-/// Whether a message is the expected one, where `…` stands for anything.
-fn reads(found: &str, expected: &str) -> bool {
-    match expected.split_once('…') {
-        Some((start, end)) => found.starts_with(start) && found.ends_with(end),
-        None => found == expected,
+        assert_eq!(found, *expected, "{added}");
     }
 }
 

@@ -30,7 +30,7 @@ pub use document::{Document, MAX_FILE};
 pub use mistakes::{Mistake, Mistakes};
 pub use table::Table;
 pub use units::{ByteSize, Cidr};
-pub use value::{FromValue, Value};
+pub use value::{Bounded, FromValue, Value};
 
 #[cfg(test)]
 mod tests;

@@ -1,11 +1,10 @@
 //! Reading a table key by key. Every key asked for is remembered, so that what is left over is known to be a mistake.
 
 use std::collections::BTreeMap;
-use std::fmt::Debug;
 use std::ops::RangeInclusive;
 
 use super::document::Document;
-use super::value::{FromValue, Value};
+use super::value::{Bounded, FromValue, Value};
 use crate::bus::{MAX_NAME, is_name};
 
 /// One table of a [`Document`].
@@ -50,7 +49,7 @@ impl<'d> Table<'d> {
     /// The value of a key that must be there; `None` after recording a mistake.
     pub fn required<T: FromValue>(&mut self, key: &'static str) -> Option<T> {
         match self.value(key) {
-            Some(value) => self.read(key, value),
+            Some(value) => self.read(key, value, expected::<T>, |_| true),
             None => self.missing(key, T::EXPECTED),
         }
     }
@@ -58,7 +57,7 @@ impl<'d> Table<'d> {
     /// The value of a key that may be missing; `None` also after recording a mistake.
     pub fn optional<T: FromValue>(&mut self, key: &'static str) -> Option<T> {
         let value = self.value(key)?;
-        self.read(key, value)
+        self.read(key, value, expected::<T>, |_| true)
     }
 
     /// The value of a key, or `default` where it is missing.
@@ -67,23 +66,35 @@ impl<'d> Table<'d> {
     }
 
     /// As [`Self::or`], and the value must lie within `range`.
-    pub fn within<T>(&mut self, key: &'static str, range: RangeInclusive<T>, default: T) -> T
-    where
-        T: FromValue + PartialOrd + Debug,
-    {
-        let Some(value) = self.optional::<T>(key) else {
-            return default;
-        };
-        if range.contains(&value) {
-            return value;
+    pub fn within<T: Bounded>(
+        &mut self,
+        key: &'static str,
+        range: RangeInclusive<T>,
+        default: T,
+    ) -> T {
+        self.optional_within(key, range).unwrap_or(default)
+    }
+
+    /// As [`Self::optional`], and the value must lie within `range`.
+    pub fn optional_within<T: Bounded>(
+        &mut self,
+        key: &'static str,
+        range: RangeInclusive<T>,
+    ) -> Option<T> {
+        let value = self.value(key)?;
+        self.read(key, value, || bounds(&range), |read| range.contains(read))
+    }
+
+    /// As [`Self::required`], and the value must lie within `range`.
+    pub fn required_within<T: Bounded>(
+        &mut self,
+        key: &'static str,
+        range: RangeInclusive<T>,
+    ) -> Option<T> {
+        if !self.has(key) {
+            return self.missing(key, &bounds(&range));
         }
-        let (low, high) = range.into_inner();
-        self.mistake(
-            key,
-            format!("expected a value from {low:?} to {high:?}, got {value:?}"),
-            "",
-        );
-        default
+        self.optional_within(key, range)
     }
 
     /// The choice named by the text at `key`; `None` if the key is missing, or after recording a mistake.
@@ -232,22 +243,29 @@ impl<'d> Table<'d> {
         self.values.get(key)
     }
 
-    fn read<T: FromValue>(&mut self, key: &str, value: &Value) -> Option<T> {
+    fn read<T: FromValue>(
+        &mut self,
+        key: &str,
+        value: &Value,
+        expected: impl FnOnce() -> String,
+        allowed: impl FnOnce(&T) -> bool,
+    ) -> Option<T> {
         let path = join(&self.path, key);
-        match self.document.read(&path, value) {
-            Ok(read) => Some(read),
-            Err(hint) => {
-                self.document.record(
-                    &path,
-                    format!("expected {}, got {value}", T::EXPECTED),
-                    hint,
-                );
-                None
-            }
-        }
+        let hint = match self.document.read::<T>(&path, value) {
+            Ok(read) if allowed(&read) => return Some(read),
+            Ok(_) => String::new(),
+            Err(hint) => hint,
+        };
+        // Where a list is expected and is there, the hint says all: what is wrong in it.
+        let (message, hint) = match value {
+            Value::Array(_) if !hint.is_empty() => (hint, String::new()),
+            _ => (format!("expected {}, got {value}", expected()), hint),
+        };
+        self.document.record(&path, message, hint);
+        None
     }
 
-    fn missing<T>(&mut self, key: &str, expected: &str) -> Option<T> {
+    fn missing<T>(&mut self, key: &'static str, expected: &str) -> Option<T> {
         self.mistake(key, "is missing", format!("expected {expected}"));
         None
     }
@@ -264,6 +282,15 @@ impl<'d> Table<'d> {
             }
         }
     }
+}
+
+fn expected<T: FromValue>() -> String {
+    T::EXPECTED.to_owned()
+}
+
+fn bounds<T: Bounded>(range: &RangeInclusive<T>) -> String {
+    let (low, high) = (range.start().written(), range.end().written());
+    format!("{} from {low} to {high}", T::KIND)
 }
 
 /// `path.key`, with the key quoted as TOML would where it is not a bare word.

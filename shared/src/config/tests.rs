@@ -85,7 +85,7 @@ port = 70000
 f.toml:3: node.idd: unknown key — did you mean `id`?
 f.toml:6: log.format: expected one of "json", "text", got "jsn" — did you mean "json"?
 f.toml:9: upstreams.api.timeout: expected a duration such as "250ms", "2s" or "1m", got 5 — write "5s"
-f.toml:10: upstreams.api.servers: expected a list, got a list — item 1 should be an address with a port such as "10.0.0.1:80" or "[2001:db8::1]:80", it is "10.0.0.1"; the port is missing
+f.toml:10: upstreams.api.servers: item 1 should be an address with a port such as "10.0.0.1:80" or "[2001:db8::1]:80", it is "10.0.0.1"; the port is missing
 f.toml:15: services[1].port: expected an integer from 0 to 65535, got 70000"#;
     assert_eq!(printed, expected);
 }
@@ -127,19 +127,44 @@ fn names_given_by_the_user_are_not_unknown_keys() {
 
 #[test]
 fn values_out_of_range_are_mistakes() {
-    let printed = mistakes("retries = 11\ntimeout = \"0s\"", |root| {
-        root.within("retries", 0..=10u32, 3);
-        root.within(
-            "timeout",
-            Duration::from_millis(1)..=Duration::from_secs(60),
-            Duration::from_secs(1),
-        );
-        Some(())
+    let bounded = |value: &str| {
+        let text = format!("retries = {value}\ntimeout = {value}\nshare = {value}\nsize = {value}");
+        mistakes(&text, |root| {
+            root.within("retries", 1..=10u32, 3);
+            let times = Duration::from_micros(10)..=Duration::from_secs(86_400);
+            root.required_within("timeout", times.clone());
+            root.optional_within("share", 0.0..=0.5);
+            root.within("size", ByteSize(0)..=ByteSize(64 << 10), ByteSize(1));
+            root.required_within("gone", times);
+            Some(())
+        })
+    };
+    // The bounds are the same whether the value is of another type or only out of them.
+    let expected = |value: &str, hints: [&str; 4]| {
+        format!(
+            "f.toml:1: retries: expected an integer from 1 to 10, got {value}{}\n\
+             f.toml:2: timeout: expected a duration from 10us to 1d, got {value}{}\n\
+             f.toml:3: share: expected a number from 0 to 0.5, got {value}{}\n\
+             f.toml:4: size: expected a size from 0B to 64KiB, got {value}{}\n\
+             f.toml: gone: is missing — expected a duration from 10us to 1d",
+            hints[0], hints[1], hints[2], hints[3]
+        )
+    };
+    let units = [
+        "",
+        " — a whole number and one of us, ms, s, m, h, d",
+        "",
+        " — a whole number and one of B, KiB, MiB, GiB, TiB",
+    ];
+    assert_eq!(bounded("\"many\""), expected("\"many\"", units));
+    let hints = ["", " — write \"11s\"", "", " — write \"11B\""];
+    assert_eq!(bounded("11"), expected("11", hints));
+    let printed = mistakes("timeout = \"25h\"", |root| {
+        root.required_within("timeout", Duration::ZERO..=Duration::from_secs(5400))
     });
     assert_eq!(
         printed,
-        "f.toml:1: retries: expected a value from 0 to 10, got 11\n\
-         f.toml:2: timeout: expected a value from 1ms to 60s, got 0ns"
+        "f.toml:1: timeout: expected a duration from 0s to 90m, got \"25h\""
     );
 }
 
@@ -549,6 +574,8 @@ proptest! {
     fn durations_and_sizes_are_what_they_say(number in 0u64..1_000_000, unit in 0usize..5) {
         let (name, millis) = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)][unit];
         prop_assert_eq!(read(&format!("\"{number}{name}\"")), Ok(Duration::from_millis(number * millis)));
+        let time = Duration::from_millis(number * millis);
+        prop_assert_eq!(read(&format!("\"{}\"", time.written())), Ok(time));
         let size = ByteSize(number << (10 * unit));
         prop_assert_eq!(read(&format!("\"{size}\"")), Ok(size));
     }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::value::{FromValue, Value};
+use super::value::{Bounded, FromValue, Value};
 
 const DURATION_UNITS: &[(&str, u64)] = &[
     ("us", 1),
@@ -30,6 +30,14 @@ impl FromValue for Duration {
             Value::Integer(number) if *number >= 0 => Err(format!("write \"{number}s\"")),
             _ => Err(String::new()),
         }
+    }
+}
+
+impl Bounded for Duration {
+    const KIND: &'static str = "a duration";
+
+    fn written(&self) -> String {
+        in_largest_unit(self.as_micros(), DURATION_UNITS, "0s")
     }
 }
 
@@ -68,12 +76,15 @@ impl FromValue for ByteSize {
 
 impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let fitting = SIZE_UNITS
-            .iter()
-            .rev()
-            .find(|(_, unit)| self.0 > 0 && self.0.is_multiple_of(*unit));
-        let (name, unit) = fitting.copied().unwrap_or(("B", 1));
-        write!(f, "{}{name}", self.0 / unit)
+        f.write_str(&in_largest_unit(self.0.into(), SIZE_UNITS, "0B"))
+    }
+}
+
+impl Bounded for ByteSize {
+    const KIND: &'static str = "a size";
+
+    fn written(&self) -> String {
+        self.to_string()
     }
 }
 
@@ -89,6 +100,19 @@ fn with_unit(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     let (number, unit) = text.split_at_checked(digits)?;
     let (_, factor) = units.iter().find(|(name, _)| *name == unit)?;
     number.parse::<u64>().ok()?.checked_mul(*factor)
+}
+
+/// The number with the largest unit that it is a multiple of; `number` is in the smallest.
+fn in_largest_unit(number: u128, units: &[(&str, u64)], zero: &str) -> String {
+    units
+        .iter()
+        .rev()
+        .map(|(name, unit)| (name, u128::from(*unit)))
+        .find(|(_, unit)| number > 0 && number.is_multiple_of(*unit))
+        .map_or_else(
+            || zero.to_owned(),
+            |(name, unit)| format!("{}{name}", number / unit),
+        )
 }
 
 /// An address with the length of its network prefix, such as `10.0.0.1/24`. The host bits are kept.

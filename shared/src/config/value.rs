@@ -73,6 +73,15 @@ pub trait FromValue: Sized {
     fn from_value(value: &Value) -> Result<Self, String>;
 }
 
+/// A type whose values may have to lie within a range: see [`Table::within`](super::Table::within).
+pub trait Bounded: FromValue + PartialOrd {
+    /// What a value is, as in "expected a duration from 1s to 1h": `a duration`.
+    const KIND: &'static str;
+
+    /// The value as a configuration has it, without quotes: `1h`.
+    fn written(&self) -> String;
+}
+
 impl FromValue for bool {
     const EXPECTED: &'static str = "true or false";
 
@@ -97,6 +106,14 @@ macro_rules! integers {
                 }
             }
         }
+
+        impl Bounded for $type {
+            const KIND: &'static str = "an integer";
+
+            fn written(&self) -> String {
+                self.to_string()
+            }
+        }
     )*};
 }
 
@@ -118,6 +135,14 @@ impl FromValue for f64 {
             Value::Integer(value) => Ok(*value as Self),
             _ => Err(String::new()),
         }
+    }
+}
+
+impl Bounded for f64 {
+    const KIND: &'static str = "a number";
+
+    fn written(&self) -> String {
+        self.to_string()
     }
 }
 
