@@ -293,7 +293,10 @@ fn check_reports_all_mistakes_at_once() {
         )
     };
     let example = include_str!("../../deploy/examples/l4-gateway.toml");
-    assert_eq!(check(example), (Some(0), "ok\n".into()));
+    let first = include_str!("../../deploy/examples/l4-standalone.toml");
+    for example in [example, first] {
+        assert_eq!(check(example), (Some(0), "ok\n".into()));
+    }
     let wrong = example
         .replace("scheduler = \"wlc\"", "scheduler = \"wlcc\"")
         .replace(

@@ -111,26 +111,34 @@ impl Lab {
 
     /// Has `target` take packets to the VIPs of DR and tunnels without saying so on its links; tunnels end there.
     pub(crate) fn give_vips(&self, target: &Place) -> [Program; 2] {
-        target.sysctl("net.ipv4.conf.all.arp_ignore=1");
-        target.sysctl("net.ipv4.conf.all.arp_announce=2");
         for way in WAYS.iter().filter(|way| way.is_direct()) {
-            let length = if way.is_v6() { 128 } else { 32 };
-            target.address("lo", &format!("{}/{length}", way.vip));
+            target.take_vip(way.vip());
         }
-        ["4", "6"].map(|family| {
-            let tun = format!("tun{family}");
-            target.ip(&["tuntap", "add", "mode", "tun", "name", &tun]);
-            target.sysctl(&format!("net.ipv4.conf.{tun}.rp_filter=0"));
-            target.ip(&["link", "set", &tun, "up"]);
-            let arguments = ["-c", DECAPSULATE, &tun, family];
-            Program::start(self, target, "python3", &arguments, "ready")
-        })
+        ["4", "6"].map(|family| self.decapsulate(target, family))
+    }
+
+    /// Has `target` take the outer headers of a family off. Its kernel must take packets by whatever link they come.
+    pub(crate) fn decapsulate(&self, target: &Place, family: &str) -> Program {
+        let tun = format!("tun{family}");
+        target.ip(&["tuntap", "add", "mode", "tun", "name", &tun]);
+        target.sysctl(&format!("net.ipv4.conf.{tun}.rp_filter=0"));
+        target.ip(&["link", "set", &tun, "up"]);
+        let arguments = ["-c", DECAPSULATE, &tun, family];
+        Program::start(self, target, "python3", &arguments, "ready")
     }
 }
 
 impl Place {
+    /// Takes packets to `vip`, and doesn't say so on its links.
+    pub(crate) fn take_vip(&self, vip: IpAddr) {
+        self.sysctl("net.ipv4.conf.all.arp_ignore=1");
+        self.sysctl("net.ipv4.conf.all.arp_announce=2");
+        let length = if vip.is_ipv6() { 128 } else { 32 };
+        self.address("lo", &format!("{vip}/{length}"));
+    }
+
     /// Takes packets by whatever link they come: answers take another way than what they answer.
-    pub(super) fn routed_anyhow(&self) {
+    pub(crate) fn routed_anyhow(&self) {
         for which in ["all", "default"] {
             self.sysctl(&format!("net.ipv4.conf.{which}.rp_filter=0"));
             self.sysctl(&format!("net.ipv6.conf.{which}.accept_dad=0"));

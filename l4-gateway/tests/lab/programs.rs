@@ -127,18 +127,17 @@ impl Files {
     pub(crate) const PROXIED: u16 = 82;
 
     pub(crate) fn serve(lab: &Lab, place: &Place) -> Files {
+        let ports = [Files::PLAIN, Files::TOO_PLAIN, Files::PROXIED];
+        Files::serve_at(lab, place, &ports)
+    }
+
+    /// The same on other ports, of which the last is for connections with a PROXY header.
+    pub(crate) fn serve_at(lab: &Lab, place: &Place, ports: &[u16]) -> Files {
         let directory = lab.directory.path().join("files");
         std::fs::create_dir(&directory).unwrap();
-        let ports = [Files::PLAIN, Files::TOO_PLAIN, Files::PROXIED].map(|port| port.to_string());
-        let [plain, too, proxied] = ports.each_ref().map(String::as_str);
-        let arguments = [
-            "-c",
-            FILES,
-            directory.to_str().unwrap(),
-            plain,
-            too,
-            proxied,
-        ];
+        let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
+        let mut arguments = vec!["-c", FILES, directory.to_str().unwrap()];
+        arguments.extend(ports.iter().map(String::as_str));
         let server = Program::start(lab, place, "python3", &arguments, "ready");
         Files {
             _server: server,
