@@ -370,6 +370,16 @@ mod tests {
     }
 
     #[test]
+    fn the_page_says_what_each_column_is() {
+        let page = include_str!("../../RESULTS.md");
+        let introduction = page.split("\n## ").next().unwrap();
+        for column in HEAD {
+            let named = format!("*{column}*");
+            assert!(introduction.contains(&named), "{named} is not explained");
+        }
+    }
+
+    #[test]
     fn without_a_ratio_the_value_is_judged() {
         let row = Row::new("bytes", 161.0, "B").reach(Reach::AtMost(160.0));
         assert_eq!(row.met, Some(false));
