@@ -84,6 +84,25 @@ fn every_name_is_taken_and_stands_in_help_and_reference() {
     }
 }
 
+/// The help of each state names the timeout that ends it: a key there is, and the one that the reference names after the state.
+#[test]
+fn each_state_is_said_to_end_by_a_timeout_that_can_be_set() {
+    let (_, help) = gateway(&["flows", "--help"]);
+    let (_, states) = help.split_once("--state").unwrap();
+    let sentence = section("Commands").split("A flow's state says").nth(1);
+    let sentence = sentence.unwrap().split("\n\n").next().unwrap();
+    for state in STATES.names() {
+        let (_, meaning) = states.split_once(&format!("- {state}:")).unwrap();
+        let (_, rest) = meaning.split_once("(timeout: ").unwrap();
+        let timeout = rest.split([',', ')']).next().unwrap();
+        assert!(PAGE.contains(&format!("| `services[].timeouts.{timeout}` |")));
+        let (_, after) = sentence.split_once(&format!("`{state}`")).unwrap();
+        let (_, named) = after.split_once("(`").unwrap();
+        let named = named.trim_start_matches("timeouts.").split('`').next();
+        assert_eq!(named, Some(timeout), "{state}");
+    }
+}
+
 /// `| option | default | bounds |`
 #[test]
 fn the_bounds_in_the_reference_are_those_that_hold() {
