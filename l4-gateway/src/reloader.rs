@@ -71,6 +71,9 @@ impl Reloader {
                 for change in changes {
                     tracing::info!(change, "configuration");
                 }
+                for warning in self.current.load().warnings() {
+                    tracing::warn!("{warning}");
+                }
                 self.note(LastReload {
                     in_force_since_unix_ms: unix_ms(),
                     refused: None,

@@ -297,6 +297,12 @@ fn check_reports_all_mistakes_at_once() {
     for example in [example, first] {
         assert_eq!(check(example), (Some(0), "ok\n".into()));
     }
+    let (code, text) = check(&example.replace("type = \"tcp\"", "type = \"http\""));
+    assert_eq!(code, Some(0));
+    assert!(
+        text.starts_with("warning: service web: ") && text.ends_with("ok\n"),
+        "{text}"
+    );
     let wrong = example
         .replace("scheduler = \"wlc\"", "scheduler = \"wlcc\"")
         .replace(

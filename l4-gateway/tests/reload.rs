@@ -283,4 +283,15 @@ fn health_checks_follow_a_reload() {
         "{}",
         gateway.metrics()
     );
+
+    let headless = checked("{ address = \"10.3.0.22:8080\" }").replace(
+        "health = { type = \"tcp\"",
+        "client_address = \"proxy_v2\"\nhealth = { type = \"http\"",
+    );
+    gateway.reload(&headless);
+    let log = gateway.log();
+    assert!(
+        log.contains("service tcp: its targets expect a PROXY header"),
+        "{log}"
+    );
 }

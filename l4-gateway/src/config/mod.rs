@@ -149,13 +149,24 @@ impl Config {
             .filter(|vip| vip.is_ipv6())
             .map(ToString::to_string)
             .collect();
-        if self.bgp.is_none() || wide.is_empty() {
-            return Vec::new();
+        let mut warnings = Vec::new();
+        if self.bgp.is_some() && !wide.is_empty() {
+            warnings.push(format!(
+                "[bgp] announces IPv4 VIPs only so far: routers must be told of {} in another way",
+                wide.join(", ")
+            ));
         }
-        vec![format!(
-            "[bgp] announces IPv4 VIPs only so far: routers must be told of {} in another way",
-            wide.join(", ")
-        )]
+        let unheard = self
+            .services
+            .iter()
+            .filter(|service| service.probes_lack_header());
+        warnings.extend(unheard.map(|service| {
+            format!(
+                "service {}: its targets expect a PROXY header, and its probes begin without one: set proxy_protocol = true in its [services.health]",
+                service.name
+            )
+        }));
+        warnings
     }
 
     /// The VIPs of all services, each once.

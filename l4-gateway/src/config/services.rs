@@ -8,7 +8,7 @@ use dataplane::{
     ClientAddress, LEAST_PATH_MTU, Mode, Policy, Protocol, Scheduler, Timeouts, Timestamps,
     UnknownSegment,
 };
-use health::CheckSettings;
+use health::{CheckSettings, Probe};
 use shared::bus::MAX_SERVICES;
 use shared::config::sections::Transport;
 use shared::config::{FromValue, Table, Value};
@@ -54,6 +54,17 @@ pub struct ServiceSettings {
     pub from_registrations: bool,
     /// How targets are checked; without it each is taken to be up.
     pub health: Option<CheckSettings>,
+}
+
+impl ServiceSettings {
+    /// Whether targets that require a PROXY header can't answer the probes that go where clients go.
+    pub(super) fn probes_lack_header(&self) -> bool {
+        let lacks = |check: &CheckSettings| {
+            check.port.is_none()
+                && matches!(&check.probe, Probe::Http(http) if !http.proxy_protocol)
+        };
+        self.client_address == ClientAddress::ProxyV2 && self.health.as_ref().is_some_and(lacks)
+    }
 }
 
 /// A target from the configuration.

@@ -636,6 +636,46 @@ fn a_vip_announced_differently_must_be_one_of_ours() {
 }
 
 #[test]
+fn probes_without_the_header_that_targets_expect_are_warned_of() {
+    for (address, health, warned) in [
+        ("proxy_v2", "type = \"http\"", true),
+        ("proxy_v2", "type = \"http\", proxy_protocol = true", false),
+        ("proxy_v2", "type = \"http\", port = 9402", false),
+        ("proxy_v2", "type = \"tcp\"", false),
+        ("toa", "type = \"http\"", false),
+    ] {
+        let keys = format!("port = 80\nclient_address = \"{address}\"\nhealth = {{ {health} }}");
+        let warnings = parse(&with(&[("port = 80", &keys)])).unwrap().warnings();
+        assert_eq!(!warnings.is_empty(), warned, "{address} {health}");
+        assert!(
+            warnings
+                .iter()
+                .all(|warning| warning.starts_with("service web: "))
+        );
+    }
+}
+
+#[test]
+fn ipv6_grows_on_links_that_are_just_large_enough() {
+    for (keys, target, mtu) in [
+        ("client_address = \"toa\"", "[fd00:3::21]:8080", 1300),
+        ("mode = \"tunnel\"", "fd00:3::21", 1320),
+        ("client_address = \"proxy_v2\"", "[fd00:3::21]:8080", 1280),
+        ("mode = \"dr\"", "fd00:3::21", 1280),
+    ] {
+        let int = format!("\"fd00:3::11/64\"\nmtu = {mtu}");
+        parse(&with(&[
+            ("port = 80", &format!("port = 80\n{keys}\n")),
+            ("vip = \"10.0.0.100\"", "vip = \"2001:db8::1\""),
+            ("10.3.0.21:8080", target),
+            ("[\"10.3.0.100\"]", "[\"fd00:3::100\"]"),
+            ("\"10.3.0.11/24\"", &int),
+        ]))
+        .unwrap_or_else(|mistakes| panic!("{mistakes}"));
+    }
+}
+
+#[test]
 fn garbage_is_refused_without_a_panic() {
     let mut seed = 0x2545_f491_4f6c_dd1du64;
     for _ in 0..2000 {
