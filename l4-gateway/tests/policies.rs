@@ -65,12 +65,12 @@ fn connections_beyond_a_limit_are_refused_until_others_have_gone() {
         limited(
             "source",
             82,
-            "limits = { source_connections = 1, source_prefix_v4 = 24 }",
+            "limits = { source_connections = 1, source_prefix_{as_near} }",
         ),
         limited(
             "host",
             83,
-            "limits = { source_connections = 1, source_prefix_v6 = 128 }",
+            "limits = { source_connections = 1, source_prefix_{as_host} }",
         ),
         limited(
             "silent",
@@ -202,7 +202,7 @@ fn a_source_stays_with_its_target_until_it_is_forgotten() {
         tcp(
             "prefix",
             80,
-            "persistence = { timeout = \"1h\", prefix_v4 = 24, prefix_v6 = 64 }",
+            "persistence = { timeout = \"1h\", prefix_{as_near} }",
         ),
         tcp("host", 81, "persistence = { timeout = \"1h\" }"),
         tcp(

@@ -1,5 +1,6 @@
 //! What a service grants to whom: access lists, limits, persistence, and how its targets come and go.
 
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +10,8 @@ use dataplane::{
     Scheduler, SourcePrefix,
 };
 use shared::config::{Cidr, Table};
+
+use super::services::of_no_effect;
 
 /// Prefixes in the access lists of one service.
 const MOST_PREFIXES: usize = 100_000;
@@ -25,6 +28,7 @@ const REFUSALS: [(&str, Refusal); 2] = [("rst", Refusal::Reset), ("drop", Refusa
 /// What a service grants.
 pub(super) fn parse(
     table: &mut Table<'_>,
+    vip: Option<IpAddr>,
     protocol: Option<Protocol>,
     scheduler: Scheduler,
 ) -> Policy {
@@ -32,7 +36,7 @@ pub(super) fn parse(
     let access = access(table);
     let persistence = table
         .table("persistence")
-        .and_then(|mut table| persistence(&mut table));
+        .and_then(|mut table| persistence(&mut table, vip));
     let one_packet = table.or("one_packet", false);
     if one_packet && protocol == Some(Protocol::Tcp) {
         table.mistake(
@@ -64,7 +68,7 @@ pub(super) fn parse(
         on_denied: table.one_of_or("on_denied", &REFUSALS, defaults.on_denied),
         limits: table
             .table("limits")
-            .map(|mut table| limits(&mut table))
+            .map(|mut table| limits(&mut table, vip))
             .unwrap_or_default(),
         on_limit: table.one_of_or("on_limit", &REFUSALS, defaults.on_limit),
         persistence,
@@ -140,10 +144,11 @@ fn access(table: &mut Table<'_>) -> Option<Arc<Access>> {
     }
 }
 
-fn persistence(table: &mut Table<'_>) -> Option<Persistence> {
+fn persistence(table: &mut Table<'_>, vip: Option<IpAddr>) -> Option<Persistence> {
     // Asked for first: what is not asked for counts as unknown.
     let prefix = prefix(
         table,
+        vip,
         ("prefix_v4", "prefix_v6"),
         SourcePrefix { v4: 32, v6: 128 },
     );
@@ -151,13 +156,14 @@ fn persistence(table: &mut Table<'_>) -> Option<Persistence> {
     Some(Persistence { timeout, prefix })
 }
 
-fn limits(table: &mut Table<'_>) -> FlowLimits {
+fn limits(table: &mut Table<'_>, vip: Option<IpAddr>) -> FlowLimits {
     FlowLimits {
         service: quota(table, "connections", "new_per_second"),
         target: quota(table, "target_connections", "target_new_per_second"),
         source: quota(table, "source_connections", "source_new_per_second"),
         source_prefix: prefix(
             table,
+            vip,
             ("source_prefix_v4", "source_prefix_v6"),
             SourcePrefix { v4: 32, v6: 64 },
         ),
@@ -173,9 +179,15 @@ fn quota(table: &mut Table<'_>, connections: &'static str, per_second: &'static 
 
 fn prefix(
     table: &mut Table<'_>,
+    vip: Option<IpAddr>,
     (v4, v6): (&'static str, &'static str),
     defaults: SourcePrefix,
 ) -> SourcePrefix {
+    match vip {
+        Some(IpAddr::V4(_)) => of_no_effect(table, &[v6], "services with an IPv6 VIP"),
+        Some(IpAddr::V6(_)) => of_no_effect(table, &[v4], "services with an IPv4 VIP"),
+        None => {}
+    }
     SourcePrefix {
         v4: table.within(v4, 0..=32, defaults.v4),
         v6: table.within(v6, 0..=128, defaults.v6),

@@ -172,7 +172,7 @@ impl FromValue for Device {
 }
 
 /// What each link of IPv6 carries at least, bytes.
-const LEAST_MTU_OF_IPV6: u16 = 1280;
+pub(super) const LEAST_MTU_OF_IPV6: u16 = 1280;
 
 /// Most ports of a node: what the data plane's numbers allow.
 const MOST: usize = 16;

@@ -13,6 +13,7 @@ use shared::bus::MAX_SERVICES;
 use shared::config::sections::Transport;
 use shared::config::{FromValue, Table, Value};
 
+use super::ports::LEAST_MTU_OF_IPV6;
 use super::{PortConfig, policy};
 
 /// A service as written.
@@ -187,12 +188,17 @@ fn service(
     ];
     let mode = table.one_of_or("mode", &modes, Mode::FullNat);
     if mode != Mode::FullNat {
-        for key in ["timestamps", "client_address", "least_path_mtu"] {
-            if table.has(key) {
-                let hint = "leave it out: in this mode targets see the clients themselves";
-                table.mistake(key, "is for mode = \"fullnat\" only", hint);
-            }
-        }
+        let keys = ["timestamps", "client_address", "least_path_mtu"];
+        of_no_effect(table, &keys, "mode = \"fullnat\"");
+    }
+    if protocol == Some(Protocol::Udp) {
+        let keys = [
+            "on_unknown_segment",
+            "reset_on_expiry",
+            "timestamps",
+            "client_address",
+        ];
+        of_no_effect(table, &keys, "protocol = \"tcp\"");
     }
     let schedulers = [
         ("rr", Scheduler::RoundRobin),
@@ -211,16 +217,26 @@ fn service(
     let reset_on_expiry = table.or("reset_on_expiry", true);
     let choices = [("strip", Timestamps::Strip), ("keep", Timestamps::Keep)];
     let timestamps = table.one_of_or("timestamps", &choices, Timestamps::Strip);
-    let client_address = client_address(table, protocol);
+    let choices = [
+        ("none", ClientAddress::None),
+        ("proxy_v2", ClientAddress::ProxyV2),
+        ("toa", ClientAddress::Toa),
+    ];
+    let client_address = table.one_of_or("client_address", &choices, ClientAddress::None);
     let least_path_mtu = least_path_mtu(table, vip);
     let timeouts = table
         .table("timeouts")
         .map(|mut table| timeouts(&mut table))
         .unwrap_or_default();
-    let policy = policy::parse(table, protocol, scheduler);
+    let policy = policy::parse(table, vip, protocol, scheduler);
     let slow_start = policy::slow_start(table, scheduler);
     let cut_drained_after = policy::cut_drained_after(table);
-    let way = Way { mode, vip, port };
+    let way = Way {
+        mode,
+        client_address,
+        vip,
+        port,
+    };
     let targets = targets(table, ports_sound.then_some(ports), way);
     let from_registrations = table.or("from_registrations", false);
     if from_registrations && *bus == Transport::Local {
@@ -262,18 +278,13 @@ fn service(
     })
 }
 
-fn client_address(table: &mut Table<'_>, protocol: Option<Protocol>) -> ClientAddress {
-    let choices = [
-        ("none", ClientAddress::None),
-        ("proxy_v2", ClientAddress::ProxyV2),
-        ("toa", ClientAddress::Toa),
-    ];
-    let chosen = table.one_of_or("client_address", &choices, ClientAddress::None);
-    if chosen != ClientAddress::None && protocol == Some(Protocol::Udp) {
-        let hint = "leave it out: UDP targets see the LocalIP";
-        table.mistake("client_address", "only TCP carries it", hint);
+/// Records a mistake for each of the keys that is there: it does something for `others` only.
+pub(super) fn of_no_effect(table: &mut Table<'_>, keys: &[&'static str], others: &str) {
+    for key in keys {
+        if table.has(key) {
+            table.mistake(key, format!("is for {others} only"), "leave it out");
+        }
     }
-    chosen
 }
 
 /// No IPv6 link takes less than the default (RFC 8200 5), no IPv4 host has to take more than 576 bytes (RFC 791 3.1).
@@ -346,6 +357,7 @@ fn timeouts(table: &mut Table<'_>) -> Timeouts {
 #[derive(Clone, Copy)]
 struct Way {
     mode: Mode,
+    client_address: ClientAddress,
     vip: Option<IpAddr>,
     port: Option<u16>,
 }
@@ -403,7 +415,9 @@ fn target_address(
         table.mistake("address", why, hint);
         return None;
     }
-    if let Some(Err((why, hint))) = ports.map(|ports| reachable(address.ip(), way.mode, ports)) {
+    let (mode, client_address) = (way.mode, way.client_address);
+    let reached = ports.map(|ports| reachable(address.ip(), mode, client_address, ports));
+    if let Some(Err((why, hint))) = reached {
         table.mistake("address", why, hint);
         return None;
     }
@@ -454,6 +468,7 @@ pub(crate) fn other_family(target: SocketAddr, vip: IpAddr) -> Option<(String, S
 pub(crate) fn reachable(
     target: IpAddr,
     mode: Mode,
+    client_address: ClientAddress,
     ports: &[PortConfig],
 ) -> Result<(), (String, String)> {
     if !is_host(target) {
@@ -475,6 +490,24 @@ pub(crate) fn reachable(
         let hint = "give a port that network, a [[ports.routes]] to it, or a gateway";
         return Err((format!("no port leads to {target}"), hint.into()));
     };
+    // What IPv6 packets grow by that their senders make no smaller for it: an outer header, an option.
+    let growth = match (mode, client_address) {
+        (Mode::Tunnel, _) => Some(("mode = \"tunnel\"", 40)),
+        (Mode::FullNat, ClientAddress::Toa) => Some(("client_address = \"toa\"", 20)),
+        _ => None,
+    };
+    if let Some((what, bytes)) = growth
+        && target.is_ipv6()
+        && port.mtu < LEAST_MTU_OF_IPV6 + bytes
+    {
+        return Err((
+            format!(
+                "{target} is behind port {}, whose mtu of {} is too small for {what}",
+                port.name, port.mtu
+            ),
+            format!("with IPv6 it takes {} at least", LEAST_MTU_OF_IPV6 + bytes),
+        ));
+    }
     match mode {
         Mode::FullNat => has_local_ip(target, port),
         Mode::Direct if !on_link => Err((
@@ -484,19 +517,9 @@ pub(crate) fn reachable(
             ),
             "take mode = \"tunnel\" for it".into(),
         )),
-        Mode::Tunnel if target.is_ipv6() && port.mtu < LEAST_TUNNEL_MTU => Err((
-            format!(
-                "{target} is behind port {}, whose mtu of {} is too small for a tunnel",
-                port.name, port.mtu
-            ),
-            format!("IPv6 in IPv6 takes {LEAST_TUNNEL_MTU} at least"),
-        )),
         Mode::Direct | Mode::Tunnel => Ok(()),
     }
 }
-
-/// What every IPv6 link takes (RFC 8200 5), and an outer header.
-const LEAST_TUNNEL_MTU: u16 = 1280 + 40;
 
 fn has_local_ip(target: IpAddr, port: &PortConfig) -> Result<(), (String, String)> {
     let mut local_ips = port.local_ips.iter();

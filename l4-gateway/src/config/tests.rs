@@ -112,7 +112,65 @@ fn mistakes_name_the_key_and_what_to_do() {
                 ("port = 80", "port = 80\nclient_address = \"toa\""),
                 ("protocol = \"tcp\"", "protocol = \"udp\""),
             ],
-            "services[0].client_address: only TCP carries it — leave it out",
+            "services[0].client_address: is for protocol = \"tcp\" only — leave it out",
+        ),
+        (
+            &[
+                ("port = 80", "port = 80\non_unknown_segment = \"drop\""),
+                ("protocol = \"tcp\"", "protocol = \"udp\""),
+            ],
+            "services[0].on_unknown_segment: is for protocol = \"tcp\" only",
+        ),
+        (
+            &[
+                ("port = 80", "port = 80\nreset_on_expiry = true"),
+                ("protocol = \"tcp\"", "protocol = \"udp\""),
+            ],
+            "services[0].reset_on_expiry: is for protocol = \"tcp\" only",
+        ),
+        (
+            &[
+                ("port = 80", "port = 80\ntimestamps = \"strip\""),
+                ("protocol = \"tcp\"", "protocol = \"udp\""),
+            ],
+            "services[0].timestamps: is for protocol = \"tcp\" only",
+        ),
+        (
+            &[(
+                "port = 80",
+                "port = 80\npersistence = { timeout = \"1m\", prefix_v6 = 64 }",
+            )],
+            "services[0].persistence.prefix_v6: is for services with an IPv6 VIP only — leave it out",
+        ),
+        (
+            &[
+                (
+                    "port = 80",
+                    "port = 80\nlimits = { source_connections = 1, source_prefix_v4 = 24 }",
+                ),
+                ("vip = \"10.0.0.100\"", "vip = \"2001:db8::1\""),
+            ],
+            "services[0].limits.source_prefix_v4: is for services with an IPv4 VIP only — leave it out",
+        ),
+        (
+            &[
+                ("port = 80", "port = 80\nclient_address = \"toa\""),
+                ("vip = \"10.0.0.100\"", "vip = \"2001:db8::1\""),
+                ("10.3.0.21:8080", "[fd00:3::21]:8080"),
+                ("[\"10.3.0.100\"]", "[\"fd00:3::100\"]"),
+                ("\"10.3.0.11/24\"", "\"fd00:3::11/64\"\nmtu = 1299"),
+            ],
+            "services[0].targets[0].address: fd00:3::21 is behind port int, whose mtu of 1299 is too small for client_address = \"toa\" — with IPv6 it takes 1300 at least",
+        ),
+        (
+            &[
+                ("port = 80", "port = 80\nmode = \"tunnel\""),
+                ("vip = \"10.0.0.100\"", "vip = \"2001:db8::1\""),
+                ("10.3.0.21:8080", "fd00:3::21"),
+                ("[\"10.3.0.100\"]", "[\"fd00:3::100\"]"),
+                ("\"10.3.0.11/24\"", "\"fd00:3::11/64\"\nmtu = 1319"),
+            ],
+            "services[0].targets[0].address: fd00:3::21 is behind port int, whose mtu of 1319 is too small for mode = \"tunnel\" — with IPv6 it takes 1320 at least",
         ),
         (
             &[("port = 80", "port = 80\nleast_path_mtu = 575")],
@@ -482,7 +540,7 @@ on_limit = "drop"
 on_denied = "rst"
 deny = ["10.1.2.0/24", "2001:db8::/32"]
 persistence = { timeout = "5m", prefix_v4 = 24 }
-limits = { connections = 1, new_per_second = 2, target_connections = 3, target_new_per_second = 4, source_connections = 5, source_new_per_second = 6, source_prefix_v6 = 56 }"#,
+limits = { connections = 1, new_per_second = 2, target_connections = 3, target_new_per_second = 4, source_connections = 5, source_new_per_second = 6, source_prefix_v4 = 28 }"#,
     )]))
     .unwrap();
     let service = &config.services[0];
@@ -509,7 +567,7 @@ limits = { connections = 1, new_per_second = 2, target_connections = 3, target_n
             service: quota(1, 2),
             target: quota(3, 4),
             source: quota(5, 6),
-            source_prefix: SourcePrefix { v4: 32, v6: 56 },
+            source_prefix: SourcePrefix { v4: 28, v6: 64 },
         }
     );
     assert_eq!(
@@ -586,6 +644,46 @@ fn an_ipv6_vip_beside_bgp_is_warned_of() {
 }
 
 #[test]
+fn probes_without_the_header_that_targets_expect_are_warned_of() {
+    for (address, health, warned) in [
+        ("proxy_v2", "type = \"http\"", true),
+        ("proxy_v2", "type = \"http\", proxy_protocol = true", false),
+        ("proxy_v2", "type = \"http\", port = 9402", false),
+        ("proxy_v2", "type = \"tcp\"", false),
+        ("toa", "type = \"http\"", false),
+    ] {
+        let keys = format!("port = 80\nclient_address = \"{address}\"\nhealth = {{ {health} }}");
+        let warnings = parse(&with(&[("port = 80", &keys)])).unwrap().warnings();
+        assert_eq!(!warnings.is_empty(), warned, "{address} {health}");
+        assert!(
+            warnings
+                .iter()
+                .all(|warning| warning.starts_with("service web: "))
+        );
+    }
+}
+
+#[test]
+fn ipv6_grows_on_links_that_are_just_large_enough() {
+    for (keys, target, mtu) in [
+        ("client_address = \"toa\"", "[fd00:3::21]:8080", 1300),
+        ("mode = \"tunnel\"", "fd00:3::21", 1320),
+        ("client_address = \"proxy_v2\"", "[fd00:3::21]:8080", 1280),
+        ("mode = \"dr\"", "fd00:3::21", 1280),
+    ] {
+        let int = format!("\"fd00:3::11/64\"\nmtu = {mtu}");
+        parse(&with(&[
+            ("port = 80", &format!("port = 80\n{keys}\n")),
+            ("vip = \"10.0.0.100\"", "vip = \"2001:db8::1\""),
+            ("10.3.0.21:8080", target),
+            ("[\"10.3.0.100\"]", "[\"fd00:3::100\"]"),
+            ("\"10.3.0.11/24\"", &int),
+        ]))
+        .unwrap_or_else(|mistakes| panic!("{mistakes}"));
+    }
+}
+
+#[test]
 fn two_services_on_one_address_and_port_are_a_mistake_unless_the_protocol_differs() {
     let second = |protocol: &str| {
         format!(
@@ -633,46 +731,6 @@ fn a_vip_announced_differently_must_be_one_of_ours() {
         complaints.contains(": bgp.vips: 10.0.0.99 is the VIP of no service here"),
         "{complaints}"
     );
-}
-
-#[test]
-fn probes_without_the_header_that_targets_expect_are_warned_of() {
-    for (address, health, warned) in [
-        ("proxy_v2", "type = \"http\"", true),
-        ("proxy_v2", "type = \"http\", proxy_protocol = true", false),
-        ("proxy_v2", "type = \"http\", port = 9402", false),
-        ("proxy_v2", "type = \"tcp\"", false),
-        ("toa", "type = \"http\"", false),
-    ] {
-        let keys = format!("port = 80\nclient_address = \"{address}\"\nhealth = {{ {health} }}");
-        let warnings = parse(&with(&[("port = 80", &keys)])).unwrap().warnings();
-        assert_eq!(!warnings.is_empty(), warned, "{address} {health}");
-        assert!(
-            warnings
-                .iter()
-                .all(|warning| warning.starts_with("service web: "))
-        );
-    }
-}
-
-#[test]
-fn ipv6_grows_on_links_that_are_just_large_enough() {
-    for (keys, target, mtu) in [
-        ("client_address = \"toa\"", "[fd00:3::21]:8080", 1300),
-        ("mode = \"tunnel\"", "fd00:3::21", 1320),
-        ("client_address = \"proxy_v2\"", "[fd00:3::21]:8080", 1280),
-        ("mode = \"dr\"", "fd00:3::21", 1280),
-    ] {
-        let int = format!("\"fd00:3::11/64\"\nmtu = {mtu}");
-        parse(&with(&[
-            ("port = 80", &format!("port = 80\n{keys}\n")),
-            ("vip = \"10.0.0.100\"", "vip = \"2001:db8::1\""),
-            ("10.3.0.21:8080", target),
-            ("[\"10.3.0.100\"]", "[\"fd00:3::100\"]"),
-            ("\"10.3.0.11/24\"", &int),
-        ]))
-        .unwrap_or_else(|mistakes| panic!("{mistakes}"));
-    }
 }
 
 #[test]

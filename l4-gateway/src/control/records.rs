@@ -134,11 +134,16 @@ impl Control {
         if let Some((why, _)) = other_family(address, service.settings.vip) {
             return Err(why);
         }
-        let ServiceSettings { mode, port, .. } = service.settings;
+        let ServiceSettings {
+            mode,
+            client_address,
+            port,
+            ..
+        } = service.settings;
         if let Some((why, _)) = other_port(address, mode, port) {
             return Err(why);
         }
-        reachable(address.ip(), mode, &self.ports).map_err(|(why, _)| why)?;
+        reachable(address.ip(), mode, client_address, &self.ports).map_err(|(why, _)| why)?;
         if service.targets.get(&address).is_none() && service.targets.registered() >= MAX_REGISTERED
         {
             return Err(format!(

@@ -74,8 +74,13 @@ fn targets(service: &Service) -> impl Iterator<Item = TargetConfig> {
 /// Targets that are gone, and whose flows are to be cut; if there still is a way to them.
 fn gone(service: &Service, ports: &[PortConfig]) -> impl Iterator<Item = TargetConfig> {
     let gone = service.gradual.gone().iter().copied();
-    let ServiceSettings { mode, port, .. } = service.settings;
-    gone.filter(move |address| reachable(address.ip(), mode, ports).is_ok())
+    let ServiceSettings {
+        mode,
+        client_address,
+        port,
+        ..
+    } = service.settings;
+    gone.filter(move |address| reachable(address.ip(), mode, client_address, ports).is_ok())
         .filter(move |address| other_port(*address, mode, port).is_none())
         .map(|address| TargetConfig {
             address,

@@ -163,7 +163,7 @@ fn fate(error: &Error) -> Fate {
 
 /// A TCP service of each family on both targets in turn, with more keys. In these `{first}` and `{second}` stand for the targets' addresses,
 /// `{other}` for a port of the first that nobody listens on, `{nobody}` for a target that isn't there, `{near}` and `{wide}` for the prefix of
-/// near clients and one that holds all of them.
+/// near clients and one that holds all of them, `{as_near}` and `{as_host}` for the lengths in `prefix_{as_near}`.
 pub(crate) fn tcp(name: &str, port: u16, keys: &str) -> String {
     both(name, "tcp", port, 8080, keys)
 }
@@ -191,9 +191,9 @@ fn both(name: &str, protocol: &str, port: u16, target_port: u16, keys: &str) -> 
         }
         text += keys;
         text += "\n";
-        let (near, wide) = match family {
-            Family::V4 => ("10.2.0.0/24", "10.2.0.0/16"),
-            Family::V6 => ("fd00:2::/64", "fd00:2::/32"),
+        let (near, wide, as_near, as_host) = match family {
+            Family::V4 => ("10.2.0.0/24", "10.2.0.0/16", "v4 = 24", "v4 = 32"),
+            Family::V6 => ("fd00:2::/64", "fd00:2::/32", "v6 = 64", "v6 = 128"),
         };
         for (word, with) in [
             ("{other}", family.other().to_string().as_str()),
@@ -205,6 +205,8 @@ fn both(name: &str, protocol: &str, port: u16, target_port: u16, keys: &str) -> 
             ("{second}", &second),
             ("{near}", near),
             ("{wide}", wide),
+            ("{as_near}", as_near),
+            ("{as_host}", as_host),
         ] {
             text = text.replace(word, with);
         }
