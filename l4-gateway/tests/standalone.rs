@@ -131,5 +131,7 @@ fn every_service_of_the_example_to_begin_with_serves() {
         socket.connect_timeout(&at(api), Duration::from_millis(900))
     });
     assert_eq!(refused.unwrap_err().kind(), ErrorKind::TimedOut);
-    assert_eq!(gateway.service("api")["denied"], 1);
+    // More than one where the machine is so busy that the SYN is repeated.
+    let service = gateway.service("api");
+    assert!(service["denied"].as_u64().unwrap() >= 1, "{service}");
 }
