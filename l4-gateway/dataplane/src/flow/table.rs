@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::entry::{Addresses, Flow, HOP_UNKNOWN, Side};
-use super::index::{Index, NONE};
+use super::index::{Index, NONE, Resize};
 use super::prefetch::prefetch;
 use super::tuple::Tuple;
 use super::wide::Wide;
@@ -20,7 +20,12 @@ pub(crate) struct FlowTable {
     secret: Secret,
     free: u32,
     alive: u32,
+    /// Entries of the index that move; empty but for that moment.
+    moving: Vec<(u64, u32)>,
 }
+
+/// More than the index ever has at one home, but for a chance not worth a thought.
+const AT_ONE_HOME: usize = 64;
 
 impl FlowTable {
     pub(crate) fn new(flows: u32, secret: Secret) -> Self {
@@ -31,10 +36,11 @@ impl FlowTable {
         Self {
             entries,
             wide: Wide::new(flows as usize),
-            index: Index::new(2 * flows as usize),
+            index: Index::resizable(2 * flows as usize),
             secret,
             free: if flows == 0 { NONE } else { 0 },
             alive: 0,
+            moving: Vec::with_capacity(AT_ONE_HOME),
         }
     }
 
@@ -195,6 +201,9 @@ impl FlowTable {
             let placed = self.index.insert(hash, number);
             debug_assert!(placed, "the index is made for two keys a flow");
         }
+        if let Some(step) = self.index.crowded() {
+            self.resize(step);
+        }
         self.entries[number as usize].set_alive(true);
         self.alive += 1;
     }
@@ -218,6 +227,44 @@ impl FlowTable {
         for (_, hash) in self.keys::<V>(number) {
             let removed = self.index.remove(hash, number);
             debug_assert!(removed, "a living flow has its keys in the index");
+        }
+        if let Some(step) = self.index.sparse() {
+            self.resize(step);
+        }
+    }
+
+    /// Moves what the index holds at a home or two; of each flow it must hold all keys or none. What is asked for next is loaded
+    /// meanwhile: a growing index goes from its last home to the first, a shrinking one from the first to the last.
+    #[inline(never)]
+    fn resize(&mut self, step: Resize) {
+        let mut moving = std::mem::take(&mut self.moving);
+        for home in step.homes() {
+            self.index
+                .at_home(home, |number| self.hashes(number), &mut moving);
+        }
+        self.index.resize(step, &moving);
+        moving.clear();
+        self.moving = moving;
+        for home in step.next().homes() {
+            for number in self.index.numbers(home) {
+                self.prefetch(number);
+            }
+        }
+        for home in step.next().next().homes() {
+            self.index.prefetch_home(home);
+        }
+    }
+
+    /// The hashes an indexed flow is found by.
+    fn hashes(&self, number: u32) -> [Option<u64>; 2] {
+        fn of<V: Family>(table: &FlowTable, number: u32) -> [Option<u64>; 2] {
+            let mut keys = table.keys::<V>(number).map(|(_, hash)| hash);
+            [keys.next(), keys.next()]
+        }
+        if self.get(number).is_v6() {
+            of::<V6>(self, number)
+        } else {
+            of::<V4>(self, number)
         }
     }
 
@@ -311,6 +358,12 @@ impl FlowTable {
     pub(crate) fn bytes(&self) -> (usize, usize) {
         let narrow = size_of_val(&*self.entries) + self.index.bytes();
         (narrow, narrow + self.wide.bytes())
+    }
+
+    /// Buckets of the index that keys are spread over, and all it has.
+    #[cfg(test)]
+    pub(crate) fn index_spread(&self) -> (usize, usize) {
+        self.index.spread()
     }
 
     /// Panics unless the index holds each living flow under its keys and nothing else; the free entries' count.

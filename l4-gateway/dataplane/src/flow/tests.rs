@@ -3,7 +3,6 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use proptest::prelude::*;
 
-use super::index::Index;
 use super::state::Progress;
 use super::*;
 use crate::family::{Family, V4, V6};
@@ -11,6 +10,8 @@ use crate::ids::{LocalIpId, TargetId};
 use crate::limits::WHEEL_SLOTS;
 use crate::secret::Secret;
 use crate::service::{Mode, Protocol};
+
+mod resizing;
 
 /// A flow with its addresses, to be put into a table.
 #[derive(Clone, Copy)]
@@ -208,39 +209,6 @@ proptest! {
             prop_assert_eq!(table.len() as usize, model.len());
             prop_assert_eq!(table.check_invariants(), 40 - model.len() - removed.len());
         }
-    }
-
-    /// The index alone, with hashes that collide: in the bucket, in the tag, altogether.
-    #[test]
-    fn the_index_agrees_with_a_list(steps in prop::collection::vec((any::<bool>(), 0u64..6, 0u64..3, 0u32..8), 0..200)) {
-        let mut index = Index::new(60);
-        let mut model: Vec<(u64, u32)> = Vec::new();
-        for (insert, bucket, tag, number) in steps {
-            let hash = (bucket << 29) | ((tag + 1) << 48);
-            let held = model.iter().position(|entry| *entry == (hash, number));
-            match held {
-                None if insert && model.len() < 60 => {
-                    prop_assert!(index.insert(hash, number));
-                    model.push((hash, number));
-                }
-                Some(at) if !insert => {
-                    prop_assert!(index.remove(hash, number));
-                    model.swap_remove(at);
-                }
-                None if !insert && model.iter().all(|(_, other)| *other != number) => {
-                    prop_assert!(!index.remove(hash, number));
-                }
-                _ => {}
-            }
-            for (hash, number) in &model {
-                prop_assert_eq!(index.find(*hash, |found| found == *number), Some(*number));
-            }
-            prop_assert_eq!(index.count(), model.len());
-        }
-        for (hash, number) in model {
-            prop_assert!(index.remove(hash, number));
-        }
-        prop_assert_eq!(index.count(), 0);
     }
 
     /// A flow on the wheel goes in the tick of its deadline or the next, whenever the timers run; none goes early.
