@@ -336,7 +336,8 @@ impl Worker {
         flags
     }
 
-    /// Starts loading what the first and the last packets of a connection touch beyond their flow. Not of SYN-ACKs, which touch no more.
+    /// Starts loading what the first and the last packets of a connection touch beyond their flow. Not of SYN-ACKs and a target's FINs, which
+    /// touch no more.
     #[inline]
     fn look_further(&self, stage: &Stage) {
         let is_syn = stage.flags & (tcp::SYN | tcp::ACK) == tcp::SYN;
@@ -346,7 +347,7 @@ impl Worker {
             if is_syn {
                 // The flow may be about to make room for another.
                 self.flows.prefetch_bucket(hash);
-            } else {
+            } else if hash != stage.hash {
                 self.sequences.prefetch(hash);
             }
         }
