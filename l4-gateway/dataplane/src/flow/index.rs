@@ -1,14 +1,21 @@
 //! A hash index from keyed 64-bit hashes to small numbers: buckets of one cache line, memory fixed at the start.
 //!
-//! A bucket holds ten tags (16 hash bits each, 0 is free) and ten numbers. A full bucket overflows into the next one and counts
-//! how many entries passed it by, so that a search ends at the first bucket nothing passed, and removal needs no tombstones (the
-//! scheme of F14). Keys aren't stored: the caller compares what the number stands for.
+//! A bucket holds ten tags (16 hash bits each, 0 is free) and ten numbers. The bucket that a search for a hash begins at is its home. A full
+//! bucket overflows into the next one and counts how many entries passed it by, so that a search ends at the first bucket nothing passed, and
+//! removal needs no tombstones (the scheme of F14). Keys aren't stored: the caller compares what the number stands for.
 //!
-//! A few entries over all of the memory would each cost a cache line and the translation of an address of their own. So hashes are spread
-//! over as many buckets from the first on as the entries need: twice as many once they are crowded, half as many once they are sparse.
-//! That happens home by home, one with each entry that comes or goes (as in linear hashing, Litwin 1980, but a doubling is finished long
-//! before the next begins, so that buckets are filled evenly). Where entries lie is a matter of their home alone: they overflow into
-//! any bucket, whether hashes are spread over it or not.
+//! A few entries whose homes are all over the memory would each cost a cache line and the translation of an address of their own. So a resizable
+//! index has only as many homes as its entries need: twice as many once they are crowded, half as many once they are sparse. With each
+//! entry that comes or goes one home is split into two, or two are merged (as in linear hashing, Litwin 1980, but a doubling is finished
+//! long before the next begins, so that buckets are filled evenly). Halfway through a doubling:
+//!
+//! ```text
+//!   0 .. whole        whole .. 2 * whole        2 * whole .. 2 * coarse        2 * coarse .. all buckets
+//!   homes as before   no homes                  two for one of before          not used yet
+//! ```
+//!
+//! Only where a search begins depends on that. Entries overflow into any bucket, home or not, and those that overflowed are found again when
+//! their home is split by going on as a search does.
 
 use super::prefetch::prefetch;
 use super::tags;

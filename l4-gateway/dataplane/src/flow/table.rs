@@ -24,8 +24,8 @@ pub(crate) struct FlowTable {
     moving: Vec<(u64, u32)>,
 }
 
-/// More than the index ever has at one home, but for a chance not worth a thought.
-const AT_ONE_HOME: usize = 64;
+/// Room for what moves in one step of the index: some five entries, or twice as many. Beyond it the vector grows, once.
+const MOVING: usize = 64;
 
 impl FlowTable {
     pub(crate) fn new(flows: u32, secret: Secret) -> Self {
@@ -40,7 +40,7 @@ impl FlowTable {
             secret,
             free: if flows == 0 { NONE } else { 0 },
             alive: 0,
-            moving: Vec::with_capacity(AT_ONE_HOME),
+            moving: Vec::with_capacity(MOVING),
         }
     }
 

@@ -85,6 +85,8 @@ proptest! {
                 }
             }
             prop_assert_eq!(index.count(), 2 * held.len());
+            let (homes, all) = index.spread();
+            prop_assert!(homes == all || 2 * held.len() <= CROWDED * homes + 2, "{homes} homes of {}", held.len());
             for (number, hashes) in &held {
                 for hash in hashes {
                     prop_assert_eq!(index.find(*hash, |found| found == *number), Some(*number));

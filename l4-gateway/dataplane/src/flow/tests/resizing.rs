@@ -45,13 +45,19 @@ fn the_index_grows_and_shrinks_with_the_flows() {
         let load = f64::from(n) * 5.0 / 3.0 / *buckets as f64;
         assert!((2.4..6.3).contains(&load), "{load} a bucket at {n}");
     }
+    let mut spreads = Vec::new();
     for (n, number) in (0..flows).zip(numbers) {
         table.remove(number);
         table.free(number);
         if n % 997 == 0 {
             assert_eq!(table.check_invariants(), (n + 1) as usize);
+            spreads.push(table.index_spread());
         }
     }
+    assert!(spreads.is_sorted_by(|before, after| before >= after));
+    // Down to a quarter of the flows nothing is merged.
+    assert_eq!(spreads[8], spreads[0], "{spreads:?}");
+    assert!(spreads[12] < spreads[0], "{spreads:?}");
     // A step with each flow that goes: what the last of these left undone is done as others come and go.
     for n in 0..4000 {
         let number = insert(&mut table, n);
