@@ -288,12 +288,16 @@ const HEAD: [&str; 9] = [
 
 fn cells(row: &Row) -> [String; HEAD.len()] {
     let optional = |value: Option<f64>| value.map(number).unwrap_or_default();
+    let (value, ratio) = match row.ratio {
+        Some(ratio) => (number(row.value), judged(row, ratio)),
+        None => (judged(row, row.value), String::new()),
+    };
     [
         row.what.clone(),
-        number(row.value),
+        value,
         row.unit.clone(),
         optional(row.yardstick),
-        optional(row.ratio),
+        ratio,
         row.spread
             .map(|(least, most)| format!("{} to {}", number(least), number(most)))
             .unwrap_or_default(),
@@ -323,15 +327,29 @@ fn cells(row: &Row) -> [String; HEAD.len()] {
     ]
 }
 
+/// The figure that `met` is about: where it missed its goal by less than is shown of a [`number`], with as many more decimals as tell the two apart.
+fn judged(row: &Row, figure: f64) -> String {
+    let goal = match row.reach {
+        Some(Reach::AtLeast(goal) | Reach::AtMost(goal)) if row.met == Some(false) => goal,
+        _ => return number(figure),
+    };
+    // Beyond that many a double has no more to tell, unless it is tiny.
+    (decimals(figure)..=17)
+        .map(|decimals| [figure, goal].map(|value| format!("{value:.decimals$}")))
+        .find(|[figure, goal]| figure != goal)
+        .map_or_else(|| number(figure), |[figure, _]| figure)
+}
+
 /// Three figures that count, and whole numbers in full.
 fn number(value: f64) -> String {
-    let magnitude = value.abs();
-    if magnitude >= 100.0 {
-        format!("{value:.0}")
-    } else if magnitude >= 10.0 {
-        format!("{value:.1}")
-    } else {
-        format!("{value:.2}")
+    format!("{value:.0$}", decimals(value))
+}
+
+fn decimals(value: f64) -> usize {
+    match value.abs() {
+        100.0.. => 0,
+        10.0.. => 1,
+        _ => 2,
     }
 }
 
@@ -384,6 +402,29 @@ mod tests {
         let row = Row::new("bytes", 161.0, "B").reach(Reach::AtMost(160.0));
         assert_eq!(row.met, Some(false));
         assert_eq!(median(&[1.0, 2.0, 4.0, 8.0]), 3.0);
+    }
+
+    #[test]
+    fn a_figure_that_missed_its_goal_by_a_hair_does_not_look_like_it() {
+        let ratio = |ours: f64, reach| {
+            let row = Row::of_pairs("x", &[(ours, 1.0)], "Mpps").reach(reach);
+            cells(&row)[4..=7].join(" ")
+        };
+        let least = Reach::AtLeast(0.7);
+        assert_eq!(ratio(0.69949, least), "0.699 0.70 to 0.70 >= 0.70 NO");
+        assert_eq!(ratio(0.69996, least), "0.69996 0.70 to 0.70 >= 0.70 NO");
+        assert_eq!(ratio(0.65432, least), "0.65 0.65 to 0.65 >= 0.70 NO");
+        assert_eq!(ratio(0.70444, least), "0.70 0.70 to 0.70 >= 0.70 yes");
+        let most = Reach::AtMost(0.7);
+        assert_eq!(ratio(0.7001, most), "0.7001 0.70 to 0.70 <= 0.70 NO");
+        let value = |value, reach| cells(&Row::new("x", value, "1/s").reach(reach))[1].clone();
+        assert_eq!(value(999_999.6, Reach::AtLeast(1e6)), "999999.6");
+        assert_eq!(value(160.2, Reach::AtMost(160.0)), "160.2");
+        assert_eq!(value(99.96, Reach::AtLeast(100.0)), "99.96");
+        assert_eq!(value(999_999.6, Reach::AtMost(1e6)), "1000000");
+        // The value of a row that is judged by its ratio is no matter of the goal.
+        let row = Row::of_pairs("x", &[(0.699, 1.0)], "Mpps").reach(least);
+        assert_eq!(cells(&row)[1], "0.70");
     }
 
     #[test]
