@@ -16,6 +16,8 @@ use crate::peer::Peer;
 const FREQUENCY: u32 = 3989;
 const FUNCTIONS: usize = 16;
 const LINES: usize = 16;
+/// Type arguments of a function are shown as far as they fit into this many bytes.
+const ARGUMENTS: usize = 40;
 
 /// What to record.
 pub(crate) struct Recording<'a> {
@@ -215,21 +217,42 @@ fn read_places(text: &str) -> HashMap<u64, (String, String)> {
 }
 
 /// Without the hash that makes a symbol unique, and without crates and modules, as only what was not inlined has them and the file says it.
-fn short_function(name: &str) -> &str {
+fn short_function(name: &str) -> String {
     let name = match name.rsplit_once("::h") {
         Some((name, hash)) if hash.len() == 16 => name,
         _ => name,
     };
-    let (mut depth, mut last) = (0u32, 0);
-    for (at, byte) in name.bytes().enumerate() {
+    let last = outside(name, b':').last().map_or(0, |at| at + 1);
+    short_arguments(&name[last..])
+}
+
+/// Without the type arguments that iterators and closures make hundreds of bytes long.
+fn short_arguments(function: &str) -> String {
+    let parts = function.strip_suffix('>');
+    let Some((name, arguments)) = parts.and_then(|parts| parts.split_once('<')) else {
+        return function.to_owned();
+    };
+    if arguments.len() <= ARGUMENTS {
+        return function.to_owned();
+    }
+    let fitting = outside(arguments, b',').take_while(|at| *at <= ARGUMENTS);
+    match fitting.last() {
+        Some(end) => format!("{name}<{}, ..>", &arguments[..end]),
+        None => format!("{name}<..>"),
+    }
+}
+
+/// Where a byte stands in a name outside of all brackets.
+fn outside(name: &str, wanted: u8) -> impl Iterator<Item = usize> {
+    let mut depth = 0u32;
+    name.bytes().enumerate().filter_map(move |(at, byte)| {
         match byte {
-            b'<' => depth += 1,
-            b'>' => depth = depth.saturating_sub(1),
-            b':' if depth == 0 => last = at + 1,
+            b'<' | b'(' | b'[' => depth += 1,
+            b'>' | b')' | b']' => depth = depth.saturating_sub(1),
             _ => {}
         }
-    }
-    &name[last..]
+        (byte == wanted && depth == 0).then_some(at)
+    })
 }
 
 /// The path without what all have in common or nobody needs, and the line.
@@ -318,7 +341,7 @@ alloc::vec::push
     }
 
     #[test]
-    fn functions_are_named_without_their_modules() {
+    fn functions_are_named_without_their_modules_and_without_long_arguments() {
         for (symbol, name) in [
             (
                 "dataplane::worker::Worker::burst::h0123456789abcdef",
@@ -334,6 +357,18 @@ alloc::vec::push
                 "chunk<l4_gateway::dpdk::mbuf::Mbuf>",
             ),
             ("weir_eth_rx_burst", "weir_eth_rx_burst"),
+            (
+                "side<dataplane::family::V4, dataplane::flow::table::{impl#0}::side::{closure_env#0}<dataplane::family::V4>>",
+                "side<dataplane::family::V4, ..>",
+            ),
+            (
+                "search<(core::net::ip_addr::Ipv4Addr, u16), core::iter::adapters::take::Take<core::slice::iter::Iter<u8>>>",
+                "search<(core::net::ip_addr::Ipv4Addr, u16), ..>",
+            ),
+            (
+                "a::next<core::iter::adapters::skip::Skip<core::slice::iter::Iter<u8>>, u8>",
+                "next<..>",
+            ),
         ] {
             assert_eq!(short_function(symbol), name);
         }
