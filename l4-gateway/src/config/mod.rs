@@ -4,6 +4,7 @@ mod changes;
 mod policy;
 mod ports;
 mod process;
+mod reach;
 mod services;
 
 use std::collections::BTreeMap;
@@ -22,7 +23,8 @@ use crate::nic::Nic;
 pub use changes::Changes;
 pub use ports::{Network, PortConfig, RouteConfig};
 pub use process::{DrainSection, EalSection, WorkersSection};
-pub(crate) use services::{MOST_WEIGHT, other_family, other_port, reachable};
+pub(crate) use reach::{other_family, other_port, reachable};
+pub(crate) use services::MOST_WEIGHT;
 pub use services::{ServiceSettings, StaticTarget};
 
 /// Where `l4-gateway` answers `status`, unless configured.

@@ -13,7 +13,7 @@ use shared::bus::MAX_SERVICES;
 use shared::config::sections::Transport;
 use shared::config::{FromValue, Table, Value};
 
-use super::ports::LEAST_MTU_OF_IPV6;
+use super::reach::{is_host, other_family, other_port, reachable};
 use super::{PortConfig, policy};
 
 /// A service as written.
@@ -327,20 +327,6 @@ fn vip(table: &mut Table<'_>, ports: &[PortConfig]) -> Option<IpAddr> {
     Some(vip)
 }
 
-/// Whether one host can have the address.
-fn is_host(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(address) => (1..224).contains(&address.octets()[0]) && !address.is_loopback(),
-        IpAddr::V6(address) => {
-            !(address.is_unspecified()
-                || address.is_loopback()
-                || address.is_multicast()
-                || address.is_unicast_link_local()
-                || address.to_ipv4_mapped().is_some())
-        }
-    }
-}
-
 fn timeouts(table: &mut Table<'_>) -> Timeouts {
     let defaults = Timeouts::default();
     Timeouts {
@@ -439,130 +425,6 @@ impl FromValue for Written {
                     .map(|address| Written(address.ip(), Some(address.port())))
             })
     }
-}
-
-/// Why a target can't have the port it names, and what to do.
-pub(crate) fn other_port(target: SocketAddr, mode: Mode, service: u16) -> Option<(String, String)> {
-    (mode != Mode::FullNat && target.port() != service).then(|| {
-        (
-            format!(
-                "packets reach {} for port {service}, as clients sent them",
-                target.ip()
-            ),
-            format!("leave the port out, and have the target listen on {service}"),
-        )
-    })
-}
-
-/// Why a target can't serve a VIP of the other family, and what to do.
-pub(crate) fn other_family(target: SocketAddr, vip: IpAddr) -> Option<(String, String)> {
-    (target.is_ipv6() != vip.is_ipv6()).then(|| {
-        (
-            format!("{target} is not of the family of the VIP {vip}"),
-            "a service and its targets are all IPv4 or all IPv6".into(),
-        )
-    })
-}
-
-/// Whether a target can be forwarded to: it needs a way and, under FULLNAT, a LocalIP at the end of it.
-pub(crate) fn reachable(
-    target: IpAddr,
-    mode: Mode,
-    client_address: ClientAddress,
-    ports: &[PortConfig],
-) -> Result<(), (String, String)> {
-    if !is_host(target) {
-        return Err((
-            format!("{target} is not an address of one host"),
-            "take a unicast address".into(),
-        ));
-    }
-    if let Some(port) = ports
-        .iter()
-        .find(|port| port.is_own(target) || port.local_ips.contains(&target))
-    {
-        return Err((
-            format!("{target} is this node's own (port {})", port.name),
-            "a target is another host".into(),
-        ));
-    }
-    let Some((port, on_link)) = egress(target, ports) else {
-        let hint = "give a port that network, a [[ports.routes]] to it, or a gateway";
-        return Err((format!("no port leads to {target}"), hint.into()));
-    };
-    // What IPv6 packets grow by that their senders make no smaller for it: an outer header, an option.
-    let growth = match (mode, client_address) {
-        (Mode::Tunnel, _) => Some(("mode = \"tunnel\"", 40)),
-        (Mode::FullNat, ClientAddress::Toa) => Some(("client_address = \"toa\"", 20)),
-        _ => None,
-    };
-    if let Some((what, bytes)) = growth
-        && target.is_ipv6()
-        && port.mtu < LEAST_MTU_OF_IPV6 + bytes
-    {
-        return Err((
-            format!(
-                "{target} is behind port {}, whose mtu of {} is too small for {what}",
-                port.name, port.mtu
-            ),
-            format!("with IPv6 it takes {} at least", LEAST_MTU_OF_IPV6 + bytes),
-        ));
-    }
-    match mode {
-        Mode::FullNat => has_local_ip(target, port),
-        Mode::Direct if !on_link => Err((
-            format!(
-                "{target} is behind a router of port {}, and DR reaches its own network only",
-                port.name
-            ),
-            "take mode = \"tunnel\" for it".into(),
-        )),
-        Mode::Direct | Mode::Tunnel => Ok(()),
-    }
-}
-
-fn has_local_ip(target: IpAddr, port: &PortConfig) -> Result<(), (String, String)> {
-    let mut local_ips = port.local_ips.iter();
-    if local_ips.any(|local| local.is_ipv6() == target.is_ipv6()) {
-        return Ok(());
-    }
-    let hint = match port.network_for(target) {
-        Some(network) => format!("give port {} local_ips of its network {network}", port.name),
-        None => format!(
-            "give port {} an address and local_ips of that family",
-            port.name
-        ),
-    };
-    Err((
-        format!(
-            "{target} is behind port {}, which has no LocalIP of its family",
-            port.name
-        ),
-        hint,
-    ))
-}
-
-/// The port of the longest match among networks and routes, else the first with a gateway; and whether the target is on its segment.
-fn egress(target: IpAddr, ports: &[PortConfig]) -> Option<(&PortConfig, bool)> {
-    let matches = ports.iter().flat_map(|port| {
-        let networks = port.addresses.iter().map(|network| (*network, true));
-        let routes = port.routes.iter();
-        let routes = routes.map(|route| (route.to, route.via.is_none()));
-        networks
-            .chain(routes)
-            .filter(|(network, _)| network.contains(target))
-            .map(move |(network, on_link)| (network.prefix, port, on_link))
-    });
-    // Of equal lengths the first written wins, as in the data plane.
-    let longest = matches.reduce(|best, next| if next.0 > best.0 { next } else { best });
-    longest
-        .map(|(_, port, on_link)| (port, on_link))
-        .or_else(|| {
-            let mut ports = ports.iter();
-            ports
-                .find(|port| port.gateway_for(target).is_some())
-                .map(|port| (port, false))
-        })
 }
 
 fn key(vip: IpAddr, protocol: Protocol, port: u16) -> String {
