@@ -15,6 +15,8 @@ pub(crate) mod quote;
 pub(crate) mod segment;
 pub(crate) mod toa;
 
+use std::net::IpAddr;
+
 /// How a service's targets learn the address of a client, beyond seeing the LocalIP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum ClientAddress {
@@ -26,6 +28,16 @@ pub enum ClientAddress {
     ProxyV2,
     /// By the TCP option 254 ("TOA"), for targets with the kernel module or the BPF program that reads it; others ignore it.
     Toa,
+}
+
+impl ClientAddress {
+    /// Bytes that segments to a target grow by: the TCP option. A PROXY header is none; it goes ahead of a segment that has no room for it.
+    pub fn option_length(self, target: IpAddr) -> u16 {
+        match self {
+            ClientAddress::None | ClientAddress::ProxyV2 => 0,
+            ClientAddress::Toa => toa::length(target.is_ipv6()) as u16,
+        }
+    }
 }
 
 /// What a flow does to segments so that its target learns the client's address. The flow keeps what its service said when it began.

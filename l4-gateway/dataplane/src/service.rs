@@ -11,6 +11,7 @@ use crate::limits::LEAST_PATH_MTU;
 use crate::policy::Policy;
 use crate::port::PortIndex;
 use crate::time::ticks;
+use crate::wire::{ipv4, ipv6};
 
 /// The transport protocols that are forwarded; the value is IANA's protocol number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -109,6 +110,18 @@ pub enum Mode {
     /// Packets go to the target inside others (RFC 2003, RFC 2473). The target may be anywhere; it takes the outer header off, has
     /// the VIP, and answers the client past this node.
     Tunnel,
+}
+
+impl Mode {
+    /// Bytes that each packet to a target grows by: the outer header of a tunnel.
+    pub fn outer_header(self, target: IpAddr) -> u16 {
+        let header = match (self, target) {
+            (Mode::FullNat | Mode::Direct, _) => 0,
+            (Mode::Tunnel, IpAddr::V4(_)) => ipv4::HEADER,
+            (Mode::Tunnel, IpAddr::V6(_)) => ipv6::HEADER,
+        };
+        header as u16
+    }
 }
 
 /// One target as configured, with what health and operators say of it.

@@ -23,7 +23,7 @@ use crate::nic::Nic;
 pub use changes::Changes;
 pub use ports::{Network, PortConfig, RouteConfig};
 pub use process::{DrainSection, EalSection, WorkersSection};
-pub(crate) use reach::{other_family, other_port, reachable};
+pub(crate) use reach::{other_family, other_port, reachable, way_to};
 pub(crate) use services::MOST_WEIGHT;
 pub use services::{ServiceSettings, StaticTarget};
 

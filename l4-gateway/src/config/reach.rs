@@ -30,13 +30,30 @@ pub(crate) fn other_family(target: SocketAddr, vip: IpAddr) -> Option<(String, S
     })
 }
 
-/// Whether a target can be forwarded to: it needs a way and, under FULLNAT, a LocalIP at the end of it.
+/// Whether a target can be had: there is a way to it, with room for what packets grow by.
 pub(crate) fn reachable(
     target: IpAddr,
     mode: Mode,
     client_address: ClientAddress,
     ports: &[PortConfig],
 ) -> Result<(), (String, String)> {
+    let port = way_to(target, mode, ports)?;
+    match mode {
+        Mode::FullNat => {
+            let grown = client_address.option_length(target);
+            has_room(target, port, "client_address = \"toa\"", grown)
+        }
+        Mode::Direct | Mode::Tunnel => Ok(()),
+    }
+}
+
+/// The port that leads to a target, if the data plane can forward to it: FULLNAT needs a LocalIP there, DR the target on the port's own
+/// segment, a tunnel room for its outer header. Flows that there are go on by it, even where new ones would not fit ([`reachable`]).
+pub(crate) fn way_to(
+    target: IpAddr,
+    mode: Mode,
+    ports: &[PortConfig],
+) -> Result<&PortConfig, (String, String)> {
     if !is_host(target) {
         return Err((
             format!("{target} is not an address of one host"),
@@ -56,35 +73,45 @@ pub(crate) fn reachable(
         let hint = "give a port that network, a [[ports.routes]] to it, or a gateway";
         return Err((format!("no port leads to {target}"), hint.into()));
     };
-    // What IPv6 packets grow by that their senders make no smaller for it: an outer header, an option.
-    let growth = match (mode, client_address) {
-        (Mode::Tunnel, _) => Some(("mode = \"tunnel\"", 40)),
-        (Mode::FullNat, ClientAddress::Toa) => Some(("client_address = \"toa\"", 20)),
-        _ => None,
-    };
-    if let Some((what, bytes)) = growth
-        && target.is_ipv6()
-        && port.mtu < LEAST_MTU_OF_IPV6 + bytes
-    {
-        return Err((
-            format!(
-                "{target} is behind port {}, whose mtu of {} is too small for {what}",
-                port.name, port.mtu
-            ),
-            format!("with IPv6 it takes {} at least", LEAST_MTU_OF_IPV6 + bytes),
-        ));
-    }
     match mode {
-        Mode::FullNat => has_local_ip(target, port),
-        Mode::Direct if !on_link => Err((
-            format!(
-                "{target} is behind a router of port {}, and DR reaches its own network only",
-                port.name
-            ),
-            "take mode = \"tunnel\" for it".into(),
-        )),
-        Mode::Direct | Mode::Tunnel => Ok(()),
+        Mode::FullNat => has_local_ip(target, port)?,
+        Mode::Direct if !on_link => {
+            return Err((
+                format!(
+                    "{target} is behind a router of port {}, and DR reaches its own network only",
+                    port.name
+                ),
+                "take mode = \"tunnel\" for it".into(),
+            ));
+        }
+        Mode::Direct => {}
+        Mode::Tunnel => {
+            let grown = mode.outer_header(target);
+            has_room(target, port, "mode = \"tunnel\"", grown)?;
+        }
     }
+    Ok(port)
+}
+
+/// Whether the MTU of the port to an IPv6 target has room for what every IPv6 link takes, and the bytes it `grew` by because of `what`:
+/// nobody has to send smaller packets (RFC 8200 5).
+fn has_room(
+    target: IpAddr,
+    port: &PortConfig,
+    what: &str,
+    grew: u16,
+) -> Result<(), (String, String)> {
+    let least = LEAST_MTU_OF_IPV6 + grew;
+    if target.is_ipv4() || grew == 0 || port.mtu >= least {
+        return Ok(());
+    }
+    Err((
+        format!(
+            "{target} is behind port {}, whose mtu of {} is too small for {what}",
+            port.name, port.mtu
+        ),
+        format!("with IPv6 it takes {least} at least"),
+    ))
 }
 
 fn has_local_ip(target: IpAddr, port: &PortConfig) -> Result<(), (String, String)> {

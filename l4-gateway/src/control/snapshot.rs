@@ -9,7 +9,7 @@ use dataplane::{
 
 use super::Service;
 use super::retired::{Retired, Used};
-use crate::config::{PortConfig, ServiceSettings, other_port, reachable};
+use crate::config::{PortConfig, ServiceSettings, other_port, way_to};
 use crate::nic::Nic;
 
 /// The whole snapshot, to be built.
@@ -71,16 +71,12 @@ fn targets(service: &Service) -> impl Iterator<Item = TargetConfig> {
     })
 }
 
-/// Targets that are gone, and whose flows are to be cut; if there still is a way to them.
+/// Targets that are gone, and whose flows are to be cut; if there still is a way to them. New flows need
+/// not fit on it: those from before a reload grow by what the service said then.
 fn gone(service: &Service, ports: &[PortConfig]) -> impl Iterator<Item = TargetConfig> {
     let gone = service.gradual.gone().iter().copied();
-    let ServiceSettings {
-        mode,
-        client_address,
-        port,
-        ..
-    } = service.settings;
-    gone.filter(move |address| reachable(address.ip(), mode, client_address, ports).is_ok())
+    let ServiceSettings { mode, port, .. } = service.settings;
+    gone.filter(move |address| way_to(address.ip(), mode, ports).is_ok())
         .filter(move |address| other_port(*address, mode, port).is_none())
         .map(|address| TargetConfig {
             address,

@@ -76,3 +76,37 @@ fn flows_of_a_target_that_is_gone_are_cut_and_then_it_is_forgotten() {
     node.tick_at(390);
     assert_eq!(node.known().len(), 1);
 }
+
+#[test]
+fn flows_of_a_target_that_is_gone_are_cut_though_new_ones_to_it_would_not_fit_on_its_link() {
+    let wide = CONFIG
+        .replace("name = \"plain\"", SLOW)
+        .replace(
+            "\"10.3.0.11/24\"",
+            "[\"10.3.0.11/24\", \"fd00:3::11/64\"]\nmtu = 1280",
+        )
+        .replace("[\"10.3.0.100\"]", "[\"10.3.0.100\", \"fd00:3::100\"]")
+        .replace(
+            "\"10.0.0.100\"\nprotocol = \"udp\"",
+            "\"2001:db8::1\"\nprotocol = \"tcp\"",
+        )
+        .replace("targets = [{ address = \"10.3.0.53:53\" }]", "");
+    let after = |line: &str| {
+        let mut node = Node::of(&wide);
+        node.tick_at(10);
+        node.bus_at(20, &put(offer("plain", "[fd00:3::60]:53")));
+        node.bus_at(300, &Change::Deleted(key("plain", "[fd00:3::60]:53")));
+        node.reload_at(310, &wide.replace(SLOW, &format!("{SLOW}\n{line}")));
+        node
+    };
+    let gone = |cut| ("[fd00:3::60]:53".to_owned(), 0, cut);
+    let mut node = after("client_address = \"toa\"");
+    assert_eq!(node.known(), [gone(false)]);
+    node.tick_at(330);
+    assert_eq!(node.known(), [gone(true)]);
+    node.bus_at(331, &put(offer("plain", "[fd00:3::60]:53")));
+    assert_eq!(node.targets(1), [""; 0], "a new flow doesn't fit");
+
+    // Not even the data plane takes it here, so it must not be told of it.
+    assert_eq!(after("mode = \"tunnel\"").known(), []);
+}

@@ -17,7 +17,7 @@ impl Node {
         self.reload_at(0, text);
     }
 
-    fn reload_at(&mut self, seconds: u64, text: &str) {
+    pub(super) fn reload_at(&mut self, seconds: u64, text: &str) {
         let now = Duration::from_secs(seconds);
         let actions = self.control.reload(now, &parsed(text), nics()).unwrap();
         self.carry_out(actions);
