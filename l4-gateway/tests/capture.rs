@@ -295,10 +295,17 @@ fn flows_are_found_by_each_of_their_ends_and_counted_when_left_out() {
         "{text}"
     );
     assert_eq!(found(&["--limit", "0"]), 1, "they are counted all the same");
+}
+
+#[test]
+fn the_admin_listener_refuses_what_cannot_be_asked_and_says_why() {
+    let lab = Lab::new();
+    let gateway = Gateway::start(&lab, &lab.usual());
+    // Only the node knows its services.
     let error = gateway.try_subcommand(&["flows", "--service", "web"]);
     let error = error.unwrap_err();
     assert!(error.contains("expected one of tcp, udp"), "{error}");
-    // Whoever doesn't ask by the command line is told the same.
+    // What the command line refuses by itself, whoever doesn't ask by it is told here.
     for (command, wrong, why) in [
         (
             "flows",

@@ -276,34 +276,48 @@ fn frames_of_a_capture_file_are_answered_into_another() {
     assert!(found, "no ARP reply was written");
 }
 
-#[test]
-fn check_reports_all_mistakes_at_once() {
+const EXAMPLE: &str = include_str!("../../deploy/examples/l4-gateway.toml");
+const STANDALONE: &str = include_str!("../../deploy/examples/l4-standalone.toml");
+
+/// The exit status of `check` for such a file, and what it printed.
+fn check(config: &str) -> (Option<i32>, String) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("l4.toml");
-    let check = |text: &str| {
-        std::fs::write(&path, text).unwrap();
-        let output = Command::new(env!("CARGO_BIN_EXE_l4-gateway"))
-            .args(["check", "--config"])
-            .arg(&path)
-            .output()
-            .unwrap();
-        (
-            output.status.code(),
-            String::from_utf8(output.stderr).unwrap() + &String::from_utf8(output.stdout).unwrap(),
-        )
-    };
-    let example = include_str!("../../deploy/examples/l4-gateway.toml");
-    let first = include_str!("../../deploy/examples/l4-standalone.toml");
-    for example in [example, first] {
+    std::fs::write(&path, config).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_l4-gateway"))
+        .args(["check", "--config"])
+        .arg(&path)
+        .output()
+        .unwrap();
+    let printed = [output.stderr, output.stdout].concat();
+    (output.status.code(), String::from_utf8(printed).unwrap())
+}
+
+#[test]
+fn check_takes_the_examples() {
+    for example in [EXAMPLE, STANDALONE] {
         assert_eq!(check(example), (Some(0), "ok\n".into()));
     }
-    let (code, text) = check(&example.replace("type = \"tcp\"", "type = \"http\""));
-    assert_eq!(code, Some(0));
+}
+
+#[test]
+fn check_warns_of_what_it_takes_all_the_same() {
+    let headless = STANDALONE.replace("type = \"tcp\"", "type = \"http\"");
+    let (code, text) = check(&headless);
+    assert_eq!(code, Some(0), "{text}");
+    let lines: Vec<&str> = text.lines().collect();
+    let [warning, "ok"] = lines[..] else {
+        panic!("{text}");
+    };
     assert!(
-        text.starts_with("warning: service web: ") && text.ends_with("ok\n"),
-        "{text}"
+        warning.starts_with("warning: service api: its targets expect a PROXY header"),
+        "{warning}"
     );
-    let wrong = example
+}
+
+#[test]
+fn check_reports_all_mistakes_at_once() {
+    let wrong = EXAMPLE
         .replace("scheduler = \"wlc\"", "scheduler = \"wlcc\"")
         .replace(
             "\"10.3.0.100\", \"10.3.0.101\"",

@@ -283,15 +283,24 @@ fn health_checks_follow_a_reload() {
         "{}",
         gateway.metrics()
     );
+}
 
-    let headless = checked("{ address = \"10.3.0.22:8080\" }").replace(
-        "health = { type = \"tcp\"",
-        "client_address = \"proxy_v2\"\nhealth = { type = \"http\"",
-    );
-    gateway.reload(&headless);
-    let log = gateway.log();
-    assert!(
-        log.contains("service tcp: its targets expect a PROXY header"),
-        "{log}"
-    );
+#[test]
+fn what_a_new_configuration_warns_of_is_logged() {
+    let lab = Lab::new();
+    let probed = |health: &str| {
+        let services = SERVICES.replacen(
+            "port = 80\n",
+            &format!(
+                "port = 80\nclient_address = \"proxy_v2\"\nhealth = {{ type = \"{health}\" }}\n"
+            ),
+            1,
+        );
+        lab.config(WORKERS, "", &services)
+    };
+    let warning = "service tcp: its targets expect a PROXY header";
+    let gateway = Gateway::start(&lab, &probed("tcp"));
+    assert!(!gateway.log().contains(warning), "{}", gateway.log());
+    gateway.reload(&probed("http"));
+    assert!(gateway.log().contains(warning), "{}", gateway.log());
 }
