@@ -17,7 +17,7 @@ use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 
 use lab::programs::{Files, dig, serve_names};
-use lab::{Gateway, Lab};
+use lab::{Gateway, Lab, Place};
 
 const EXAMPLE: &str = include_str!("../../deploy/examples/l4-standalone.toml");
 
@@ -40,20 +40,19 @@ fn example(lab: &Lab) -> String {
     text
 }
 
+/// The commands in the head of the example.
+fn before_the_start() -> String {
+    let commands = EXAMPLE.lines().filter_map(|line| line.strip_prefix("#   "));
+    let commands: Vec<&str> = commands.collect();
+    assert_eq!(commands.len(), 3, "{commands:?}");
+    commands.join("\n").replace("eth1", "ext0")
+}
+
 fn segment() -> Lab {
     let lab = Lab::new();
     let [outside, place, target] = [lab.client(), lab.gateway(), lab.target()];
     place.ip(&["link", "set", "int0", "netns", &outside.name()]);
-    let bridge = [
-        "link",
-        "add",
-        "br0",
-        "type",
-        "bridge",
-        "mcast_snooping",
-        "0",
-    ];
-    outside.ip(&bridge);
+    outside.ip(&["link", "add", "br0", "type", "bridge"]);
     outside.ip(&["addr", "flush", "dev", "c0"]);
     for port in ["c0", "int0"] {
         outside.ip(&["link", "set", port, "master", "br0", "up"]);
@@ -62,10 +61,15 @@ fn segment() -> Lab {
     outside.sysctl("net.ipv4.ip_forward=1");
     outside.ip(&["route", "add", "10.5.0.0/24", "via", "10.2.0.21"]);
 
-    // Nothing but what the example says: the VIPs are on the segment, so the kernel has a route to them and is silent.
+    // The host as it may be found, without what keeps the laboratory's kernels silent; then nothing but what the example says. The VIPs are
+    // on the segment, so the kernel has a route to them.
     place.ip(&["-6", "route", "del", "blackhole", "default"]);
     place.address("ext0", "fd00:2::11/64");
     place.ip(&["route", "add", "default", "via", "10.2.0.1"]);
+    place.sysctl("net.ipv4.ip_forward=1");
+    place.sysctl("net.ipv6.conf.all.forwarding=1");
+    place.shell("ethtool -K ext0 gro on tso on gso on rx on tx on");
+    place.shell(&before_the_start());
 
     target.routed_anyhow();
     target.sysctl("net.ipv4.conf.t0.rp_filter=0");
@@ -83,6 +87,17 @@ fn segment() -> Lab {
         target.take_vip(vip.parse().unwrap());
     }
     lab
+}
+
+/// How many packets of each family the kernel there has forwarded by itself.
+fn forwarded_by_the_kernel(place: &Place) -> Vec<u64> {
+    let mut nstat = place.command("nstat");
+    nstat.args(["-asz", "IpForwDatagrams", "Ip6OutForwDatagrams"]);
+    let output = nstat.output().unwrap();
+    let counters = String::from_utf8(output.stdout).unwrap();
+    let values = counters.lines().skip(1);
+    let value = |line: &str| line.split_whitespace().nth(1).unwrap().parse().unwrap();
+    values.map(value).collect()
 }
 
 /// Whether all targets are up, of which there is at least one.
@@ -134,4 +149,5 @@ fn every_service_of_the_example_to_begin_with_serves() {
     // More than one where the machine is so busy that the SYN is repeated.
     let service = gateway.service("api");
     assert!(service["denied"].as_u64().unwrap() >= 1, "{service}");
+    assert_eq!(forwarded_by_the_kernel(&lab.gateway()), [0, 0]);
 }

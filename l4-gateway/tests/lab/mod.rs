@@ -218,6 +218,11 @@ impl Place {
         must(self.command("sysctl").args(["-qw", setting]));
     }
 
+    /// Runs commands as a person would type them; none may fail.
+    pub(crate) fn shell(&self, commands: &str) {
+        must(self.command("sh").args(["-ec", commands]));
+    }
+
     pub(crate) fn name(&self) -> String {
         self.0.clone()
     }
