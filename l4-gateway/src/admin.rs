@@ -1,5 +1,6 @@
 //! What the admin listener answers.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,20 +14,20 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use crate::actors::{Board, ServiceView, View};
-use crate::bounds::Bounds;
 use crate::capture::{Captures, Request};
 use crate::config::Config;
 use crate::filter::{End, Ends, FlowFilter};
 use crate::forwarder::Forwarder;
 use crate::metrics;
 use crate::names::{PROTOCOLS, STATES};
+use crate::range;
 use crate::reloader::{Current, Reloader};
 use crate::status::{ShownFlow, Sources, status};
 use crate::worker::{Found, Inquiry, Question};
 
 /// Flows listed unless asked for more, and how many may be asked for: none to have them counted only.
 pub(crate) const LISTED: usize = 100;
-pub(crate) const LIMIT: Bounds<usize> = Bounds::new(0, 10_000);
+pub(crate) const LIMIT: RangeInclusive<usize> = 0..=10_000;
 
 /// How long a worker may take to answer: it walks its flow table.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -203,7 +204,7 @@ impl Which {
 
     fn within(self, view: &View) -> Result<FlowFilter, String> {
         if let Some(limit) = self.limit {
-            LIMIT.check("limit", limit)?;
+            range::check("limit", limit, &LIMIT)?;
         }
         let find = |name: &String| {
             let mut services = view.services.iter();

@@ -16,6 +16,7 @@ use crate::capture::{BYTES, Blocks, PACKETS, Request, SECONDS, SNAP, Tally};
 use crate::config::{ADMIN_PORT, Config};
 use crate::filter::End;
 use crate::names::{PROTOCOLS, STATES};
+use crate::range;
 
 /// Weir's L4 gateway: forwards TCP and UDP from VIPs to targets (FULLNAT, DR or tunnel, over DPDK).
 #[derive(Debug, Parser)]
@@ -58,7 +59,7 @@ struct Flows {
     /// Only flows in this state, as the last column shows it
     #[arg(long, value_parser = STATES.parser())]
     state: Option<String>,
-    #[arg(long, default_value_t = LISTED, value_parser = LIMIT.parser(), help = LIMIT.help("How many at most"))]
+    #[arg(long, default_value_t = LISTED, value_parser = range::parser(LIMIT), help = range::help("How many at most", &LIMIT))]
     limit: usize,
 }
 
@@ -86,17 +87,17 @@ struct Capture {
     /// The file to write; standard output without one
     #[arg(long, short, value_name = "FILE")]
     write: Option<PathBuf>,
-    #[arg(long, default_value_t = Request::default().packets, value_parser = PACKETS.parser(),
-          help = PACKETS.help("End after so many frames, both sides counted"))]
+    #[arg(long, default_value_t = Request::default().packets, value_parser = range::parser(PACKETS),
+          help = range::help("End after so many frames, both sides counted", &PACKETS))]
     packets: u64,
-    #[arg(long, default_value_t = Request::default().bytes, value_parser = BYTES.parser(),
-          help = BYTES.help("End after so many bytes of frames"))]
+    #[arg(long, default_value_t = Request::default().bytes, value_parser = range::parser(BYTES),
+          help = range::help("End after so many bytes of frames", &BYTES))]
     bytes: u64,
-    #[arg(long, default_value_t = Request::default().seconds, value_parser = SECONDS.parser(),
-          help = SECONDS.help("End after so many seconds"))]
+    #[arg(long, default_value_t = Request::default().seconds, value_parser = range::parser(SECONDS),
+          help = range::help("End after so many seconds", &SECONDS))]
     seconds: u64,
-    #[arg(long, default_value_t = Request::default().snap, value_parser = SNAP.parser(),
-          help = SNAP.help("Bytes kept of each frame"))]
+    #[arg(long, default_value_t = Request::default().snap, value_parser = range::parser(SNAP),
+          help = range::help("Bytes kept of each frame", &SNAP))]
     snap: usize,
 }
 

@@ -14,7 +14,6 @@
 pub mod actors;
 mod admin;
 mod bond;
-mod bounds;
 mod capture;
 pub mod cli;
 pub mod config;
@@ -32,6 +31,7 @@ pub mod liveness;
 mod metrics;
 pub mod names;
 pub mod nic;
+mod range;
 mod reloader;
 pub mod run;
 mod status;

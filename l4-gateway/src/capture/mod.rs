@@ -12,6 +12,7 @@ mod pcapng;
 mod tap;
 
 use std::borrow::Cow;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -22,9 +23,9 @@ use shared::admin::{CommandError, Stream};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use crate::bounds::Bounds;
 use crate::filter::{End, Ends};
 use crate::forwarder::Forwarder;
+use crate::range;
 use crate::worker::Question;
 
 pub(crate) use pcapng::{Blocks, Tally};
@@ -41,11 +42,14 @@ const PIECE: usize = 64 << 10;
 const PATIENCE: Duration = Duration::from_secs(1);
 const POLL: Duration = Duration::from_millis(1);
 
-pub(crate) const PACKETS: Bounds<u64> = Bounds::new(1, 1_000_000);
-pub(crate) const BYTES: Bounds<u64> = Bounds::new(1, 1 << 30);
-/// The admin listener ends a connection after ten minutes.
-pub(crate) const SECONDS: Bounds<u64> = Bounds::new(1, 300);
-pub(crate) const SNAP: Bounds<usize> = Bounds::new(64, 65_535);
+/// Frames that may be asked for, both sides counted.
+pub(crate) const PACKETS: RangeInclusive<u64> = 1..=1_000_000;
+/// Bytes of frames that may be asked for.
+pub(crate) const BYTES: RangeInclusive<u64> = 1..=1 << 30;
+/// Seconds that may be asked for: the admin listener ends a connection after ten minutes.
+pub(crate) const SECONDS: RangeInclusive<u64> = 1..=300;
+/// Bytes that may be kept of a frame.
+pub(crate) const SNAP: RangeInclusive<usize> = 64..=65_535;
 
 /// What is to be captured, and how much at most.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,12 +85,12 @@ impl Default for Request {
 
 impl Request {
     /// # Errors
-    /// Which bound is out of bounds itself.
+    /// Which bound is out of its range.
     pub(crate) fn check(&self) -> Result<(), String> {
-        PACKETS.check("packets", self.packets)?;
-        BYTES.check("bytes", self.bytes)?;
-        SECONDS.check("seconds", self.seconds)?;
-        SNAP.check("snap", self.snap)
+        range::check("packets", self.packets, &PACKETS)?;
+        range::check("bytes", self.bytes, &BYTES)?;
+        range::check("seconds", self.seconds, &SECONDS)?;
+        range::check("snap", self.snap, &SNAP)
     }
 }
 
