@@ -25,8 +25,9 @@ use crate::reloader::{Current, Reloader};
 use crate::status::{ShownFlow, Sources, status};
 use crate::worker::{Found, Inquiry, Question};
 
-/// Flows listed unless asked for more, and how many may be asked for: none to have them counted only.
+/// Flows listed unless asked for more.
 pub(crate) const LISTED: usize = 100;
+/// How many may be asked for; 0 asks for the count alone.
 pub(crate) const LIMIT: RangeInclusive<usize> = 0..=10_000;
 
 /// How long a worker may take to answer: it walks its flow table.
@@ -124,7 +125,7 @@ impl Admin for NodeAdmin {
                 Box::pin(async move {
                     let which: Which = arguments(args)?;
                     let limit = which.limit.unwrap_or(LISTED);
-                    let filter = which.filter(&services)?;
+                    let filter = which.filter(&services).map_err(CommandError::Invalid)?;
                     let found = flows(&forwarder, filter, limit, true).await;
                     let Found { flows, left_out } = found.map_err(CommandError::Failed)?;
                     let flows: Vec<_> = flows.iter().map(ShownFlow::from).collect();
@@ -198,11 +199,9 @@ pub(crate) fn arguments<T: Default + for<'a> Deserialize<'a>>(
 }
 
 impl Which {
-    pub(crate) fn filter(self, view: &View) -> Result<FlowFilter, CommandError> {
-        self.within(view).map_err(CommandError::Invalid)
-    }
-
-    fn within(self, view: &View) -> Result<FlowFilter, String> {
+    /// # Errors
+    /// What is expected, if a part makes no sense.
+    pub(crate) fn filter(self, view: &View) -> Result<FlowFilter, String> {
         if let Some(limit) = self.limit {
             range::check("limit", limit, &LIMIT)?;
         }
