@@ -103,7 +103,8 @@ fn each_state_is_said_to_end_by_a_timeout_that_can_be_set() {
     }
 }
 
-/// `| option | default | bounds |`
+/// Each row of the table under "Capture", `| bound | default | range |`: the least and the most are taken, one beyond either is not, and the
+/// help says the same.
 #[test]
 fn the_bounds_in_the_reference_are_those_that_hold() {
     let (_, help) = gateway(&["capture", "--help"]);
