@@ -65,12 +65,12 @@ fn connections_beyond_a_limit_are_refused_until_others_have_gone() {
         limited(
             "source",
             82,
-            "limits = { source_connections = 1, source_prefix_{as_near} }",
+            "limits = { source_connections = 1, source_prefix_{family} = {near_bits} }",
         ),
         limited(
             "host",
             83,
-            "limits = { source_connections = 1, source_prefix_{as_host} }",
+            "limits = { source_connections = 1, source_prefix_{family} = {host_bits} }",
         ),
         limited(
             "silent",
@@ -202,7 +202,7 @@ fn a_source_stays_with_its_target_until_it_is_forgotten() {
         tcp(
             "prefix",
             80,
-            "persistence = { timeout = \"1h\", prefix_{as_near} }",
+            "persistence = { timeout = \"1h\", prefix_{family} = {near_bits} }",
         ),
         tcp("host", 81, "persistence = { timeout = \"1h\" }"),
         tcp(

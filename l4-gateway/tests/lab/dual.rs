@@ -163,7 +163,8 @@ fn fate(error: &Error) -> Fate {
 
 /// A TCP service of each family on both targets in turn, with more keys. In these `{first}` and `{second}` stand for the targets' addresses,
 /// `{other}` for a port of the first that nobody listens on, `{nobody}` for a target that isn't there, `{near}` and `{wide}` for the prefix of
-/// near clients and one that holds all of them, `{as_near}` and `{as_host}` for the lengths in `prefix_{as_near}`.
+/// near clients and one that holds all of them, `{near_bits}` for the length of the former, `{host_bits}` for that of an address, `{family}`
+/// for "v4" or "v6".
 pub(crate) fn tcp(name: &str, port: u16, keys: &str) -> String {
     both(name, "tcp", port, 8080, keys)
 }
@@ -191,9 +192,9 @@ fn both(name: &str, protocol: &str, port: u16, target_port: u16, keys: &str) -> 
         }
         text += keys;
         text += "\n";
-        let (near, wide, as_near, as_host) = match family {
-            Family::V4 => ("10.2.0.0/24", "10.2.0.0/16", "v4 = 24", "v4 = 32"),
-            Family::V6 => ("fd00:2::/64", "fd00:2::/32", "v6 = 64", "v6 = 128"),
+        let (near, wide, version, near_bits, host_bits) = match family {
+            Family::V4 => ("10.2.0.0/24", "10.2.0.0/16", "v4", "24", "32"),
+            Family::V6 => ("fd00:2::/64", "fd00:2::/32", "v6", "64", "128"),
         };
         for (word, with) in [
             ("{other}", family.other().to_string().as_str()),
@@ -205,8 +206,9 @@ fn both(name: &str, protocol: &str, port: u16, target_port: u16, keys: &str) -> 
             ("{second}", &second),
             ("{near}", near),
             ("{wide}", wide),
-            ("{as_near}", as_near),
-            ("{as_host}", as_host),
+            ("{family}", version),
+            ("{near_bits}", near_bits),
+            ("{host_bits}", host_bits),
         ] {
             text = text.replace(word, with);
         }
