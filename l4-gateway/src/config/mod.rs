@@ -8,7 +8,7 @@ mod reach;
 mod services;
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
 use bgp_ctl::config::BgpSection;
@@ -79,18 +79,8 @@ impl Config {
         let services = services::parse(root, &bus.transport, &ports, ports_sound);
         let bgp = BgpSection::parse(root);
 
-        if let (Some(bgp), Some(services), Some(mut table)) = (&bgp, &services, root.table("bgp")) {
-            for vip in bgp
-                .vips
-                .keys()
-                .filter(|vip| services.iter().all(|service| service.vip != **vip))
-            {
-                table.mistake(
-                    "vips",
-                    format!("{vip} is the VIP of no service here"),
-                    "leave it out, or add the service",
-                );
-            }
+        if let (Some(bgp), Some(services)) = (&bgp, &services) {
+            announced_are_served(root, bgp, services);
         }
         if !ports_sound {
             return None;
@@ -177,6 +167,25 @@ impl Config {
         vips.sort();
         vips.dedup();
         vips
+    }
+}
+
+/// Records a mistake at each of `[[bgp.vips]]` that no service has.
+fn announced_are_served(root: &mut Table<'_>, bgp: &BgpSection, services: &[ServiceSettings]) {
+    let tables = root.table("bgp").map(|mut bgp| bgp.tables("vips"));
+    for mut table in tables.unwrap_or_default() {
+        // What can't be a VIP at all is a mistake already.
+        let address = table.optional::<Ipv4Addr>("address");
+        let Some(vip) = address.filter(|address| bgp.vips.contains_key(address)) else {
+            continue;
+        };
+        if services.iter().all(|service| service.vip != vip) {
+            table.mistake(
+                "address",
+                format!("{vip} is the VIP of no service here"),
+                "leave it out, or add the service",
+            );
+        }
     }
 }
 

@@ -472,13 +472,14 @@ fn all_mistakes_come_at_once() {
 fn a_vip_announced_differently_must_be_one_of_ours() {
     let bgp = "[bgp]\nlocal_as = 65010\nrouter_id = \"10.2.0.11\"\n[[bgp.neighbours]]\naddress = \"10.2.0.1\"\nremote_as = 65001\n";
     assert!(parse(&format!("{LEAST}{bgp}")).unwrap().bgp.is_some());
-    let complaints = parse(&format!(
-        "{LEAST}{bgp}[[bgp.vips]]\naddress = \"10.0.0.99\"\n"
-    ))
-    .unwrap_err();
-    assert!(
-        complaints.contains(": bgp.vips: 10.0.0.99 is the VIP of no service here"),
-        "{complaints}"
+    let vip = |address: &str| format!("[[bgp.vips]]\naddress = \"{address}\"\n");
+    let vips = ["10.0.0.100", "10.0.0.99", "10.0.0.98", "2001:db8::1"].map(vip);
+    let complaints = parse(&format!("{LEAST}{bgp}{}", vips.concat())).unwrap_err();
+    assert_eq!(
+        complaints,
+        "l4.toml:32: bgp.vips[1].address: 10.0.0.99 is the VIP of no service here — leave it out, or add the service\n\
+         l4.toml:34: bgp.vips[2].address: 10.0.0.98 is the VIP of no service here — leave it out, or add the service\n\
+         l4.toml:36: bgp.vips[3].address: expected an IPv4 address such as \"10.0.0.1\", got \"2001:db8::1\""
     );
 }
 
