@@ -119,7 +119,7 @@ fn families<T: FromValue>(
         }
     }
     if values.is_empty() {
-        return Err("the list is empty".into());
+        return Err(format!("the list is empty: write {}", T::EXPECTED));
     }
     Ok(Families(values))
 }

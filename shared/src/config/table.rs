@@ -256,7 +256,7 @@ impl<'d> Table<'d> {
             Ok(_) => String::new(),
             Err(hint) => hint,
         };
-        // Where a list is expected and is there, the hint says all: what is wrong in it.
+        // A hint on a list is the whole message: see `FromValue::from_value`.
         let (message, hint) = match value {
             Value::Array(_) if !hint.is_empty() => (hint, String::new()),
             _ => (format!("expected {}, got {value}", expected()), hint),

@@ -69,7 +69,8 @@ pub trait FromValue: Sized {
     /// Reads the value.
     ///
     /// # Errors
-    /// The hint for the user ("write \"5s\""), or an empty string where [`Self::EXPECTED`] says it all.
+    /// The hint for the user ("write \"5s\""), which follows "expected ..., got ..."; an empty string where [`Self::EXPECTED`] says it all. Of a
+    /// list, the hint is the whole message: what is wrong in it, and what to write. So a type that no list can be gives none for one.
     fn from_value(value: &Value) -> Result<Self, String>;
 }
 

@@ -139,6 +139,14 @@ fn mistakes_name_the_key_and_what_to_do() {
             "l4.toml:14: ports[1].address: give one of each family at most",
         ),
         (
+            &[("\"10.3.0.11/24\"", "[]")],
+            "l4.toml:14: ports[1].address: the list is empty: write an address with a prefix length such as \"10.0.0.1/24\" or \"fd00::1/64\"",
+        ),
+        (
+            &[("\"10.2.0.1\"", "[]")],
+            "l4.toml:9: ports[0].gateway: the list is empty: write an IP address such as \"10.0.0.1\"",
+        ),
+        (
             &[("[\"10.3.0.100\"]", "[\"fd00:3::100\"]")],
             "local_ips: the port has no address of the family of fd00:3::100",
         ),
