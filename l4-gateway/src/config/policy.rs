@@ -37,14 +37,8 @@ pub(super) fn parse(
     let persistence = table
         .table("persistence")
         .and_then(|mut table| persistence(&mut table, vip));
-    let one_packet = table.or("one_packet", false);
-    if one_packet && protocol == Some(Protocol::Tcp) {
-        table.mistake(
-            "one_packet",
-            "the segments of a TCP connection belong together",
-            "leave it to services with protocol = \"udp\"",
-        );
-    }
+    // With TCP it is a mistake already, whatever it says.
+    let one_packet = table.or("one_packet", false) && protocol != Some(Protocol::Tcp);
     if one_packet && persistence.is_some() {
         table.mistake(
             "one_packet",
@@ -184,8 +178,8 @@ fn prefix(
     defaults: SourcePrefix,
 ) -> SourcePrefix {
     match vip {
-        Some(IpAddr::V4(_)) => of_no_effect(table, &[v6], "services with an IPv6 VIP"),
-        Some(IpAddr::V6(_)) => of_no_effect(table, &[v4], "services with an IPv4 VIP"),
+        Some(IpAddr::V4(_)) => of_no_effect(table, v6, "services with an IPv6 VIP"),
+        Some(IpAddr::V6(_)) => of_no_effect(table, v4, "services with an IPv4 VIP"),
         None => {}
     }
     SourcePrefix {

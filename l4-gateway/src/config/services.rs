@@ -187,19 +187,7 @@ fn service(
         ("tunnel", Mode::Tunnel),
     ];
     let mode = table.one_of_or("mode", &modes, Mode::FullNat);
-    if mode != Mode::FullNat {
-        let keys = ["timestamps", "client_address", "least_path_mtu"];
-        of_no_effect(table, &keys, "mode = \"fullnat\"");
-    }
-    if protocol == Some(Protocol::Udp) {
-        let keys = [
-            "on_unknown_segment",
-            "reset_on_expiry",
-            "timestamps",
-            "client_address",
-        ];
-        of_no_effect(table, &keys, "protocol = \"tcp\"");
-    }
+    keys_of_no_effect(table, mode, protocol);
     let schedulers = [
         ("rr", Scheduler::RoundRobin),
         ("wrr", Scheduler::WeightedRoundRobin),
@@ -278,12 +266,29 @@ fn service(
     })
 }
 
-/// Records a mistake for each of the keys that is there: it does something for `others` only.
-pub(super) fn of_no_effect(table: &mut Table<'_>, keys: &[&'static str], others: &str) {
-    for key in keys {
-        if table.has(key) {
-            table.mistake(key, format!("is for {others} only"), "leave it out");
+/// Records a mistake at each key that has no effect on a service of this mode and protocol: one, if it has none for two reasons.
+fn keys_of_no_effect(table: &mut Table<'_>, mode: Mode, protocol: Option<Protocol>) {
+    let fullnat = (mode != Mode::FullNat).then_some("mode = \"fullnat\"");
+    let tcp = (protocol == Some(Protocol::Udp)).then_some("protocol = \"tcp\"");
+    let udp = (protocol == Some(Protocol::Tcp)).then_some("protocol = \"udp\"");
+    for (key, others) in [
+        ("timestamps", fullnat.or(tcp)),
+        ("client_address", fullnat.or(tcp)),
+        ("least_path_mtu", fullnat),
+        ("on_unknown_segment", tcp),
+        ("reset_on_expiry", tcp),
+        ("one_packet", udp),
+    ] {
+        if let Some(others) = others {
+            of_no_effect(table, key, others);
         }
+    }
+}
+
+/// Records a mistake if the key is there: it does something for `others` only.
+pub(super) fn of_no_effect(table: &mut Table<'_>, key: &'static str, others: &str) {
+    if table.has(key) {
+        table.mistake(key, format!("is for {others} only"), "leave it out");
     }
 }
 

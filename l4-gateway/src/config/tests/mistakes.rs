@@ -332,8 +332,8 @@ fn mistakes_name_the_key_and_what_to_do() {
             "1 CPUs, but count = 3",
         ),
         (
-            &[("port = 80", "port = 80\none_packet = true")],
-            "services[0].one_packet: the segments of a TCP connection belong together",
+            &[("port = 80", "port = 80\none_packet = false")],
+            "services[0].one_packet: is for protocol = \"udp\" only — leave it out",
         ),
         (
             &[
@@ -437,6 +437,36 @@ fn a_mistake_is_told_once_with_the_right_bounds() {
                 "l4.toml:21: services[0].port: expected an integer from 1 to 65535, got {port}{hint}"
             )
         );
+    }
+}
+
+#[test]
+fn a_key_of_no_effect_for_two_reasons_is_told_once() {
+    let others = "is for mode = \"fullnat\" only — leave it out";
+    for (protocol, keys, complaint) in [
+        (
+            "udp",
+            "mode = \"tunnel\"\ntimestamps = \"keep\"",
+            format!("l4.toml:23: services[0].timestamps: {others}"),
+        ),
+        (
+            "udp",
+            "mode = \"dr\"\nclient_address = \"toa\"",
+            format!("l4.toml:23: services[0].client_address: {others}"),
+        ),
+        (
+            "tcp",
+            "one_packet = true\npersistence.timeout = \"1m\"",
+            "l4.toml:22: services[0].one_packet: is for protocol = \"udp\" only — leave it out"
+                .to_owned(),
+        ),
+    ] {
+        let complaints = parse(&with(&[
+            ("\"tcp\"", &format!("\"{protocol}\"")),
+            ("10.3.0.21:8080", "10.3.0.21:80"),
+            ("port = 80\n", &format!("port = 80\n{keys}\n")),
+        ]));
+        assert_eq!(complaints.unwrap_err(), complaint);
     }
 }
 
