@@ -58,10 +58,15 @@ pub struct ServiceSettings {
 }
 
 impl ServiceSettings {
-    /// Whether targets that require a PROXY header can't answer the probes that go where clients go.
+    /// Whether targets that require a PROXY header can't answer the probes that go where clients go. Which ports registrations will
+    /// name is not known.
     pub(super) fn probes_lack_header(&self) -> bool {
+        let goes_there = |port| {
+            let mut targets = self.targets.iter();
+            targets.any(|target| target.address.port() == port)
+        };
         let lacks = |check: &CheckSettings| {
-            check.port.is_none()
+            check.port.is_none_or(goes_there)
                 && matches!(&check.probe, Probe::Http(http) if !http.proxy_protocol)
         };
         self.client_address == ClientAddress::ProxyV2 && self.health.as_ref().is_some_and(lacks)

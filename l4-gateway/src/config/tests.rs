@@ -221,6 +221,12 @@ fn probes_without_the_header_that_targets_expect_are_warned_of() {
         ("proxy_v2", "type = \"http\"", true),
         ("proxy_v2", "type = \"http\", proxy_protocol = true", false),
         ("proxy_v2", "type = \"http\", port = 9402", false),
+        ("proxy_v2", "type = \"http\", port = 8080", true),
+        (
+            "proxy_v2",
+            "type = \"http\", port = 8080, proxy_protocol = true",
+            false,
+        ),
         ("proxy_v2", "type = \"tcp\"", false),
         ("toa", "type = \"http\"", false),
     ] {
