@@ -82,6 +82,35 @@ pub struct StaticTarget {
     pub weight: u16,
 }
 
+const MODES: [(&str, Mode); 3] = [
+    ("fullnat", Mode::FullNat),
+    ("dr", Mode::Direct),
+    ("tunnel", Mode::Tunnel),
+];
+
+const SCHEDULERS: [(&str, Scheduler); 6] = [
+    ("rr", Scheduler::RoundRobin),
+    ("wrr", Scheduler::WeightedRoundRobin),
+    ("lc", Scheduler::LeastConnections),
+    ("wlc", Scheduler::WeightedLeastConnections),
+    ("sh", Scheduler::SourceHash),
+    ("maglev", Scheduler::Maglev),
+];
+
+const UNKNOWN_SEGMENTS: [(&str, UnknownSegment); 2] = [
+    ("rst", UnknownSegment::Reset),
+    ("drop", UnknownSegment::Drop),
+];
+
+const TIMESTAMPS: [(&str, Timestamps); 2] =
+    [("strip", Timestamps::Strip), ("keep", Timestamps::Keep)];
+
+const CLIENT_ADDRESSES: [(&str, ClientAddress); 3] = [
+    ("none", ClientAddress::None),
+    ("proxy_v2", ClientAddress::ProxyV2),
+    ("toa", ClientAddress::Toa),
+];
+
 /// Flow timeouts that make sense.
 const TIMEOUTS: std::ops::RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(7 * 24 * 3600);
@@ -175,47 +204,19 @@ fn service(
         table.allows_name("name", name, "a service");
     }
     let vip = vip(table, ports);
-    let protocol = match table.has("protocol") {
-        true => table.one_of(
-            "protocol",
-            &[("tcp", Protocol::Tcp), ("udp", Protocol::Udp)],
-        ),
-        false => {
-            table.mistake("protocol", "is missing", "write \"tcp\" or \"udp\"");
-            None
-        }
-    };
+    let protocol = protocol(table);
     let port = table.required_within("port", 1..=u16::MAX);
-    let modes = [
-        ("fullnat", Mode::FullNat),
-        ("dr", Mode::Direct),
-        ("tunnel", Mode::Tunnel),
-    ];
-    let mode = table.one_of_or("mode", &modes, Mode::FullNat);
+    let mode = table.one_of_or("mode", &MODES, Mode::FullNat);
     keys_of_no_effect(table, mode, protocol);
-    let schedulers = [
-        ("rr", Scheduler::RoundRobin),
-        ("wrr", Scheduler::WeightedRoundRobin),
-        ("lc", Scheduler::LeastConnections),
-        ("wlc", Scheduler::WeightedLeastConnections),
-        ("sh", Scheduler::SourceHash),
-        ("maglev", Scheduler::Maglev),
-    ];
-    let scheduler = table.one_of_or("scheduler", &schedulers, Scheduler::WeightedRoundRobin);
-    let unknown = [
-        ("rst", UnknownSegment::Reset),
-        ("drop", UnknownSegment::Drop),
-    ];
-    let on_unknown_segment = table.one_of_or("on_unknown_segment", &unknown, UnknownSegment::Reset);
+    let scheduler = table.one_of_or("scheduler", &SCHEDULERS, Scheduler::WeightedRoundRobin);
+    let on_unknown_segment = table.one_of_or(
+        "on_unknown_segment",
+        &UNKNOWN_SEGMENTS,
+        UnknownSegment::Reset,
+    );
     let reset_on_expiry = table.or("reset_on_expiry", true);
-    let choices = [("strip", Timestamps::Strip), ("keep", Timestamps::Keep)];
-    let timestamps = table.one_of_or("timestamps", &choices, Timestamps::Strip);
-    let choices = [
-        ("none", ClientAddress::None),
-        ("proxy_v2", ClientAddress::ProxyV2),
-        ("toa", ClientAddress::Toa),
-    ];
-    let client_address = table.one_of_or("client_address", &choices, ClientAddress::None);
+    let timestamps = table.one_of_or("timestamps", &TIMESTAMPS, Timestamps::Strip);
+    let client_address = table.one_of_or("client_address", &CLIENT_ADDRESSES, ClientAddress::None);
     let least_path_mtu = least_path_mtu(table, vip);
     let timeouts = table
         .table("timeouts")
@@ -231,21 +232,7 @@ fn service(
         port,
     };
     let targets = targets(table, ports_sound.then_some(ports), way);
-    let from_registrations = table.or("from_registrations", false);
-    if from_registrations && *bus == Transport::Local {
-        table.mistake(
-            "from_registrations",
-            "registrations come by the bus, and the bus stays within this process",
-            "set bus.transport = \"nats\", or list the targets in [[services.targets]]",
-        );
-    }
-    if !from_registrations && !table.has("targets") {
-        table.mistake(
-            "targets",
-            "the service has none",
-            "add [[services.targets]], or from_registrations = true",
-        );
-    }
+    let from_registrations = from_registrations(table, bus);
     let health = table
         .table("health")
         .and_then(|mut table| CheckSettings::parse(&mut table));
@@ -295,6 +282,17 @@ pub(super) fn of_no_effect(table: &mut Table<'_>, key: &'static str, others: &st
     if table.has(key) {
         table.mistake(key, format!("is for {others} only"), "leave it out");
     }
+}
+
+fn protocol(table: &mut Table<'_>) -> Option<Protocol> {
+    if !table.has("protocol") {
+        table.mistake("protocol", "is missing", "write \"tcp\" or \"udp\"");
+        return None;
+    }
+    table.one_of(
+        "protocol",
+        &[("tcp", Protocol::Tcp), ("udp", Protocol::Udp)],
+    )
 }
 
 /// No IPv6 link takes less than the default (RFC 8200 5), no IPv4 host has to take more than 576 bytes (RFC 791 3.1).
@@ -347,6 +345,26 @@ fn timeouts(table: &mut Table<'_>) -> Timeouts {
         close: table.within("close", TIMEOUTS, defaults.close),
         udp: table.within("udp", TIMEOUTS, defaults.udp),
     }
+}
+
+/// Whether registrations make targets: they can't without a bus, and without them targets have to be listed.
+fn from_registrations(table: &mut Table<'_>, bus: &Transport) -> bool {
+    let from_registrations = table.or("from_registrations", false);
+    if from_registrations && *bus == Transport::Local {
+        table.mistake(
+            "from_registrations",
+            "registrations come by the bus, and the bus stays within this process",
+            "set bus.transport = \"nats\", or list the targets in [[services.targets]]",
+        );
+    }
+    if !from_registrations && !table.has("targets") {
+        table.mistake(
+            "targets",
+            "the service has none",
+            "add [[services.targets]], or from_registrations = true",
+        );
+    }
+    from_registrations
 }
 
 /// What a service says of where its targets can be, as far as it was right.
