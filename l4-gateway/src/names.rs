@@ -1,4 +1,4 @@
-//! What operators call the parts of a flow: the words of tables, filters and their help.
+//! What operators call the parts of a flow: the words of tables, filters and their help, and of the configuration.
 
 use clap::builder::{PossibleValue, PossibleValuesParser};
 use dataplane::{FlowState, Protocol};
@@ -91,6 +91,12 @@ impl<T: Copy + PartialEq> Names<T> {
     /// All names.
     pub fn names(&self) -> impl Iterator<Item = &'static str> {
         self.all.iter().map(|(_, name, _)| *name)
+    }
+
+    /// All names with their values, for a key of the configuration.
+    pub(crate) fn choices(&self) -> Vec<(&'static str, T)> {
+        let all = self.all.iter();
+        all.map(|(value, name, _)| (*name, *value)).collect()
     }
 
     /// Takes these names on the command line, and lists them in its help.

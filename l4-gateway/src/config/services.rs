@@ -15,6 +15,7 @@ use shared::config::{FromValue, Table, Value};
 
 use super::reach::{is_host, other_family, other_port, reachable};
 use super::{PortConfig, policy};
+use crate::names::PROTOCOLS;
 
 /// A service as written.
 #[derive(Debug, Clone, PartialEq)]
@@ -289,10 +290,7 @@ fn protocol(table: &mut Table<'_>) -> Option<Protocol> {
         table.mistake("protocol", "is missing", "write \"tcp\" or \"udp\"");
         return None;
     }
-    table.one_of(
-        "protocol",
-        &[("tcp", Protocol::Tcp), ("udp", Protocol::Udp)],
-    )
+    table.one_of("protocol", &PROTOCOLS.choices())
 }
 
 /// No IPv6 link takes less than the default (RFC 8200 5), no IPv4 host has to take more than 576 bytes (RFC 791 3.1).
@@ -456,9 +454,6 @@ impl FromValue for Written {
 }
 
 fn key(vip: IpAddr, protocol: Protocol, port: u16) -> String {
-    let protocol = match protocol {
-        Protocol::Tcp => "tcp",
-        Protocol::Udp => "udp",
-    };
-    format!("{protocol} {}", SocketAddr::new(vip, port))
+    let address = SocketAddr::new(vip, port);
+    format!("{} {address}", PROTOCOLS.of(protocol))
 }
