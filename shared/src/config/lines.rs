@@ -7,7 +7,9 @@ use toml::de::{DeTable, DeValue};
 use super::document::MAX_MISTAKES;
 use super::mistakes::Mistakes;
 use super::table::join;
-use crate::bus::MAX_NAME;
+
+/// Characters of a key that a mistake shows.
+const SHOWN: usize = 60;
 
 /// The lines by the path of the key, counted from 1.
 ///
@@ -26,15 +28,16 @@ pub(super) fn of(name: &str, text: &str) -> Result<HashMap<String, usize>, Mista
     if !errors.is_empty() {
         let mistakes = errors.iter().take(MAX_MISTAKES).flat_map(|error| {
             let line = error.span().map(|span| line_at(span.start));
-            let mut message = format!("is not TOML: {}", error.message());
+            let said = error.message();
+            let mut message = format!("is not TOML: {said}");
             let mut hint = "";
-            if error.message() == "duplicate key" {
+            if said == "duplicate key" {
                 let key = error.span().and_then(|span| text.get(span));
-                let key: String = key.unwrap_or_default().chars().take(MAX_NAME).collect();
+                let key: String = key.unwrap_or_default().chars().take(SHOWN).collect();
                 message += &format!(" `{key}`");
             }
             // What words without quotes are taken for. They are not shown: one may be a password.
-            if message.contains(": invalid float") || message.contains(": invalid boolean") {
+            if said.starts_with("invalid float") || said.starts_with("invalid boolean") {
                 hint = "text needs quotes";
             }
             Mistakes::about_file(name, line, message, hint).0

@@ -481,6 +481,8 @@ fn files_that_are_no_configuration_are_refused_with_a_reason() {
         file("twice", b"a = 1\nab = 1\nab = 2")
             .ends_with("twice:3: is not TOML: duplicate key `ab`")
     );
+    let long = format!("{} = 1\n", "k".repeat(61)).repeat(2);
+    assert!(file("long", long.as_bytes()).ends_with(&format!(" `{}`", &long[..60])));
     for bare in ["n1", "info", "10.0.0.1", "fd00::1"] {
         let printed = file("bare", format!("a = 1\nb = {bare}").as_bytes());
         assert!(
