@@ -62,8 +62,7 @@ fn wrong_values_are_refused_before_anybody_is_asked() {
     }
     for admin in ["localhost", "127.0.0.1", "localhost:9401", "[::1]"] {
         let (code, printed) = gateway(&["services", "--admin", admin]);
-        let why =
-            "--admin <ADDR:PORT>': expected an IP address with a port, such as 127.0.0.1:9401";
+        let why = "--admin <ADDR:PORT>': expected an IP address with a port, such as 10.0.0.1:80";
         assert!(code == 2 && printed.contains(why), "{printed}");
     }
 }

@@ -175,7 +175,7 @@ impl Process {
 /// What is expected, if it isn't one. Names are not looked up.
 pub fn address_and_port(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| {
-        "expected an IP address with a port, such as 127.0.0.1:9401 or [::1]:9401".to_owned()
+        "expected an IP address with a port, such as 10.0.0.1:80 or [2001:db8::1]:80".to_owned()
     })
 }
 

@@ -166,7 +166,7 @@ fn an_address_without_a_port_is_told_what_one_looks_like() {
     for wrong in ["localhost", "127.0.0.1", "::1", "[::1]", "localhost:9401"] {
         let why = run(&["status", "--admin", wrong]).unwrap_err();
         let expected = format!(
-            "invalid value '{wrong}' for '--admin <ADDR:PORT>': expected an IP address with a port, such as 127.0.0.1:9401 or [::1]:9401"
+            "invalid value '{wrong}' for '--admin <ADDR:PORT>': expected an IP address with a port, such as 10.0.0.1:80 or [2001:db8::1]:80"
         );
         assert!(why.contains(&expected), "{why}");
     }
