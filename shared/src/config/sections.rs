@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Table;
+use super::table::nearest;
 
 /// `[node]`: who this process is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -242,13 +243,99 @@ impl LogSection {
             default.format,
         );
         let level = log.or("level", default.level);
-        if tracing_subscriber::EnvFilter::try_new(&level).is_err() {
-            log.mistake(
-                "level",
-                format!("{level:?} is not a log filter"),
-                "write \"info\", or \"info,l7_proxy=debug\"",
-            );
+        if let Some((message, near)) = mistaken(&level) {
+            let hint = match near {
+                Some(near) => format!("did you mean {near:?}?"),
+                None => "write \"info\", or \"info,l7_proxy=debug\"".to_owned(),
+            };
+            log.mistake("level", message, hint);
         }
         Self { format, level }
+    }
+}
+
+/// The levels there are, each with all that is above it.
+const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
+
+/// What is wrong with a log filter, and the level that may have been meant. A word that is no level is a module to `EnvFilter`, of which
+/// all is logged, and of all others nothing: so each part must say its level.
+fn mistaken(filter: &str) -> Option<(String, Option<&'static str>)> {
+    for part in filter.split(',') {
+        let level = part.rsplit_once('=').map_or(part, |(_, level)| level);
+        if LEVELS
+            .iter()
+            .all(|known| !level.eq_ignore_ascii_case(known))
+        {
+            let message = format!("expected error, warn, info, debug or trace, got {level:?}");
+            return Some((message, nearest(level, LEVELS.into_iter())));
+        }
+    }
+    // Spaces around a module would be part of its name.
+    let spaced = filter.contains(char::is_whitespace);
+    let refused = spaced || tracing_subscriber::EnvFilter::try_new(filter).is_err();
+    refused.then(|| (format!("{filter:?} is not a log filter"), None))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Document;
+
+    #[test]
+    fn a_log_filter_says_a_level_for_all_or_by_module() {
+        let parsed = |level: &str| {
+            let document =
+                Document::from_toml("f.toml", &format!("[log]\nlevel = {level:?}")).unwrap();
+            document
+                .parse(|root| Some(LogSection::parse(root)))
+                .map_err(|mistakes| mistakes.to_string())
+        };
+        for level in [
+            "error",
+            "WARN",
+            "off",
+            "info,l4_gateway=debug",
+            "l4_gateway::control=trace",
+            "warn,async_nats=off,[request]=debug",
+        ] {
+            assert_eq!(parsed(level).unwrap().level, level);
+        }
+        let expected = "log.level: expected error, warn, info, debug or trace, got";
+        let example = "write \"info\", or \"info,l7_proxy=debug\"";
+        for (level, mistake) in [
+            (
+                "warning",
+                format!("{expected} \"warning\" — did you mean \"warn\"?"),
+            ),
+            ("verbose", format!("{expected} \"verbose\" — {example}")),
+            (
+                "inof",
+                format!("{expected} \"inof\" — did you mean \"info\"?"),
+            ),
+            ("", format!("{expected} \"\" — {example}")),
+            ("3", format!("{expected} \"3\" — {example}")),
+            (
+                "info,l4_gateway",
+                format!("{expected} \"l4_gateway\" — {example}"),
+            ),
+            (
+                "info,l4_gateway=debgu",
+                format!("{expected} \"debgu\" — did you mean \"debug\"?"),
+            ),
+            (
+                "l4_gateway=debug, info",
+                format!("{expected} \" info\" — did you mean \"info\"?"),
+            ),
+            (
+                "info, l4_gateway=debug",
+                format!("log.level: \"info, l4_gateway=debug\" is not a log filter — {example}"),
+            ),
+            (
+                "info,[{=debug",
+                format!("log.level: \"info,[{{=debug\" is not a log filter — {example}"),
+            ),
+        ] {
+            assert_eq!(parsed(level).unwrap_err(), format!("f.toml:2: {mistake}"));
+        }
     }
 }

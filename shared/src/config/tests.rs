@@ -353,7 +353,7 @@ user = "weir"
 "#;
     let expected = r#"f.toml:3: node.id: "l7 1" can't be a node's name — 1 to 64 letters, digits, dots, dashes or underscores
 f.toml:5: admin.listen: expected an address with a port such as "10.0.0.1:80" or "[2001:db8::1]:80", got ":9000" — write "0.0.0.0:9000" to listen on every address
-f.toml:7: log.level: "l7_proxy=loud" is not a log filter — write "info", or "info,l7_proxy=debug"
+f.toml:7: log.level: expected error, warn, info, debug or trace, got "loud" — write "info", or "info,l7_proxy=debug"
 f.toml:10: bus.nats.password_file: is missing — `user` needs it
 f.toml:11: bus.nats.servers: "exa mple" is not a NATS server — write "host:port"
 f.toml:12: bus.nats.bucket: "a.b" can't be a bucket's name — 1 to 64 letters, digits, dashes or underscores"#;
