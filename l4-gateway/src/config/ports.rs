@@ -68,6 +68,23 @@ impl Network {
     pub fn contains(self, address: IpAddr) -> bool {
         Cidr::new(self.address, self.prefix).is_some_and(|cidr| cidr.contains(address))
     }
+
+    /// Why no host of the network has `address`, if so: IPv4 has the network's own address and that for broadcasts (RFC 1122 3.2.1.3),
+    /// but for networks of two addresses (RFC 3021 2.1) and of one.
+    pub(super) fn reserves(self, address: IpAddr) -> Option<String> {
+        let IpAddr::V4(host) = address else {
+            return None;
+        };
+        let broadcast = u32::MAX
+            .checked_shr(self.prefix.into())
+            .filter(|bits| *bits > 1 && self.contains(address))?;
+        let what = match host.to_bits() & broadcast {
+            0 => "network's own",
+            bits if bits == broadcast => "broadcast",
+            _ => return None,
+        };
+        Some(format!("{address} is the {what} address of {self}"))
+    }
 }
 
 impl FromValue for Network {
@@ -144,11 +161,28 @@ impl PortConfig {
             .any(|network| network.address == address)
     }
 
+    /// Whether an address is a router's on the port's segment.
+    pub(super) fn is_router(&self, address: IpAddr) -> bool {
+        let mut routers = routers(&self.gateways, &self.routes);
+        routers.any(|router| router == address)
+    }
+
+    /// Why no host on the port's segment has an address, if so.
+    pub(super) fn reserves(&self, address: IpAddr) -> Option<String> {
+        let mut networks = self.addresses.iter();
+        networks.find_map(|network| network.reserves(address))
+    }
+
     /// The next hop for what no route covers, of the family of `address`.
     pub fn gateway_for(&self, address: IpAddr) -> Option<IpAddr> {
         let mut gateways = self.gateways.iter().copied();
         gateways.find(|gateway| gateway.is_ipv6() == address.is_ipv6())
     }
+}
+
+fn routers(gateways: &[IpAddr], routes: &[RouteConfig]) -> impl Iterator<Item = IpAddr> {
+    let vias = routes.iter().filter_map(|route| route.via);
+    gateways.iter().copied().chain(vias)
 }
 
 fn network_for(networks: &[Network], address: IpAddr) -> Option<Network> {
@@ -262,6 +296,12 @@ fn port(
     let members = members(table, device.as_ref());
     let addresses = table.required::<Families<Network>>("address");
     let networks = addresses.as_ref().map(|Families(networks)| &**networks);
+    for network in networks.unwrap_or_default() {
+        if let Some(why) = network.reserves(network.address) {
+            table.mistake("address", why, "write the port's own");
+            *sound = false;
+        }
+    }
     let gateways = gateways(table, networks);
     let queues = table.within("queues", 1..=workers, workers);
     if let Some(device) = &device
@@ -276,13 +316,17 @@ fn port(
             "write queues = 1",
         );
     }
-    let local_ips = local_ips(table, networks);
     let mut routes = Vec::new();
     for mut route in table.tables("routes") {
         let to = route.required::<Network>("to");
         let via = via(&mut route, networks, to);
         routes.push(to.zip(via.ok()).map(|(to, via)| RouteConfig { to, via }));
     }
+    *sound &= gateways.is_ok() && routes.iter().all(Option::is_some);
+    let (gateways, routes) = (gateways.unwrap_or_default(), routes.into_iter().flatten());
+    let routes: Vec<RouteConfig> = routes.collect();
+    let routers: Vec<IpAddr> = routers(&gateways, &routes).collect();
+    let local_ips = local_ips(table, networks, &routers);
     let mtu = table.within("mtu", 576..=9600, 1500);
     let is_ipv6 = |network: &Network| network.address.is_ipv6();
     if mtu < LEAST_MTU_OF_IPV6 && networks.is_some_and(|networks| networks.iter().any(is_ipv6)) {
@@ -316,7 +360,7 @@ fn port(
         "answer_for_address",
         !shared_with_kernel && exception.is_none(),
     );
-    *sound &= gateways.is_ok() && routes.iter().all(Option::is_some) && local_ips.1;
+    *sound &= local_ips.1;
     let (name, Families(addresses)) = (name?, addresses?);
     Some(PortConfig {
         index,
@@ -324,8 +368,8 @@ fn port(
         device: device?,
         members: members?,
         addresses,
-        gateways: gateways.unwrap_or_default(),
-        routes: routes.into_iter().flatten().collect(),
+        gateways,
+        routes,
         local_ips: local_ips.0,
         queues,
         descriptors,
@@ -446,6 +490,10 @@ fn next_hop(
         );
         return Err(Recorded);
     }
+    if let Some(why) = port.reserves(address) {
+        table.mistake(key, why, "name the router's");
+        return Err(Recorded);
+    }
     let is_link_local = matches!(address, IpAddr::V6(address) if address.is_unicast_link_local());
     if !port.contains(address) && !is_link_local {
         table.mistake(
@@ -459,7 +507,11 @@ fn next_hop(
 }
 
 /// The LocalIPs that are sound, and whether all are.
-fn local_ips(table: &mut Table<'_>, port: Option<&[Network]>) -> (Vec<IpAddr>, bool) {
+fn local_ips(
+    table: &mut Table<'_>,
+    port: Option<&[Network]>,
+    routers: &[IpAddr],
+) -> (Vec<IpAddr>, bool) {
     if !table.has("local_ips") {
         return (Vec::new(), true);
     }
@@ -481,7 +533,13 @@ fn local_ips(table: &mut Table<'_>, port: Option<&[Network]>) -> (Vec<IpAddr>, b
                 format!("{address} is the port's own address"),
                 "the kernel or ARP of the port uses that one; take another free address of the network",
             )),
-            Some(_) => None,
+            Some(_) if routers.contains(address) => Some((
+                format!("{address} is a router's address"),
+                "take another free address of the network",
+            )),
+            Some(network) => network
+                .reserves(*address)
+                .map(|why| (why, "take another free address of the network")),
         };
         match mistake {
             Some((message, hint)) => table.mistake("local_ips", message, hint),

@@ -69,6 +69,9 @@ pub(crate) fn way_to(
             "a target is another host".into(),
         ));
     }
+    if let Some(why) = ports.iter().find_map(|port| port.reserves(target)) {
+        return Err((why, "a target is one host".into()));
+    }
     let Some((port, on_link)) = egress(target, ports) else {
         let hint = "give a port that network, a [[ports.routes]] to it, or a gateway";
         return Err((format!("no port leads to {target}"), hint.into()));

@@ -330,6 +330,16 @@ fn vip(table: &mut Table<'_>, ports: &[PortConfig]) -> Option<IpAddr> {
         );
         return None;
     }
+    if let Some(port) = ports.iter().find(|port| port.is_router(vip)) {
+        let message = format!("{vip} is the address of a router of port {}", port.name);
+        let hint = "take an address of its own, or the node would answer for the router";
+        table.mistake("vip", message, hint);
+        return None;
+    }
+    if let Some(why) = ports.iter().find_map(|port| port.reserves(vip)) {
+        table.mistake("vip", why, "take another address of the network");
+        return None;
+    }
     Some(vip)
 }
 

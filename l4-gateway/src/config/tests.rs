@@ -1,3 +1,4 @@
+mod addresses;
 mod mistakes;
 
 use std::net::IpAddr;
