@@ -231,7 +231,7 @@ fn every_mistake_names_its_place_and_what_to_do() {
         (
             "[[listeners]]\nname = \"b\"\naddress = \"127.0.0.1:8081\"\nproxy_protocol = true",
             &[
-                "l7.toml:15: listeners[1].proxy_protocol: expected a table, got true — write [listeners[1].proxy_protocol]",
+                "l7.toml:15: listeners[1].proxy_protocol: expected a table, got true — write proxy_protocol = { ... }",
             ],
         ),
         (

@@ -1,6 +1,7 @@
 //! Reading a table key by key. Every key asked for is remembered, so that what is left over is known to be a mistake.
 
 use std::collections::BTreeMap;
+use std::convert::identity;
 use std::ops::RangeInclusive;
 
 use super::document::Document;
@@ -49,7 +50,7 @@ impl<'d> Table<'d> {
     /// The value of a key that must be there; `None` after recording a mistake.
     pub fn required<T: FromValue>(&mut self, key: &'static str) -> Option<T> {
         match self.value(key) {
-            Some(value) => self.read(key, value, expected::<T>, |_| true),
+            Some(value) => self.read(key, value, expected::<T>, identity, |_| true),
             None => self.missing(key, T::EXPECTED),
         }
     }
@@ -57,7 +58,7 @@ impl<'d> Table<'d> {
     /// The value of a key that may be missing; `None` also after recording a mistake.
     pub fn optional<T: FromValue>(&mut self, key: &'static str) -> Option<T> {
         let value = self.value(key)?;
-        self.read(key, value, expected::<T>, |_| true)
+        self.read(key, value, expected::<T>, identity, |_| true)
     }
 
     /// The value of a key, or `default` where it is missing.
@@ -82,7 +83,9 @@ impl<'d> Table<'d> {
         range: RangeInclusive<T>,
     ) -> Option<T> {
         let value = self.value(key)?;
-        self.read(key, value, || bounds(&range), |read| range.contains(read))
+        let unit = |hint| with_unit(value, &range).unwrap_or(hint);
+        let allowed = |read: &T| range.contains(read);
+        self.read(key, value, || bounds(&range), unit, allowed)
     }
 
     /// As [`Self::required`], and the value must lie within `range`.
@@ -154,11 +157,11 @@ impl<'d> Table<'d> {
         };
         let path = join(&self.path, key);
         let Value::Array(items) = value else {
-            self.mistake(
-                key,
-                format!("expected tables, got {value}"),
-                format!("write [[{path}]]"),
-            );
+            let hint = match in_list(&path) {
+                true => format!("write {key} = [{{ ... }}]"),
+                false => format!("write [[{path}]]"),
+            };
+            self.mistake(key, format!("expected tables, got {value}"), hint);
             return Vec::new();
         };
         let mut tables = Vec::with_capacity(items.len());
@@ -248,13 +251,14 @@ impl<'d> Table<'d> {
         key: &str,
         value: &Value,
         expected: impl FnOnce() -> String,
+        hint: impl FnOnce(String) -> String,
         allowed: impl FnOnce(&T) -> bool,
     ) -> Option<T> {
         let path = join(&self.path, key);
         let hint = match self.document.read::<T>(&path, value) {
             Ok(read) if allowed(&read) => return Some(read),
             Ok(_) => String::new(),
-            Err(hint) => hint,
+            Err(own) => hint(own),
         };
         // A hint on a list is the whole message: see `FromValue::from_value`.
         let (message, hint) = match value {
@@ -275,7 +279,10 @@ impl<'d> Table<'d> {
         match value {
             Value::Table(values) => Some(Table::new(self.document, path, values)),
             other => {
-                let hint = format!("write [{path}]");
+                let hint = match in_list(&path) {
+                    true => format!("write {} = {{ ... }}", join("", key)),
+                    false => format!("write [{path}]"),
+                };
                 self.document
                     .record(&path, format!("expected a table, got {other}"), hint);
                 None
@@ -291,6 +298,24 @@ fn expected<T: FromValue>() -> String {
 fn bounds<T: Bounded>(range: &RangeInclusive<T>) -> String {
     let (low, high) = (range.start().written(), range.end().written());
     format!("{} from {low} to {high}", T::KIND)
+}
+
+/// Whether a table is within an item of a list. TOML's headers don't name items by their index, so none can be shown for it.
+fn in_list(path: &str) -> bool {
+    path.contains('[')
+}
+
+/// What to write in place of a number without a unit: with the likeliest that is within `range`, if any. None where that is not what is wrong.
+fn with_unit<T: Bounded>(value: &Value, range: &RangeInclusive<T>) -> Option<String> {
+    let number = match value {
+        Value::Integer(number) => u64::try_from(*number).ok()?,
+        Value::String(text) => text.trim().parse().ok()?,
+        _ => return None,
+    };
+    let meant = T::meant_by(number);
+    let within = meant.iter().find(|(_, value)| range.contains(value));
+    let hint = within.map(|(written, _)| format!("write {written:?}"));
+    (!meant.is_empty()).then(|| hint.unwrap_or_default())
 }
 
 /// `path.key`, with the key quoted as TOML would where it is not a bare word.

@@ -159,6 +159,21 @@ fn values_out_of_range_are_mistakes() {
     assert_eq!(bounded("\"many\""), expected("\"many\"", units));
     let hints = ["", " — write \"11s\"", "", " — write \"11B\""];
     assert_eq!(bounded("11"), expected("11", hints));
+    // A unit with which the number is within the bounds, or none.
+    let hints = ["", " — write \"500000ms\"", "", ""];
+    assert_eq!(bounded("500000"), expected("500000", hints));
+    let quoted = [" — write 500000, without quotes", hints[1], "", ""];
+    assert_eq!(bounded("\"500000\""), expected("\"500000\"", quoted));
+    let memory = |value: &str| {
+        mistakes(&format!("memory = {value}"), |root| {
+            root.required_within("memory", ByteSize(32 << 20)..=ByteSize(64 << 30))
+        })
+    };
+    let message = "f.toml:1: memory: expected a size from 32MiB to 64GiB, got";
+    assert_eq!(memory("256"), format!("{message} 256 — write \"256MiB\""));
+    assert_eq!(memory("16"), format!("{message} 16 — write \"16GiB\""));
+    assert_eq!(memory("0"), format!("{message} 0"));
+    assert_eq!(memory("-1"), format!("{message} -1"));
     let printed = mistakes("timeout = \"25h\"", |root| {
         root.required_within("timeout", Duration::ZERO..=Duration::from_secs(5400))
     });
@@ -195,11 +210,16 @@ fn two_things_of_one_name_are_a_mistake_at_the_second() {
 
 #[test]
 fn tables_where_values_belong_and_the_other_way_round_are_mistakes() {
-    let printed = mistakes("a = 1\nb = 2\nc = [1]\n[d]\n", |root| {
+    let text = "a = 1\nb = 2\nc = [1]\n[d]\n[[f]]\ng = true\nh = 3";
+    let printed = mistakes(text, |root| {
         root.table("a");
         root.tables("b");
         root.tables("c");
         root.optional::<String>("d");
+        for mut item in root.tables("f") {
+            item.table("g");
+            item.tables("h");
+        }
         root.required_table("e");
         Some(())
     });
@@ -207,6 +227,8 @@ fn tables_where_values_belong_and_the_other_way_round_are_mistakes() {
                     f.toml:2: b: expected tables, got 2 — write [[b]]\n\
                     f.toml:3: c[0]: expected a table, got 1\n\
                     f.toml:4: d: expected text, got a table\n\
+                    f.toml:6: f[0].g: expected a table, got true — write g = { ... }\n\
+                    f.toml:7: f[0].h: expected tables, got 3 — write h = [{ ... }]\n\
                     f.toml: e: is missing — expected a table";
     assert_eq!(printed, expected);
 }

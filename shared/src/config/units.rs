@@ -39,6 +39,13 @@ impl Bounded for Duration {
     fn written(&self) -> String {
         in_largest_unit(self.as_micros(), DURATION_UNITS, "0s")
     }
+
+    fn meant_by(number: u64) -> Vec<(String, Self)> {
+        let (seconds_down, minutes_up) = DURATION_UNITS.split_at(3);
+        in_each_unit(number, seconds_down.iter().rev().chain(minutes_up))
+            .map(|(written, micros)| (written, Self::from_micros(micros)))
+            .collect()
+    }
 }
 
 /// A number of bytes.
@@ -86,6 +93,12 @@ impl Bounded for ByteSize {
     fn written(&self) -> String {
         self.to_string()
     }
+
+    fn meant_by(number: u64) -> Vec<(String, Self)> {
+        in_each_unit(number, SIZE_UNITS.iter())
+            .map(|(written, bytes)| (written, Self(bytes)))
+            .collect()
+    }
 }
 
 impl fmt::Debug for ByteSize {
@@ -100,6 +113,17 @@ fn with_unit(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     let (number, unit) = text.split_at_checked(digits)?;
     let (_, factor) = units.iter().find(|(name, _)| *name == unit)?;
     number.parse::<u64>().ok()?.checked_mul(*factor)
+}
+
+/// The number with each unit, as written and in the smallest; without those it does not fit 64 bits in.
+fn in_each_unit<'u>(
+    number: u64,
+    units: impl Iterator<Item = &'u (&'u str, u64)>,
+) -> impl Iterator<Item = (String, u64)> {
+    units.filter_map(move |(name, factor)| {
+        let value = number.checked_mul(*factor)?;
+        Some((format!("{number}{name}"), value))
+    })
 }
 
 /// The number with the largest unit that it is a multiple of; `number` is in the smallest.

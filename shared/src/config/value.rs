@@ -81,6 +81,11 @@ pub trait Bounded: FromValue + PartialOrd {
 
     /// The value as a configuration has it, without quotes: `1h`.
     fn written(&self) -> String;
+
+    /// What a number without a unit may be meant to be, as written with one, the likeliest first; nothing where no unit belongs.
+    fn meant_by(_number: u64) -> Vec<(String, Self)> {
+        Vec::new()
+    }
 }
 
 impl FromValue for bool {
