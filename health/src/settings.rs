@@ -76,8 +76,12 @@ impl CheckSettings {
                 "type",
                 &[("tcp", Kind::Tcp), ("udp", Kind::Udp), ("http", Kind::Http)],
             ),
-            false => table.required::<String>("type").and(None),
+            false => {
+                table.mistake("type", "is missing", "write \"tcp\", \"udp\" or \"http\"");
+                None
+            }
         };
+        keys_of_others(table, kind);
         let interval = table.within("interval", TIMES, defaults.interval);
         let timeout = table.within("timeout", TIMES, defaults.timeout.min(interval));
         if timeout > interval {
@@ -138,6 +142,29 @@ enum Kind {
     Tcp,
     Udp,
     Http,
+}
+
+/// The keys that not every type of probe has, and the types that have them.
+const OF_SOME: [(&str, &[Kind], &str); 9] = [
+    ("method", &[Kind::Http], "\"http\""),
+    ("path", &[Kind::Http], "\"http\""),
+    ("host", &[Kind::Http], "\"http\""),
+    ("proxy_protocol", &[Kind::Http], "\"http\""),
+    ("payload", &[Kind::Udp], "\"udp\""),
+    ("payload_hex", &[Kind::Udp], "\"udp\""),
+    ("expect_hex", &[Kind::Udp], "\"udp\""),
+    ("require_reply", &[Kind::Udp], "\"udp\""),
+    ("expect", &[Kind::Udp, Kind::Http], "\"udp\" or \"http\""),
+];
+
+/// Records a mistake at each key that other types of probes have; where the type is not known, any of them may be right.
+fn keys_of_others(table: &mut Table<'_>, kind: Option<Kind>) {
+    for (key, kinds, named) in OF_SOME {
+        let other = kind.is_some_and(|kind| !kinds.contains(&kind));
+        if table.has(key) && other {
+            table.mistake(key, format!("is for type = {named} only"), "leave it out");
+        }
+    }
 }
 
 fn http(table: &mut Table<'_>) -> HttpProbe {
@@ -351,13 +378,30 @@ mod tests {
     #[test]
     fn mistakes_name_the_key_and_what_to_do() {
         for (text, complaint) in [
-            ("interval = \"1s\"", "type: is missing"),
+            (
+                "interval = \"1s\"",
+                "type: is missing — write \"tcp\", \"udp\" or \"http\"",
+            ),
             (
                 "type = \"htpp\"",
                 "type: expected one of \"tcp\", \"udp\", \"http\", got \"htpp\" — did you mean \"http\"?",
             ),
-            ("type = \"tcp\"\npath = \"/\"", "path: unknown key"),
-            ("type = \"http\"\npayload = \"x\"", "payload: unknown key"),
+            (
+                "type = \"tcp\"\npath = \"/\"",
+                "path: is for type = \"http\" only — leave it out",
+            ),
+            (
+                "type = \"tcp\"\nproxy_protocol = true",
+                "proxy_protocol: is for type = \"http\" only — leave it out",
+            ),
+            (
+                "type = \"http\"\npayload = \"x\"",
+                "payload: is for type = \"udp\" only — leave it out",
+            ),
+            (
+                "type = \"tcp\"\nexpect = \"200\"",
+                "expect: is for type = \"udp\" or \"http\" only — leave it out",
+            ),
             (
                 "type = \"tcp\"\nintervall = \"1s\"",
                 "did you mean `interval`?",
@@ -445,6 +489,44 @@ mod tests {
                 complaints.contains(complaint),
                 "{text:?} gave {complaints:?}, not {complaint:?}"
             );
+        }
+    }
+
+    #[test]
+    fn keys_of_one_type_are_not_judged_where_the_type_is_not_known() {
+        let keys =
+            "path = \"x\"\npayload_hex = \"0\"\nrequire_reply = 1\nexpect = 7\nproxy_protocol = 1";
+        assert_eq!(
+            parse(&format!("type = \"icmp\"\n{keys}")).unwrap_err(),
+            "t.toml:1: type: expected one of \"tcp\", \"udp\", \"http\", got \"icmp\""
+        );
+        assert_eq!(
+            parse(keys).unwrap_err(),
+            "t.toml: type: is missing — write \"tcp\", \"udp\" or \"http\""
+        );
+        // A key that no type has is unknown all the same.
+        let complaints = parse("type = \"icmp\"\nwat = 1").unwrap_err();
+        assert!(complaints.contains("wat: unknown key"), "{complaints}");
+    }
+
+    #[test]
+    fn every_key_of_one_type_is_refused_by_name_for_the_others() {
+        for (key, kinds, named) in OF_SOME {
+            for (name, kind) in [("tcp", Kind::Tcp), ("udp", Kind::Udp), ("http", Kind::Http)] {
+                // No key of one type takes a table, so it is a mistake for all types.
+                let complaints = parse(&format!("type = \"{name}\"\n{key} = {{}}")).unwrap_err();
+                let refused = format!("t.toml:2: {key}: is for type = {named} only — leave it out");
+                assert_eq!(
+                    complaints == refused,
+                    !kinds.contains(&kind),
+                    "{complaints}"
+                );
+                assert!(
+                    complaints.starts_with(&format!("t.toml:2: {key}: ")),
+                    "{complaints}"
+                );
+                assert!(!complaints.contains("unknown"), "{complaints}");
+            }
         }
     }
 
