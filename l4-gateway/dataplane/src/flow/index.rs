@@ -5,9 +5,9 @@
 //! removal needs no tombstones (the scheme of F14). Keys aren't stored: the caller compares what the number stands for.
 //!
 //! A few entries whose homes are all over the memory would each cost a cache line and the translation of an address of their own. So a resizable
-//! index has only as many homes as its entries need: twice as many once they are crowded, half as many once they are sparse. With each
-//! entry that comes or goes one home is split into two, or two are merged (as in linear hashing, Litwin 1980, but a doubling is finished
-//! long before the next begins, so that buckets are filled evenly). Halfway through a doubling:
+//! index has only as many homes as its entries need: twice as many once they are crowded, half as many once they are sparse. As
+//! entries come one home after the other is split into two, as they go two after two are merged (as in linear hashing, Litwin 1980, but a
+//! doubling is finished long before the next begins, so that buckets are filled evenly). Halfway through a doubling:
 //!
 //! ```text
 //!   0 .. whole        whole .. 2 * whole        2 * whole .. 2 * coarse        2 * coarse .. all buckets

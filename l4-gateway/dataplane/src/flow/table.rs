@@ -27,6 +27,9 @@ pub(crate) struct FlowTable {
 /// Room for what moves in one step of the index: some five entries, or twice as many. Beyond it the vector grows, once.
 const MOVING: usize = 64;
 
+/// Steps of a shrinking index for each flow that goes: as many as it may have keys, so that it is done with one halving before the next is due.
+const MERGES: usize = 2;
+
 impl FlowTable {
     pub(crate) fn new(flows: u32, secret: Secret) -> Self {
         let mut entries = vec![Flow::FREE; flows as usize].into_boxed_slice();
@@ -228,7 +231,10 @@ impl FlowTable {
             let removed = self.index.remove(hash, number);
             debug_assert!(removed, "a living flow has its keys in the index");
         }
-        if let Some(step) = self.index.sparse() {
+        for _ in 0..MERGES {
+            let Some(step) = self.index.sparse() else {
+                break;
+            };
             self.resize(step);
         }
     }
@@ -243,11 +249,15 @@ impl FlowTable {
                 .at_home(home, |number| self.hashes(number), &mut moving);
         }
         self.index.resize(step, &moving);
+        let has_v6 = moving.iter().any(|(_, number)| self.get(*number).is_v6());
         moving.clear();
         self.moving = moving;
         for home in step.next().homes() {
             for number in self.index.numbers(home) {
                 self.prefetch(number);
+                if has_v6 {
+                    self.wide.prefetch(number);
+                }
             }
         }
         for home in step.next().next().homes() {
