@@ -142,7 +142,7 @@ impl FlowFilter {
         self.protocol.is_none_or(|wanted| flow.protocol == wanted)
             && self.service.is_none_or(|wanted| flow.service == wanted)
             && self.state.is_none_or(|wanted| flow.state == wanted)
-            && !(self.open && matches!(flow.state, FlowState::TimeWait | FlowState::Closed))
+            && !(self.open && is_over(flow))
             && self.ends.matches(
                 Some(flow.client),
                 Some(flow.vip),
@@ -152,9 +152,65 @@ impl FlowFilter {
     }
 }
 
+/// Whether all that will be heard of its connection's end was heard. Where the target answers past the node, that is what the client sends.
+fn is_over(flow: &FlowView) -> bool {
+    match flow.state {
+        FlowState::TimeWait | FlowState::Closed => true,
+        FlowState::FinClient => flow.local.is_none(),
+        _ => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use dataplane::TargetId;
+
     use super::*;
+
+    #[test]
+    fn a_flow_is_open_until_all_that_is_heard_of_it_has_ended() {
+        use FlowState::{
+            Closed, Established, FinClient, FinTarget, SynAnswered, SynReceived, TimeWait, Udp,
+        };
+        let address = "10.2.0.1:80".parse().unwrap();
+        let open = FlowFilter {
+            open: true,
+            ..FlowFilter::default()
+        };
+        // Through a LocalIP both ends are heard, else the client alone.
+        for (local, over) in [
+            (Some(address), &[TimeWait, Closed][..]),
+            (None, &[FinClient, TimeWait, Closed]),
+        ] {
+            for state in [
+                Udp,
+                SynReceived,
+                SynAnswered,
+                Established,
+                FinClient,
+                FinTarget,
+                TimeWait,
+                Closed,
+            ] {
+                let flow = FlowView {
+                    client: address,
+                    vip: address,
+                    local,
+                    target: address,
+                    protocol: Protocol::Tcp,
+                    state,
+                    service: ServiceId(0),
+                    target_id: TargetId(0),
+                    expires_in: Duration::ZERO,
+                };
+                assert!(FlowFilter::default().matches(&flow));
+                let wanted = !over.contains(&state);
+                assert_eq!(open.matches(&flow), wanted, "{state:?} from {local:?}");
+            }
+        }
+    }
 
     fn end(text: &str) -> End {
         text.parse().unwrap()

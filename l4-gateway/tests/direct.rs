@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use lab::direct::{WAYS, Way};
 use lab::{Echo, Gateway, Lab, WORKERS, pattern};
+use rustix::process::Signal;
 
 /// Uploads and downloads over both families; the gateway's status then.
 fn exchange(mode: &str) -> Value {
@@ -48,6 +49,28 @@ fn exchange(mode: &str) -> Value {
 #[test]
 fn dr_reaches_the_vip_of_a_target_that_answers_directly() {
     exchange("dr");
+}
+
+/// That of the client is the only end of a connection that is seen.
+#[test]
+fn sigterm_waits_for_dr_flows_until_their_clients_have_closed_them() {
+    let lab = Lab::direct();
+    let dr = WAYS.into_iter().find(|way| way.mode == "dr").unwrap();
+    lab.target().take_vip(dr.vip());
+    let service = dr.service("echo", "tcp", 80, "");
+    let mut gateway = Gateway::start(&lab, &lab.dual_node(WORKERS, [""; 2], &service));
+    let vip = dr.at(80);
+    lab.target().echo_tcp(&[(vip, b'1')]);
+    let mut echo = lab.client().run(move || Echo::connect_to(vip).unwrap());
+    gateway.signal(Signal::TERM);
+    gateway.wait("draining", || gateway.status()["draining"] == true);
+    std::thread::sleep(Duration::from_secs(1));
+    assert!(gateway.is_running(), "a flow is open");
+    echo.exchange(&pattern(10_000, 3));
+    drop(echo);
+    assert_eq!(gateway.end(Duration::from_secs(4)).code(), Some(0));
+    let log = gateway.log();
+    assert!(log.contains("no flow is left"), "{log}");
 }
 
 #[test]
