@@ -9,13 +9,14 @@ use dataplane::Mode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use shared::admin::{Admin, CommandError, Stream};
-use shared::bus::{Bus, DrainRecord, Tier, unix_ms};
+use shared::bus::Bus;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use crate::actors::{Board, ServiceView, View};
 use crate::capture::{Captures, Request};
 use crate::config::Config;
+use crate::drain;
 use crate::filter::{End, Ends, FlowFilter};
 use crate::forwarder::Forwarder;
 use crate::metrics;
@@ -67,18 +68,14 @@ pub(crate) struct Which {
 }
 
 impl NodeAdmin {
-    fn drain(&self, drain: bool, args: Value) -> Result<Value, CommandError> {
+    fn drain(&self, wanted: bool, args: Value) -> Result<Value, CommandError> {
         let by = asker(args)?;
-        tracing::info!(drain, by, "drain asked for");
-        let id = self.config.load().node.id.clone();
-        self.bus.put(DrainRecord {
-            tier: Tier::L4,
-            id,
-            drain,
-            by,
-            since_unix_ms: unix_ms(),
-        });
-        Ok(json!({ "draining": drain }))
+        let note = drain::ask(&self.bus, &self.config.load(), wanted, by);
+        let mut answer = json!({ "draining": wanted });
+        if let Some(note) = note {
+            answer["note"] = note.into();
+        }
+        Ok(answer)
     }
 }
 

@@ -21,6 +21,7 @@ pub mod control;
 mod devices;
 #[allow(unsafe_code)]
 pub mod dpdk;
+mod drain;
 mod error;
 pub mod filter;
 pub mod forwarder;

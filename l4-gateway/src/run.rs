@@ -11,7 +11,7 @@ use bgp_ctl::RouteControl;
 use bgp_ctl::actors::route_control::Shutdown;
 use bgp_ctl::status::StatusBoard;
 use shared::admin;
-use shared::bus::{Bus, DrainRecord, Tier, unix_ms};
+use shared::bus::Bus;
 use shared::config::sections::Transport;
 use shared::lifecycle::{Request, Signals};
 use shared::telemetry::MetricsHandle;
@@ -24,6 +24,7 @@ use crate::admin::{NodeAdmin, flows};
 use crate::capture::Captures;
 use crate::config::Config;
 use crate::control::Control;
+use crate::drain;
 use crate::error::Error;
 use crate::filter::FlowFilter;
 use crate::forwarder::Forwarder;
@@ -175,21 +176,18 @@ impl Node {
         }
     }
 
-    fn drain(&self, drain: bool) {
-        let id = self.config.load().node.id.clone();
-        self.bus.put(DrainRecord {
-            tier: Tier::L4,
-            id,
-            drain,
-            by: "signal".into(),
-            since_unix_ms: unix_ms(),
-        });
+    fn drain(&self, wanted: bool) {
+        // What it says is in the log.
+        drain::ask(&self.bus, &self.config.load(), wanted, "signal".into());
     }
 
     /// Has the VIPs withdrawn and forwards on until no flow is open, the deadline passes, or a second signal comes.
     async fn leave(&self, mut signals: Signals) {
         // Send errors here and below mean that the actor's system has ended, and with it all that could be told.
         let _ = self.control.send(Stop).await;
+        if let Some(note) = drain::still_coming(&self.config.load()) {
+            tracing::info!("{note}");
+        }
         tokio::select! {
             () = self.flows_finished() => {}
             () = signals.terminate() => {}

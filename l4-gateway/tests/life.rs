@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use lab::{Echo, Gateway, Lab, pattern};
 use rustix::process::Signal;
+use serde_json::{Value, json};
 
 #[test]
 fn sigterm_lets_an_open_flow_finish_and_exits_with_0() {
@@ -69,7 +70,13 @@ fn drain_and_undrain_work_by_command_and_by_signal() {
     let lab = Lab::new();
     lab.target().usual_targets();
     let gateway = Gateway::start(&lab, &lab.usual());
-    gateway.subcommand(&["drain"]);
+    let answer: Value = serde_json::from_str(&gateway.subcommand(&["drain"])).unwrap();
+    assert_eq!(answer["draining"], true);
+    let note = answer["note"].as_str().unwrap();
+    assert!(
+        note.contains("without [bgp] no route is withdrawn"),
+        "{note}"
+    );
     gateway.wait("drained", || {
         gateway.ready() == Err("draining\n".into()) || gateway.ready() == Err("draining".into())
     });
@@ -78,12 +85,34 @@ fn drain_and_undrain_work_by_command_and_by_signal() {
             .unwrap()
             .exchange(b"routers may still send here")
     });
-    gateway.subcommand(&["undrain"]);
+    assert_eq!(
+        serde_json::from_str::<Value>(&gateway.subcommand(&["undrain"])).unwrap(),
+        json!({ "draining": false })
+    );
     gateway.wait("ready", || gateway.ready().is_ok());
     gateway.signal(Signal::USR1);
     gateway.wait("drained", || gateway.ready().is_err());
     gateway.signal(Signal::USR2);
     gateway.wait("ready", || gateway.ready().is_ok());
+    let log = gateway.log();
+    let asked: Vec<&str> = log
+        .lines()
+        .filter(|line| line.contains("drain asked for"))
+        .collect();
+    assert_eq!(asked.len(), 4, "{log}");
+    assert!(
+        asked[..2].iter().all(|line| line.contains("command line")),
+        "{log}"
+    );
+    assert!(
+        asked[2..].iter().all(|line| line.contains("signal")),
+        "{log}"
+    );
+    assert_eq!(
+        log.matches("without [bgp] no route is withdrawn").count(),
+        2,
+        "{log}"
+    );
 }
 
 #[test]
