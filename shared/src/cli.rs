@@ -68,9 +68,9 @@ pub enum Action {
     Check,
     /// Print the running process's state as JSON
     Status,
-    /// Ask the running process to drain: finish what is running, take nothing new
+    /// Ask the running process to drain: routers and other tiers are to send new traffic elsewhere; what comes all the same is served (`health` carries none, and refuses)
     Drain,
-    /// Ask the running process to take traffic again
+    /// Ask the running process to take traffic again, after a drain
     Undrain,
 }
 
