@@ -161,6 +161,7 @@ impl Bench {
                 ipv6: None,
                 mtu: 1500,
                 answers: true,
+                hears_kernel: false,
             });
         }
         for last in 0..4 {

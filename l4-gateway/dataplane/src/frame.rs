@@ -87,7 +87,7 @@ macro_rules! drop_reasons {
 drop_reasons! {
     /// Shorter than an Ethernet header and the ARP or IP header behind it.
     Truncated = "truncated",
-    /// The source MAC is a group address, or ours.
+    /// The source MAC is a group address, or ours where the kernel does not share the interface.
     BadSource = "bad_source",
     /// Unicast to a MAC that isn't the port's (a promiscuous or flooding segment).
     OtherMac = "other_mac",

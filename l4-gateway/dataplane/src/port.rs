@@ -25,6 +25,8 @@ pub struct Port {
     /// Whether ARP, neighbour solicitations and echo requests for its own addresses are answered here; false where the kernel
     /// holds them too (af_packet), which then answers itself.
     pub answers: bool,
+    /// Whether what the node's kernel sends by the same interface comes in here too (af_packet): left to it, as it has gone already.
+    pub hears_kernel: bool,
 }
 
 /// What a port has of one Internet protocol.

@@ -142,6 +142,12 @@ fn families<T: FromValue>(
 }
 
 impl PortConfig {
+    /// Whether the kernel shares the interface, so that its own frames come in too. Not where it is behind another one.
+    pub fn hears_kernel(&self) -> bool {
+        let mut devices = self.members.iter().chain([&self.device]);
+        self.exception.is_none() && devices.any(is_af_packet)
+    }
+
     /// The port's own address and network of the family of `address`.
     pub fn network_for(&self, address: IpAddr) -> Option<Network> {
         network_for(&self.addresses, address)
@@ -352,9 +358,7 @@ fn port(
             "name a virtual one such as \"net_tap0,iface=weir-ext\"",
         );
     }
-    let shared_with_kernel = device
-        .as_ref()
-        .is_some_and(|device| matches!(device.driver(), Some("net_af_packet")));
+    let shared_with_kernel = device.as_ref().is_some_and(is_af_packet);
     let answer_arp_for_vips = table.or("answer_arp_for_vips", false);
     let answer_for_address = table.or(
         "answer_for_address",
@@ -379,6 +383,11 @@ fn port(
         answer_arp_for_vips,
         answer_for_address,
     })
+}
+
+/// Whether it is an interface of the kernel's, which both use.
+fn is_af_packet(device: &Device) -> bool {
+    device.driver() == Some("net_af_packet")
 }
 
 /// Most members of a bond.

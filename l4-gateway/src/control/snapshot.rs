@@ -157,6 +157,7 @@ fn base(ports: &[PortConfig], nics: &[Nic]) -> TablesBuilder {
             ipv6,
             mtu: config.mtu,
             answers: config.answer_for_address,
+            hears_kernel: config.hears_kernel(),
         });
         builder.spread(config.index, nic.spread.clone());
         for route in &config.routes {

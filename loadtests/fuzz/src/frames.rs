@@ -315,6 +315,7 @@ fn tables(variant: u8, ids: &mut Ids, previous: Option<&Tables>) -> Tables {
             }),
             mtu: MTU,
             answers: true,
+            hears_kernel: false,
         });
     }
     builder.local_ip(LOCAL_IP).local_ip(LOCAL_IP6);

@@ -29,6 +29,7 @@ impl Node {
             ipv6: None,
             mtu: 1500,
             answers: true,
+            hears_kernel: false,
         });
         Self {
             tables: builder.build(&mut Ids::new(&limits), None).unwrap(),

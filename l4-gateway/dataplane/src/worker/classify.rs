@@ -190,6 +190,15 @@ fn trim<F: Frame>(frame: &mut F, total: u16) {
     }
 }
 
+/// What becomes of a frame from a group's MAC, which nobody has, or from ours.
+#[cold]
+fn of_no_neighbour(context: &Context<'_>, source: u64) -> Verdict {
+    match source == context.mac && context.port.hears_kernel {
+        true => Verdict::Kernel,
+        false => Verdict::Drop(DropReason::BadSource),
+    }
+}
+
 impl Worker {
     /// Fills in all of `stage` but the candidate.
     #[inline]
@@ -211,7 +220,7 @@ impl Worker {
         let (destination, source, ether_type) = ethernet::numbers(header);
         let mac = context.mac;
         if source & ethernet::GROUP != 0 || source == mac {
-            return Err(Verdict::Drop(DropReason::BadSource));
+            return Err(of_no_neighbour(context, source));
         }
         if destination != mac && destination & ethernet::GROUP == 0 {
             return Err(Verdict::Drop(DropReason::OtherMac));

@@ -329,6 +329,7 @@ mod tests {
             ipv6: None,
             mtu: 1500,
             answers: true,
+            hears_kernel: false,
         });
         builder.local_ip([10, 3, 0, 100]);
         let mut service = ServiceConfig::new([10, 0, 0, 100], Protocol::Tcp, 80);

@@ -371,6 +371,51 @@ fn each_malformed_frame_is_dropped_for_its_own_reason() {
     }
 }
 
+/// What it sends by an interface that it shares passes the port too: probes, answers, questions for next hops.
+#[test]
+fn frames_of_the_nodes_own_kernel_are_left_to_it_where_they_are_heard() {
+    let mut ports = rig::ports();
+    ports[0].hears_kernel = true;
+    let mut rig =
+        Rig::from(&rig::small(), &rig::builder(&ports, &rig::services()), 0, 1).resolved();
+    let own = |frame: Vec<u8>| frame.tap(|frame| frame[6..12].copy_from_slice(&rig::OUTSIDE_MAC.0));
+    let from_group = |frame: Vec<u8>| frame.tap(|frame| frame[6] |= 1);
+    for (description, input) in [
+        ("a SYN that comes back", own(from_client(&syn()))),
+        (
+            "a probe on its way to a target",
+            syn().macs(rig::OUTSIDE_MAC, rig::ROUTER_MAC).frame(),
+        ),
+        ("a question for a next hop", own(arp(|_| {}))),
+        ("options", {
+            let query = query().with(|packet| packet.options = vec![1; 4]);
+            own(from_client(&query))
+        }),
+    ] {
+        let before = rig.worker_counts();
+        assert_eq!(
+            rig.try_send(OUTSIDE, input.clone()),
+            (Verdict::Kernel, input.clone()),
+            "{description}"
+        );
+        let after = rig.worker_counts();
+        assert_eq!(
+            (after.kernel, after.dropped),
+            (before.kernel + 1, before.dropped),
+            "{description}"
+        );
+        // Nobody has a group's address, and the other port doesn't hear the kernel.
+        assert_eq!(
+            rig.dropped(OUTSIDE, from_group(input)),
+            DropReason::BadSource,
+            "{description}"
+        );
+    }
+    let reflected = syn().macs(rig::INSIDE_MAC, rig::INSIDE_MAC).frame();
+    assert_eq!(rig.dropped(rig::INSIDE, reflected), DropReason::BadSource);
+    assert!(rig.out.is_empty() && rig.flow_count() == 0);
+}
+
 #[test]
 fn malformed_frames_in_a_burst_leave_the_others_alone() {
     let mut rig = rig();

@@ -206,6 +206,7 @@ pub fn both_ports() -> [Port; 2] {
         }),
         mtu: 1500,
         answers: true,
+        hears_kernel: false,
     };
     [
         port(rig::OUTSIDE, rig::OUTSIDE_MAC, 1, |net| Some(net.gateway())),

@@ -139,6 +139,7 @@ fn tables_with(
             ipv6: None,
             mtu: if index == 0 { 1500 } else { mtu },
             answers: true,
+            hears_kernel: false,
         });
     }
     builder.local_ip(Ipv4Addr::new(10, 3, 0, 100));
