@@ -68,6 +68,19 @@ fn wrong_values_are_refused_before_anybody_is_asked() {
 }
 
 #[test]
+fn run_and_check_take_no_address_to_ask() {
+    let example = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../deploy/examples/l4-standalone.toml"
+    );
+    for action in ["run", "check"] {
+        let (code, printed) = gateway(&[action, "--config", example, "--admin", NOBODY]);
+        let why = "--admin is the address of a running process to ask";
+        assert!(code == 1 && printed.starts_with(why), "{code}: {printed}");
+    }
+}
+
+#[test]
 fn every_name_is_taken_and_stands_in_help_and_reference() {
     let (_, help) = gateway(&["flows", "--help"]);
     let commands = section("Commands");

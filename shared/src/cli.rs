@@ -43,7 +43,7 @@ pub struct Process {
     /// Configuration file
     #[arg(long, short, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Address and port of the admin listener (default: admin.listen of the configuration)
+    /// Address and port of the admin listener of the process to ask (default: admin.listen of the configuration)
     #[arg(long, global = true, value_name = "ADDR:PORT", value_parser = address_and_port)]
     pub admin: Option<SocketAddr>,
 }
@@ -90,7 +90,13 @@ impl Command {
         admin_port: u16,
         parse: impl FnOnce(&mut Table<'_>) -> Option<T>,
     ) -> Next<T> {
-        match self.action.unwrap_or(Action::Run) {
+        let action = self.action.unwrap_or(Action::Run);
+        if self.process.admin.is_some() && matches!(action, Action::Run | Action::Check) {
+            return failed(
+                "--admin is the address of a running process to ask: run and check ask nobody, and the one to listen at is admin.listen of the configuration",
+            );
+        }
+        match action {
             Action::Run => match self.load(parse) {
                 Ok(parsed) => Next::Run(parsed),
                 Err(failure) => failed(&failure),

@@ -83,6 +83,16 @@ fn check_exits_with_0_or_1() {
     assert_eq!(run(&["check", "--config", &bad]), exit(ExitCode::FAILURE));
 }
 
+#[test]
+fn run_and_check_refuse_the_address_of_somebody_to_ask() {
+    let files = Files::new();
+    let good = files.write("good.toml", "[node]\nid = \"a\"");
+    for action in [&["run"][..], &["check"], &[]] {
+        let arguments = [action, &["--config", &good, "--admin", "127.0.0.1:1"]].concat();
+        assert_eq!(run(&arguments), exit(ExitCode::FAILURE), "{action:?}");
+    }
+}
+
 #[derive(Default)]
 struct Process(Mutex<Vec<(String, Value)>>);
 
