@@ -111,7 +111,7 @@ impl Cli {
             Some(own) => {
                 return match process
                     .admin_listener(ADMIN_PORT)
-                    .and_then(|admin| answer(own, admin))
+                    .and_then(|admin| answer(own, admin, process.config.as_deref()))
                 {
                     Ok(text) => {
                         let written = std::io::stdout().write_all(text.as_bytes());
@@ -148,7 +148,7 @@ impl Cli {
     }
 }
 
-fn answer(own: Own, admin: SocketAddr) -> Result<String, String> {
+fn answer(own: Own, admin: SocketAddr, config: Option<&Path>) -> Result<String, String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -162,7 +162,7 @@ fn answer(own: Own, admin: SocketAddr) -> Result<String, String> {
         };
         match own {
             Own::Shared(_) => Err("is not a question".into()),
-            Own::Reload => reload(admin).await,
+            Own::Reload => reload(admin, &status().await?, config).await,
             Own::Services => Ok(table(&SERVICES, &services(&status().await?))),
             Own::Targets => Ok(table(&TARGETS, &targets(&status().await?))),
             Own::Flows(wanted) => flows(admin, &wanted).await,
@@ -266,8 +266,20 @@ fn open(file: Option<&Path>) -> Result<Box<dyn Write>, String> {
     })
 }
 
-/// Mistakes and what needs a restart are printed as `check` prints them.
-async fn reload(admin: SocketAddr) -> Result<String, String> {
+/// Mistakes and what needs a restart are printed as `check` prints them. The node reads the file it was started with, whatever `config` is.
+async fn reload(
+    admin: SocketAddr,
+    status: &Value,
+    config: Option<&Path>,
+) -> Result<String, String> {
+    let file = cell(&status["configuration"]["file"]);
+    if let Some(other) = config.filter(|config| !is_same(config, Path::new(&file))) {
+        let _closed = writeln!(
+            std::io::stderr(),
+            "warning: the node reads {file}, which it was started with, and not {}",
+            other.display()
+        );
+    }
     let args = json!({ "by": "command line" });
     let answer = client::command(admin, "reload", &args).await;
     let answer = answer.map_err(|error| match error {
@@ -276,12 +288,20 @@ async fn reload(admin: SocketAddr) -> Result<String, String> {
     })?;
     let changes = answer["changes"].as_array().map(Vec::as_slice);
     Ok(match changes.unwrap_or_default() {
-        [] => "reloaded: nothing has changed\n".into(),
+        [] => format!("reloaded {file}: nothing has changed\n"),
         changes => {
             let lines: Vec<String> = changes.iter().map(cell).collect();
-            format!("{}\nreloaded\n", lines.join("\n"))
+            format!("{}\nreloaded {file}\n", lines.join("\n"))
         }
     })
+}
+
+/// Whether both paths lead to one file, as far as can be seen from here.
+fn is_same(one: &Path, other: &Path) -> bool {
+    match (one.canonicalize(), other.canonicalize()) {
+        (Ok(one), Ok(other)) => one == other,
+        _ => std::path::absolute(one).is_ok_and(|one| one == other),
+    }
 }
 
 const SERVICES: [&str; 12] = [

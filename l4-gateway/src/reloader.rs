@@ -41,6 +41,8 @@ pub(crate) struct LastReload {
 impl Reloader {
     /// For a node that started by `file`, whose configuration is `current`.
     pub(crate) fn new(file: PathBuf, current: Current, control: Addr<ControlPlane>) -> Reloader {
+        // Who hears of it may be in another directory.
+        let file = std::path::absolute(&file).unwrap_or(file);
         let last = LastReload {
             file: file.display().to_string(),
             in_force_since_unix_ms: unix_ms(),

@@ -42,12 +42,16 @@ fn a_reload_prints_what_it_changes_and_leaves_flows_alone() {
         "{ address = \"10.3.0.22:8080\", weight = 3 }",
     ) + "[[services]]\nname = \"more\"\nvip = \"10.0.0.100\"\nprotocol = \"tcp\"\nport = 81\ntargets = [{ address = \"10.3.0.21:8080\" }]\n";
     write(&lab, &first_gone);
+    let file = lab.directory.path().join("l4.toml");
+    let file = file.display();
     assert_eq!(
         gateway.subcommand(&["reload"]),
-        "services.tcp.targets.10.3.0.21:8080: removed\n\
+        format!(
+            "services.tcp.targets.10.3.0.21:8080: removed\n\
          services.tcp.targets.10.3.0.22:8080.weight: (default) -> 3\n\
          services.more: added (name \"more\", port 81, protocol \"tcp\", vip \"10.0.0.100\")\n\
-         reloaded\n"
+         reloaded {file}\n"
+        )
     );
     assert_eq!(reached(&lab, 80), [b'2']);
     assert_eq!(reached(&lab, 81), [b'1']);
@@ -56,7 +60,7 @@ fn a_reload_prints_what_it_changes_and_leaves_flows_alone() {
     }
     assert_eq!(
         gateway.subcommand(&["reload"]),
-        "reloaded: nothing has changed\n"
+        format!("reloaded {file}: nothing has changed\n")
     );
 
     // The service itself goes: its flows go on, new ones are refused at once.
@@ -74,6 +78,35 @@ fn a_reload_prints_what_it_changes_and_leaves_flows_alone() {
         .client()
         .run(|| Echo::connect(80).map(|_| ()).map_err(|error| error.kind()));
     assert_eq!(refused, Err(ErrorKind::ConnectionRefused));
+}
+
+/// That `--config` also says where the node is to be asked; the file is the node's own all the same.
+#[test]
+fn a_reload_says_so_where_another_file_was_named_than_the_nodes() {
+    let lab = Lab::new();
+    let usual = lab.usual();
+    let _gateway = Gateway::start(&lab, &usual);
+    let own = lab.directory.path().join("l4.toml");
+    let [link, other] = ["link.toml", "other.toml"].map(|name| lab.directory.path().join(name));
+    std::os::unix::fs::symlink(&own, &link).unwrap();
+    std::fs::write(&other, usual.replace("port = 80\n", "port = 81\n")).unwrap();
+    let printed = |config: &std::path::Path| {
+        let mut command = lab.gateway().command(env!("CARGO_BIN_EXE_l4-gateway"));
+        command.args(["reload", "--admin", lab::ADMIN, "--config"]);
+        let output = command.arg(config).output().unwrap();
+        assert!(output.status.success());
+        [output.stderr, output.stdout].map(|text| String::from_utf8(text).unwrap())
+    };
+    let done = format!("reloaded {}: nothing has changed\n", own.display());
+    for named in [&own, &link] {
+        assert_eq!(printed(named), ["", &done]);
+    }
+    let warning = format!(
+        "warning: the node reads {}, which it was started with, and not {}\n",
+        own.display(),
+        other.display()
+    );
+    assert_eq!(printed(&other), [warning, done]);
 }
 
 #[test]
@@ -101,7 +134,10 @@ fn flows_keep_a_vip_and_a_local_ip_that_a_reload_takes_away() {
     write(&lab, &other_local_ip);
     assert_eq!(
         gateway.subcommand(&["reload"]),
-        "ports.int.local_ips: [\"10.3.0.100\"] -> [\"10.3.0.101\"]\nreloaded\n"
+        format!(
+            "ports.int.local_ips: [\"10.3.0.100\"] -> [\"10.3.0.101\"]\nreloaded {}\n",
+            lab.directory.path().join("l4.toml").display()
+        )
     );
     all_go_on();
     let seen = lab.client().run(|| Echo::connect(80).unwrap().seen);
