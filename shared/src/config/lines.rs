@@ -6,7 +6,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::document::MAX_MISTAKES;
 use super::mistakes::Mistakes;
-use super::table::join;
+use super::table::{join, word};
 
 /// Characters of a key that a mistake shows.
 const SHOWN: usize = 60;
@@ -33,8 +33,9 @@ pub(super) fn of(name: &str, text: &str) -> Result<HashMap<String, usize>, Mista
             let mut hint = "";
             if said == "duplicate key" {
                 let key = error.span().and_then(|span| text.get(span));
-                let key: String = key.unwrap_or_default().chars().take(SHOWN).collect();
-                message += &format!(" `{key}`");
+                let key = key.unwrap_or_default().trim_matches(['"', '\'']);
+                let key: String = key.chars().take(SHOWN).collect();
+                message += &format!(" `{}`", word(&key));
             }
             // What words without quotes are taken for. They are not shown: one may be a password.
             if said.starts_with("invalid float") || said.starts_with("invalid boolean") {

@@ -318,17 +318,22 @@ fn with_unit<T: Bounded>(value: &Value, range: &RangeInclusive<T>) -> Option<Str
     (!meant.is_empty()).then(|| hint.unwrap_or_default())
 }
 
-/// `path.key`, with the key quoted as TOML would where it is not a bare word.
-pub(super) fn join(path: &str, key: &str) -> String {
+/// The key as it is where it is a bare word; quoted as TOML would else, with what can't be printed escaped.
+pub(super) fn word(key: &str) -> String {
     let bare = !key.is_empty()
         && key
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-');
-    let key = if bare {
+    if bare {
         key.to_owned()
     } else {
         format!("{key:?}")
-    };
+    }
+}
+
+/// `path.key`, with the key as a [`word`].
+pub(super) fn join(path: &str, key: &str) -> String {
+    let key = word(key);
     if path.is_empty() {
         key
     } else {

@@ -505,6 +505,20 @@ fn files_that_are_no_configuration_are_refused_with_a_reason() {
     );
     let long = format!("{} = 1\n", "k".repeat(61)).repeat(2);
     assert!(file("long", long.as_bytes()).ends_with(&format!(" `{}`", &long[..60])));
+    // The parser goes on after a key it refuses, and finds the second of it.
+    for (key, shown) in [
+        ("\"\x1b[31m\x07\"", r#""\u{1b}[31m\u{7}""#),
+        ("'\u{9b}31m\u{202e}'", r#""\u{9b}31m\u{202e}""#),
+        ("\"\"\"a\nb\"\"\"", r#""a\nb""#),
+        ("\"a b\"", r#""a b""#),
+    ] {
+        let printed = file("raw", format!("{key} = 1\n").repeat(2).as_bytes());
+        let last = printed.lines().last().unwrap();
+        assert!(
+            last.ends_with(&format!("is not TOML: duplicate key `{shown}`")),
+            "{printed:?}"
+        );
+    }
     for bare in ["n1", "info", "10.0.0.1", "fd00::1"] {
         let printed = file("bare", format!("a = 1\nb = {bare}").as_bytes());
         assert!(
