@@ -15,9 +15,6 @@ use super::value::{FromValue, Value};
 /// A configuration file may be this large, in bytes.
 pub const MAX_FILE: usize = 16 << 20;
 
-/// More mistakes than this are not listed one by one.
-pub(super) const MAX_MISTAKES: usize = 200;
-
 /// A loaded configuration that knows where each of its values came from.
 #[derive(Debug)]
 pub struct Document {
@@ -110,20 +107,7 @@ impl Document {
             _ => {
                 mistakes.sort_by_key(|mistake| mistake.line.unwrap_or(usize::MAX));
                 mistakes.dedup();
-                let more = mistakes.len().saturating_sub(MAX_MISTAKES);
-                if more > 0 {
-                    mistakes.truncate(MAX_MISTAKES);
-                    mistakes.extend(
-                        Mistakes::about_file(
-                            &self.file,
-                            None,
-                            format!("and {more} more mistakes"),
-                            "",
-                        )
-                        .0,
-                    );
-                }
-                Err(Mistakes(mistakes))
+                Err(Mistakes::first(&self.file, mistakes.into_iter()))
             }
         }
     }

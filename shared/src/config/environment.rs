@@ -80,7 +80,7 @@ pub(super) fn merge(
     }
     if !mistakes.is_empty() {
         mistakes.sort_by_key(|mistake| mistake.line);
-        return Err(Mistakes(mistakes));
+        return Err(Mistakes::first(file, mistakes.into_iter()));
     }
 
     let environment = Environment::with_prefix(PREFIX)

@@ -4,12 +4,9 @@ use std::collections::HashMap;
 
 use toml::de::{DeTable, DeValue};
 
-use super::document::MAX_MISTAKES;
-use super::mistakes::Mistakes;
+use super::mistakes::{Mistake, Mistakes};
 use super::table::{join, word};
-
-/// Characters of a key that a mistake shows.
-const SHOWN: usize = 60;
+use super::value::SHOWN;
 
 /// The lines by the path of the key, counted from 1.
 ///
@@ -26,7 +23,7 @@ pub(super) fn of(name: &str, text: &str) -> Result<HashMap<String, usize>, Mista
 
     let (table, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
-        let mistakes = errors.iter().take(MAX_MISTAKES).flat_map(|error| {
+        let mistakes = errors.iter().map(|error| {
             let line = error.span().map(|span| line_at(span.start));
             let said = error.message();
             let mut message = format!("is not TOML: {said}");
@@ -41,9 +38,9 @@ pub(super) fn of(name: &str, text: &str) -> Result<HashMap<String, usize>, Mista
             if said.starts_with("invalid float") || said.starts_with("invalid boolean") {
                 hint = "text needs quotes";
             }
-            Mistakes::about_file(name, line, message, hint).0
+            Mistake::about_file(name, line, message, hint)
         });
-        return Err(Mistakes(mistakes.collect()));
+        return Err(Mistakes::first(name, mistakes));
     }
     let mut lines = HashMap::new();
     let mut pending = vec![(String::new(), table.get_ref())];

@@ -2,6 +2,13 @@
 
 use std::fmt;
 
+/// More mistakes than this are not listed one by one.
+const MAX_MISTAKES: usize = 200;
+
+/// Most characters that are printed of each part of a mistake. Every name there may be has room in a path of this length; what doesn't is
+/// not meant to be read, and would fill the log.
+const MAX_PART: usize = 300;
+
 /// One thing that is wrong, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mistake {
@@ -17,20 +24,52 @@ pub struct Mistake {
     pub hint: String,
 }
 
+impl Mistake {
+    /// A mistake about a whole file.
+    pub(super) fn about_file(
+        file: &str,
+        line: Option<usize>,
+        message: impl Into<String>,
+        hint: &str,
+    ) -> Self {
+        Self {
+            file: file.to_owned(),
+            line,
+            key: String::new(),
+            message: message.into(),
+            hint: hint.to_owned(),
+        }
+    }
+}
+
+/// Each part is cut where it is longer than anybody wants to read.
 impl fmt::Display for Mistake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.file)?;
+        write!(f, "{}", Cut(&self.file))?;
         if let Some(line) = self.line {
             write!(f, ":{line}")?;
         }
         if !self.key.is_empty() {
-            write!(f, ": {}", self.key)?;
+            write!(f, ": {}", Cut(&self.key))?;
         }
-        write!(f, ": {}", self.message)?;
+        write!(f, ": {}", Cut(&self.message))?;
         if !self.hint.is_empty() {
-            write!(f, " — {}", self.hint)?;
+            write!(f, " — {}", Cut(&self.hint))?;
         }
         Ok(())
+    }
+}
+
+/// The first [`MAX_PART`] characters of a text.
+struct Cut<'t>(&'t str);
+
+impl fmt::Display for Cut<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rest = self.0.char_indices().nth(MAX_PART);
+        match rest.and_then(|(at, _)| self.0.get(..at)) {
+            Some(beginning) => write!(f, "{beginning}..."),
+            None => f.write_str(self.0),
+        }
     }
 }
 
@@ -46,13 +85,18 @@ impl Mistakes {
         message: impl Into<String>,
         hint: &str,
     ) -> Self {
-        Self(vec![Mistake {
-            file: file.to_owned(),
-            line,
-            key: String::new(),
-            message: message.into(),
-            hint: hint.to_owned(),
-        }])
+        Self(vec![Mistake::about_file(file, line, message, hint)])
+    }
+
+    /// As many of `mistakes` as are listed, and how many more there are.
+    pub(super) fn first(file: &str, mut mistakes: impl ExactSizeIterator<Item = Mistake>) -> Self {
+        let more = mistakes.len().saturating_sub(MAX_MISTAKES);
+        let mut listed: Vec<_> = mistakes.by_ref().take(MAX_MISTAKES).collect();
+        if more > 0 {
+            let message = format!("and {more} more mistakes");
+            listed.push(Mistake::about_file(file, None, message, ""));
+        }
+        Self(listed)
     }
 }
 

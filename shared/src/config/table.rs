@@ -5,7 +5,7 @@ use std::convert::identity;
 use std::ops::RangeInclusive;
 
 use super::document::Document;
-use super::value::{Bounded, FromValue, Value};
+use super::value::{Bounded, FromValue, Quoted, Value};
 use crate::bus::{MAX_NAME, is_name};
 
 /// One table of a [`Document`].
@@ -215,7 +215,7 @@ impl<'d> Table<'d> {
         if !allowed {
             self.mistake(
                 key,
-                format!("{name:?} can't be {whose}'s name"),
+                format!("{} can't be {whose}'s name", Quoted(name)),
                 format!("1 to {MAX_NAME} letters, digits, dots, dashes or underscores"),
             );
         }
@@ -230,7 +230,7 @@ impl<'d> Table<'d> {
                 Some(first) => {
                     self.document.record(
                         &path,
-                        format!("{what} {name:?} is already at {first}"),
+                        format!("{what} {} is already at {first}", Quoted(name)),
                         String::new(),
                     );
                 }

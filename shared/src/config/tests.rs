@@ -566,6 +566,54 @@ fn hostile_nesting_and_keys_are_refused_quickly() {
 }
 
 #[test]
+fn no_file_makes_more_mistakes_than_a_log_can_take() {
+    let long = "k".repeat(2000);
+    let many = |line: &dyn Fn(usize) -> String| (0..300).map(line).collect::<String>();
+    let twice = format!("{long} = 1\n");
+    for (text, count) in [
+        (many(&|key| format!("{long}{key} = 1\n")), 300),
+        (many(&|key| format!("\"{key} {long}\" = 1\n")), 300),
+        (many(&|_| twice.clone()), 299),
+        (many(&|key| format!("n{key} = {key}{long}\n")), 300),
+    ] {
+        let printed = mistakes(&text, |_| Some(()));
+        let last = format!("f.toml: and {} more mistakes", count - 200);
+        assert_eq!(printed.lines().last(), Some(&*last));
+        assert_eq!(printed.lines().count(), 201);
+        assert!(printed.len() < 201 * 400, "{}", printed.len());
+    }
+    for text in [
+        format!("node.id = \"{long}\""),
+        format!("[[services]]\nname = \"{long}\"\n").repeat(2),
+    ] {
+        let printed = mistakes(&text, |root| {
+            NodeSection::parse(root);
+            let names: Vec<_> = root
+                .tables("services")
+                .iter_mut()
+                .map(|service| {
+                    (
+                        service.path().to_owned(),
+                        service.required::<String>("name"),
+                    )
+                })
+                .collect();
+            let names = names
+                .iter()
+                .filter_map(|(path, name)| Some((path.clone(), name.as_deref()?)));
+            root.unique("service", names);
+            Some(())
+        });
+        assert!(printed.len() < 500, "{}", printed.len());
+        // What comes after the name is still there.
+        assert!(
+            printed.contains("1 to 64 letters") || printed.contains("already at"),
+            "{printed}"
+        );
+    }
+}
+
+#[test]
 fn the_keys_a_parser_asked_for_can_be_listed() {
     let text = "[node]\nid = \"a\"\n[upstreams.api]\ntimeout = \"1s\"\n[[services]]\nvip = 1\n[services.health]\nrise = 2";
     let document = Document::from_toml("f.toml", text).unwrap();

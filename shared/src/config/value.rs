@@ -5,6 +5,9 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
+/// Characters of a key or text that a mistake shows.
+pub(super) const SHOWN: usize = 60;
+
 /// A value of a document.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {
@@ -47,16 +50,25 @@ impl Value {
 /// Shows scalars as they are written (shortened where long), lists and tables by kind.
 impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const SHOWN: usize = 60;
         match self {
             Self::Bool(value) => write!(f, "{value}"),
             Self::Integer(value) => write!(f, "{value}"),
             Self::Float(value) => write!(f, "{value:?}"),
-            Self::String(text) if text.chars().count() > SHOWN => {
-                write!(f, "{:?}...", text.chars().take(SHOWN).collect::<String>())
-            }
-            Self::String(text) => write!(f, "{text:?}"),
+            Self::String(text) => Quoted(text).fmt(f),
             Self::Array(_) | Self::Table(_) => f.write_str(self.kind()),
+        }
+    }
+}
+
+/// Text in quotes, shortened where long.
+pub(super) struct Quoted<'t>(pub(super) &'t str);
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rest = self.0.char_indices().nth(SHOWN);
+        match rest.and_then(|(at, _)| self.0.get(..at)) {
+            Some(beginning) => write!(f, "{beginning:?}..."),
+            None => write!(f, "{:?}", self.0),
         }
     }
 }
