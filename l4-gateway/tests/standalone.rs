@@ -150,4 +150,14 @@ fn every_service_of_the_example_to_begin_with_serves() {
     let service = gateway.service("api");
     assert!(service["denied"].as_u64().unwrap() >= 1, "{service}");
     assert_eq!(forwarded_by_the_kernel(&lab.gateway()), [0, 0]);
+
+    // The kernel's own frames, such as probes, come in by the interface that both use.
+    let status = gateway.status();
+    assert_eq!(
+        status["drops"]["bad_source"].as_u64().unwrap_or(0),
+        0,
+        "{status}"
+    );
+    let left = gateway.metric("weir_l4_worker_left_to_kernel_total{worker=\"0\"}");
+    assert!(left > 0, "{left} frames left to the kernel");
 }
