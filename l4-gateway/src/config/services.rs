@@ -184,7 +184,7 @@ fn no_target_is_a_vip(tables: &mut [Table<'_>], services: &[(usize, ServiceSetti
                 continue;
             }
             sound = false;
-            let mut targets = tables[*index].tables("targets");
+            let mut targets = tables[*index].tables_with("targets", "address");
             if let Some(table) = targets.get_mut(place) {
                 let message = format!("{ip} is a VIP of this node");
                 table.mistake("address", message, "name the host behind it");
@@ -390,7 +390,7 @@ fn targets(
     ports: Option<&[PortConfig]>,
     way: Way,
 ) -> Option<Vec<StaticTarget>> {
-    let tables = table.tables("targets");
+    let tables = table.tables_with("targets", "address");
     let count = tables.len();
     let mut targets = Vec::new();
     let mut seen = BTreeSet::new();

@@ -152,6 +152,15 @@ impl<'d> Table<'d> {
 
     /// The array of tables `[[key]]`, empty if it is missing.
     pub fn tables(&mut self, key: &'static str) -> Vec<Table<'d>> {
+        self.items(key, None)
+    }
+
+    /// As [`Self::tables`], and a text in place of a table is taken for what its key `main` should say.
+    pub fn tables_with(&mut self, key: &'static str, main: &'static str) -> Vec<Table<'d>> {
+        self.items(key, Some(main))
+    }
+
+    fn items(&mut self, key: &'static str, main: Option<&str>) -> Vec<Table<'d>> {
         let Some(value) = self.value(key) else {
             return Vec::new();
         };
@@ -169,11 +178,13 @@ impl<'d> Table<'d> {
             let path = format!("{path}[{index}]");
             match item {
                 Value::Table(values) => tables.push(Table::new(self.document, path, values)),
-                other => self.document.record(
-                    &path,
-                    format!("expected a table, got {other}"),
-                    String::new(),
-                ),
+                other => {
+                    let main = main.filter(|_| other.as_str().is_some());
+                    let hint = main.map(|main| format!("write {{ {main} = {other} }}"));
+                    let message = format!("expected a table, got {other}");
+                    self.document
+                        .record(&path, message, hint.unwrap_or_default());
+                }
             }
         }
         tables

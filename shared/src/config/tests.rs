@@ -210,11 +210,11 @@ fn two_things_of_one_name_are_a_mistake_at_the_second() {
 
 #[test]
 fn tables_where_values_belong_and_the_other_way_round_are_mistakes() {
-    let text = "a = 1\nb = 2\nc = [1]\n[d]\n[[f]]\ng = true\nh = 3";
+    let text = "a = 1\nb = 2\nc = [1, \"x\"]\n[d]\n[[f]]\ng = true\nh = 3";
     let printed = mistakes(text, |root| {
         root.table("a");
         root.tables("b");
-        root.tables("c");
+        root.tables_with("c", "name");
         root.optional::<String>("d");
         for mut item in root.tables("f") {
             item.table("g");
@@ -226,6 +226,7 @@ fn tables_where_values_belong_and_the_other_way_round_are_mistakes() {
     let expected = "f.toml:1: a: expected a table, got 1 — write [a]\n\
                     f.toml:2: b: expected tables, got 2 — write [[b]]\n\
                     f.toml:3: c[0]: expected a table, got 1\n\
+                    f.toml:3: c[1]: expected a table, got \"x\" — write { name = \"x\" }\n\
                     f.toml:4: d: expected text, got a table\n\
                     f.toml:6: f[0].g: expected a table, got true — write g = { ... }\n\
                     f.toml:7: f[0].h: expected tables, got 3 — write h = [{ ... }]\n\

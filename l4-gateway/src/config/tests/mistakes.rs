@@ -308,6 +308,10 @@ fn mistakes_name_the_key_and_what_to_do() {
             "ports[0].queues: expected an integer from 1 to 1, got 2",
         ),
         (
+            &[("gateway", "queues = 0\ngateway")],
+            "ports[0].queues: expected an integer from 1 to 64, got 0",
+        ),
+        (
             &[("gateway", "mtu = 100\ngateway")],
             "ports[0].mtu: expected an integer from 576 to 9600",
         ),
@@ -415,6 +419,19 @@ fn mistakes_name_the_key_and_what_to_do() {
             "{changes:?} gave {complaints:?}, not {complaint:?}"
         );
     }
+}
+
+#[test]
+fn a_list_of_addresses_in_place_of_targets_is_told_how_to_be_tables() {
+    let complaints = parse(&with(&[(
+        "{ address = \"10.3.0.21:8080\" }",
+        "\"10.3.0.21:8080\", 7",
+    )]));
+    assert_eq!(
+        complaints.unwrap_err(),
+        "l4.toml:22: services[0].targets[0]: expected a table, got \"10.3.0.21:8080\" — write { address = \"10.3.0.21:8080\" }\n\
+         l4.toml:22: services[0].targets[1]: expected a table, got 7"
+    );
 }
 
 #[test]
