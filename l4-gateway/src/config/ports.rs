@@ -7,6 +7,7 @@ use dataplane::PortIndex;
 use shared::bus::MAX_ADDRESSES;
 use shared::config::{Cidr, FromValue, Table, Value};
 
+use super::process::MOST_WORKERS;
 use crate::dpdk::Device;
 use crate::worker::Vlan;
 
@@ -309,7 +310,11 @@ fn port(
         }
     }
     let gateways = gateways(table, networks);
-    let queues = table.within("queues", 1..=workers, workers);
+    let queues = table.within("queues", 1..=MOST_WORKERS, workers);
+    if queues > workers {
+        let message = format!("{queues} are more than there are workers ({workers})");
+        table.mistake("queues", message, "leave it out, or give [workers] more");
+    }
     if let Some(device) = &device
         && matches!(device.driver(), Some("net_pcap" | "net_tap"))
         && queues > 1

@@ -105,7 +105,7 @@ pub struct WorkersSection {
 }
 
 /// Most workers of a node.
-const MOST: usize = 64;
+pub(super) const MOST_WORKERS: u16 = 64;
 
 impl WorkersSection {
     /// How many workers there are; at least one.
@@ -125,13 +125,13 @@ impl WorkersSection {
         let Some(mut workers) = root.table("workers") else {
             return defaults;
         };
-        let count = workers.within("count", 1..=MOST, 1);
+        let count = usize::from(workers.within("count", 1..=MOST_WORKERS, 1));
         let cores = workers.optional::<Vec<u32>>("cores");
         if let Some(cores) = &cores {
-            if cores.is_empty() || cores.len() > MOST {
+            if cores.is_empty() || cores.len() > MOST_WORKERS.into() {
                 workers.mistake(
                     "cores",
-                    format!("expected 1 to {MOST} CPUs, got {}", cores.len()),
+                    format!("expected 1 to {MOST_WORKERS} CPUs, got {}", cores.len()),
                     "",
                 );
             }

@@ -305,7 +305,7 @@ fn mistakes_name_the_key_and_what_to_do() {
         ),
         (
             &[("gateway", "queues = 2\ngateway")],
-            "ports[0].queues: expected an integer from 1 to 1, got 2",
+            "ports[0].queues: 2 are more than there are workers (1) — leave it out, or give [workers] more",
         ),
         (
             &[("gateway", "queues = 0\ngateway")],
