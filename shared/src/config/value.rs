@@ -235,9 +235,22 @@ impl FromValue for SocketAddr {
             Some(text) if text.starts_with("localhost:") => {
                 "names are not looked up; write 127.0.0.1".to_owned()
             }
+            Some(text) if is_name_with_port(text) => {
+                "names are not looked up; write an address".to_owned()
+            }
             _ => String::new(),
         })
     }
+}
+
+/// Whether this looks like a host's name and a port.
+fn is_name_with_port(text: &str) -> bool {
+    let Some((name, port)) = text.rsplit_once(':') else {
+        return false;
+    };
+    let of_name = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'.' || byte == b'-';
+    let has_letter = name.bytes().any(|byte| byte.is_ascii_alphabetic());
+    port.parse::<u16>().is_ok() && has_letter && name.bytes().all(of_name)
 }
 
 impl<T: FromValue> FromValue for Vec<T> {

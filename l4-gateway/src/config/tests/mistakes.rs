@@ -254,6 +254,10 @@ fn mistakes_name_the_key_and_what_to_do() {
             "services[0].targets[0].address: expected an address with a port",
         ),
         (
+            &[("10.3.0.21:8080", "web1.example.com:80")],
+            "got \"web1.example.com:80\" — names are not looked up; write an address",
+        ),
+        (
             &[("10.3.0.21:8080", "224.0.0.1:80")],
             "224.0.0.1 is not an address of one host",
         ),
