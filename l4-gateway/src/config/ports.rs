@@ -294,10 +294,8 @@ fn port(
     sound: &mut bool,
 ) -> Option<PortConfig> {
     let name = table.required::<String>("name");
-    if let Some(name) = &name
-        && (name.is_empty() || name.len() > 32)
-    {
-        table.mistake("name", "a port's name has 1 to 32 characters", "");
+    if let Some(name) = &name {
+        table.allows_name("name", name, "a port");
     }
     let device = table.required::<Device>("device");
     let members = members(table, device.as_ref());

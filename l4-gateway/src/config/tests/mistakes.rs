@@ -8,6 +8,10 @@ fn mistakes_name_the_key_and_what_to_do() {
     let cases: &[(&[(&str, &str)], &str)] = &[
         (&[("id = \"l4-1\"", "")], "node.id: is missing"),
         (
+            &[("name = \"int\"", "name = \"\\u001b[31mint\"")],
+            "ports[1].name: \"\\u{1b}[31mint\" can't be a port's name — 1 to 64 letters",
+        ),
+        (
             &[("port = 80", "port = 80\nclient_address = \"proxy\"")],
             "client_address: expected one of \"none\", \"proxy_v2\", \"toa\", got \"proxy\"",
         ),
