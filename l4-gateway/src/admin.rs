@@ -184,14 +184,20 @@ pub(crate) fn asker(args: Value) -> Result<String, CommandError> {
 }
 
 /// No arguments at all count as none given.
+///
+/// # Errors
+/// What is expected, of anything but an object that fits: serde would also take an array, by the place of its items.
 pub(crate) fn arguments<T: Default + for<'a> Deserialize<'a>>(
     args: Value,
 ) -> Result<T, CommandError> {
     match args {
         Value::Null => Ok(T::default()),
-        args => {
+        Value::Object(_) => {
             serde_json::from_value(args).map_err(|error| CommandError::Invalid(error.to_string()))
         }
+        _ => Err(CommandError::Invalid(
+            "expected an object, such as {}".into(),
+        )),
     }
 }
 
@@ -265,4 +271,32 @@ pub(crate) async fn flows(
         }
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_are_an_object_or_none() {
+        let limit = |args| arguments::<Which>(args).map(|which| which.limit);
+        assert!(matches!(limit(Value::Null), Ok(None)));
+        assert!(matches!(limit(json!({})), Ok(None)));
+        assert!(matches!(limit(json!({ "limit": 7 })), Ok(Some(7))));
+        for args in [
+            json!([]),
+            json!(["10.2.0.1"]),
+            json!("10.2.0.1"),
+            json!(7),
+            json!(true),
+        ] {
+            match arguments::<Which>(args) {
+                Err(CommandError::Invalid(why)) => {
+                    assert_eq!(why, "expected an object, such as {}");
+                }
+                answer => panic!("{answer:?}"),
+            }
+        }
+        assert!(matches!(asker(json!(["x"])), Err(CommandError::Invalid(_))));
+    }
 }
