@@ -27,10 +27,11 @@ pub(super) fn of(name: &str, text: &str) -> Result<HashMap<String, usize>, Mista
             let line = error.span().map(|span| line_at(span.start));
             let said = error.message();
             let mut message = format!("is not TOML: {said}");
+            let found = error.span().and_then(|span| text.get(span));
+            let found = found.unwrap_or_default();
             let mut hint = String::new();
             if said == "duplicate key" {
-                let key = error.span().and_then(|span| text.get(span));
-                let key = key.unwrap_or_default().trim_matches(['"', '\'']);
+                let key = found.trim_matches(['"', '\'']);
                 let key: String = key.chars().take(SHOWN).collect();
                 message += &format!(" `{}`", word(&key));
                 let other = error.span().and_then(|span| other_kind(text, span.start));
@@ -38,7 +39,14 @@ pub(super) fn of(name: &str, text: &str) -> Result<HashMap<String, usize>, Mista
             }
             // What words without quotes are taken for. They are not shown: one may be a password.
             if said.starts_with("invalid float") || said.starts_with("invalid boolean") {
-                hint = "text needs quotes".to_owned();
+                let boolean = |word: &&str| found.eq_ignore_ascii_case(word);
+                let in_capitals = ["true", "false"].iter().any(boolean);
+                hint = if in_capitals {
+                    "write true and false in lower case"
+                } else {
+                    "text needs quotes"
+                }
+                .to_owned();
             }
             Mistake::about_file(name, line, message, &hint)
         });

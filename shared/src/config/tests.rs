@@ -528,6 +528,14 @@ fn files_that_are_no_configuration_are_refused_with_a_reason() {
             "{printed}"
         );
     }
+    for bare in ["True", "FALSE"] {
+        let printed = file("case", format!("a = 1\nb = {bare} # on\n").as_bytes());
+        assert!(
+            printed.contains("case:2: is not TOML: invalid")
+                && printed.ends_with(" — write true and false in lower case"),
+            "{printed}"
+        );
+    }
     assert!(file("bare", b"b = 5s").contains("string values must be quoted"));
     assert!(
         Document::load(directory.path())
