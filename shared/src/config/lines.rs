@@ -11,7 +11,7 @@ use super::value::SHOWN;
 /// The lines by the path of the key, counted from 1.
 ///
 /// # Errors
-/// Where the text is not TOML.
+/// Where the text is not TOML, or has numbers beyond 64 bits.
 pub(super) fn of(name: &str, text: &str) -> Result<HashMap<String, usize>, Mistakes> {
     let starts: Vec<usize> = text
         .bytes()
@@ -53,27 +53,64 @@ pub(super) fn of(name: &str, text: &str) -> Result<HashMap<String, usize>, Mista
         return Err(Mistakes::first(name, mistakes));
     }
     let mut lines = HashMap::new();
-    let mut pending = vec![(String::new(), table.get_ref())];
-    while let Some((path, table)) = pending.pop() {
-        for (key, value) in table {
-            let inner = join(&path, key.get_ref());
-            lines.insert(inner.clone(), line_at(key.span().start));
-            match value.get_ref() {
-                DeValue::Table(table) => pending.push((inner, table)),
-                DeValue::Array(items) => {
-                    for (index, item) in items.iter().enumerate() {
-                        let inner = format!("{inner}[{index}]");
-                        lines.insert(inner.clone(), line_at(item.span().start));
-                        if let DeValue::Table(table) = item.get_ref() {
-                            pending.push((inner, table));
-                        }
-                    }
-                }
-                _ => {}
+    let mut mistakes = Vec::new();
+    let root = DeValue::Table(table.into_inner());
+    let mut pending = vec![(String::new(), &root)];
+    while let Some((path, value)) = pending.pop() {
+        for (inner, at, value) in inside(&path, value) {
+            let line = line_at(at);
+            if !fits(value) {
+                mistakes.push(Mistake {
+                    file: name.to_owned(),
+                    line: Some(line),
+                    key: inner.clone(),
+                    message: "is not a number that fits 64 bits".to_owned(),
+                    hint: String::new(),
+                });
             }
+            if matches!(value, DeValue::Table(_) | DeValue::Array(_)) {
+                pending.push((inner.clone(), value));
+            }
+            lines.insert(inner, line);
         }
     }
+    if !mistakes.is_empty() {
+        mistakes.sort_by_key(|mistake| mistake.line);
+        return Err(Mistakes::first(name, mistakes.into_iter()));
+    }
     Ok(lines)
+}
+
+/// What is in a table or a list at `path`: the path, place in the text and value of each.
+fn inside<'p, 'v: 'p, 'i>(
+    path: &'p str,
+    value: &'v DeValue<'i>,
+) -> Box<dyn Iterator<Item = (String, usize, &'v DeValue<'i>)> + 'p> {
+    match value {
+        DeValue::Table(table) => Box::new(table.iter().map(move |(key, value)| {
+            let inner = join(path, key.get_ref());
+            (inner, key.span().start, value.get_ref())
+        })),
+        DeValue::Array(items) => Box::new(items.iter().enumerate().map(move |(index, item)| {
+            let inner = format!("{path}[{index}]");
+            (inner, item.span().start, item.get_ref())
+        })),
+        _ => Box::new(std::iter::empty()),
+    }
+}
+
+/// Whether a value, if it is a number, is one that [`Value`](super::value::Value) holds: the parser leaves digits unread, and takes a number
+/// that has none.
+fn fits(value: &DeValue<'_>) -> bool {
+    match value {
+        DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix()).is_ok(),
+        DeValue::Float(number) => {
+            let text = number.as_str();
+            let read: Result<f64, _> = text.parse();
+            read.is_ok_and(|read| !read.is_infinite() || text.contains("inf"))
+        }
+        _ => true,
+    }
 }
 
 /// What to do where the key at `at` is not there twice, but once in the header of a table, `[name]`, and once in that of a list's item,

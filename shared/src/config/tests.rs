@@ -292,6 +292,41 @@ fn values_are_read_in_their_units() {
 }
 
 #[test]
+fn numbers_that_no_value_holds_are_mistakes_at_their_key() {
+    let text = "\
+        least = -9223372036854775808\n\
+        [node]\n\
+        digits = 9223372036854775808\n\
+        hex = 0xffff_ffff_ffff_ffff_f\n\
+        none = 0x\n\
+        power = -1e400\n\
+        list = [\n 1,\n [2, 18446744073709551615],\n]\n\
+        most = [0x7fff_ffff_ffff_ffff, -inf, +nan, 1e308, +1_0]\n";
+    let expected = [
+        "3: node.digits",
+        "4: node.hex",
+        "5: node.none",
+        "6: node.power",
+        "9: node.list[1][1]",
+    ]
+    .map(|place| format!("f.toml:{place}: is not a number that fits 64 bits"));
+    assert_eq!(mistakes(text, |_| Some(())), expected.join("\n"));
+
+    let text =
+        "least = -9223372036854775808\nmost = [0x7fff_ffff_ffff_ffff, -inf, +nan, 1e308, +1_0]";
+    let document = Document::from_toml("f.toml", text).unwrap();
+    let root = document.into_root();
+    assert_eq!(root["least"], Value::Integer(i64::MIN));
+    let Value::Array(most) = &root["most"] else {
+        panic!("{:?}", root["most"]);
+    };
+    assert_eq!(most[0], Value::Integer(i64::MAX));
+    assert_eq!(most[1], Value::Float(f64::NEG_INFINITY));
+    assert!(matches!(most[2], Value::Float(number) if number.is_nan()));
+    assert_eq!(most[3..], [Value::Float(1e308), Value::Integer(10)]);
+}
+
+#[test]
 fn networks_hold_their_addresses() {
     let cidr = |text: &str| text.parse::<Cidr>().unwrap();
     assert!(cidr("10.1.2.3/24").contains("10.1.2.255".parse().unwrap()));
