@@ -6,6 +6,7 @@ use config::{Config, Environment, FileFormat, ValueKind};
 
 use super::document::Document;
 use super::mistakes::{Mistake, Mistakes};
+use super::table::word;
 use super::value::Value;
 
 const PREFIX: &str = "WEIR";
@@ -55,7 +56,7 @@ pub(super) fn merge(
                 environment.insert(name, value);
             }
             Err(message) => mistakes.push(Mistake {
-                file: format!("${name}"),
+                file: format!("${}", word(&name)),
                 line: None,
                 key: String::new(),
                 message,

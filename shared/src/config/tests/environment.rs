@@ -45,12 +45,16 @@ fn variables_that_name_no_key_there_could_be_are_mistakes() {
     let printed = with_environment("", &[(&deep, "x")]).unwrap_err();
     assert!(
         printed.contains("names a key 20000 tables deep"),
-        "{}",
-        &printed[printed.len() - 200..]
+        "{printed}"
     );
     // What a name that is not UTF-8 looks like when it is read.
     let printed = with_environment("", &[("WEIR__NODE__\u{fffd}", "x")]).unwrap_err();
     assert!(printed.contains("does not name a key"), "{printed}");
+    let printed = with_environment("", &[("WEIR__A\x1b[31m\nX", "x")]).unwrap_err();
+    assert!(
+        printed.starts_with(r#"$"WEIR__A\u{1b}[31m\nX": does not name a key"#),
+        "{printed:?}"
+    );
 }
 
 #[test]
