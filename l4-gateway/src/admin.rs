@@ -141,8 +141,9 @@ impl Admin for NodeAdmin {
                 shows(target, &config, &self.board.read()).map_err(CommandError::Invalid)?;
             }
             let names = config.ports.iter().map(|port| port.name.clone()).collect();
+            let stream = self.captures.begin(&self.forwarder, names, &request)?;
             tracing::info!(?request, "capture");
-            self.captures.begin(&self.forwarder, names, &request)
+            Ok(stream)
         })
     }
 
