@@ -32,11 +32,14 @@ impl End {
 impl FromStr for End {
     type Err = String;
 
+    /// An IPv4 address written as an IPv6 one (`::ffff:10.2.0.1`) is taken for the IPv4 one: no flow has the other.
     fn from_str(text: &str) -> Result<End, String> {
-        if let Ok(socket) = text.parse() {
+        if let Ok(socket) = text.parse::<SocketAddr>() {
+            let socket = SocketAddr::new(socket.ip().to_canonical(), socket.port());
             return Ok(End::Socket(socket));
         }
         if let Ok(address) = text.parse::<IpAddr>() {
+            let address = address.to_canonical();
             let longest = if address.is_ipv4() { 32 } else { 128 };
             return Cidr::new(address, longest)
                 .map(End::Network)
@@ -227,6 +230,8 @@ mod tests {
             ("2001:db8::/64", "[2001:db8::9]:5", "[2001:db8:0:1::9]:5"),
             ("[2001:db8::1]:80", "[2001:db8::1]:80", "[2001:db8::1]:81"),
             ("10.0.0.0/8", "10.2.0.1:80", "[2001:db8::1]:80"),
+            ("::ffff:10.2.0.1", "10.2.0.1:5", "10.2.0.2:5"),
+            ("[::ffff:10.2.0.1]:80", "10.2.0.1:80", "10.2.0.1:81"),
         ] {
             assert!(end(wanted).matches(at(matched)), "{wanted} is {matched}");
             assert!(!end(wanted).matches(at(other)), "{wanted} is not {other}");
