@@ -95,9 +95,7 @@ impl FromStr for Device {
                 on_bus,
             })
         } else {
-            Err(format!(
-                "expected a PCI address such as \"0000:3b:00.0\" or a virtual device such as \"net_af_packet0,iface=eth0\", got {text:?}"
-            ))
+            Err("a PCI address, or a virtual device with its arguments".into())
         }
     }
 }

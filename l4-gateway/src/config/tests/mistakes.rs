@@ -305,7 +305,8 @@ fn mistakes_name_the_key_and_what_to_do() {
         ),
         (
             &[("net_af_packet0,iface=ext0", "eth0")],
-            "ports[0].device: expected a DPDK device",
+            "ports[0].device: expected a DPDK device such as \"0000:3b:00.0\" or \"net_af_packet0,iface=eth0\", got \"eth0\" \
+             — a PCI address, or a virtual device with its arguments",
         ),
         (
             &[("10.2.0.11/24", "10.2.0.11")],
