@@ -510,8 +510,11 @@ impl Garbage {
         frame
     }
 
+    /// Some neighbour, at times a group's MAC, which nobody sends from.
     fn source(&mut self) -> MacAddr {
-        frame::mac(self.random.random())
+        let mut source = frame::mac(self.random.random());
+        source.0[0] |= u8::from(self.random.random_ratio(1, 50));
+        source
     }
 }
 
