@@ -92,13 +92,15 @@ fn node(healthy: u32) -> NodeRecord {
     }
 }
 
-/// The node of the test: writes its record every 300 ms, as told.
+/// The node of the test: writes its record every 300 ms, as told. It comes back to the bus as fast as the process does, or its record
+/// might not live that long.
 struct Node(mpsc::Sender<Option<u32>>);
 
 impl Node {
     fn start(nats: u16) -> (Self, Bus) {
-        let text =
-            format!("[bus]\ntransport = \"nats\"\n[bus.nats]\nservers = [\"127.0.0.1:{nats}\"]\n");
+        let text = format!(
+            "[bus]\ntransport = \"nats\"\n[bus.nats]\nservers = [\"127.0.0.1:{nats}\"]\nretry_max = \"200ms\"\n"
+        );
         let document = Document::from_toml("bus", &text).unwrap();
         let section = document
             .parse(|root| Some(BusSection::parse(root)))
