@@ -230,6 +230,9 @@ impl Transport {
             })
             .await
             .map_err(|error| Lost::Read(error.to_string()))?;
+        // What had been put when the bucket was opened: messages come in that order. The count of those still to come is not enough, servers
+        // lose count of it when keys are overwritten while they send.
+        let opened_at = bucket.stream.cached_info().state.last_sequence;
         let mut is_current = consumer.cached_info().num_pending == 0;
         // The servers' clock against the servers' clock: ours may be wrong.
         let (opened, servers_time) = (Instant::now(), consumer.cached_info().created);
@@ -243,7 +246,7 @@ impl Transport {
                 .await
                 .map_err(|_| Lost::Read("it does not come".to_owned()))?;
             let received = self.receive(&bucket.prefix, message)?;
-            is_current = received.is_last;
+            is_current = received.is_last || received.revision >= opened_at;
             match received.told {
                 Some((key, true)) => {
                     let age = Duration::try_from(servers_time - received.published);
