@@ -5,7 +5,7 @@ CARGO ?= cargo
 CHAIN := -p l4-gateway -p l7-proxy -p demo
 
 .DEFAULT_GOAL := help
-.PHONY: help deps root build demo demo-build demo-up demo-prove demo-down test test-units test-chain bench-l4 bench-l4-profile bench-l4-build bench-page fmt fmt-check clippy doc fuzz
+.PHONY: help deps root build demo demo-build demo-up demo-prove demo-down test test-units test-chain bench-l4 bench-l4-profile bench-l4-build bench-l7 bench-l7-build bench-page fmt fmt-check clippy doc fuzz manual
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -15,6 +15,9 @@ deps: ## install what is missing: Debian packages, k6
 
 build: deps ## build everything, optimised
 	$(CARGO) build --release --workspace --bins
+
+manual: deps ## man pages and shell completions, to target/manual
+	$(CARGO) run --release -p manual
 
 demo: demo-build ## the whole chain: bring it up, prove it with k6 while nodes are killed, take it down
 	@target/release/demo run
@@ -58,8 +61,14 @@ bench-l4-build: root deps
 	$(CARGO) build --release -p l4-gateway -p bench-l4 --bins
 	$(CARGO) build --release -p dataplane --example cycles
 
+bench-l7: bench-l7-build ## what a request through l7-proxy costs, beside nginx and HAProxy: ten minutes (BENCH_SECONDS a row: 10; BENCH_ARGS: "--help" lists them)
+	@eval "set -- $$BENCH_ARGS"; target/release/bench-l7 --seconds "$${BENCH_SECONDS:-10}" "$$@"
+
+bench-l7-build: deps
+	$(CARGO) build --release -p l7-proxy -p bench-l7 --bins
+
 bench-page: ## put the rows of the last whole run of each bench into loadtests/RESULTS.md
-	$(CARGO) run -q -p bench-report -- loadtests/results/l4.json loadtests/RESULTS.md
+	@for bench in l4 l7; do $(CARGO) run -q -p bench-report -- loadtests/results/$$bench.json loadtests/RESULTS.md || exit 1; done
 
 fmt: ## format
 	$(CARGO) fmt --all

@@ -5,7 +5,7 @@
 #   deploy/install-deps.sh            everything
 #   deploy/install-deps.sh --check    only say what is missing; exit 1 if anything is
 #
-# Nothing is started: packages that bring a daemon (bird2, nats-server) are installed with a policy that
+# Nothing is started: packages that bring a daemon (bird2, nats-server, nginx, haproxy) are installed with a policy that
 # forbids starting services, because the tests and the demo run their own copies in network namespaces.
 set -euo pipefail
 
@@ -20,14 +20,17 @@ readonly PACKAGES=(
     libdpdk-dev      # l4-gateway/dpdk-sys
     dpdk             # poll mode drivers (af_packet, memif, pcap) loaded at run time
     dpdk-dev         # dpdk-testpmd, the yardstick of bench-l4
-    valgrind         # callgrind: instructions a packet (bench-l4)
-    linux-perf       # where the gateway's worker spends its time (bench-l4)
+    valgrind         # callgrind: instructions a packet (bench-l4) and a request (bench-l7)
+    linux-perf       # where a worker spends its time (bench-l4, bench-l7)
     binutils         # addr2line: the functions and lines of those profiles
     clang            # bindgen
     libclang-dev     # bindgen
     bird2            # the demo's router, BGP interop tests
     frr              # BGP interop tests
     nats-server      # the bus across nodes
+    nginx-light      # what a request through l7-proxy is measured against (bench-l7)
+    haproxy          # the same
+    strace           # system calls a request (bench-l7)
     iproute2         # network namespaces
     ethtool          # switches checksum offload off on veth
     iputils-ping     # end-to-end tests: ICMP echo and time exceeded
@@ -42,6 +45,7 @@ readonly PACKAGES=(
     tcpdump          # l4-gateway capture, read back; looking at the wire by hand
     tshark           # l4-gateway capture, read back
     procps           # ps, sysctl
+    systemd          # systemd-analyze: whether the units are well-formed; nothing of it is started
     python3-venv     # k6
 )
 

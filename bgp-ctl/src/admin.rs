@@ -1,17 +1,19 @@
 //! What the `bgp-ctl` binary answers on its admin listener.
 
 use std::net::Ipv4Addr;
+use std::time::Instant;
 
 use actix::Addr;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
-use shared::admin::{Admin, CommandError};
+use shared::admin::{Admin, CommandError, asker};
 use shared::bus::{Bus, DrainRecord, Tier, unix_ms};
+use shared::reload::Reloader;
 
 use crate::actors::route_control::{RouteControl, SetForce};
+use crate::config::Config;
 use crate::decision::Force;
-use crate::session::State;
 use crate::status::StatusBoard;
 
 /// Commands and state of this process.
@@ -19,58 +21,48 @@ pub(crate) struct Front {
     pub(crate) status: StatusBoard,
     pub(crate) control: Addr<RouteControl>,
     pub(crate) bus: Bus,
+    pub(crate) reloader: Reloader<Config>,
 }
 
 impl Front {
     /// Asks the followed node to drain, or to take traffic again: state on the bus, which the node acts on too.
-    pub(crate) fn drain(&self, drain: bool, by: &str) -> Value {
+    pub(crate) fn drain(&self, drain: bool, by: String) -> Value {
         let id = self.status.read().node;
         let record = DrainRecord {
             tier: Tier::L4,
             id: id.clone(),
             drain,
-            by: by.to_owned(),
+            by,
             since_unix_ms: unix_ms(),
         };
         self.bus.put(record);
-        json!({ "node": id, "drain": drain })
+        json!({ "node": id, "drain": drain, "warnings": self.bus.warn() })
     }
 }
 
 impl Admin for Front {
     fn ready(&self) -> Result<(), String> {
-        let status = self.status.read();
-        if status.stopping {
-            return Err("shutting down".to_owned());
-        }
-        if status
-            .neighbours
-            .values()
-            .any(|neighbour| neighbour.state == State::Established)
-        {
-            return Ok(());
-        }
-        Err("no BGP session is established".to_owned())
+        self.status.read().ready(Instant::now())
     }
 
     fn status(&self) -> Value {
         // Neither type has a map with keys that are not text, the only thing JSON can't hold.
         let mut status = serde_json::to_value(self.status.read()).unwrap_or_default();
+        status["configuration"] =
+            serde_json::to_value(self.reloader.standing()).unwrap_or_default();
         status["bus"] = serde_json::to_value(self.bus.status()).unwrap_or_default();
         status
     }
 
     fn command(&self, name: &str, args: Value) -> BoxFuture<'static, Result<Value, CommandError>> {
-        let by = args
-            .get("by")
-            .and_then(Value::as_str)
-            .unwrap_or("admin listener")
-            .chars()
-            .filter(|c| !c.is_control());
-        let by: String = by.take(100).collect();
+        if let Some(answer) = self.reloader.command(name, &args) {
+            return answer;
+        }
         match name {
-            "drain" => std::future::ready(Ok(self.drain(true, &by))).boxed(),
-            "undrain" => std::future::ready(Ok(self.drain(false, &by))).boxed(),
+            "drain" | "undrain" => {
+                let answer = asker(args).map(|by| self.drain(name == "drain", by));
+                std::future::ready(answer).boxed()
+            }
             "force" => {
                 let force = match parse_force(&args) {
                     Ok(force) => force,

@@ -1,32 +1,19 @@
-//! The command line of the `bgp-ctl` binary, and what `run` starts.
+//! The command line of the `bgp-ctl` binary.
 
-use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::time::Duration;
 
-use anyhow::Context;
 use clap::{Parser, Subcommand};
 use serde_json::{Value, json};
 use shared::admin::client;
-use shared::bus::Bus;
-use shared::cli::{Action, Command, Next, Process, cell, table};
-use shared::lifecycle::{Request, Signals, reload_not_offered};
-use shared::telemetry::{init_logs, init_metrics};
+use shared::cli::{Action, Next, Process, cell, table};
 
-use crate::actors::route_control::{RouteControl, Shutdown};
-use crate::admin::Front;
 use crate::config::{ADMIN_PORT, Config};
-use crate::error::Error;
-use crate::status::StatusBoard;
-
-/// How long the last records may take to reach the bus at exit.
-const FLUSH: Duration = Duration::from_secs(1);
+use crate::run::run;
 
 /// Announces the VIPs of an L4 node to routers by BGP.
 #[derive(Debug, Parser)]
-#[command(name = "bgp-ctl", version)]
+#[command(name = "bgp-ctl", version = shared::build::VERSION)]
 pub struct Cli {
     #[command(flatten)]
     process: Process,
@@ -54,143 +41,32 @@ enum Own {
 impl Cli {
     /// Does what the command line says; for `run`, until a signal ends it.
     pub fn run(self) -> ExitCode {
-        let done = match &self.action {
-            Some(Own::Neighbours) => self.ask(|admin| async move {
-                let status = client::get(admin, "/status").await?;
-                Ok(sessions(&serde_json::from_str(&status)?))
-            }),
-            Some(Own::Force { vip, force }) => {
-                let args = json!({ "vip": vip, "force": force });
-                self.ask(|admin| async move {
-                    Ok(format!(
-                        "{:#}",
-                        client::command(admin, "force", &args).await?
-                    ))
-                })
-            }
-            Some(Own::Shared(Action::Check)) => {
-                match self
-                    .shared(Some(Action::Run))
-                    .run(ADMIN_PORT, Config::parse)
-                {
-                    Next::Run(config) => check(&config),
-                    Next::Exit(code) => return code,
-                }
-            }
-            own => {
-                let action = own.as_ref().and_then(|own| match own {
-                    Own::Shared(action) => Some(*action),
-                    Own::Neighbours | Own::Force { .. } => None,
-                });
-                match self.shared(action).run(ADMIN_PORT, Config::parse) {
-                    Next::Run(config) => run(config).map(|()| String::new()),
-                    Next::Exit(code) => return code,
-                }
-            }
+        let Cli { process, action } = self;
+        let next = match action {
+            None => process.carry_out::<Config>(Action::Run),
+            Some(Own::Shared(action)) => process.carry_out(action),
+            Some(own) => Next::Exit(process.ask(ADMIN_PORT, |admin| answer(own, admin))),
         };
-        // A closed pipe is not a failure worth words.
-        let (written, code) = match done {
-            Ok(text) if text.is_empty() => (Ok(()), ExitCode::SUCCESS),
-            Ok(text) => (
-                writeln!(std::io::stdout(), "{}", text.trim_end()),
-                ExitCode::SUCCESS,
-            ),
-            Err(error) => (writeln!(std::io::stderr(), "{error:#}"), ExitCode::FAILURE),
-        };
-        if written.is_ok() {
-            code
-        } else {
-            ExitCode::FAILURE
+        match next {
+            Next::Exit(code) => code,
+            Next::Run(loaded) => shared::lifecycle::run(run(loaded)),
         }
-    }
-
-    fn shared(&self, action: Option<Action>) -> Command {
-        Command {
-            process: self.process.clone(),
-            action,
-        }
-    }
-
-    fn ask<F>(&self, question: impl FnOnce(SocketAddr) -> F) -> anyhow::Result<String>
-    where
-        F: Future<Output = anyhow::Result<String>>,
-    {
-        let admin = self
-            .process
-            .admin_listener(ADMIN_PORT)
-            .map_err(anyhow::Error::msg)?;
-        tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?
-            .block_on(question(admin))
     }
 }
 
-/// What parsing alone can't see: the files named.
-fn check(config: &Config) -> anyhow::Result<String> {
-    let mut failures = Vec::new();
-    for neighbour in &config.bgp.neighbours {
-        if let Some(Err(error)) = neighbour.password.as_ref().map(|password| password.read()) {
-            failures.push(format!("neighbour {}: {error}", neighbour.address));
+async fn answer(own: Own, admin: SocketAddr) -> anyhow::Result<String> {
+    match own {
+        Own::Shared(_) => anyhow::bail!("is not a question"),
+        Own::Neighbours => {
+            let status = client::get(admin, "/status").await?;
+            Ok(sessions(&serde_json::from_str(&status)?))
+        }
+        Own::Force { vip, force } => {
+            let args = json!({ "vip": vip, "force": force });
+            let answer = client::command(admin, "force", &args).await?;
+            Ok(format!("{answer:#}\n"))
         }
     }
-    anyhow::ensure!(failures.is_empty(), failures.join("\n"));
-    Ok("ok".to_owned())
-}
-
-fn run(config: Config) -> anyhow::Result<()> {
-    init_logs(&config.log);
-    let metrics = init_metrics().context("metrics")?;
-    actix::System::new().block_on(async move {
-        let mut signals = Signals::new().context("signals")?;
-        let address = config.admin.listen;
-        let listener = tokio::net::TcpListener::bind(address)
-            .await
-            .map_err(|source| Error::Listen { address, source })
-            .context("admin")?;
-        let bus = Bus::start(&config.bus, &config.node.id);
-        let status = StatusBoard::default();
-        let control =
-            RouteControl::start_reporting(config.bgp, config.follow, bus.clone(), status.clone());
-        let front = Arc::new(Front {
-            status,
-            control: control.clone(),
-            bus: bus.clone(),
-        });
-        let (stop_admin, admin_stopped) = tokio::sync::oneshot::channel::<()>();
-        let admin = actix_rt::spawn(shared::admin::serve(
-            listener,
-            metrics,
-            front.clone(),
-            async {
-                let _ = admin_stopped.await;
-            },
-        ));
-        tracing::info!(node = config.node.id, admin = %address, "bgp-ctl runs");
-        loop {
-            match signals.next().await {
-                Request::Drain => drop(front.drain(true, "signal")),
-                Request::Undrain => drop(front.drain(false, "signal")),
-                Request::Reload => reload_not_offered(),
-                Request::Terminate => break,
-            }
-        }
-        let leaving = async {
-            let _ = control
-                .send(Shutdown {
-                    text: "shutting down".to_owned(),
-                })
-                .await;
-            bus.flush(FLUSH).await;
-        };
-        tokio::select! {
-            () = leaving => {}
-            () = signals.terminate() => return Ok(()),
-        }
-        let _ = stop_admin.send(());
-        let _ = admin.await;
-        Ok(())
-    })
 }
 
 /// The sessions as a table, from the JSON of `/status`.

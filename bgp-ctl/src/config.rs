@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::path::PathBuf;
 use std::time::Duration;
 
 use shared::config::sections::{AdminSection, BusSection, LogSection, NodeSection, Transport};
-use shared::config::{Bounded, Cidr, FromValue, Table, Value};
+use shared::config::{Cidr, Configuration, FromValue, NamedFile, Table, Value, open_regular};
 
 use crate::decision::{AnnounceWhen, VipPolicy};
 use crate::error::Error;
@@ -78,6 +77,30 @@ impl Config {
     }
 }
 
+impl Configuration for Config {
+    const TIER: &'static str = "bgp";
+    const ADMIN_PORT: u16 = ADMIN_PORT;
+
+    fn parse(root: &mut Table<'_>) -> Option<Self> {
+        Self::parse(root)
+    }
+
+    fn is_fixed_as(&self, other: &Self) -> bool {
+        fn fixed(config: &Config) -> impl PartialEq + '_ {
+            let Config {
+                node,
+                admin,
+                bus,
+                log,
+                follow,
+                bgp,
+            } = config;
+            (node, admin, bus, log, follow, bgp.fixed())
+        }
+        fixed(self) == fixed(other)
+    }
+}
+
 /// `[bgp]`: who announces, to whom, and what.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BgpSection {
@@ -106,21 +129,23 @@ impl BgpSection {
         let local_as = autonomous_system(&mut bgp, "local_as");
         let router_id = router_id(&mut bgp);
         let listen = listen(&mut bgp);
-        let defaults = Defaults::parse(&mut bgp);
-        let policy = policy(&mut bgp, VipPolicy::default());
-        let shutdown_wait = bgp.within(
+        // The rest changes while the process runs.
+        let mut live = bgp.live();
+        let defaults = Defaults::parse(&mut live);
+        let policy = policy(&mut live, VipPolicy::default());
+        let shutdown_wait = live.within(
             "shutdown_wait",
             Duration::ZERO..=Duration::from_secs(60),
             Duration::from_millis(200),
         );
 
-        let allowed = bgp.or("allowed", Vec::new());
+        let allowed = live.or("allowed", Vec::new());
         let default_vip = VipSettings {
             policy,
             attributes: Attributes::default(),
         };
-        let vips = vips(&mut bgp, policy);
-        let tables = bgp.tables("neighbours");
+        let vips = vips(&mut live, policy);
+        let tables = live.tables_by("neighbours", "address");
         if tables.is_empty() {
             bgp.mistake(
                 "neighbours",
@@ -157,6 +182,27 @@ impl BgpSection {
             allowed,
             shutdown_wait,
         })
+    }
+
+    /// All that only a restart changes.
+    pub fn fixed(&self) -> impl PartialEq + use<> {
+        let Self {
+            local_as,
+            router_id,
+            listen,
+            neighbours: _,
+            default_vip: _,
+            vips: _,
+            allowed: _,
+            shutdown_wait: _,
+        } = self;
+        (*local_as, *router_id, *listen)
+    }
+
+    /// Whether a VIP may be announced, by the networks of `allowed`.
+    pub(crate) fn allows(&self, vip: Ipv4Addr) -> bool {
+        let mut networks = self.allowed.iter();
+        self.allowed.is_empty() || networks.any(|network| network.contains(vip.into()))
     }
 
     /// How a VIP is announced.
@@ -226,7 +272,7 @@ pub enum Password {
     /// The key itself.
     Text(String),
     /// A file that holds it; read at each attempt to connect, so that it can be changed without a restart. The listener reads it once.
-    File(PathBuf),
+    File(NamedFile),
 }
 
 impl Password {
@@ -237,23 +283,28 @@ impl Password {
     pub fn read(&self) -> Result<String, Error> {
         let path = match self {
             Self::Text(text) => return Ok(text.clone()),
-            Self::File(path) => path,
+            Self::File(file) => file.path(),
         };
         let unreadable = |source| Error::PasswordFile {
-            path: path.clone(),
+            path: path.to_owned(),
             source,
         };
         let mut text = String::new();
-        let file = std::fs::File::open(path).map_err(unreadable)?;
+        let file = open_regular(path).map_err(unreadable)?;
         file.take(MAX_MD5_KEY as u64 + 2)
             .read_to_string(&mut text)
             .map_err(unreadable)?;
-        let key = text.trim_end_matches(['\n', '\r']);
-        match key.len() {
-            1..=MAX_MD5_KEY => Ok(key.to_owned()),
-            _ => Err(Error::Password(path.clone())),
-        }
+        key_in(&text).map_or_else(
+            || Err(Error::Password(path.to_owned())),
+            |key| Ok(key.to_owned()),
+        )
     }
+}
+
+/// The key that a file with this text holds, if it is one.
+fn key_in(text: &str) -> Option<&str> {
+    let key = text.trim_end_matches(['\n', '\r']);
+    (1..=MAX_MD5_KEY).contains(&key.len()).then_some(key)
 }
 
 /// Never shows the key.
@@ -261,7 +312,7 @@ impl fmt::Debug for Password {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Text(_) => f.write_str("Password(...)"),
-            Self::File(path) => write!(f, "Password({})", path.display()),
+            Self::File(file) => write!(f, "Password({})", file.path().display()),
         }
     }
 }
@@ -381,7 +432,7 @@ impl NeighbourSettings {
 fn vips(bgp: &mut Table<'_>, policy_default: VipPolicy) -> BTreeMap<Ipv4Addr, VipSettings> {
     let mut vips = BTreeMap::new();
     let mut names = Vec::new();
-    for mut table in bgp.tables("vips") {
+    for mut table in bgp.tables_by("vips", "address") {
         let address = required_unicast(&mut table, "address");
         let attributes = Attributes {
             med: table.optional("med"),
@@ -513,8 +564,13 @@ fn communities(table: &mut Table<'_>) -> Option<Vec<Community>> {
 }
 
 fn password(table: &mut Table<'_>) -> Option<Password> {
-    let text: Option<String> = table.optional("password");
-    let file: Option<PathBuf> = table.optional("password_file");
+    let text: Option<String> = table.secret().optional("password");
+    let file = table.file_holding("password_file", |bytes| {
+        match std::str::from_utf8(bytes).ok().and_then(key_in) {
+            Some(_) => Ok(()),
+            None => Err(format!("expected one line of 1 to {MAX_MD5_KEY} bytes")),
+        }
+    });
     match (text, file) {
         (Some(_), Some(_)) => {
             table.mistake(

@@ -4,11 +4,92 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use metrics::{Counter, Gauge};
+use shared::telemetry::{Kind, Meaning, describe};
 
 use crate::session::{Counts, State};
 
 /// Most VIPs with a gauge of their own: their names come from the bus.
 const MAX_VIPS: usize = 1024;
+
+const MEANINGS: &[Meaning] = &[
+    (
+        Kind::Gauge,
+        "weir_bgp_session_up",
+        "1 while the session is established",
+    ),
+    (
+        Kind::Gauge,
+        "weir_bgp_advertised_vips",
+        "VIPs the neighbour has been told about",
+    ),
+    (
+        Kind::Gauge,
+        "weir_bgp_vip_announced",
+        "1 while the VIP is announced",
+    ),
+    (
+        Kind::Counter,
+        "weir_bgp_sessions_established_total",
+        "Times the session came up",
+    ),
+    (
+        Kind::Counter,
+        "weir_bgp_hold_timer_expired_total",
+        "Times the neighbour was silent for the hold time",
+    ),
+    (
+        Kind::Counter,
+        "weir_bgp_protocol_errors_total",
+        "Sessions ended because of what the neighbour sent",
+    ),
+    (
+        Kind::Counter,
+        "weir_bgp_malformed_updates_total",
+        "UPDATEs with an error the session survived (RFC 7606)",
+    ),
+    (
+        Kind::Counter,
+        "weir_bgp_messages_received_total",
+        "Messages received",
+    ),
+    (
+        Kind::Counter,
+        "weir_bgp_messages_sent_total",
+        "Messages sent",
+    ),
+    (Kind::Counter, "weir_bgp_updates_sent_total", "UPDATEs sent"),
+    (
+        Kind::Counter,
+        "weir_bgp_notifications_received_total",
+        "NOTIFICATIONs received",
+    ),
+    (
+        Kind::Counter,
+        "weir_bgp_notifications_sent_total",
+        "NOTIFICATIONs sent",
+    ),
+    (
+        Kind::Counter,
+        "weir_bgp_unknown_neighbours_total",
+        "Connections from addresses that are no neighbour's",
+    ),
+    (
+        Kind::Gauge,
+        "weir_bgp_worker_busy_ratio",
+        "Share of the last second in which the process's working thread had work, 0 to 1",
+    ),
+    (
+        Kind::Gauge,
+        "weir_bgp_worker_time_seconds",
+        "Time the process's working thread had work (busy) and waited for some (idle), since the start",
+    ),
+];
+
+/// Says what they mean, and registers what hangs on no neighbour. Those of a neighbour come with its [`NeighbourMetrics`].
+pub(crate) fn register() {
+    describe(MEANINGS);
+    metrics::counter!("weir_bgp_unknown_neighbours_total").increment(0);
+}
 
 /// Reads one count.
 type Read = fn(&Counts) -> u64;

@@ -66,6 +66,37 @@ pub(crate) async fn listen(
     TcpListener::from_std(socket.into()).map_err(failed)
 }
 
+/// Has a listener know the passwords of `after`, where it knows those of `before`. Connections that are there keep theirs.
+///
+/// # Errors
+/// What could not be done.
+pub(crate) async fn change_passwords(
+    listener: &TcpListener,
+    before: &[NeighbourSettings],
+    after: &[NeighbourSettings],
+) -> Result<(), Error> {
+    let of = |neighbours: &[NeighbourSettings], address| {
+        let mut neighbours = neighbours.iter();
+        neighbours
+            .find(|neighbour| neighbour.address == address)
+            .and_then(|neighbour| neighbour.password.clone())
+    };
+    let socket = socket2::SockRef::from(listener);
+    for neighbour in before {
+        if of(before, neighbour.address).is_some() && of(after, neighbour.address).is_none() {
+            // A key of no length takes the one that is there away.
+            tcp_options::set_md5(&*socket, neighbour.address, &[])
+                .map_err(Error::option("TCP MD5"))?;
+        }
+    }
+    for neighbour in after {
+        if of(before, neighbour.address) != neighbour.password {
+            set_password(&socket, neighbour).await?;
+        }
+    }
+    Ok(())
+}
+
 /// Gives a connection accepted from a neighbour what [`connect`] gives its own.
 ///
 /// # Errors

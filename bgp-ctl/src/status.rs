@@ -3,12 +3,17 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use shared::bus::VipState;
 
 use crate::decision::Force;
 use crate::session::{Counts, State};
+
+/// How long readiness waits for a router that has not been there yet, if another has been told. One that is away for longer, or went, is
+/// taken for away: it must not keep a fleet from being restarted.
+pub const ROUTER_WAIT: Duration = Duration::from_secs(30);
 
 /// State of routing control.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -61,6 +66,60 @@ pub struct NeighbourStatus {
     pub advertised: Vec<Ipv4Addr>,
     /// Counts since the start.
     pub counts: Counts,
+    /// Until when readiness waits for the session; none once it was up.
+    #[serde(skip)]
+    pub awaited_until: Option<Instant>,
+}
+
+impl Status {
+    /// Whether clients can come by the routers at `now`: each VIP of the node is announced, told to every router whose session is up, and no router is
+    /// missing that has never been there and may still come ([`ROUTER_WAIT`]). A VIP that an operator withdrew by force is not waited for.
+    ///
+    /// # Errors
+    /// Why not. A VIP without enough healthy targets is one reason: whoever restarts nodes one after the other must not go on to the next, which may
+    /// be the last that serves it.
+    pub fn ready(&self, now: Instant) -> Result<(), String> {
+        if self.stopping {
+            return Err("shutting down".to_owned());
+        }
+        if !self.node_known {
+            return Err(format!("nothing is known of node {}", self.node));
+        }
+        for (vip, status) in &self.vips {
+            match status.state {
+                VipState::Withdrawn if status.force == Some(Force::Withdraw) => {}
+                VipState::Withdrawn => {
+                    return Err(format!("{vip} is not announced: {}", status.why));
+                }
+                VipState::Announced | VipState::Depreferred => self.told(*vip, now)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the routers have been told of a VIP.
+    fn told(&self, vip: Ipv4Addr, now: Instant) -> Result<(), String> {
+        let mut told = false;
+        for (address, neighbour) in &self.neighbours {
+            let is_up = neighbour.state == State::Established;
+            let has_it = is_up && neighbour.advertised.contains(&vip);
+            told |= has_it;
+            if is_up && !has_it {
+                return Err(format!("router {address} is not told of {vip} yet"));
+            }
+            if !is_up && neighbour.awaited_until.is_some_and(|until| now < until) {
+                return Err(format!(
+                    "waiting for the first BGP session with router {address}"
+                ));
+            }
+        }
+        match told {
+            true => Ok(()),
+            false => Err(format!(
+                "no router knows of {vip}: no BGP session is established"
+            )),
+        }
+    }
 }
 
 /// Where actors put their state and anybody may read it at any time. Clones are the same board.
@@ -80,5 +139,120 @@ impl StatusBoard {
     /// Writers only assign whole fields, so a panic elsewhere can't leave half a state behind.
     fn lock(&self) -> MutexGuard<'_, Status> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const VIP: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 100);
+
+    fn router(
+        state: State,
+        advertised: &[Ipv4Addr],
+        awaited_until: Option<Instant>,
+    ) -> NeighbourStatus {
+        NeighbourStatus {
+            remote_as: 65001,
+            state,
+            since_unix_ms: 0,
+            router_id: None,
+            hold_time: None,
+            last_error: None,
+            advertised: advertised.to_vec(),
+            counts: Counts::default(),
+            awaited_until,
+        }
+    }
+
+    fn vip(state: VipState, why: &str, force: Option<Force>) -> VipStatus {
+        VipStatus {
+            state,
+            why: why.to_owned(),
+            since_unix_ms: 0,
+            force,
+        }
+    }
+
+    #[test]
+    fn a_node_is_ready_when_the_routers_know_of_all_its_vips() {
+        let now = Instant::now();
+        let later = Some(now + Duration::from_secs(1));
+        let announced = || vip(VipState::Announced, "", None);
+        let knows = || router(State::Established, &[VIP], None);
+        type Case = (
+            &'static str,
+            VipStatus,
+            Vec<NeighbourStatus>,
+            Result<(), &'static str>,
+        );
+        let cases: [Case; 8] = [
+            ("all know", announced(), vec![knows(), knows()], Ok(())),
+            (
+                "not told yet",
+                announced(),
+                vec![knows(), router(State::Established, &[], None)],
+                Err("is not told of 10.0.0.100 yet"),
+            ),
+            (
+                "one may still come",
+                announced(),
+                vec![knows(), router(State::Active, &[], later)],
+                Err("waiting for the first BGP session"),
+            ),
+            (
+                "one has not come",
+                announced(),
+                vec![knows(), router(State::Active, &[], Some(now))],
+                Ok(()),
+            ),
+            (
+                "one went",
+                announced(),
+                vec![knows(), router(State::Idle, &[], None)],
+                Ok(()),
+            ),
+            (
+                "none is there",
+                announced(),
+                vec![router(State::Idle, &[VIP], None)],
+                Err("no router knows of 10.0.0.100"),
+            ),
+            (
+                "no healthy targets",
+                vip(VipState::Withdrawn, "0 of 2 targets healthy", None),
+                vec![knows()],
+                Err("10.0.0.100 is not announced: 0 of 2 targets healthy"),
+            ),
+            (
+                "an operator's wish",
+                vip(VipState::Withdrawn, "by force", Some(Force::Withdraw)),
+                vec![knows()],
+                Ok(()),
+            ),
+        ];
+        for (name, vip, neighbours, expected) in cases {
+            let status = Status {
+                node_known: true,
+                vips: [(VIP, vip)].into(),
+                neighbours: (1..)
+                    .map(|last| Ipv4Addr::new(10, 2, 0, last))
+                    .zip(neighbours)
+                    .collect(),
+                ..Status::default()
+            };
+            match (status.ready(now), expected) {
+                (Ok(()), Ok(())) => {}
+                (Err(why), Err(part)) => assert!(why.contains(part), "{name}: {why}"),
+                (found, _) => panic!("{name}: {found:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_node_that_is_not_known_is_not_ready() {
+        let status = Status::default();
+        assert!(status.ready(Instant::now()).is_err());
     }
 }

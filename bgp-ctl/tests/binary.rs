@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use shared::bus::{Bus, DrainRecord, NodeRecord, ServiceState, Tier};
 use shared::config::Document;
 use shared::config::sections::BusSection;
+use test_support::ServiceManager;
 
 const SOON: Duration = Duration::from_secs(15);
 
@@ -69,6 +70,21 @@ fn bgp_ctl(arguments: &[&str]) -> Output {
         .args(arguments)
         .output()
         .unwrap()
+}
+
+/// A metric that has to have its HELP.
+fn metric(admin: u16, series: &str) -> f64 {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, admin)).unwrap();
+    stream
+        .write_all(b"GET /metrics HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n")
+        .unwrap();
+    let mut metrics = String::new();
+    stream.read_to_string(&mut metrics).unwrap();
+    let name = series.split('{').next().unwrap();
+    assert!(metrics.contains(&format!("# HELP {name} ")), "{metrics}");
+    let mut lines = metrics.lines();
+    let value = lines.find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    value.unwrap().parse().unwrap()
 }
 
 fn node(healthy: u32) -> NodeRecord {
@@ -194,6 +210,29 @@ fn expect_withdrawn(messages: &mpsc::Receiver<Vec<u8>>, what: &str) {
 }
 
 #[test]
+fn systemd_is_told_when_it_follows_whether_or_not_the_bus_is_there() {
+    let directory = tempfile::tempdir().unwrap();
+    let (config, admin) = configuration(directory.path(), free_port(), free_port());
+    let systemd = ServiceManager::start();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bgp-ctl"));
+    systemd.starts(&mut command);
+    let _process = Running(
+        command
+            .args(["run", "--config", &config])
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap(),
+    );
+    assert_eq!(systemd.hears(), "READY=1");
+    let answer = bgp_ctl(&["drain", "--admin", &format!("127.0.0.1:{admin}")]).stdout;
+    let answer: serde_json::Value = serde_json::from_slice(&answer).unwrap();
+    assert_eq!(
+        answer["warnings"][0],
+        "other nodes have not been told yet: bus servers unreachable"
+    );
+}
+
+#[test]
 fn the_binary_follows_a_node_and_never_withdraws_for_a_lost_bus() {
     let directory = tempfile::tempdir().unwrap();
     let nats_port = free_port();
@@ -234,6 +273,12 @@ fn the_binary_follows_a_node_and_never_withdraws_for_a_lost_bus() {
         "{status:#}"
     );
     assert_eq!(status["bus_connected"], true, "{status:#}");
+    let series = "weir_bgp_worker_time_seconds{worker=\"0\",state=\"idle\"}";
+    wait_for("most of two seconds of idling", || {
+        metric(admin, series) > 1.5
+    });
+    let ratio = metric(admin, "weir_bgp_worker_busy_ratio{worker=\"0\"}");
+    assert!(0.0 < ratio && ratio < 0.9, "{ratio}");
 
     assert!(bgp_ctl(&["drain", "--config", &config]).status.success());
     expect_withdrawn(&messages, "drained by command");

@@ -9,6 +9,7 @@ use std::time::Duration;
 use bgp_ctl::config::{BgpSection, Config, Password, Ttl};
 use bgp_ctl::decision::AnnounceWhen;
 use shared::config::Document;
+use shared::config::reference::mistakes;
 
 const PAGE: &str = include_str!("../../deploy/reference/bgp-ctl.md");
 const EXAMPLE: &str = include_str!("../../deploy/examples/bgp-ctl.toml");
@@ -40,6 +41,18 @@ fn the_reference_names_every_key_and_no_other() {
         .map(|(key, _)| key.to_owned())
         .collect();
     assert_eq!(named, asked);
+}
+
+#[test]
+fn the_reference_says_what_the_parser_does() {
+    let document = Document::from_toml("example", EXAMPLE)
+        .unwrap()
+        .describing();
+    document.parse(Config::parse).unwrap();
+    let mut rows = document.rows();
+    rows.retain(|row| row.key.starts_with("bgp.") || row.key.starts_with("follow."));
+    let wrong = mistakes(PAGE, &rows);
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]
@@ -181,7 +194,7 @@ fn a_section_without_neighbours_and_a_file_without_a_section_are_mistakes() {
 #[test]
 fn passwords_are_read_when_needed_and_never_shown() {
     let file = tempfile::NamedTempFile::new().unwrap();
-    let password = Password::File(file.path().to_owned());
+    let password = Password::File(file.path().to_owned().into());
     std::fs::write(file.path(), "first\n").unwrap();
     assert_eq!(password.read().unwrap(), "first");
     std::fs::write(file.path(), "second\r\n").unwrap();
@@ -197,7 +210,7 @@ fn passwords_are_read_when_needed_and_never_shown() {
         );
     }
     assert!(
-        Password::File("/nonexistent".into())
+        Password::File(std::path::PathBuf::from("/nonexistent").into())
             .read()
             .unwrap_err()
             .to_string()
@@ -208,4 +221,14 @@ fn passwords_are_read_when_needed_and_never_shown() {
         "remote_as = 65001\npassword = \"hunter2\"",
     ));
     assert!(!format!("{bgp:?}").contains("hunter2"));
+    // A pipe would keep it waiting for a writer.
+    let pipe = file.path().with_extension("pipe");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.unwrap().success());
+    let said = Password::File(pipe.clone().into())
+        .read()
+        .unwrap_err()
+        .to_string();
+    std::fs::remove_file(pipe).unwrap();
+    assert!(said.contains("it is a pipe, not a regular file"), "{said}");
 }

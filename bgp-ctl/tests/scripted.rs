@@ -8,6 +8,7 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
+use bgp_ctl::NodeIs;
 use running::{Running, VIP, node, wait_for};
 use shared::bus::{Change, Prefix, Record, VipState};
 
@@ -367,6 +368,42 @@ fn the_bus_tells_everybody_what_became_of_the_vip() {
     running.bus.put(node(0));
     assert!(next(VipState::Withdrawn).contains("0 of 3 targets healthy"));
     drop(listener);
+}
+
+#[test]
+fn what_is_written_under_the_nodes_own_key_does_nothing_to_its_vips() {
+    let (listener, port) = listener();
+    let running = Running::within(&toml(&[("127.0.0.1", port)], ""));
+    let mut peer = Peer::accept(&listener);
+    peer.establish();
+    assert_eq!(peer.read_other(), Some((UPDATE, vec![0; 4])));
+    let says = |record, hold: Option<&str>| {
+        let hold = hold.map(str::to_owned);
+        running.control.do_send(NodeIs { record, hold });
+    };
+    says(node(1), None);
+    assert_ne!(
+        peer.read_other(),
+        Some((UPDATE, WITHDRAWN.to_vec())),
+        "announced by what the process says of itself"
+    );
+    let since = running.status.read().vips[&VIP].since_unix_ms;
+    let key = Record::from(node(1)).key();
+    for _ in 0..3 {
+        running.bus.put(node(0));
+        running.bus.put(shared::bus::NodeRecord {
+            draining: true,
+            forwarding: false,
+            ..node(1)
+        });
+        running.bus.delete(&key);
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let vip = running.status.read().vips[&VIP].clone();
+    assert_eq!((vip.state, vip.since_unix_ms), (VipState::Announced, since));
+    says(node(1), Some("another living process writes node/l4/l4-1"));
+    assert_eq!(peer.read_other(), Some((UPDATE, WITHDRAWN.to_vec())));
+    assert!(running.why(VIP).contains("another living process"));
 }
 
 #[test]

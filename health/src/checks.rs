@@ -104,6 +104,11 @@ impl Checks {
         }
     }
 
+    /// Another number of probes at a time; those that run already run on.
+    pub fn set_limit(&mut self, limit: usize) {
+        self.limit = limit.max(1);
+    }
+
     /// Replaces the set of checks. One that is there already keeps its state and its schedule; under changed rules (thresholds,
     /// times) it keeps its state; with another address or probe it is a new check. Of two with the same id the first counts.
     pub fn set(&mut self, checks: Vec<Check>, now: Instant) {

@@ -6,17 +6,17 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::{Args, Parser, Subcommand};
-use shared::cli::{Action, Command, Next, Process, address_and_port};
-use shared::config::Document;
+use shared::cli::{Action, Next, Process, address_and_port};
+use shared::config::{Document, Loaded};
 
-use crate::config::{ADMIN_PORT, Config};
+use crate::config::Config;
 use crate::probe::{Finding, probe};
 use crate::settings::CheckSettings;
 use crate::threshold::Outcome;
 
 /// Observes targets from outside: probes them, tells the other tiers over the bus.
 #[derive(Debug, Parser)]
-#[command(name = "health", version)]
+#[command(name = "health", version = shared::build::VERSION)]
 pub struct Cli {
     #[command(flatten)]
     process: Process,
@@ -46,31 +46,15 @@ struct ProbeArguments {
     service: Option<String>,
 }
 
-/// What is left to do after [`Cli::act`].
-pub enum Todo {
-    /// Observe.
-    Run(Box<Config>),
-    /// Exit with this code; everything was printed.
-    Exit(std::process::ExitCode),
-}
-
 impl Cli {
     /// Carries out all subcommands but `run`, for which the configuration is handed back.
-    pub fn act(self) -> Todo {
-        let shared = match self.action {
-            None => None,
-            Some(HealthAction::Shared(action)) => Some(action),
+    pub fn act(self) -> Next<Loaded<Config>> {
+        match self.action {
+            None => self.process.carry_out(Action::Run),
+            Some(HealthAction::Shared(action)) => self.process.carry_out(action),
             Some(HealthAction::Probe(arguments)) => {
-                return Todo::Exit(probe_once(self.process.config, arguments));
+                Next::Exit(probe_once(self.process.config, arguments))
             }
-        };
-        let command = Command {
-            process: self.process,
-            action: shared,
-        };
-        match command.run(ADMIN_PORT, Config::parse) {
-            Next::Run(config) => Todo::Run(Box::new(config)),
-            Next::Exit(code) => Todo::Exit(code),
         }
     }
 }

@@ -2,8 +2,8 @@
 
 use std::net::SocketAddr;
 
-use shared::config::Table;
 use shared::config::sections::{AdminSection, BusSection, LogSection, NodeSection, Transport};
+use shared::config::{Configuration, Table};
 
 use crate::settings::CheckSettings;
 
@@ -17,7 +17,7 @@ const DEFAULT_PROBES: usize = 512;
 const MOST_PROBES: usize = 65_536;
 
 /// What the observer does.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// Who it is.
     pub node: NodeSection,
@@ -53,7 +53,9 @@ impl Config {
         let admin = AdminSection::parse(root, ADMIN_PORT);
         let bus = BusSection::parse(root);
         let log = LogSection::parse(root);
-        let max_probes = root.within("max_probes", 1..=MOST_PROBES, DEFAULT_PROBES);
+        let max_probes = root
+            .live()
+            .within("max_probes", 1..=MOST_PROBES, DEFAULT_PROBES);
         let services = services(root, &bus);
         Some(Config {
             node: node?,
@@ -66,9 +68,33 @@ impl Config {
     }
 }
 
+impl Configuration for Config {
+    const TIER: &'static str = "health";
+    const ADMIN_PORT: u16 = ADMIN_PORT;
+
+    fn parse(root: &mut Table<'_>) -> Option<Config> {
+        Config::parse(root)
+    }
+
+    fn is_fixed_as(&self, other: &Self) -> bool {
+        fn fixed(config: &Config) -> impl PartialEq + '_ {
+            let Config {
+                node,
+                admin,
+                bus,
+                log,
+                max_probes: _,
+                services: _,
+            } = config;
+            (node, admin, bus, log)
+        }
+        fixed(self) == fixed(other)
+    }
+}
+
 /// Reads `[services.<name>]`. `None` if one of them is no use.
 fn services(root: &mut Table<'_>, bus: &BusSection) -> Option<Vec<ObservedService>> {
-    let tables = root.map("services");
+    let tables = root.live().map("services");
     if tables.is_empty() {
         root.mistake(
             "services",

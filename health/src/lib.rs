@@ -17,7 +17,6 @@ mod check;
 pub mod checks;
 pub mod cli;
 pub mod config;
-pub mod error;
 mod metrics;
 pub mod observation;
 pub mod probe;

@@ -2,16 +2,13 @@
 
 use std::process::ExitCode;
 
-use anyhow::Result;
 use clap::Parser;
-use health::cli::{Cli, Todo};
+use health::cli::Cli;
+use shared::cli::Next;
 
-fn main() -> Result<ExitCode> {
+fn main() -> ExitCode {
     match Cli::parse().act() {
-        Todo::Exit(code) => Ok(code),
-        Todo::Run(config) => {
-            actix_rt::System::new().block_on(health::run::run(*config))?;
-            Ok(ExitCode::SUCCESS)
-        }
+        Next::Exit(code) => code,
+        Next::Run(loaded) => shared::lifecycle::run(health::run::run(loaded)),
     }
 }

@@ -80,17 +80,39 @@ impl Observation {
         self.expiry.observe(now, change);
         let mut consequences = Consequences::default();
         match change {
-            Change::Snapshot(records) => {
+            Change::Snapshot { records, .. } => {
                 let before = std::mem::take(&mut self.offered);
                 for record in records {
-                    self.on_record(record, &mut consequences);
+                    // What ran out is not brought back by servers that have kept it.
+                    if !self.expiry.is_expired(&record.key()) {
+                        self.on_record(record, &mut consequences);
+                    }
                 }
                 consequences.checks_changed = self.offered != before;
             }
             Change::Put(record) => self.on_record(record, &mut consequences),
             Change::Deleted(key) => consequences.checks_changed = self.withdrawn(key),
-            Change::Connected(_) => {}
+            Change::Connected(_) | Change::Heard(_) => {}
         }
+        self.settle(unix_ms, consequences)
+    }
+
+    /// Goes on with other services; what is seen of targets that stay is kept. Offers for services that are new are not known: the bus has to tell
+    /// them anew.
+    pub fn on_reload(&mut self, services: Vec<ObservedService>, unix_ms: u64) -> Consequences {
+        self.services = services;
+        let Self {
+            services, offered, ..
+        } = self;
+        let follows = |name: &String| {
+            let mut services = services.iter();
+            services.any(|service| service.from_registrations && service.name == *name)
+        };
+        offered.retain(|name, _| follows(name));
+        let consequences = Consequences {
+            checks_changed: true,
+            ..Consequences::default()
+        };
         self.settle(unix_ms, consequences)
     }
 
@@ -244,7 +266,7 @@ fn key(seen: &Seen) -> Key {
 
 #[cfg(test)]
 mod tests {
-    use shared::bus::RegistrationRecord;
+    use shared::bus::{Heard, Prefix, RegistrationRecord};
 
     use super::*;
     use crate::settings::CheckSettings;
@@ -295,6 +317,13 @@ mod tests {
         .into()
     }
 
+    fn snapshot(records: Vec<Record>) -> Change {
+        Change::Snapshot {
+            prefix: Prefix::All,
+            records,
+        }
+    }
+
     fn ids(observation: &Observation) -> Vec<String> {
         observation
             .checks()
@@ -318,7 +347,7 @@ mod tests {
         let mut observation = observation();
         let second = Duration::from_secs(1);
         assert_eq!(ids(&observation), ["fixed/10.0.0.1:80", "web/10.0.0.1:80"]);
-        let snapshot = Change::Snapshot(vec![
+        let snapshot = snapshot(vec![
             offer("web", OFFERED, 0),
             offer("web", STATIC, 0),
             offer("fixed", OFFERED, 0),
@@ -372,16 +401,23 @@ mod tests {
     }
 
     #[test]
-    fn offers_expire_only_while_the_bus_is_there() {
+    fn offers_expire_only_while_they_would_be_heard() {
         let mut observation = observation();
         let at = Duration::from_secs;
+        let heard = |since, until| {
+            Change::Heard(Heard {
+                since: at(since),
+                until: at(until),
+            })
+        };
         observation.on_bus(&Change::Connected(true), at(0), 0);
+        observation.on_bus(&heard(0, 1), at(1), 0);
         observation.on_bus(&Change::Put(offer("web", OFFERED, 3000)), at(1), 0);
-        observation.on_bus(&Change::Connected(false), at(2), 0);
         assert_eq!(observation.on_time(at(1000), 0), Consequences::default());
-        observation.on_bus(&Change::Connected(true), at(1000), 0);
+        observation.on_bus(&heard(998, 1000), at(1000), 0);
         assert!(!observation.on_time(at(1001), 0).checks_changed);
-        assert!(observation.on_time(at(1004), 0).checks_changed);
+        observation.on_bus(&heard(998, 1001), at(1001), 0);
+        assert!(observation.on_time(at(1001), 0).checks_changed);
         assert_eq!(ids(&observation).len(), 2);
     }
 
@@ -412,7 +448,7 @@ mod tests {
     #[test]
     fn records_left_over_from_an_earlier_life_are_deleted() {
         let mut observation = observation();
-        let snapshot = Change::Snapshot(vec![
+        let snapshot = snapshot(vec![
             target("web", STATIC, "observer-1"),
             target("web", "10.0.0.9:80", "observer-1"),
             target("web", "10.0.0.8:80", "observer-2"),

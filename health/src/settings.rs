@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method};
-use shared::config::{Bounded, FromValue, Table, Value};
+use shared::config::{FromValue, Table, Value};
 
 use crate::probe::{HttpProbe, Probe, StatusSet, UdpProbe};
 use crate::threshold::{State, Thresholds};

@@ -7,8 +7,10 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use shared::admin::{Admin, CommandError};
 use shared::bus::Bus;
+use shared::reload::Reloader;
 
 use crate::actors::View;
+use crate::config::Config;
 use crate::observation::Seen;
 
 /// The observer's side of the admin listener.
@@ -16,6 +18,7 @@ pub struct ObserverAdmin {
     node: String,
     view: View,
     bus: Bus,
+    reloader: Reloader<Config>,
 }
 
 /// A service in `/status`.
@@ -28,11 +31,12 @@ struct ServiceStatus {
 
 impl ObserverAdmin {
     /// Answers for `node`.
-    pub fn new(node: &str, view: View, bus: Bus) -> ObserverAdmin {
+    pub fn new(node: &str, view: View, bus: Bus, reloader: Reloader<Config>) -> ObserverAdmin {
         ObserverAdmin {
             node: node.to_owned(),
             view,
             bus,
+            reloader,
         }
     }
 
@@ -65,12 +69,16 @@ impl Admin for ObserverAdmin {
             "tier": "health",
             "node": self.node,
             "version": env!("CARGO_PKG_VERSION"),
+            "configuration": self.reloader.standing(),
             "bus": self.bus.status(),
             "services": self.services(),
         })
     }
 
-    fn command(&self, name: &str, _: Value) -> BoxFuture<'static, Result<Value, CommandError>> {
+    fn command(&self, name: &str, args: Value) -> BoxFuture<'static, Result<Value, CommandError>> {
+        if let Some(answer) = self.reloader.command(name, &args) {
+            return answer;
+        }
         let error = match name {
             "drain" | "undrain" => CommandError::Refused(
                 "an observer carries no traffic: there is nothing to drain".to_owned(),

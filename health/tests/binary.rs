@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use test_support::ServiceManager;
+
 /// The observer, ended with the test.
 struct Observer {
     process: Child,
@@ -41,6 +43,14 @@ fn config_file(name: &str, text: &str) -> PathBuf {
 }
 
 fn observe(name: &str, targets: &[SocketAddr]) -> Observer {
+    let observer = start(name, targets, health());
+    within("the admin listener answers", || {
+        TcpStream::connect(observer.admin).is_ok()
+    });
+    observer
+}
+
+fn start(name: &str, targets: &[SocketAddr], mut health: Command) -> Observer {
     let admin = free_port();
     let targets: Vec<String> = targets
         .iter()
@@ -54,21 +64,17 @@ fn observe(name: &str, targets: &[SocketAddr]) -> Observer {
             targets.join(", ")
         ),
     );
-    let process = health()
+    let process = health
         .arg("--config")
         .arg(&config)
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let observer = Observer {
+    Observer {
         process,
         admin,
         config,
-    };
-    within("the admin listener answers", || {
-        TcpStream::connect(admin).is_ok()
-    });
-    observer
+    }
 }
 
 fn within(what: &str, mut holds: impl FnMut() -> bool) {
@@ -119,6 +125,33 @@ impl Observer {
 }
 
 #[test]
+fn how_busy_it_is_is_measured() {
+    let observer = observe("busy", &[free_port()]);
+    let value = |series: &str| -> f64 {
+        let metrics = observer.ask("GET /metrics");
+        let mut lines = metrics.lines();
+        let value = lines.find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        value.map_or(0.0, |value| value.parse().unwrap())
+    };
+    within("it waits for most of two seconds, and probes", || {
+        value("weir_health_worker_time_seconds{worker=\"0\",state=\"idle\"}") > 1.5
+            && value("weir_health_worker_time_seconds{worker=\"0\",state=\"busy\"}") > 0.0
+    });
+    let ratio = value("weir_health_worker_busy_ratio{worker=\"0\"}");
+    assert!(0.0 < ratio && ratio < 0.9, "{ratio}");
+}
+
+#[test]
+fn systemd_is_told_when_it_observes() {
+    let systemd = ServiceManager::start();
+    let mut command = health();
+    systemd.starts(&mut command);
+    let observer = start("systemd", &[free_port()], command);
+    assert_eq!(systemd.hears(), "READY=1");
+    assert_eq!(observer.status()["node"], "observer-1");
+}
+
+#[test]
 fn targets_are_shown_as_they_come_and_go() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let (open, closed) = (listener.local_addr().unwrap(), free_port());
@@ -157,12 +190,98 @@ fn targets_are_shown_as_they_come_and_go() {
     ] {
         assert!(metrics.contains(line), "{line} is not in {metrics}");
     }
+    for line in metrics.lines() {
+        if let Some((name, _)) = line
+            .strip_prefix("# TYPE ")
+            .and_then(|rest| rest.split_once(' '))
+        {
+            assert!(
+                metrics.contains(&format!("# HELP {name} ")),
+                "{name} has no HELP"
+            );
+        }
+    }
     assert!(
         observer
             .ask("POST /command/drain")
             .contains("nothing to drain")
     );
     assert!(observer.terminate().success());
+}
+
+#[test]
+fn checks_come_and_go_by_a_reload_and_the_others_keep_their_state() {
+    let listeners = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    let [stays, comes] = [0, 1].map(|at: usize| listeners[at].local_addr().unwrap());
+    let goes = free_port();
+    let observer = observe("reload", &[stays, goes]);
+    let ready = || observer.ask("GET /readyz").starts_with("HTTP/1.1 200");
+    within("all targets are probed", ready);
+    let seen = |address: SocketAddr| {
+        let status = observer.status();
+        let targets = status["services"]["web"]["targets"].as_array().unwrap();
+        let mut targets = targets.iter();
+        targets
+            .find(|target| target["addr"] == address.to_string())
+            .cloned()
+    };
+    let before = seen(stays).unwrap();
+    let config = observer.config.to_str().unwrap();
+    let text = std::fs::read_to_string(config).unwrap();
+    let ask = |action: &str| run(&[action, "--config", config]);
+
+    let changed = text.replace(&goes.to_string(), &comes.to_string());
+    std::fs::write(config, changed.replace("rise = 1", "rise = 2")).unwrap();
+    let lines = format!(
+        "services.web.health.rise: 1 -> 2\n\
+         services.web.targets: [\"{stays}\", \"{goes}\"] -> [\"{stays}\", \"{comes}\"]\n"
+    );
+    let planned = format!("{lines}a reload would do this; nothing was changed\n");
+    assert_eq!(ask("plan"), (0, planned));
+    assert!(seen(goes).is_some());
+    assert_eq!(ask("reload"), (0, format!("{lines}reloaded {config}\n")));
+    assert_eq!(seen(goes), None);
+    within("the new target is probed", ready);
+    assert_eq!(seen(comes).unwrap()["state"], "up");
+    assert_eq!(seen(stays).unwrap(), before);
+    within("the record of what is gone is taken back", || {
+        observer.status()["bus"]["keys"] == 3
+    });
+
+    for (wrong, why) in [
+        (
+            text.replace("\"tcp\"", "\"tpc\""),
+            "expected one of \"tcp\"",
+        ),
+        (
+            text.replace("observer-1", "observer-2"),
+            "node.id: takes effect by a restart only",
+        ),
+    ] {
+        std::fs::write(config, wrong).unwrap();
+        let (code, printed) = ask("reload");
+        assert!(code == 1 && printed.contains(why), "{printed}");
+        assert!(printed.ends_with("nothing was changed\n"), "{printed}");
+        let refused = observer.status()["configuration"]["refused"].clone();
+        assert!(refused.as_str().unwrap().contains(why), "{refused}");
+        assert!(
+            observer
+                .ask("GET /metrics")
+                .contains("weir_health_config_last_reload_successful 0")
+        );
+    }
+    assert_eq!(seen(stays).unwrap(), before);
+
+    std::fs::write(config, text).unwrap();
+    let pid = observer.process.id().to_string();
+    let sent = Command::new("kill").args(["-HUP", &pid]).status().unwrap();
+    assert!(sent.success());
+    within("a signal does the same", || seen(goes).is_some());
+    assert!(
+        observer
+            .ask("GET /metrics")
+            .contains("weir_health_config_last_reload_successful 1")
+    );
 }
 
 #[test]
@@ -248,6 +367,24 @@ fn a_service_is_probed_as_configured() {
         "{printed}"
     );
     std::fs::remove_file(config).unwrap();
+}
+
+#[test]
+fn the_version_says_what_was_built_of_what_and_with_what() {
+    let (code, printed) = run(&["--version"]);
+    assert_eq!(code, 0);
+    let version = format!("health {} (commit ", env!("CARGO_PKG_VERSION"));
+    let rest = printed
+        .strip_prefix(&version)
+        .unwrap_or_else(|| panic!("{printed}"));
+    let built: Vec<&str> = rest.trim_end_matches(")\n").split(", ").collect();
+    let [commit, compiler, profile, target] = built[..] else {
+        panic!("{printed}");
+    };
+    assert!(commit == "unknown" || commit.len() == 12, "{printed}");
+    assert!(compiler.starts_with("rustc 1."), "{printed}");
+    assert!(["debug", "release"].contains(&profile), "{printed}");
+    assert!(target.contains("-linux-"), "{printed}");
 }
 
 #[test]

@@ -26,12 +26,13 @@ const LIBRARIES: [&str; 6] = [
     "rte_ring",
 ];
 
-const FUNCTIONS: [&str; 43] = [
+const FUNCTIONS: [&str; 44] = [
     "rte_eal_init",
     "rte_eal_cleanup",
     "rte_eal_remote_launch",
     "rte_eal_wait_lcore",
     "rte_eal_get_lcore_state",
+    "rte_eal_get_runtime_dir",
     "rte_get_next_lcore",
     "rte_get_tsc_hz",
     "rte_log_set_global_level",

@@ -2,27 +2,33 @@
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use actix::Addr;
+use bgp_ctl::RouteControl;
 use bgp_ctl::status::StatusBoard;
 use dataplane::Mode;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use shared::admin::{Admin, CommandError, Stream};
+use shared::admin::{Admin, CommandError, Stream, arguments, asker};
 use shared::bus::Bus;
+use shared::reload::Reloader;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use crate::actors::{Board, ServiceView, View};
+use crate::actors::{Board, ControlPlane, ServiceView, View};
 use crate::capture::{Captures, Request};
 use crate::config::Config;
 use crate::drain;
 use crate::filter::{End, Ends, FlowFilter};
+use crate::flows::end;
 use crate::forwarder::Forwarder;
+use crate::host::Host;
+use crate::intent;
 use crate::metrics;
 use crate::names::{PROTOCOLS, STATES};
+use crate::persistence::persistence;
 use crate::range;
-use crate::reloader::{Current, Reloader};
 use crate::status::{ShownFlow, Sources, status};
 use crate::worker::{Found, Inquiry, Question};
 
@@ -36,20 +42,15 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The node, as seen from the admin listener.
 pub(crate) struct NodeAdmin {
-    pub(crate) config: Current,
-    pub(crate) reloader: Arc<Reloader>,
+    pub(crate) reloader: Reloader<Config>,
     pub(crate) forwarder: Arc<Forwarder>,
     pub(crate) board: Board,
+    pub(crate) control: Addr<ControlPlane>,
     pub(crate) bus: Bus,
     pub(crate) bgp: Option<StatusBoard>,
+    pub(crate) routes: Option<Addr<RouteControl>>,
     pub(crate) captures: Captures,
-}
-
-/// Arguments of `drain`, `undrain` and `reload`.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Who {
-    by: Option<String>,
+    pub(crate) host: Host,
 }
 
 /// Arguments of `flows`.
@@ -70,31 +71,25 @@ pub(crate) struct Which {
 impl NodeAdmin {
     fn drain(&self, wanted: bool, args: Value) -> Result<Value, CommandError> {
         let by = asker(args)?;
-        let note = drain::ask(&self.bus, &self.config.load(), wanted, by);
-        let mut answer = json!({ "draining": wanted });
-        if let Some(note) = note {
-            answer["note"] = note.into();
-        }
-        Ok(answer)
+        let warnings = drain::ask(&self.bus, &self.reloader.current(), wanted, by);
+        Ok(json!({ "draining": wanted, "warnings": warnings }))
     }
 }
 
 impl Admin for NodeAdmin {
     fn ready(&self) -> Result<(), String> {
-        match &self.board.read().not_ready {
-            None => Ok(()),
-            Some(why) => Err(why.clone()),
-        }
+        ready(&self.board.read(), self.bgp.as_ref())
     }
 
     fn status(&self) -> Value {
         status(Sources {
-            config: &self.config.load(),
-            reloader: &self.reloader,
+            config: &self.reloader.current(),
+            standing: self.reloader.standing(),
             forwarder: &self.forwarder,
             board: &self.board,
             bus: &self.bus,
             bgp: self.bgp.as_ref(),
+            host: &self.host,
         })
     }
 
@@ -103,18 +98,13 @@ impl Admin for NodeAdmin {
         name: &str,
         args: Value,
     ) -> futures_util::future::BoxFuture<'static, Result<Value, CommandError>> {
+        if let Some(answer) = self.reloader.command(name, &args) {
+            return answer;
+        }
         match name {
             "drain" | "undrain" => {
                 let answer = self.drain(name == "drain", args);
                 Box::pin(std::future::ready(answer))
-            }
-            "reload" => {
-                let reloader = self.reloader.clone();
-                Box::pin(async move {
-                    let by = asker(args)?;
-                    let changes = reloader.reload(&by).await;
-                    Ok(json!({ "changes": changes.map_err(CommandError::Refused)? }))
-                })
             }
             "flows" => {
                 let forwarder = self.forwarder.clone();
@@ -125,9 +115,25 @@ impl Admin for NodeAdmin {
                     let filter = which.filter(&services).map_err(CommandError::Invalid)?;
                     let found = flows(&forwarder, filter, limit, true).await;
                     let Found { flows, left_out } = found.map_err(CommandError::Failed)?;
-                    let flows: Vec<_> = flows.iter().map(ShownFlow::from).collect();
+                    let tables = forwarder.tables();
+                    let shown = flows.iter().map(|flow| ShownFlow::new(flow, &tables));
+                    let flows: Vec<_> = shown.collect();
                     Ok(json!({ "flows": flows, "left_out": left_out }))
                 })
+            }
+            "vip" => {
+                let (routes, config) = (self.routes.clone(), self.reloader.current());
+                Box::pin(async move { intent::vip(routes, &config, args).await })
+            }
+            "persistence" => Box::pin(persistence(self.forwarder.clone(), self.board.read(), args)),
+            "cut" => {
+                let (forwarder, view) = (self.forwarder.clone(), self.board.read());
+                Box::pin(async move { end(&forwarder, &view, args).await })
+            }
+            "target" => {
+                let (control, board) = (self.control.clone(), self.board.clone());
+                let forwarder = self.forwarder.clone();
+                Box::pin(async move { intent::target(control, &board, &forwarder, args).await })
             }
             _ => Box::pin(std::future::ready(Err(CommandError::Unknown))),
         }
@@ -136,7 +142,7 @@ impl Admin for NodeAdmin {
     fn stream(&self, name: &str, args: &Value) -> Option<Result<Stream, CommandError>> {
         (name == "capture").then(|| {
             let request: Request = arguments(args.clone())?;
-            let config = self.config.load();
+            let config = self.reloader.current();
             if let Some(target) = request.target {
                 shows(target, &config, &self.board.read()).map_err(CommandError::Invalid)?;
             }
@@ -148,8 +154,27 @@ impl Admin for NodeAdmin {
     }
 
     fn refresh_metrics(&self) {
-        metrics::refresh(&self.config.load(), &self.forwarder, &self.board.read());
+        let config = self.reloader.current();
+        let warnings = self.host.warnings(&config, &self.forwarder.ports());
+        metrics::host(warnings.len());
+        metrics::refresh(
+            &config,
+            &self.forwarder,
+            &self.board.read(),
+            self.ready().is_ok(),
+        );
     }
+}
+
+/// Whether clients can come and are served: the node forwards, and with `[bgp]` the routers know of its VIPs.
+///
+/// # Errors
+/// Why not.
+pub(crate) fn ready(view: &View, bgp: Option<&StatusBoard>) -> Result<(), String> {
+    if let Some(why) = &view.not_ready {
+        return Err(why.clone());
+    }
+    bgp.map_or(Ok(()), |bgp| bgp.read().ready(Instant::now()))
 }
 
 /// Whether frames to a target tell that they are.
@@ -174,31 +199,6 @@ fn shows(wanted: End, config: &Config, view: &View) -> Result<(), String> {
             "target: frames to the targets of a service with mode = \"dr\" don't hold their addresses: ask by client or vip".into(),
         ),
         _ => Ok(()),
-    }
-}
-
-/// Who asks, fit for a log.
-pub(crate) fn asker(args: Value) -> Result<String, CommandError> {
-    let Who { by } = arguments(args)?;
-    let by = by.unwrap_or_else(|| "admin listener".into());
-    Ok(by.chars().filter(|c| !c.is_control()).take(120).collect())
-}
-
-/// No arguments at all count as none given.
-///
-/// # Errors
-/// What is expected, of anything but an object that fits: serde would also take an array, by the place of its items.
-pub(crate) fn arguments<T: Default + for<'a> Deserialize<'a>>(
-    args: Value,
-) -> Result<T, CommandError> {
-    match args {
-        Value::Null => Ok(T::default()),
-        Value::Object(_) => {
-            serde_json::from_value(args).map_err(|error| CommandError::Invalid(error.to_string()))
-        }
-        _ => Err(CommandError::Invalid(
-            "expected an object, such as {}".into(),
-        )),
     }
 }
 
@@ -272,32 +272,4 @@ pub(crate) async fn flows(
         }
     }
     Ok(found)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn arguments_are_an_object_or_none() {
-        let limit = |args| arguments::<Which>(args).map(|which| which.limit);
-        assert!(matches!(limit(Value::Null), Ok(None)));
-        assert!(matches!(limit(json!({})), Ok(None)));
-        assert!(matches!(limit(json!({ "limit": 7 })), Ok(Some(7))));
-        for args in [
-            json!([]),
-            json!(["10.2.0.1"]),
-            json!("10.2.0.1"),
-            json!(7),
-            json!(true),
-        ] {
-            match arguments::<Which>(args) {
-                Err(CommandError::Invalid(why)) => {
-                    assert_eq!(why, "expected an object, such as {}");
-                }
-                answer => panic!("{answer:?}"),
-            }
-        }
-        assert!(matches!(asker(json!(["x"])), Err(CommandError::Invalid(_))));
-    }
 }

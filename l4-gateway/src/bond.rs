@@ -6,14 +6,14 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::config::PortConfig;
-use crate::devices::{carrier, interface};
-use crate::dpdk::{Eal, Link, Member, Port, StartedPort};
+use crate::devices::{LostInterface, carrier, interface};
+use crate::dpdk::{Eal, Interface, Link, Member, Port, StartedPort};
 use crate::error::Error;
 
 /// See the module.
 pub(crate) struct Bond {
     port: String,
-    members: Vec<(Member, Option<String>)>,
+    members: Vec<(Member, Option<Interface>)>,
     /// Whether the last attempt to go over failed; the log has said so then.
     failed: AtomicBool,
 }
@@ -27,7 +27,7 @@ impl Bond {
         let mut members = Vec::new();
         for device in &config.members {
             let member = Port::open(eal, device)?.into_member(device.name());
-            let interface = interface(device);
+            let interface = interface(device)?;
             // The bond gives its MAC address to the first active member only.
             if interface.is_some() {
                 member.take_all()?;
@@ -43,17 +43,23 @@ impl Bond {
 
     /// The members by name, and their links.
     pub(crate) fn links(&self) -> Vec<(String, Link)> {
-        let link = |(member, interface): &(Member, Option<String>)| {
-            let link = carrier(interface.as_deref(), member.link());
+        let link = |(member, interface): &(Member, Option<Interface>)| {
+            let link = carrier(interface.as_ref(), member.link());
             (member.name().to_owned(), link)
         };
         self.members.iter().map(link).collect()
     }
 
+    /// The members' interfaces that were taken from under them.
+    pub(crate) fn lost(&self) -> impl Iterator<Item = LostInterface> {
+        let interfaces = self.members.iter().filter_map(|(_, of)| of.as_ref());
+        interfaces.filter_map(LostInterface::of)
+    }
+
     /// The link of the active member. If it has none, the first one that has becomes the active one.
     pub(crate) fn look(&self, port: &StartedPort) -> Link {
-        let link = |(member, interface): &(Member, Option<String>)| {
-            carrier(interface.as_deref(), member.link())
+        let link = |(member, interface): &(Member, Option<Interface>)| {
+            carrier(interface.as_ref(), member.link())
         };
         let active = self
             .members

@@ -3,24 +3,25 @@
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use serde_json::{Value, json};
-use shared::admin::client::{self, ClientError};
-use shared::cli::{Action, Command, Next, Process, cell, table};
-use shared::config::Table;
+use serde_json::Value;
+use shared::admin::client;
+use shared::cli::{Action, Next, Process};
+use shared::config::Loaded;
 
-use crate::admin::{LIMIT, LISTED};
 use crate::capture::{BYTES, Blocks, PACKETS, Request, SECONDS, SNAP, Tally};
 use crate::config::{ADMIN_PORT, Config};
 use crate::filter::End;
-use crate::names::{PROTOCOLS, STATES};
+use crate::flows::{self, Flows};
+use crate::intent;
+use crate::persistence::{self, Persistence};
 use crate::range;
+use crate::views;
 
 /// Weir's L4 gateway: forwards TCP and UDP from VIPs to targets (FULLNAT, DR or tunnel, over DPDK).
 #[derive(Debug, Parser)]
-#[command(name = "l4-gateway", version)]
+#[command(name = "l4-gateway", version = shared::build::VERSION)]
 pub struct Cli {
     #[command(flatten)]
     process: Process,
@@ -32,52 +33,41 @@ pub struct Cli {
 enum Own {
     #[command(flatten)]
     Shared(Action),
-    /// Have the running process read its configuration again: all of it takes effect, or nothing changes and the reasons are printed
-    Reload,
     /// List the services of the running process
-    Services,
+    Services(views::Services),
     /// List the targets of the running process
-    Targets,
-    /// List flows of the running process; each part of the filter that is given must match
+    Targets(views::Targets),
+    /// Tell the running process what is wanted of a target: it holds before configuration and registration, until taken back or the process ends
+    #[command(subcommand)]
+    Target(intent::Target),
+    /// Have the running process withdraw one of its VIPs, or announce it again: it has to announce routes itself
+    #[command(subcommand)]
+    Vip(intent::Vip),
+    /// List flows of the running process, or end them (--cut); each part of the filter that is given must match
     Flows(Flows),
+    /// List the sources (clients or prefixes of them) that the running process keeps at their targets
+    Persistence(Persistence),
     /// Write frames of the running process to a file or standard output (pcapng), as they came in and as they left
     ///
     /// `l4-gateway capture --client 10.2.0.1 | tshark -r -` or `| tcpdump -nr -`. One at a time. It ends at its bounds or by Ctrl-C.
     Capture(Capture),
 }
 
-#[derive(Debug, Args)]
-struct Flows {
-    #[command(flatten)]
-    ends: Wanted,
-    /// Only flows of this service
-    #[arg(long, value_name = "NAME")]
-    service: Option<String>,
-    /// Only flows of this protocol
-    #[arg(long, value_parser = PROTOCOLS.parser())]
-    protocol: Option<String>,
-    /// Only flows in this state, as the last column shows it
-    #[arg(long, value_parser = STATES.parser())]
-    state: Option<String>,
-    #[arg(long, default_value_t = LISTED, value_parser = range::parser(LIMIT), help = range::help("How many at most", &LIMIT))]
-    limit: usize,
-}
-
 /// Each an address, a network, or an address with a port.
 #[derive(Debug, Args)]
-struct Wanted {
+pub(crate) struct Wanted {
     /// Only flows of this client: 10.2.0.1, 10.2.0.0/24 or 10.2.0.1:40312
     #[arg(long, value_name = "END")]
-    client: Option<End>,
+    pub(crate) client: Option<End>,
     /// Only flows to this VIP
     #[arg(long, value_name = "END")]
-    vip: Option<End>,
+    pub(crate) vip: Option<End>,
     /// Only flows that the target sees coming from here: a LocalIP, with or without a port
     #[arg(long, value_name = "END")]
-    local: Option<End>,
+    pub(crate) local: Option<End>,
     /// Only flows to this target
     #[arg(long, value_name = "END")]
-    target: Option<End>,
+    pub(crate) target: Option<End>,
 }
 
 #[derive(Debug, Args)]
@@ -102,98 +92,40 @@ struct Capture {
 }
 
 impl Cli {
-    /// Carries out everything but `run`, for which the file and its configuration are handed back.
-    pub fn next(self) -> Next<(PathBuf, Config)> {
+    /// Carries out everything but `run`, for which the configuration is handed back.
+    pub fn next(self) -> Next<Loaded<Config>> {
         let Cli { process, action } = self;
-        let action = match action {
-            None => Action::Run,
-            Some(Own::Shared(action)) => action,
-            Some(own) => {
-                return match process
-                    .admin_listener(ADMIN_PORT)
-                    .and_then(|admin| answer(own, admin, process.config.as_deref()))
-                {
-                    Ok(text) => {
-                        let written = std::io::stdout().write_all(text.as_bytes());
-                        Next::Exit(if written.is_ok() {
-                            ExitCode::SUCCESS
-                        } else {
-                            ExitCode::FAILURE
-                        })
-                    }
-                    Err(why) => {
-                        let _closed = writeln!(std::io::stderr(), "{why}");
-                        Next::Exit(ExitCode::FAILURE)
-                    }
-                };
-            }
-        };
-        let file = process.config.clone().unwrap_or_default();
-        let command = Command {
-            process,
-            action: Some(action),
-        };
-        let checks = action == Action::Check;
-        let parse = |root: &mut Table<'_>| {
-            let config = Config::parse(root)?;
-            for warning in checks.then(|| config.warnings()).into_iter().flatten() {
-                let _closed = writeln!(std::io::stderr(), "warning: {warning}");
-            }
-            Some(config)
-        };
-        match command.run(ADMIN_PORT, parse) {
-            Next::Run(config) => Next::Run((file, config)),
-            Next::Exit(code) => Next::Exit(code),
+        match action {
+            None => process.carry_out(Action::Run),
+            Some(Own::Shared(action)) => process.carry_out(action),
+            Some(own) => Next::Exit(process.ask(ADMIN_PORT, |admin| answer(own, admin))),
         }
     }
 }
 
-fn answer(own: Own, admin: SocketAddr, config: Option<&Path>) -> Result<String, String> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| error.to_string())?;
-    runtime.block_on(async {
-        let status = async || -> Result<Value, String> {
-            let text = client::get(admin, "/status")
-                .await
-                .map_err(|error| error.to_string())?;
-            serde_json::from_str(&text).map_err(|error| error.to_string())
-        };
-        match own {
-            Own::Shared(_) => Err("is not a question".into()),
-            Own::Reload => reload(admin, &status().await?, config).await,
-            Own::Services => Ok(table(&SERVICES, &services(&status().await?))),
-            Own::Targets => Ok(table(&TARGETS, &targets(&status().await?))),
-            Own::Flows(wanted) => flows(admin, &wanted).await,
-            Own::Capture(capture) => record(admin, capture).await,
+async fn answer(own: Own, admin: SocketAddr) -> Result<String, String> {
+    match own {
+        Own::Shared(_) => Err("is not a question".into()),
+        Own::Services(services) => {
+            let shown = async || services.text(&status(admin).await?);
+            services.watch().show(shown).await
         }
-    })
+        Own::Targets(targets) => {
+            let shown = async || targets.text(&status(admin).await?);
+            targets.watch().show(shown).await
+        }
+        Own::Target(target) => intent::ask(admin, target).await,
+        Own::Vip(vip) => intent::ask_vip(admin, vip).await,
+        Own::Flows(wanted) => flows::ask(admin, &wanted).await,
+        Own::Persistence(wanted) => persistence::ask(admin, &wanted).await,
+        Own::Capture(capture) => record(admin, capture).await,
+    }
 }
 
-async fn flows(admin: SocketAddr, wanted: &Flows) -> Result<String, String> {
-    let Flows {
-        ends,
-        service,
-        protocol,
-        state,
-        limit,
-    } = wanted;
-    let args = json!({
-        "client": ends.client, "vip": ends.vip, "local": ends.local, "target": ends.target,
-        "service": service, "protocol": protocol, "state": state, "limit": limit,
-    });
-    let answer = client::command(admin, "flows", &args)
-        .await
-        .map_err(|error| error.to_string())?;
-    let mut text = table(&FLOWS, &rows(&answer["flows"], &FLOWS));
-    match answer["left_out"].as_u64() {
-        None | Some(0) => {}
-        Some(more) => text.push_str(&format!(
-            "and {more} more: narrow the filter, or raise --limit\n"
-        )),
-    }
-    Ok(text)
+async fn status(admin: SocketAddr) -> Result<Value, String> {
+    let text = client::get(admin, "/status").await;
+    let text = text.map_err(|error| error.to_string())?;
+    serde_json::from_str(&text).map_err(|error| error.to_string())
 }
 
 /// Writes whole blocks only, so that the file can be read however the capture ends.
@@ -266,101 +198,6 @@ fn open(file: Option<&Path>) -> Result<Box<dyn Write>, String> {
     })
 }
 
-/// Mistakes and what needs a restart are printed as `check` prints them. The node reads the file it was started with, whatever `config` is.
-async fn reload(
-    admin: SocketAddr,
-    status: &Value,
-    config: Option<&Path>,
-) -> Result<String, String> {
-    let file = cell(&status["configuration"]["file"]);
-    if let Some(other) = config.filter(|config| !is_same(config, Path::new(&file))) {
-        let _closed = writeln!(
-            std::io::stderr(),
-            "warning: the node reads {file}, which it was started with, and not {}",
-            other.display()
-        );
-    }
-    let args = json!({ "by": "command line" });
-    let answer = client::command(admin, "reload", &args).await;
-    let answer = answer.map_err(|error| match error {
-        ClientError::Refused(409, why) => format!("{why}\nnothing was changed"),
-        other => other.to_string(),
-    })?;
-    let changes = answer["changes"].as_array().map(Vec::as_slice);
-    Ok(match changes.unwrap_or_default() {
-        [] => format!("reloaded {file}: nothing has changed\n"),
-        changes => {
-            let lines: Vec<String> = changes.iter().map(cell).collect();
-            format!("{}\nreloaded {file}\n", lines.join("\n"))
-        }
-    })
-}
-
-/// Whether both paths lead to one file, as far as can be seen from here.
-fn is_same(one: &Path, other: &Path) -> bool {
-    match (one.canonicalize(), other.canonicalize()) {
-        (Ok(one), Ok(other)) => one == other,
-        _ => std::path::absolute(one).is_ok_and(|one| one == other),
-    }
-}
-
-const SERVICES: [&str; 12] = [
-    "name",
-    "vip",
-    "port",
-    "protocol",
-    "healthy",
-    "flows",
-    "flows_created",
-    "packets_in",
-    "packets_out",
-    "resets_sent",
-    "denied",
-    "limited",
-];
-const TARGETS: [&str; 11] = [
-    "service",
-    "address",
-    "weight",
-    "effective_weight",
-    "up",
-    "draining",
-    "flows",
-    "packets_in",
-    "packets_out",
-    "at_limit",
-    "reason",
-];
-const FLOWS: [&str; 6] = ["protocol", "client", "vip", "local", "target", "state"];
-
-fn services(status: &Value) -> Vec<Vec<String>> {
-    rows(&status["services"], &SERVICES)
-}
-
-fn targets(status: &Value) -> Vec<Vec<String>> {
-    let services = status["services"]
-        .as_array()
-        .map(Vec::as_slice)
-        .unwrap_or_default();
-    let of_service = |service: &Value| {
-        let name = cell(&service["name"]);
-        let mut rows = rows(&service["targets"], &TARGETS);
-        for row in &mut rows {
-            row[0].clone_from(&name);
-        }
-        rows
-    };
-    services.iter().flat_map(of_service).collect()
-}
-
-fn rows(list: &Value, columns: &[&str]) -> Vec<Vec<String>> {
-    let items = list.as_array().map(Vec::as_slice).unwrap_or_default();
-    items
-        .iter()
-        .map(|item| columns.iter().map(|column| cell(&item[*column])).collect())
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -369,21 +206,5 @@ mod tests {
     fn the_command_line_is_sound() {
         use clap::CommandFactory;
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn targets_are_listed_with_their_service() {
-        let status = json!({ "services": [
-            { "name": "web", "targets": [{ "address": "10.0.0.1:80", "weight": 2, "effective_weight": 0.5, "up": true }] },
-            { "name": "dns", "targets": [] },
-        ] });
-        let text = table(&TARGETS, &targets(&status));
-        let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines.len(), 2);
-        assert!(lines[0].starts_with("SERVICE  ADDRESS"), "{text}");
-        assert!(
-            lines[1].starts_with("web      10.0.0.1:80  2       0.5               true"),
-            "{text}"
-        );
     }
 }

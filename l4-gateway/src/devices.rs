@@ -3,7 +3,7 @@
 use dataplane::MacAddr;
 
 use crate::config::PortConfig;
-use crate::dpdk::{Device, Eal, Link};
+use crate::dpdk::{Device, DpdkError, Eal, Interface, Link};
 
 /// Room for an ordinary frame with a VLAN tag, and what most drivers want at least.
 pub(crate) const LEAST_ROOM: u16 = 2048;
@@ -43,13 +43,11 @@ fn sized(port: &PortConfig, device: &Device) -> Device {
         if port.queues > 1 && device.argument("qpairs").is_none() {
             device = device.with_argument("qpairs", port.queues);
         }
-        // The driver's own slots are 2048 bytes, some 60 of them for its header.
-        let needed = u32::from(port.mtu + ETHERNET) + 64;
-        if needed > u32::from(LEAST_ROOM)
+        if needed(port.mtu) > u32::from(LEAST_ROOM)
             && device.argument("framesz").is_none()
             && device.argument("blocksz").is_none()
         {
-            let size = needed.next_power_of_two().max(4096);
+            let size = slot(port.mtu);
             device = device
                 .with_argument("blocksz", size)
                 .with_argument("framesz", size);
@@ -58,28 +56,81 @@ fn sized(port: &PortConfig, device: &Device) -> Device {
     device
 }
 
-/// The kernel's interface below a device whose driver does not watch the link.
-pub(crate) fn interface(device: &Device) -> Option<String> {
+/// Bytes of an af_packet slot that packets of this length need: the frame, and some 60 for the driver's header.
+pub(crate) fn needed(mtu: u16) -> u32 {
+    u32::from(mtu + ETHERNET) + 64
+}
+
+/// The size of an af_packet slot for packets of this length: the driver's own, where that is enough.
+pub(crate) fn slot(mtu: u16) -> u32 {
+    match needed(mtu) {
+        needed if needed <= u32::from(LEAST_ROOM) => LEAST_ROOM.into(),
+        needed => needed.next_power_of_two().max(4096),
+    }
+}
+
+/// What the port's driver is told of its MTU. af_packet names 1500 as its longest (22.11), and DPDK refuses more, though frames of any length pass that its
+/// slots have room for: see [`sized`]. So it is told nothing; the kernel's interface has the MTU.
+pub(crate) fn mtu(port: &PortConfig) -> Option<u16> {
+    let mut devices = port.members.iter().chain([&port.device]);
+    let is_af_packet = devices.any(|device| device.driver() == Some("net_af_packet"));
+    (!is_af_packet).then_some(port.mtu)
+}
+
+/// The name of the kernel's interface below a device whose driver does not watch the link.
+pub(crate) fn interface_name(device: &Device) -> Option<&str> {
     match device.driver() {
-        Some("net_af_packet") => device.argument("iface").map(str::to_owned),
+        Some("net_af_packet") => device.argument("iface"),
         _ => None,
     }
 }
 
+/// The kernel's interface below a device whose driver does not watch the link.
+///
+/// # Errors
+/// When it is not there any more.
+pub(crate) fn interface(device: &Device) -> Result<Option<Interface>, DpdkError> {
+    interface_name(device).map(Interface::open).transpose()
+}
+
 /// The link as the kernel sees it, where there is an interface to ask about: af_packet reports one that is always up.
-pub(crate) fn carrier(interface: Option<&str>, link: Link) -> Link {
-    let carrier =
-        interface.map(|name| std::fs::read_to_string(format!("/sys/class/net/{name}/carrier")));
-    match carrier {
-        Some(Ok(carrier)) => Link {
-            up: carrier.trim() == "1",
-            ..link
-        },
-        // The file of an interface that is set down can't be read; without sysfs, nothing is known.
-        Some(Err(error)) if error.raw_os_error() == Some(libc::EINVAL) => {
-            Link { up: false, ..link }
-        }
-        _ => link,
+pub(crate) fn carrier(interface: Option<&Interface>, link: Link) -> Link {
+    let Some(interface) = interface else {
+        return link;
+    };
+    let down = Link { up: false, ..link };
+    match interface.current_name() {
+        Some(name) => has_carrier(&name).map_or(link, |up| Link { up, ..link }),
+        None => down,
+    }
+}
+
+/// Whether the interface of that name is up and has a carrier; `None` where there is no such interface, or no sysfs.
+fn has_carrier(name: &str) -> Option<bool> {
+    match std::fs::read_to_string(format!("/sys/class/net/{name}/carrier")) {
+        Ok(carrier) => Some(carrier.trim() == "1"),
+        // The file of an interface that is set down can't be read.
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Some(false),
+        Err(_) => None,
+    }
+}
+
+/// An interface that was taken from under a port, which only a restart opens again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LostInterface {
+    /// As the configuration has it.
+    pub(crate) name: String,
+    /// Whether one of that name is there again, up and with a carrier.
+    pub(crate) is_back: bool,
+}
+
+impl LostInterface {
+    /// `None` while the interface is the one that was opened.
+    pub(crate) fn of(interface: &Interface) -> Option<LostInterface> {
+        interface.current_name().is_none().then(|| LostInterface {
+            name: interface.name().to_owned(),
+            is_back: has_carrier(interface.name()) == Some(true),
+        })
     }
 }
 

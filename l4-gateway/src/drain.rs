@@ -5,8 +5,8 @@ use shared::config::sections::Transport;
 
 use crate::config::Config;
 
-/// Has the node drain, or take traffic again, as `by` asks. Returns what [`still_coming`] says.
-pub(crate) fn ask(bus: &Bus, config: &Config, drain: bool, by: String) -> Option<String> {
+/// Has the node drain, or take traffic again, as `by` asks. Returns why clients may not be moved by that.
+pub(crate) fn ask(bus: &Bus, config: &Config, drain: bool, by: String) -> Vec<String> {
     tracing::info!(drain, by, "drain asked for");
     bus.put(DrainRecord {
         tier: Tier::L4,
@@ -15,11 +15,19 @@ pub(crate) fn ask(bus: &Bus, config: &Config, drain: bool, by: String) -> Option
         by,
         since_unix_ms: unix_ms(),
     });
-    let note = drain.then(|| still_coming(config)).flatten();
-    if let Some(note) = &note {
-        tracing::warn!("{note}");
+    let mut warnings: Vec<String> = drain
+        .then(|| still_coming(config))
+        .flatten()
+        .into_iter()
+        .collect();
+    for warning in &warnings {
+        tracing::warn!("{warning}");
     }
-    note
+    if config.bgp.is_none() {
+        // Only a bgp-ctl that hears of it moves routes.
+        warnings.extend(bus.warn());
+    }
+    warnings
 }
 
 /// Why new clients go on coming to a node that drains; none if all its VIPs are withdrawn.

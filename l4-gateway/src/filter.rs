@@ -204,6 +204,7 @@ mod tests {
                     target: address,
                     protocol: Protocol::Tcp,
                     state,
+                    timed_as: state,
                     service: ServiceId(0),
                     target_id: TargetId(0),
                     expires_in: Duration::ZERO,

@@ -5,31 +5,26 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
-use dataplane::{Counters, Learned, MacAddr, Now, PortIndex, Secret, Tables};
+use dataplane::{Counters, Learned, Living, MacAddr, Now, PortIndex, Secret, Tables};
 use tokio::sync::mpsc;
 
 use crate::bond::Bond;
 use crate::config::{Config, PortConfig};
-use crate::devices::{ETHERNET, LEAST_ROOM, carrier, device, devices, exception_device, interface};
+use crate::devices::{LostInterface, carrier, device, devices, exception_device, interface, mtu};
 use crate::dpdk::{
-    Eal, EalSettings, Ended, Lcore, Link, Memory, Pool, Port, PortSettings, PortStats, RssKey,
-    RxQueue, StartedPort, TxQueue, ring,
+    Eal, EalSettings, Ended, Interface, Lcore, Link, Memory, Pool, Port, PortSettings, PortStats,
+    RssKey, RxQueue, StartedPort, TxQueue, ring,
 };
 use crate::error::Error;
 use crate::nic::Nic;
+use crate::sizes::{EXCEPTION_DESCRIPTORS, REDIRECT_RING, Sizes};
 use crate::worker::{
-    self, Exception, LANE_WAITING, Lane, News, Question, Transmit, Vlan, WorkerParts, WorkerState,
+    self, Exception, Lane, News, Question, Transmit, Vlan, WorkerParts, WorkerState,
 };
 
-/// Frames that a worker's ring of redirected frames holds.
-const REDIRECT_RING: u32 = 2048;
 /// Lessons and questions that may wait for a worker.
 const LESSONS: usize = 1024;
 const INQUIRIES: usize = 4;
-/// Descriptors of an exception port: the kernel's traffic is small.
-const EXCEPTION_DESCRIPTORS: u16 = 256;
-/// Bytes of an ordinary page.
-const PAGE: u64 = 4096;
 
 /// A node's data path, ready to be started.
 pub struct Forwarder {
@@ -48,7 +43,7 @@ struct RunningPort {
     exception: Option<StartedPort>,
     vlan: Option<Vlan>,
     /// The kernel's interface below it, where its driver does not watch the link.
-    interface: Option<String>,
+    interface: Option<Interface>,
     bond: Option<Bond>,
 }
 
@@ -70,6 +65,16 @@ pub struct PortView {
     pub stats: PortStats,
     /// Of a bond: its members by name, and their links.
     pub members: Vec<(String, Link)>,
+    /// Interfaces of the kernel that were deleted or moved from under it, or under members of it, by their configured names.
+    pub lost_interfaces: Vec<String>,
+}
+
+/// Whether frames can pass a port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PortLink {
+    pub(crate) up: bool,
+    /// Interfaces of the kernel that were taken from under it.
+    pub(crate) lost: Vec<LostInterface>,
 }
 
 impl Forwarder {
@@ -181,6 +186,14 @@ impl Forwarder {
         self.tables.load_full()
     }
 
+    /// Which routers of a snapshot answer; none until the workers run on it.
+    pub(crate) fn living(&self, tables: &Tables) -> Option<Living> {
+        match tables.routers().is_empty() {
+            true => Some(Living::default()),
+            false => self.counters.living(tables),
+        }
+    }
+
     /// The data plane's counters.
     pub fn counters(&self) -> &Arc<Counters> {
         &self.counters
@@ -209,13 +222,14 @@ impl Forwarder {
             link: port.link(),
             stats: port.port.stats(),
             members: port.bond.iter().flat_map(Bond::links).collect(),
+            lost_interfaces: port.lost().map(|lost| lost.name).collect(),
         };
         locked(&self.ports).iter().map(view).collect()
     }
 
     /// Asks NICs that take rules for such on LocalIPs that `config` adds. What they do then, in the order of the configuration. Rules stay
     /// though `config` is refused after that: the node uses those LocalIPs for nothing, and a configuration that has them again finds its
-    /// rules. Who asks for [`Forwarder::ports`] or [`Forwarder::links`] meanwhile waits for the drivers.
+    /// rules. Who asks for [`Forwarder::ports`] or its links meanwhile waits for the drivers.
     pub fn follow(&self, config: &Config) -> Vec<Nic> {
         let mut ports = locked(&self.ports);
         for (port, config_of) in ports.iter_mut().zip(&config.ports) {
@@ -226,11 +240,12 @@ impl Forwarder {
     }
 
     /// Whether each port's link is up, in the order of the configuration. Bonds go over to a member that has one.
-    pub fn links(&self) -> Vec<bool> {
-        locked(&self.ports)
-            .iter()
-            .map(|port| port.link().up)
-            .collect()
+    pub(crate) fn links(&self) -> Vec<PortLink> {
+        let link = |port: &RunningPort| PortLink {
+            up: port.link().up,
+            lost: port.lost().collect(),
+        };
+        locked(&self.ports).iter().map(link).collect()
     }
 
     /// The CPU cycles that pass in so many nanoseconds.
@@ -297,7 +312,7 @@ impl RunningPort {
     ) -> Result<RunningPort, Error> {
         let settings = PortSettings {
             queues: config.queues,
-            mtu: config.mtu,
+            mtu: mtu(config),
             descriptors: config.descriptors,
             rss_key: key,
         };
@@ -307,7 +322,7 @@ impl RunningPort {
             Some(device) => {
                 let settings = PortSettings {
                     queues: 1,
-                    mtu: config.mtu,
+                    mtu: Some(config.mtu),
                     descriptors: EXCEPTION_DESCRIPTORS,
                     rss_key: key,
                 };
@@ -316,7 +331,7 @@ impl RunningPort {
                 Some(Port::open(eal, &device)?.start(settings, pool)?)
             }
         };
-        let interface = interface(&config.device);
+        let interface = interface(&config.device)?;
         let bond = match config.members.is_empty() {
             true => None,
             false => Some(Bond::of(eal, config)?),
@@ -335,9 +350,15 @@ impl RunningPort {
     /// Its link; of a bond, whether a member has one, by which frames go from now on.
     fn link(&self) -> Link {
         match &self.bond {
-            None => carrier(self.interface.as_deref(), self.port.link()),
+            None => carrier(self.interface.as_ref(), self.port.link()),
             Some(bond) => bond.look(&self.port),
         }
+    }
+
+    /// The interfaces that were taken from under it, or under its members.
+    fn lost(&self) -> impl Iterator<Item = LostInterface> {
+        let own = self.interface.iter().filter_map(LostInterface::of);
+        own.chain(self.bond.iter().flat_map(Bond::lost))
     }
 }
 
@@ -432,63 +453,6 @@ fn eal_settings(config: &Config, sizes: &Sizes) -> EalSettings {
         devices,
         workers: config.workers.cpus.clone(),
         extra: section.args.clone(),
-    }
-}
-
-/// How much memory the ports and workers need.
-struct Sizes {
-    /// Frame buffers.
-    frames: u32,
-    /// Bytes for data in each.
-    room: u16,
-    /// Memory with ordinary pages.
-    mebibytes: u32,
-}
-
-impl Sizes {
-    fn of(config: &Config) -> Sizes {
-        let workers = u32::from(config.workers.count());
-        let of_port = |port: &PortConfig| {
-            let exception = if port.exception.is_some() {
-                2 * u32::from(EXCEPTION_DESCRIPTORS)
-            } else {
-                0
-            };
-            // Both rings of each queue full, what each worker collects in a round, and what the kernel's side holds.
-            2 * u32::from(port.queues) * u32::from(port.descriptors)
-                + workers * LANE_WAITING as u32
-                + exception
-        };
-        let in_flight: u32 = config.ports.iter().map(of_port).sum::<u32>()
-            + workers * (REDIRECT_RING + Pool::CACHE * 2);
-        // One less than a power of two is what the pool's ring holds best.
-        let frames = config
-            .eal
-            .frames
-            .unwrap_or(in_flight.next_power_of_two().max(8192) - 1);
-        let slot = |port: &PortConfig| {
-            let slot = device(port)
-                .argument("framesz")
-                .and_then(|size| size.parse().ok())
-                .unwrap_or(0);
-            slot.max(port.mtu + ETHERNET)
-        };
-        let room = config
-            .ports
-            .iter()
-            .map(slot)
-            .max()
-            .unwrap_or(0)
-            .max(LEAST_ROOM);
-        // The mbuf itself, its headroom, the pool's bookkeeping: without hugepages no frame shares a page with another. Then what EAL
-        // and the drivers take.
-        let frame = (u64::from(room) + 128 + 128 + 128).next_multiple_of(PAGE);
-        let bytes = u64::from(frames) * frame + (48 << 20);
-        Sizes {
-            frames,
-            room,
-            mebibytes: (bytes >> 20) as u32,
-        }
     }
 }
 

@@ -3,7 +3,9 @@
 use serde_json::Value;
 
 use crate::actors::View;
-use crate::admin::{Which, arguments, asker};
+use shared::admin::{arguments, asker};
+
+use crate::admin::Which;
 use crate::capture::{Blocks, Request, ends};
 use crate::filter::End;
 use crate::worker::Vlan;

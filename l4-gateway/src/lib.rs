@@ -13,10 +13,12 @@
 
 pub mod actors;
 mod admin;
+pub mod attempts;
 mod bond;
 mod capture;
 pub mod cli;
 pub mod config;
+mod configuration;
 pub mod control;
 mod devices;
 #[allow(unsafe_code)]
@@ -24,18 +26,29 @@ pub mod dpdk;
 mod drain;
 mod error;
 pub mod filter;
+mod flows;
 pub mod forwarder;
 pub mod fuzzing;
 #[allow(unsafe_code)]
 pub mod heap;
+mod host;
+mod intent;
 pub mod liveness;
+mod meanings;
 mod metrics;
 pub mod names;
 pub mod nic;
+mod offloads;
+mod persistence;
 mod range;
-mod reloader;
+pub mod rates;
+mod reload;
 pub mod run;
+mod sizes;
 mod status;
+mod views;
+mod ways;
 pub mod worker;
 
 pub use error::Error;
+pub use meanings::MEANINGS;

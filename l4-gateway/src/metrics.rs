@@ -12,21 +12,27 @@ use crate::status::limited;
 use crate::worker::LoopCount;
 
 /// Brings all metrics of the node up to date.
-pub(crate) fn refresh(config: &Config, forwarder: &Forwarder, view: &View) {
+pub(crate) fn refresh(config: &Config, forwarder: &Forwarder, view: &View, ready: bool) {
     let counters = forwarder.counters();
-    gauge!("weir_l4_ready").set(flag(view.not_ready.is_none()));
+    gauge!("weir_l4_ready").set(flag(ready));
     gauge!("weir_l4_draining").set(flag(view.draining));
     gauge!("weir_l4_forwarding").set(flag(view.forwarding));
     gauge!("weir_l4_frames_in_use").set(f64::from(forwarder.frames_in_use()));
     gauge!("weir_l4_retired_addresses").set(view.retired_addresses.len() as f64);
-    workers(forwarder, counters);
+    workers(forwarder, counters, f64::from(config.workers.flows));
     loads(view);
     ports(config, forwarder);
+    routers(config, forwarder);
     let free_ports = forwarder.tables().free_ports(counters, &config.limits());
     services(view, counters, &free_ports);
 }
 
-fn workers(forwarder: &Forwarder, counters: &Counters) {
+/// How many things about the host there are to warn of.
+pub(crate) fn host(warnings: usize) {
+    gauge!("weir_l4_host_warnings").set(warnings as f64);
+}
+
+fn workers(forwarder: &Forwarder, counters: &Counters, flows_limit: f64) {
     for (index, state) in forwarder.worker_states().iter().enumerate() {
         let label = index.to_string();
         let worker = || ("worker", label.clone());
@@ -51,6 +57,14 @@ fn workers(forwarder: &Forwarder, counters: &Counters) {
             ),
             ("weir_l4_worker_arp_replies_total", counts.arp_replies),
             ("weir_l4_worker_arp_requests_total", counts.arp_requests),
+            (
+                "weir_l4_worker_next_hops_moved_total",
+                counts.next_hops_moved,
+            ),
+            (
+                "weir_l4_worker_address_conflicts_total",
+                counts.address_conflicts,
+            ),
             (
                 "weir_l4_worker_neighbour_advertisements_total",
                 counts.neighbour_advertisements,
@@ -101,6 +115,7 @@ fn workers(forwarder: &Forwarder, counters: &Counters) {
             )
             .absolute(state.count(count));
         }
+        gauge!("weir_l4_worker_flows_limit", &[worker()]).set(flows_limit);
         gauge!("weir_l4_worker_flows", &[worker()]).set(counts.flows_active as f64);
         gauge!("weir_l4_worker_neighbours", &[worker()]).set(counts.neighbours as f64);
         // Gauges, as the recorder's counters are whole numbers.
@@ -126,6 +141,23 @@ fn loads(view: &View) {
         let label = [("worker", index.to_string())];
         gauge!("weir_l4_worker_busy_ratio", &label).set(load.busy);
         gauge!("weir_l4_worker_cycles_per_frame", &label).set(load.cycles_per_frame);
+    }
+}
+
+fn routers(config: &Config, forwarder: &Forwarder) {
+    let tables = forwarder.tables();
+    let Some(living) = forwarder.living(&tables) else {
+        return;
+    };
+    for (place, router) in tables.routers().iter().enumerate() {
+        let Some(port) = config.ports.get(usize::from(router.port.0)) else {
+            continue;
+        };
+        let labels = [
+            ("port", port.name.clone()),
+            ("address", router.address.to_string()),
+        ];
+        gauge!("weir_l4_router_up", &labels).set(flag(living.has(place)));
     }
 }
 
@@ -165,7 +197,10 @@ fn services(view: &View, counters: &Counters, free_ports: &HashMap<TargetId, u64
             .unwrap_or_default();
         gauge!("weir_l4_service_targets", &label).set(service.targets.len() as f64);
         gauge!("weir_l4_service_healthy_targets", &label).set(f64::from(service.healthy));
+        gauge!("weir_l4_service_sorry", &label).set(flag(service.sorry));
         gauge!("weir_l4_service_flows", &label).set(counts.flows_active as f64);
+        let established = counts.flows_established as f64;
+        gauge!("weir_l4_service_active_flows", &label).set(established);
         for (name, value) in [
             ("weir_l4_service_packets_in_total", counts.packets_in),
             ("weir_l4_service_bytes_in_total", counts.bytes_in),
@@ -229,7 +264,10 @@ fn services(view: &View, counters: &Counters, free_ports: &HashMap<TargetId, u64
             gauge!("weir_l4_target_up", &labels).set(flag(target.up));
             gauge!("weir_l4_target_weight", &labels).set(f64::from(target.weight));
             gauge!("weir_l4_target_effective_weight", &labels).set(target.effective_weight);
+            gauge!("weir_l4_target_intent", &labels).set(flag(target.operator.is_some()));
             gauge!("weir_l4_target_flows", &labels).set(counts.flows_active as f64);
+            let established = counts.flows_established as f64;
+            gauge!("weir_l4_target_active_flows", &labels).set(established);
             if let Some(free) = target.id.and_then(|id| free_ports.get(&id)) {
                 gauge!("weir_l4_target_free_ports", &labels).set(*free as f64);
             }
@@ -242,6 +280,12 @@ fn services(view: &View, counters: &Counters, free_ports: &HashMap<TargetId, u64
                 ("weir_l4_target_resets_total", counts.resets),
                 ("weir_l4_target_port_exhausted_total", counts.port_exhausted),
                 ("weir_l4_target_at_limit_total", counts.at_limit),
+                (
+                    "weir_l4_target_syns_unanswered_total",
+                    counts.syns_unanswered,
+                ),
+                ("weir_l4_target_syns_refused_total", counts.syns_refused),
+                ("weir_l4_target_unreachable_total", counts.unreachable),
             ] {
                 counter!(name, &labels).absolute(value);
             }

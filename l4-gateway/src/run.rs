@@ -1,25 +1,22 @@
 //! The life of a node: start, forward, leave.
 
-use std::future::Future;
-use std::path::PathBuf;
+use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, Addr};
-use arc_swap::ArcSwap;
 use bgp_ctl::RouteControl;
 use bgp_ctl::actors::route_control::Shutdown;
 use bgp_ctl::status::StatusBoard;
-use shared::admin;
 use shared::bus::Bus;
+use shared::config::Loaded;
 use shared::config::sections::Transport;
-use shared::lifecycle::{Request, Signals};
-use shared::telemetry::MetricsHandle;
-use tokio::net::TcpListener;
+use shared::lifecycle::{Service, Start, listen};
+use shared::reload::Reloader;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
-use crate::actors::{Board, ControlPlane, Leave, Stop, Watchdog};
+use crate::actors::{Board, ControlPlane, Failure, Leave, Stop, Watchdog};
 use crate::admin::{NodeAdmin, flows};
 use crate::capture::Captures;
 use crate::config::Config;
@@ -28,8 +25,10 @@ use crate::drain;
 use crate::error::Error;
 use crate::filter::FlowFilter;
 use crate::forwarder::Forwarder;
+use crate::host::Host;
+use crate::meanings::MEANINGS;
 use crate::nic::Nic;
-use crate::reloader::{Current, Reloader};
+use crate::reload::Following;
 
 /// Events of the workers that may wait to be logged.
 const NEWS: usize = 256;
@@ -37,59 +36,55 @@ const NEWS: usize = 256;
 const LOOK: Duration = Duration::from_millis(100);
 /// How long a leaving node goes on at least when others announce its VIPs: they hear of it by the bus.
 const NOTICE: Duration = Duration::from_secs(1);
-/// How long the last records may take to reach the bus's servers.
-const FAREWELL: Duration = Duration::from_secs(2);
 
-/// Runs a node by `config`, which was read from `file`, until it is told to end.
+/// Runs a node by `loaded` until it is told to end.
 ///
 /// # Errors
 /// What kept it from starting, or a worker that panicked.
-pub async fn run(file: PathBuf, config: Config, metrics: MetricsHandle) -> Result<(), Error> {
-    let config = Arc::new(config);
-    let address = config.admin.listen;
-    let admin_error = |error| Error::Admin { address, error };
-    // Signals first: one that comes while DPDK starts must not leave half a node behind.
-    let mut signals = Signals::new().map_err(Error::Signals)?;
-    let listener = TcpListener::bind(address).await.map_err(admin_error)?;
-    let node = Node::start(file, config.clone())?;
-    let (ended, mut worker_ended) = mpsc::channel::<usize>(1);
+pub async fn run(loaded: Loaded<Config>) -> Result<(), Error> {
+    let config = loaded.config.clone();
+    let start = Start::new(loaded, &config.log, MEANINGS)?;
+    let listener = listen(config.admin.listen)?;
+    let host = Host::before_start(&config);
+    let node = Node::start(&start.reloader)?;
+    let (ended, failure) = mpsc::channel(1);
     node.watch(ended);
+    let serving = start.serve(listener, node.admin(host), node.bus.clone(), pending())?;
+    tracing::info!(node = config.node.id, admin = %config.admin.listen, "running");
+    let mut error = None;
+    serving.until_left(&node, failed(failure, &mut error)).await;
+    let stopped = node.forwarder.stop();
+    error.map_or(stopped, Err)
+}
 
-    let (close_admin, admin_closed) = tokio::sync::oneshot::channel::<()>();
-    let admin: Arc<dyn admin::Admin> = Arc::new(node.admin());
-    let server = actix_rt::spawn(admin::serve(listener, metrics, admin, async move {
-        let _ = admin_closed.await;
-    }));
-    tracing::info!(node = config.node.id, admin = %address, "running");
-
-    loop {
-        tokio::select! {
-            request = signals.next() => match request {
-                Request::Drain => node.drain(true),
-                Request::Undrain => node.drain(false),
-                Request::Reload => {
-                    let reloader = node.reloader.clone();
-                    // It logs what came of it.
-                    actix_rt::spawn(async move { reloader.reload("signal").await.is_ok() });
-                }
-                Request::Terminate => break node.leave(signals).await,
-            },
-            Some(worker) = worker_ended.recv() => {
-                tracing::error!(worker, "a worker's loop ended by itself: leaving, as it can't be trusted to come back");
-                node.take_leave(&format!("worker {worker} failed")).await;
-                break;
-            }
+/// Waits for what only a new process puts right. Why that is a reason to leave, and the error to leave with.
+async fn failed(mut failure: mpsc::Receiver<Failure>, error: &mut Option<Error>) -> String {
+    match failure.recv().await {
+        // A worker that panicked is an error of its end.
+        Some(Failure::Worker(worker)) => {
+            tracing::error!(
+                worker,
+                "a worker's loop ended by itself: leaving, as it can't be trusted to come back"
+            );
+            format!("worker {worker} failed")
         }
+        Some(Failure::InterfaceReplaced { port, interface }) => {
+            tracing::error!(
+                port,
+                interface,
+                "the interface is back: leaving, as a new process alone can open it"
+            );
+            let why = format!("interface {interface} of port {port} was replaced");
+            *error = Some(Error::InterfaceReplaced { port, interface });
+            why
+        }
+        None => pending().await,
     }
-    let _ = close_admin.send(());
-    let _ = server.await;
-    node.forwarder.stop()
 }
 
 /// A running node.
 struct Node {
-    config: Current,
-    reloader: Arc<Reloader>,
+    reloader: Reloader<Config>,
     forwarder: Arc<Forwarder>,
     bus: Bus,
     board: Board,
@@ -98,10 +93,8 @@ struct Node {
 }
 
 impl Node {
-    fn start(file: PathBuf, config: Arc<Config>) -> Result<Node, Error> {
-        for warning in config.warnings() {
-            tracing::warn!("{warning}");
-        }
+    fn start(reloader: &Reloader<Config>) -> Result<Node, Error> {
+        let config = reloader.current();
         let bus = Bus::start(&config.bus, &config.node.id);
         let (to_control, mut news) = mpsc::channel(NEWS);
         let mut control = None;
@@ -115,18 +108,10 @@ impl Node {
             Some(knowledge) => knowledge,
             None => unreachable!("the forwarder has asked for the first snapshot"),
         };
-        let control =
-            ControlPlane::launch(knowledge, forwarder.clone(), bus.clone(), board.clone());
-        let to = control.clone();
-        actix_rt::spawn(async move {
-            while let Some(news) = news.recv().await {
-                to.do_send(news);
-            }
-        });
         let route_control = config.bgp.clone().map(|section| {
             let status = StatusBoard::default();
             (
-                RouteControl::start_reporting(
+                RouteControl::start_within(
                     section,
                     config.node.id.clone(),
                     bus.clone(),
@@ -135,11 +120,28 @@ impl Node {
                 status,
             )
         });
-        let config: Current = Arc::new(ArcSwap::new(config));
-        let reloader = Reloader::new(file, config.clone(), control.clone());
+        let routes = route_control.as_ref().map(|(control, _)| control.clone());
+        let control = ControlPlane::launch(
+            knowledge,
+            forwarder.clone(),
+            bus.clone(),
+            board.clone(),
+            routes,
+        );
+        let to = control.clone();
+        actix_rt::spawn(async move {
+            while let Some(news) = news.recv().await {
+                to.do_send(news);
+            }
+        });
+        reloader.followed_by(Following {
+            control: control.clone(),
+            forwarder: forwarder.clone(),
+            board: board.clone(),
+            bgp: route_control.clone(),
+        });
         Ok(Node {
-            config,
-            reloader: Arc::new(reloader),
+            reloader: reloader.clone(),
             forwarder,
             bus,
             board,
@@ -148,27 +150,32 @@ impl Node {
         })
     }
 
-    /// Starts the watchdog; `ended` hears of a worker whose loop ends by itself.
-    fn watch(&self, ended: mpsc::Sender<usize>) {
-        let config = self.config.load();
+    /// Starts the watchdog; `ended` hears of what only a new process puts right.
+    fn watch(&self, ended: mpsc::Sender<Failure>) {
+        let config = self.reloader.current();
         let names = config.ports.iter().map(|port| port.name.clone()).collect();
         let to = self.control.clone().recipient();
         let limit = config.workers.stall_limit;
         // The channel holds one, and there is one.
-        let tell = move |worker| {
-            let _ = ended.try_send(worker);
+        let tell = move |failure| {
+            let _ = ended.try_send(failure);
         };
         Watchdog::new(self.forwarder.clone(), names, limit, to, tell).start();
     }
 
-    fn admin(&self) -> NodeAdmin {
+    fn admin(&self, host: Host) -> NodeAdmin {
         NodeAdmin {
-            config: self.config.clone(),
             reloader: self.reloader.clone(),
             forwarder: self.forwarder.clone(),
             board: self.board.clone(),
+            control: self.control.clone(),
             bus: self.bus.clone(),
             captures: Captures::default(),
+            routes: self
+                .route_control
+                .as_ref()
+                .map(|(routes, _)| routes.clone()),
+            host,
             bgp: self
                 .route_control
                 .as_ref()
@@ -176,56 +183,52 @@ impl Node {
         }
     }
 
-    fn drain(&self, wanted: bool) {
-        // What it says is in the log.
-        drain::ask(&self.bus, &self.config.load(), wanted, "signal".into());
-    }
-
-    /// Has the VIPs withdrawn and forwards on until no flow is open, the deadline passes, or a second signal comes.
-    async fn leave(&self, mut signals: Signals) {
-        // Send errors here and below mean that the actor's system has ended, and with it all that could be told.
-        let _ = self.control.send(Stop).await;
-        if let Some(note) = drain::still_coming(&self.config.load()) {
-            tracing::info!("{note}");
-        }
-        tokio::select! {
-            () = self.flows_finished() => {}
-            () = signals.terminate() => {}
-        }
-        self.take_leave("shutting down").await;
-    }
-
-    fn flows_finished(&self) -> impl Future<Output = ()> {
+    async fn flows_finished(&self) {
         let began = Instant::now();
-        let config = self.config.load();
+        let config = self.reloader.current();
         let deadline = began + config.drain.deadline;
         // Without [bgp] another process may announce the VIPs.
         let elsewhere = self.route_control.is_none() && config.bus.transport != Transport::Local;
         let notice = if elsewhere { began + NOTICE } else { began };
-        let forwarder = self.forwarder.clone();
-        async move {
-            let mut empty = false;
-            loop {
-                sleep(LOOK).await;
-                let open = FlowFilter {
-                    open: true,
-                    ..FlowFilter::default()
-                };
-                let left = flows(&forwarder, open, 1, false).await;
-                let now = Instant::now();
-                if now >= deadline {
-                    tracing::warn!("the drain's deadline has passed with flows left");
-                    return;
-                }
-                // A walk over the table takes a while, and a flow may have begun behind it: it is in the next.
-                let was_empty = empty;
-                empty = left.is_ok_and(|left| left.flows.is_empty());
-                if was_empty && empty && now >= notice {
-                    tracing::info!(took = ?now - began, "no flow is left");
-                    return;
-                }
+        let mut empty = false;
+        loop {
+            sleep(LOOK).await;
+            let open = FlowFilter {
+                open: true,
+                ..FlowFilter::default()
+            };
+            let left = flows(&self.forwarder, open, 1, false).await;
+            let now = Instant::now();
+            if now >= deadline {
+                tracing::warn!("the drain's deadline has passed with flows left");
+                return;
+            }
+            // A walk over the table takes a while, and a flow may have begun behind it: it is in the next.
+            let was_empty = empty;
+            empty = left.is_ok_and(|left| left.flows.is_empty());
+            if was_empty && empty && now >= notice {
+                tracing::info!(took = ?now - began, "no flow is left");
+                return;
             }
         }
+    }
+}
+
+impl Service for Node {
+    async fn drain(&self, wanted: bool) {
+        // What it warns of is in the log.
+        drain::ask(&self.bus, &self.reloader.current(), wanted, "signal".into());
+    }
+
+    /// Has the VIPs withdrawn and forwards on until no flow is open or the deadline passes. Nothing is reloaded from here on.
+    async fn finish(&self) {
+        self.reloader.close().await;
+        // Send errors here and below mean that the actor's system has ended, and with it all that could be told.
+        let _ = self.control.send(Stop).await;
+        if let Some(note) = drain::still_coming(&self.reloader.current()) {
+            tracing::info!("{note}");
+        }
+        self.flows_finished().await;
     }
 
     /// Routers first, then the bus.
@@ -235,8 +238,5 @@ impl Node {
             let _ = route_control.send(Shutdown { text: why.into() }).await;
         }
         let _ = self.control.send(Leave).await;
-        if !self.bus.flush(FAREWELL).await {
-            tracing::warn!("the bus did not take the last records in time");
-        }
     }
 }

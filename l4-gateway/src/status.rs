@@ -3,41 +3,49 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
+use bgp_ctl::decision::Force;
 use bgp_ctl::status::{Status as BgpStatus, StatusBoard};
-use dataplane::{Counters, DropReason, FlowView, ServiceCounts, TargetId, WorkerCounts};
+use dataplane::{
+    Counters, DropReason, FlowView, PortIndex, ServiceCounts, Tables, TargetId, WorkerCounts,
+};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use shared::bus::Bus;
+use shared::reload::Standing;
 
 use crate::actors::{Board, Load, ServiceView, TargetView, View};
+use crate::admin::ready;
 use crate::config::Config;
 use crate::dpdk::Eal;
 use crate::forwarder::{Forwarder, PortView};
+use crate::host::Host;
 use crate::names::{PROTOCOLS, STATES};
-use crate::reloader::Reloader;
 use crate::worker::{LoopCount, WorkerState};
 
 /// What a status is read from.
 pub(crate) struct Sources<'a> {
     pub(crate) config: &'a Config,
-    pub(crate) reloader: &'a Reloader,
+    pub(crate) standing: Standing,
     pub(crate) forwarder: &'a Forwarder,
     pub(crate) board: &'a Board,
     pub(crate) bus: &'a Bus,
     pub(crate) bgp: Option<&'a StatusBoard>,
+    pub(crate) host: &'a Host,
 }
 
 /// The state of the node now.
 pub(crate) fn status(from: Sources<'_>) -> Value {
+    let view = from.board.read();
+    let not_ready = ready(&view, from.bgp).err();
     let View {
-        not_ready,
+        not_ready: _,
         draining,
         forwarding,
         services,
         loads,
         retired_addresses,
         retired_services,
-    } = (*from.board.read()).clone();
+    } = (*view).clone();
     let counters = from.forwarder.counters();
     let states = from.forwarder.worker_states();
     let workers: Vec<Value> = states
@@ -45,6 +53,30 @@ pub(crate) fn status(from: Sources<'_>) -> Value {
         .enumerate()
         .map(|(index, state)| worker(index, state, counters, loads.get(index)))
         .collect();
+    let tables = from.forwarder.tables();
+    let living = from.forwarder.living(&tables);
+    let routers = |port: PortIndex| -> Vec<Value> {
+        let routers = tables.routers().iter().enumerate();
+        routers
+            .filter(|(_, router)| router.port == port)
+            .map(|(place, router)| {
+                json!({
+                    "address": router.address,
+                    "answers": living.map(|living| living.has(place)),
+                })
+            })
+            .collect()
+    };
+    let mut warnings = from.host.warnings(from.config, &from.forwarder.ports());
+    warnings.extend(from.config.ports.iter().flat_map(|port| {
+        let dead = routers(port.index)
+            .into_iter()
+            .filter(|router| router["answers"] == false);
+        dead.map(|router| {
+            let address = router["address"].as_str().unwrap_or_default();
+            format!("router {address} on port {} does not answer", port.name)
+        })
+    }));
     let ports: Vec<Value> = from
         .config
         .ports
@@ -53,6 +85,7 @@ pub(crate) fn status(from: Sources<'_>) -> Value {
         .map(|(port, view)| {
             let mut shown = shown_port(&view, &port.local_ips);
             shown.insert("name".into(), json!(port.name));
+            shown.insert("routers".into(), json!(routers(port.index)));
             shown.insert("device".into(), json!(port.device.to_string()));
             Value::Object(shown)
         })
@@ -70,13 +103,15 @@ pub(crate) fn status(from: Sources<'_>) -> Value {
         sum(|counts| counts.redirected),
         sum(|counts| counts.frames_in),
     );
+    let bgp = from.bgp.map(StatusBoard::read);
     json!({
         "node": from.config.node.id,
         "software": concat!("l4-gateway ", env!("CARGO_PKG_VERSION")),
         "dpdk": Eal::version(),
-        "configuration": *from.reloader.last(),
+        "configuration": from.standing,
         "ready": not_ready.is_none(),
         "not_ready": not_ready,
+        "warnings": warnings,
         "draining": draining,
         "forwarding": forwarding,
         "flows": sum(|counts| counts.flows_active),
@@ -84,13 +119,25 @@ pub(crate) fn status(from: Sources<'_>) -> Value {
         "frames_in_use": from.forwarder.frames_in_use(),
         "workers": workers,
         "ports": ports,
-        "services": services.iter().map(|view| service(view, counters, &free_ports)).collect::<Vec<_>>(),
+        "services": services.iter().map(|view| {
+            let mut shown = service(view, counters, &free_ports);
+            shown["vip_force"] = json!(bgp.as_ref().and_then(|bgp| force(bgp, view.vip)));
+            shown
+        }).collect::<Vec<_>>(),
         "retired_addresses": retired_addresses,
         "retired_services": retired_services,
         "drops": drops(counters),
         "bus": from.bus.status(),
-        "bgp": from.bgp.map(StatusBoard::read).map(|bgp: BgpStatus| json!(bgp)),
+        "bgp": bgp.as_ref().map(|bgp| json!(bgp)),
     })
+}
+
+/// What an operator forces on a VIP.
+fn force(bgp: &BgpStatus, vip: IpAddr) -> Option<Force> {
+    match vip {
+        IpAddr::V4(vip) => bgp.vips.get(&vip)?.force,
+        IpAddr::V6(_) => None,
+    }
 }
 
 fn worker(index: usize, state: &WorkerState, counters: &Counters, load: Option<&Load>) -> Value {
@@ -126,6 +173,7 @@ fn shown_port(view: &PortView, local_ips: &[IpAddr]) -> Map<String, Value> {
         "returns_by": view.nic.returns_by(local_ips),
         "local_ips_without_rules": view.nic.without_rules(local_ips),
         "link_up": view.link.up,
+        "lost_interfaces": view.lost_interfaces,
         "speed_mbps": view.link.speed_mbps,
         "received": stats.received,
         "received_bytes": stats.received_bytes,
@@ -153,8 +201,28 @@ fn service(view: &ServiceView, counters: &Counters, free_ports: &HashMap<TargetI
         "vip": view.vip,
         "protocol": view.protocol,
         "port": view.port,
+        "mode": view.mode,
+        "scheduler": view.scheduler,
+        "persistence": view.persistence.map(|persistence| json!({
+            "timeout_seconds": persistence.timeout.as_secs(),
+            "source_prefix": match view.vip {
+                IpAddr::V4(_) => persistence.prefix.v4,
+                IpAddr::V6(_) => persistence.prefix.v6,
+            },
+        })),
+        "client_address": view.client_address,
+        "limits": {
+            "connections": limit(view.limits.service.connections),
+            "new_per_second": limit(view.limits.service.per_second),
+            "target_connections": limit(view.limits.target.connections),
+            "target_new_per_second": limit(view.limits.target.per_second),
+        },
+        "rates": view.rates,
         "healthy": view.healthy,
+        "sorry": view.sorry,
         "flows": counts.flows_active,
+        "active": counts.flows_established,
+        "inactive": counts.flows_active.saturating_sub(counts.flows_established),
         "flows_created": counts.flows_created,
         "packets_in": counts.packets_in,
         "bytes_in": counts.bytes_in,
@@ -174,8 +242,17 @@ fn service(view: &ServiceView, counters: &Counters, free_ports: &HashMap<TargetI
         "sources_untracked": counts.sources_untracked,
         "persisted": counts.persisted,
         "flows_cut": counts.flows_cut,
+        "absent_intents": view.absent_intents.iter().map(|(address, intent)| json!({
+            "address": address.to_string(),
+            "operator": intent,
+        })).collect::<Vec<_>>(),
         "targets": view.targets.iter().map(|view| target(view, counters, free_ports)).collect::<Vec<_>>(),
     })
+}
+
+/// None where there is no limit.
+fn limit(limit: u32) -> Option<u32> {
+    (limit > 0).then_some(limit)
 }
 
 /// New flows turned away by each kind of limit.
@@ -197,10 +274,15 @@ fn target(view: &TargetView, counters: &Counters, free_ports: &HashMap<TargetId,
         "effective_weight": view.effective_weight,
         "up": view.up,
         "draining": view.draining,
+        "sorry": view.sorry,
+        "operator": view.operator,
         "registered_by": view.registered_by,
         "reason": view.reason,
         "since_unix_ms": view.since_unix_ms,
+        "rates": view.rates,
         "flows": counts.flows_active,
+        "active": counts.flows_established,
+        "inactive": counts.flows_active.saturating_sub(counts.flows_established),
         "flows_created": counts.flows_created,
         "packets_in": counts.packets_in,
         "bytes_in": counts.bytes_in,
@@ -209,6 +291,10 @@ fn target(view: &TargetView, counters: &Counters, free_ports: &HashMap<TargetId,
         "resets": counts.resets,
         "port_exhausted": counts.port_exhausted,
         "at_limit": counts.at_limit,
+        "syns_unanswered": counts.syns_unanswered,
+        "syns_refused": counts.syns_refused,
+        "unreachable": counts.unreachable,
+        "last_second": view.last_second,
         "free_ports": view.id.and_then(|id| free_ports.get(&id)),
     })
 }
@@ -236,10 +322,13 @@ pub(crate) struct ShownFlow {
     target: String,
     state: &'static str,
     expires_in_seconds: f64,
+    /// Since its last packet.
+    idle_seconds: f64,
 }
 
-impl From<&FlowView> for ShownFlow {
-    fn from(flow: &FlowView) -> ShownFlow {
+impl ShownFlow {
+    /// By the snapshot in force.
+    pub(crate) fn new(flow: &FlowView, tables: &Tables) -> ShownFlow {
         ShownFlow {
             protocol: PROTOCOLS.of(flow.protocol),
             client: flow.client.to_string(),
@@ -250,6 +339,7 @@ impl From<&FlowView> for ShownFlow {
             target: flow.target.to_string(),
             state: STATES.of(flow.state),
             expires_in_seconds: flow.expires_in.as_secs_f64(),
+            idle_seconds: tables.idle(flow).as_secs_f64(),
         }
     }
 }

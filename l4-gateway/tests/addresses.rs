@@ -46,6 +46,59 @@ fn vips_on_a_segment_are_found_there_if_the_node_answers_for_them() {
     }
 }
 
+/// The MAC by which the clients' kernel knows an address.
+fn known(lab: &Lab, address: &str) -> String {
+    let mut ip = lab.client().command("ip");
+    let output = ip.args(["neigh", "show", address, "dev", "c0"]).output();
+    let output = String::from_utf8(output.unwrap().stdout).unwrap();
+    let mut words = output.split_whitespace();
+    words.find(|word| *word == "lladdr");
+    words.next().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn clients_that_knew_a_vip_elsewhere_are_told_when_a_node_begins_to_answer_for_it() {
+    const ELSEWHERE: &str = "02:00:00:00:00:99";
+    let lab = Lab::dual();
+    lab.target().dual_targets();
+    let vips = ON_LINK.map(|vip| vip.parse::<SocketAddr>().unwrap().ip().to_string());
+    let forget = || {
+        for vip in &vips {
+            let entry = format!("neigh replace {vip} lladdr {ELSEWHERE} dev c0 nud reachable");
+            lab.client().ip(&entry.split(' ').collect::<Vec<_>>());
+        }
+    };
+    forget();
+    let services = on_link(&tcp("tcp", 80, ""));
+    let config = lab.dual_config(WORKERS, "answer_arp_for_vips = true", &services);
+    let gateway = Gateway::start(&lab, &config);
+    let mac = gateway.mac("ext").to_string();
+    let all_told = || vips.iter().all(|vip| known(&lab, vip) == mac);
+    gateway.wait("announced", all_told);
+    gateway.subcommand(&["drain"]);
+    forget();
+    gateway.subcommand(&["undrain"]);
+    gateway.wait("announced as it serves again", all_told);
+}
+
+#[test]
+fn a_host_that_takes_a_local_ip_is_told_of_and_answered() {
+    let lab = Lab::new();
+    lab.target().usual_targets();
+    let gateway = Gateway::start(&lab, &lab.usual());
+    let conflicts = "weir_l4_worker_address_conflicts_total{worker=\"0\"}";
+    assert_eq!(gateway.metric(conflicts), 0);
+    lab.target().address("t0", "10.3.0.100/24");
+    lab.target()
+        .shell("ping -c 1 -W 1 -I 10.3.0.100 10.3.0.11 || true");
+    gateway.wait("told of it", || gateway.metric(conflicts) > 0);
+    gateway.wait("saying so", || {
+        let log = gateway.log();
+        log.contains("another host says that it has an address of this node")
+            && log.contains("10.3.0.100")
+    });
+}
+
 fn answers(place: &Place, address: &str) -> bool {
     let mut ping = place.command("ping");
     let output = ping.args(["-c", "1", "-W", "2", address]).output().unwrap();

@@ -75,7 +75,7 @@ fn run_and_check_take_no_address_to_ask() {
     );
     for action in ["run", "check"] {
         let (code, printed) = gateway(&[action, "--config", example, "--admin", NOBODY]);
-        let why = "--admin is the address of a running process to ask";
+        let why = "--admin has no effect on `run` and `check`";
         assert!(code == 1 && printed.starts_with(why), "{code}: {printed}");
     }
 }
@@ -146,4 +146,46 @@ fn the_bounds_in_the_reference_are_those_that_hold() {
         options += 1;
     }
     assert_eq!(options, 4);
+}
+
+#[test]
+fn a_configuration_may_come_by_a_pipe_and_what_never_ends_is_refused() {
+    let example = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../deploy/examples/l4-gateway.toml"
+    );
+    let gateway = env!("CARGO_BIN_EXE_l4-gateway");
+    for (typed, expected) in [
+        ("$gateway check --config <(cat $example)", Ok(())),
+        ("cat $example | $gateway check --config /dev/stdin", Ok(())),
+        ("$gateway check --config /dev/stdin < $example", Ok(())),
+        (
+            "$gateway check --config <(echo '[nodes]')",
+            Err("nodes: unknown key"),
+        ),
+        (
+            "$gateway check --config /dev/zero",
+            Err(
+                "/dev/zero: can't be read: it is a device, not a regular file or a pipe — name a file with --config",
+            ),
+        ),
+        (
+            "$gateway check --config /",
+            Err("/: can't be read: it is a directory, not"),
+        ),
+    ] {
+        let mut shell = Command::new("bash");
+        shell
+            .args(["-c", typed])
+            .envs([("gateway", gateway), ("example", example)]);
+        let output = shell.output().expect("bash");
+        let said = String::from_utf8_lossy(&output.stderr);
+        match expected {
+            Ok(()) => assert!(output.status.success(), "{typed}: {said}"),
+            Err(why) => assert!(
+                output.status.code() == Some(1) && said.contains(why),
+                "{typed}: {said}"
+            ),
+        }
+    }
 }

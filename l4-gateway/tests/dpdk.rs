@@ -70,7 +70,7 @@ fn capture(directory: &Path) -> Device {
 fn frames_in_pieces(eal: &Eal, pool: &Pool, device: &Device) {
     let settings = PortSettings {
         queues: 1,
-        mtu: 1500,
+        mtu: Some(1500),
         descriptors: 128,
         rss_key: KEY,
     };
@@ -98,7 +98,7 @@ fn null() -> Device {
 fn spreading(eal: &Eal, pool: &Pool) {
     let settings = PortSettings {
         queues: 3,
-        mtu: 1500,
+        mtu: Some(1500),
         descriptors: 128,
         rss_key: KEY,
     };
@@ -241,7 +241,7 @@ fn ports(eal: &Eal, pool: &Pool, device: &Device) {
     assert!(Port::open(eal, &none).is_err());
     let settings = PortSettings {
         queues: 1,
-        mtu: 1500,
+        mtu: Some(1500),
         descriptors: 128,
         rss_key: KEY,
     };

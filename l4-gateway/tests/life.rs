@@ -4,6 +4,8 @@
 
 mod lab;
 
+use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,6 +13,7 @@ use std::time::{Duration, Instant};
 use lab::{Echo, Gateway, Lab, pattern};
 use rustix::process::Signal;
 use serde_json::{Value, json};
+use test_support::ServiceManager;
 
 #[test]
 fn sigterm_lets_an_open_flow_finish_and_exits_with_0() {
@@ -29,6 +32,15 @@ fn sigterm_lets_an_open_flow_finish_and_exits_with_0() {
     assert!(gateway.is_running(), "a flow is open");
     drop(echo);
     assert_eq!(gateway.end(Duration::from_secs(5)).code(), Some(0));
+}
+
+#[test]
+fn systemd_is_told_when_it_has_started() {
+    let lab = Lab::new();
+    let systemd = ServiceManager::start();
+    let gateway = Gateway::launch_by(&lab, &lab.usual(), |command| systemd.starts(command));
+    assert_eq!(systemd.hears(), "READY=1");
+    assert!(gateway.status()["workers"][0].is_object());
 }
 
 #[test]
@@ -66,16 +78,43 @@ fn kill_9_and_a_restart_forward_again() {
 }
 
 #[test]
+fn the_runtime_directory_goes_with_its_last_process() {
+    let lab = Lab::new();
+    let directory = Path::new("/run/dpdk").join(lab.runtime_directory());
+    let leave = |mut gateway: Gateway| {
+        gateway.signal(Signal::TERM);
+        assert_eq!(gateway.end(Duration::from_secs(5)).code(), Some(0));
+    };
+    leave(Gateway::start(&lab, &lab.usual()));
+    assert!(!directory.exists());
+
+    let mut killed = Gateway::start(&lab, &lab.usual());
+    killed.signal(Signal::KILL);
+    killed.end(Duration::from_secs(5));
+    assert!(directory.join("dpdk_telemetry.v2").exists());
+    // One that nobody would replace.
+    drop(UnixListener::bind(directory.join("dpdk_telemetry.v2:7")).unwrap());
+    thread::sleep(Duration::from_millis(1100));
+    let gateway = Gateway::start(&lab, &lab.usual());
+    assert!(!directory.join("dpdk_telemetry.v2:7").exists());
+    // Of another process that has the same prefix.
+    let living = UnixListener::bind(directory.join("dpdk_telemetry.v2:8")).unwrap();
+    leave(gateway);
+    assert!(directory.join("dpdk_telemetry.v2:8").exists());
+    drop(living);
+}
+
+#[test]
 fn drain_and_undrain_work_by_command_and_by_signal() {
     let lab = Lab::new();
     lab.target().usual_targets();
     let gateway = Gateway::start(&lab, &lab.usual());
     let answer: Value = serde_json::from_str(&gateway.subcommand(&["drain"])).unwrap();
     assert_eq!(answer["draining"], true);
-    let note = answer["note"].as_str().unwrap();
+    let warning = answer["warnings"][0].as_str().unwrap();
     assert!(
-        note.contains("without [bgp] no route is withdrawn"),
-        "{note}"
+        warning.contains("without [bgp] no route is withdrawn"),
+        "{warning}"
     );
     gateway.wait("drained", || {
         gateway.ready() == Err("draining\n".into()) || gateway.ready() == Err("draining".into())
@@ -87,7 +126,7 @@ fn drain_and_undrain_work_by_command_and_by_signal() {
     });
     assert_eq!(
         serde_json::from_str::<Value>(&gateway.subcommand(&["undrain"])).unwrap(),
-        json!({ "draining": false })
+        json!({ "draining": false, "warnings": [] })
     );
     gateway.wait("ready", || gateway.ready().is_ok());
     gateway.signal(Signal::USR1);
@@ -338,8 +377,9 @@ fn check_warns_of_what_it_takes_all_the_same() {
     let [warning, "ok"] = lines[..] else {
         panic!("{text}");
     };
+    let expected = ".health: the targets expect a PROXY header";
     assert!(
-        warning.starts_with("warning: service api: its targets expect a PROXY header"),
+        warning.starts_with("warning: ") && warning.contains(expected),
         "{warning}"
     );
 }

@@ -8,6 +8,7 @@ use dataplane::{ServiceCount, TargetCount, WorkerCount};
 use l4_gateway::config::Config;
 use l4_gateway::worker::LoopCount;
 use shared::config::Document;
+use shared::config::reference::mistakes;
 
 const PAGE: &str = include_str!("../../deploy/reference/l4-gateway.md");
 const EXAMPLE: &str = include_str!("../../deploy/examples/l4-gateway.toml");
@@ -43,6 +44,28 @@ fn the_reference_names_every_key() {
 }
 
 #[test]
+fn the_reference_says_what_the_parser_does() {
+    let document = Document::from_toml("l4-gateway.toml", EXAMPLE)
+        .unwrap()
+        .describing();
+    document
+        .parse(Config::parse)
+        .unwrap_or_else(|mistakes| panic!("{mistakes}"));
+    let elsewhere = [
+        "node.",
+        "admin.",
+        "bus.",
+        "log.",
+        "bgp.",
+        "services[].health.",
+    ];
+    let mut rows = document.rows();
+    rows.retain(|row| !elsewhere.iter().any(|section| row.key.starts_with(section)));
+    let wrong = mistakes(PAGE, &rows);
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
 fn the_reference_names_every_metric() {
     let section = PAGE.split_once("## Metrics").expect("the section").1;
     let source = include_str!("../src/metrics.rs")
@@ -66,6 +89,26 @@ fn the_reference_names_every_metric() {
             "weir_l4_{metric} is missing"
         );
     }
+}
+
+#[test]
+fn every_metric_says_what_it_means() {
+    let source = [
+        include_str!("../src/metrics.rs"),
+        include_str!("../src/actors/watchdog.rs"),
+    ]
+    .concat();
+    let named = source.split("\"weir_l4_").skip(1);
+    let mut metrics: BTreeSet<String> = named
+        .filter_map(|rest| Some(format!("weir_l4_{}", rest.split_once('"')?.0)))
+        .filter(|metric| !metric.contains('{'))
+        .collect();
+    metrics.extend(LoopCount::ALL.map(|count| format!("weir_l4_worker_{}_total", count.label())));
+    let described: BTreeSet<String> = l4_gateway::MEANINGS
+        .iter()
+        .map(|(_, name, _)| (*name).to_owned())
+        .collect();
+    assert_eq!(described, metrics);
 }
 
 #[test]

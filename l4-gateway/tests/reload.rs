@@ -80,6 +80,99 @@ fn a_reload_prints_what_it_changes_and_leaves_flows_alone() {
     assert_eq!(refused, Err(ErrorKind::ConnectionRefused));
 }
 
+#[test]
+fn routers_come_and_go_by_a_reload() {
+    let lab = Lab::new();
+    let with = |addresses: &[&str]| {
+        let neighbour = |address: &&str| {
+            format!("[[bgp.neighbours]]\naddress = \"{address}\"\nremote_as = 65001\n")
+        };
+        let neighbours: String = addresses.iter().map(neighbour).collect();
+        format!(
+            "{}[bgp]\nlocal_as = 65010\nrouter_id = \"10.2.0.11\"\n{neighbours}",
+            lab.usual()
+        )
+    };
+    let gateway = Gateway::launch(&lab, &with(&["10.2.0.1"]));
+    gateway.wait("up", || {
+        gateway
+            .ready()
+            .is_err_and(|why| why.contains("BGP session"))
+    });
+    let routers = || {
+        let status = gateway.status();
+        let routers = status["bgp"]["neighbours"].as_object().unwrap().clone();
+        routers
+            .into_iter()
+            .map(|(address, _)| address)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(routers(), ["10.2.0.1"]);
+    gateway.reload(&with(&["10.2.0.1", "10.2.0.2"]));
+    gateway.wait("the other is known", || {
+        routers() == ["10.2.0.1", "10.2.0.2"]
+    });
+    gateway.reload(&with(&["10.2.0.2"]));
+    gateway.wait("the first is not", || routers() == ["10.2.0.2"]);
+    write(&lab, &with(&["10.2.0.2"]).replace("65010", "65011"));
+    let why = gateway.try_subcommand(&["reload"]).unwrap_err();
+    assert!(
+        why.contains(": bgp.local_as: takes effect by a restart only\n"),
+        "{why}"
+    );
+    write(&lab, &lab.usual());
+    let why = gateway.try_subcommand(&["reload"]).unwrap_err();
+    assert!(
+        why.contains(": bgp.router_id: takes effect by a restart only\n"),
+        "{why}"
+    );
+}
+
+#[test]
+fn a_plan_says_what_a_reload_would_do_and_changes_nothing() {
+    let lab = Lab::new();
+    lab.target().usual_targets();
+    let usual = lab.usual();
+    let gateway = Gateway::start(&lab, &usual);
+    let _held: Vec<Echo> = lab
+        .client()
+        .run(|| (0..3).map(|_| Echo::connect(80).unwrap()).collect());
+    let other = lab.directory.path().join("other.toml");
+    let plan = |config: &str| {
+        std::fs::write(&other, config).unwrap();
+        gateway.try_subcommand(&["plan", "--config", other.to_str().unwrap()])
+    };
+    gateway.wait("the flows are counted", || {
+        gateway.service("tcp")["flows"] == 3
+    });
+    assert_eq!(plan(&usual), Ok("a reload would change nothing\n".into()));
+    let moved = usual.replacen("port = 80\n", "port = 81\n", 1);
+    assert_eq!(
+        plan(&moved).unwrap(),
+        "services.tcp.port: 80 -> 81\n\
+         would end: 3 flows of service tcp (10.0.0.100:80): it is no longer configured; those left after 1h are ended\n\
+         a reload would do this; nothing was changed\n"
+    );
+    assert_eq!(
+        plan(&moved.replace("flows = 16384", "flows = 32768")).unwrap_err(),
+        "services.tcp.port: 80 -> 81\n\
+         workers.flows: 16384 -> 32768 (needs a restart)\n\
+         a reload would be refused: one of these takes effect by a restart only\n"
+    );
+    let why = plan(&moved.replace("\"rr\"", "\"rrr\"")).unwrap_err();
+    assert!(
+        why.starts_with(&format!("{}:", other.display()))
+            && why.contains("did you mean \"rr\"?")
+            && why.ends_with("\na reload would be refused\n"),
+        "{why}"
+    );
+    assert_eq!(reached(&lab, 80), [b'1', b'2']);
+    assert_eq!(
+        gateway.status()["configuration"]["refused"],
+        serde_json::Value::Null
+    );
+}
+
 /// That `--config` also says where the node is to be asked; the file is the node's own all the same.
 #[test]
 fn a_reload_says_so_where_another_file_was_named_than_the_nodes() {
@@ -102,7 +195,7 @@ fn a_reload_says_so_where_another_file_was_named_than_the_nodes() {
         assert_eq!(printed(named), ["", &done]);
     }
     let warning = format!(
-        "warning: the node reads {}, which it was started with, and not {}\n",
+        "warning: the process reads {}, which it was started with, and not {}\n",
         own.display(),
         other.display()
     );
@@ -239,7 +332,7 @@ fn a_mistake_or_a_key_that_needs_a_restart_changes_nothing() {
     assert!(why.contains("l4.toml:1"), "{why}");
     let why = refused(&only_udp.replace("flows = 16384", "flows = 32768"));
     assert!(
-        why.starts_with("workers.flows: takes effect by a restart only\n")
+        why.contains(": workers.flows: takes effect by a restart only\n")
             && why.contains("the other changes (1)"),
         "{why}"
     );
@@ -248,7 +341,7 @@ fn a_mistake_or_a_key_that_needs_a_restart_changes_nothing() {
         "device = \"net_af_packet7,iface=ext0\"",
     ));
     assert!(
-        why.starts_with("ports.ext.device: takes effect by a restart only\n"),
+        why.contains(": ports.ext.device: takes effect by a restart only\n"),
         "{why}"
     );
     std::fs::remove_file(lab.directory.path().join("l4.toml")).unwrap();
@@ -334,7 +427,7 @@ fn what_a_new_configuration_warns_of_is_logged() {
         );
         lab.config(WORKERS, "", &services)
     };
-    let warning = "service tcp: its targets expect a PROXY header";
+    let warning = "services[0].health: the targets expect a PROXY header";
     let gateway = Gateway::start(&lab, &probed("tcp"));
     assert!(!gateway.log().contains(warning), "{}", gateway.log());
     gateway.reload(&probed("http"));

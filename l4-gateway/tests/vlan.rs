@@ -6,11 +6,12 @@ mod lab;
 
 use lab::{Gateway, LOCAL_IP, Lab};
 
-/// A client at 10.2.0.1 that speaks VLAN 100: answers ARP for itself, sends UDP to the VIP, and prints each answer with its tag. First it sends the same
-/// in VLAN 200 and without a tag, which nobody may answer.
+/// A client at 10.2.0.1 that speaks the VLAN of its second argument: answers ARP for itself, sends UDP to the VIP, and prints each answer with its tag.
+/// First it sends the same in the VLANs that follow (-1: without a tag), which nobody may answer.
 const CLIENT: &str = r#"
 import select, socket, struct, sys, time
 gateway = bytes.fromhex(sys.argv[1].replace(":", ""))
+vlan, *others = map(int, sys.argv[2:])
 raw = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
 raw.bind(("c0", 0))
 raw.setsockopt(263, 8, 1)  # SOL_PACKET, PACKET_AUXDATA: the kernel takes tags off
@@ -20,7 +21,7 @@ def checksum(data):
     while total >> 16: total = (total & 0xffff) + (total >> 16)
     return ~total & 0xffff
 def tagged(tag, kind, body):
-    tag = b"" if tag is None else struct.pack("!HH", 0x8100, tag)
+    tag = b"" if tag < 0 else struct.pack("!HH", 0x8100, tag)
     return gateway + own + tag + struct.pack("!H", kind) + body
 def question(tag, port, text):
     udp = struct.pack("!HHHH", port, 53, 8 + len(text), 0) + text
@@ -37,32 +38,24 @@ def listen(seconds, answers):
         if kind == b"\x08\x06" and frame[20:22] == b"\0\1" and frame[38:42] == socket.inet_aton("10.2.0.1"):
             print("asked", tag, flush=True)
             reply = struct.pack("!HHBBH", 1, 0x0800, 6, 4, 2) + own + frame[38:42] + frame[22:28] + frame[28:32]
-            raw.send(tagged(100, 0x0806, reply))
+            raw.send(tagged(vlan, 0x0806, reply))
         if kind == b"\x08\x00" and frame[23] == 17 and frame[26:30] == socket.inet_aton("10.0.0.100"):
             length = struct.unpack("!H", frame[38:40])[0]
             print("answered", tag, struct.unpack("!H", frame[36:38])[0], frame[42:34 + length].decode(), flush=True)
             answers -= 1
 listen(0.2, 1)
 for port in range(3):
-    raw.send(question(200, 6000 + port, b"other"))
-    raw.send(question(None, 6100 + port, b"none"))
+    for other in others: raw.send(question(other, 6000 + port, b"other"))
 for port in range(4):
-    raw.send(question(100, 5000 + port, b"hello"))
-    raw.send(question(100 | 0xa000, 5500 + port, b"with priority"))
+    raw.send(question(vlan, 5000 + port, b"hello"))
+    raw.send(question(vlan | 0xa000, 5500 + port, b"with priority"))
 listen(20, 8)
 listen(0.2, 1) # one too many
 "#;
 
-#[test]
-fn a_port_in_a_vlan_forwards_its_frames_and_no_others() {
-    let lab = Lab::new();
-    lab.target().usual_targets();
-    // What the kernel at the other end makes of untagged frames must not mix in.
+/// What the client says that speaks a VLAN with a port, and sends in others. What the kernel at its end makes of untagged frames must not mix in.
+fn said_by_client(lab: &Lab, gateway: &Gateway, vlans: &[&str]) -> String {
     lab.client().ip(&["addr", "flush", "dev", "c0"]);
-    let config = lab
-        .usual()
-        .replacen("gateway =", "vlan = 100\ngateway =", 1);
-    let gateway = Gateway::start(&lab, &config);
     let mac = gateway.status()["ports"][0]["mac"]
         .as_str()
         .unwrap()
@@ -71,19 +64,19 @@ fn a_port_in_a_vlan_forwards_its_frames_and_no_others() {
         .client()
         .command("python3")
         .args(["-c", CLIENT, &mac])
+        .args(vlans)
         .output()
         .unwrap();
-    let said = String::from_utf8(output.stdout).unwrap();
     assert!(
         output.status.success(),
         "{}",
         String::from_utf8_lossy(&output.stderr)
     );
-    assert!(
-        said.contains("asked 100\n"),
-        "the next hop is asked for in the VLAN: {said}"
-    );
-    assert!(!said.contains("asked None"), "{said}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Eight datagrams were answered, each with this tag, and those sent otherwise were not.
+fn assert_answers(said: &str, tag: &str) {
     let answers: Vec<&str> = said
         .lines()
         .filter(|line| line.starts_with("answered"))
@@ -92,18 +85,51 @@ fn a_port_in_a_vlan_forwards_its_frames_and_no_others() {
     for answer in answers {
         // The echo names whom it saw.
         let parts: Vec<&str> = answer.split(' ').collect();
-        assert_eq!(parts[1], "100", "{answer}");
+        assert_eq!(parts[1], tag, "{answer}");
         assert!(
             matches!(parts[2].parse(), Ok(5000..=5003 | 5500..=5503)),
             "{answer}"
         );
         assert!(parts[3][1..].starts_with(&LOCAL_IP.to_string()), "{answer}");
     }
+}
+
+#[test]
+fn a_port_in_a_vlan_forwards_its_frames_and_no_others() {
+    let lab = Lab::new();
+    lab.target().usual_targets();
+    let config = lab
+        .usual()
+        .replacen("gateway =", "vlan = 100\ngateway =", 1);
+    let gateway = Gateway::launch(&lab, &config);
+    // Its router is the client, which is yet to begin.
+    gateway.wait("asking for its router", || {
+        let ready = gateway.ready();
+        ready.is_err_and(|why| why.contains("10.2.0.1 on port ext"))
+    });
+    // A priority tag (VLAN 0) is as good as none.
+    let said = said_by_client(&lab, &gateway, &["100", "200", "-1", "0"]);
     assert!(
-        gateway.workers("other_vlan")[0] >= 6,
+        said.contains("asked 100\n"),
+        "the next hop is asked for in the VLAN: {said}"
+    );
+    assert!(!said.contains("asked None"), "{said}");
+    assert_answers(&said, "100");
+    assert!(
+        gateway.workers("other_vlan")[0] >= 9,
         "{}",
         gateway.status()
     );
+    assert_eq!(gateway.service("udp")["flows_created"], 8);
+}
+
+#[test]
+fn a_port_in_no_vlan_takes_frames_that_are_tagged_with_a_priority_only() {
+    let lab = Lab::new();
+    lab.target().usual_targets();
+    let gateway = Gateway::start(&lab, &lab.usual());
+    let said = said_by_client(&lab, &gateway, &["0", "200"]);
+    assert_answers(&said, "None");
     assert_eq!(gateway.service("udp")["flows_created"], 8);
 }
 

@@ -1,52 +1,162 @@
 //! The command line of `l7-proxy`.
 
-use std::io::Write;
-use std::process::ExitCode;
+mod explain;
 
-use clap::Parser;
-use shared::cli::{Action, Command, Next};
+use std::net::SocketAddr;
+use std::time::SystemTime;
 
+use clap::{Parser, Subcommand};
+use serde_json::{Value, json};
+use shared::admin::client::{self, ClientError};
+use shared::cli::{Action, Next, Process, cell};
+use shared::config::{Configuration, Loaded, Table, Warning};
+
+use self::explain::Explain;
 use crate::config::{ADMIN_PORT, Config};
-use crate::run;
+use crate::edge::tls::Tickets;
+use crate::node::identity;
+use crate::node::run::StartError;
+use crate::observe::access_log;
 
 /// Weir's L7 tier: an HTTP reverse proxy
 #[derive(Debug, Parser)]
-#[command(name = "l7-proxy", version)]
+#[command(name = "l7-proxy", version = shared::build::VERSION)]
 pub struct Cli {
     #[command(flatten)]
-    shared: Command,
+    process: Process,
+    #[command(subcommand)]
+    action: Option<Own>,
+    /// Given by a running process to the one it hands over to
+    #[arg(long, hide = true, global = true)]
+    take_over: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Own {
+    #[command(flatten)]
+    Shared(Action),
+    /// Start the binary that is in place now and have it take over: it is given the listening sockets, no connection is refused or reset
+    ///
+    /// It reads the configuration file anew. If it does not serve, the running process serves on and the reasons are printed.
+    Upgrade {
+        /// Only if another binary than the running one is in place; reload otherwise
+        #[arg(long)]
+        if_replaced: bool,
+    },
+    /// Ask what the running process would do with a request: listener, certificate, route and why, backends and their states, what would be sent
+    ///
+    /// `l7-proxy explain GET https://shop.example.com/cart -H 'X-Debug: 1'`
+    Explain(Explain),
+}
+
+/// What to run with.
+#[derive(Debug)]
+pub struct Run {
+    /// The configuration, as it was read.
+    pub loaded: Loaded<Config>,
+    /// Whether the process that started this one hands over to it.
+    pub takes_over: bool,
 }
 
 impl Cli {
-    /// Carries out all subcommands but `run`, for which the configuration is handed back.
-    pub fn act(self) -> Next<Box<Config>> {
-        if self.shared.action == Some(Action::Check) {
-            return Next::Exit(check(self.shared));
-        }
-        match self.shared.run(ADMIN_PORT, Config::parse) {
-            Next::Run(config) => Next::Run(Box::new(config)),
+    /// Carries out all subcommands but `run`, for which what to run with is handed back.
+    pub fn act(self) -> Next<Run> {
+        let Cli {
+            process,
+            action,
+            take_over: takes_over,
+        } = self;
+        let next = match action {
+            None => process.carry_out(Action::Run),
+            Some(Own::Shared(action)) => process.carry_out(action),
+            // Whoever can't be asked now is asked once more, and the failure is printed.
+            Some(Own::Upgrade { if_replaced: true })
+                if process.answer(ADMIN_PORT, is_replaced) == Ok(false) =>
+            {
+                process.carry_out(Action::Reload)
+            }
+            Some(Own::Upgrade { .. }) => Next::Exit(process.ask(ADMIN_PORT, upgrade)),
+            Some(Own::Explain(question)) => {
+                Next::Exit(process.ask(ADMIN_PORT, |admin| explain(admin, question)))
+            }
+        };
+        match next {
+            Next::Run(loaded) => Next::Run(Run { loaded, takes_over }),
             Next::Exit(code) => Next::Exit(code),
         }
     }
 }
 
-/// Checks what is in the file, and then the certificates and keys it names.
-fn check(command: Command) -> ExitCode {
-    let load = Command {
-        action: Some(Action::Run),
-        ..command
-    };
-    match load.run(ADMIN_PORT, Config::parse) {
-        Next::Exit(code) => code,
-        Next::Run(config) => match run::identity(&config) {
-            Ok(_) => {
-                let _closed = writeln!(std::io::stdout(), "ok");
-                ExitCode::SUCCESS
-            }
-            Err(error) => {
-                let _closed = writeln!(std::io::stderr(), "{error}");
-                ExitCode::FAILURE
-            }
-        },
+/// Whether another binary is in place than the one that runs.
+async fn is_replaced(admin: SocketAddr) -> Result<bool, String> {
+    let status = client::get(admin, "/status").await;
+    let status = status.map_err(|error| error.to_string())?;
+    let status: Value = serde_json::from_str(&status).map_err(|error| error.to_string())?;
+    Ok(status["binary"]["replaced"] == true)
+}
+
+async fn upgrade(admin: SocketAddr) -> Result<String, String> {
+    let args = json!({ "by": "command line" });
+    let answer = client::command(admin, "upgrade", &args).await;
+    let answer = answer.map_err(|error| match error {
+        ClientError::Refused(409, why) => format!("{why}\nthe running process serves on"),
+        other => other.to_string(),
+    })?;
+    Ok(format!(
+        "process {} has taken over\n",
+        cell(&answer["process"])
+    ))
+}
+
+async fn explain(admin: SocketAddr, question: Explain) -> Result<String, ClientError> {
+    let answer = client::command(admin, "explain", &question.arguments()).await?;
+    Ok(format!(
+        "{}\n",
+        explain::text(&question, &answer).trim_end()
+    ))
+}
+
+impl Configuration for Config {
+    const TIER: &'static str = "l7";
+    const ADMIN_PORT: u16 = ADMIN_PORT;
+    const UPGRADE: Option<&'static str> = Some("l7-proxy upgrade");
+
+    fn parse(root: &mut Table<'_>) -> Option<Config> {
+        Config::parse(root)
+    }
+
+    /// Whether the certificates and keys it names can be used, and the access log's group by this user.
+    fn feasible(&self) -> Result<Vec<Warning>, String> {
+        let identity = Tickets::new()
+            .map_err(StartError::from)
+            .and_then(|tickets| identity(self, &tickets))
+            .map_err(|error| error.to_string())?;
+        let doubts = identity.map(|identity| identity.doubts(SystemTime::now()));
+        let doubts = doubts.into_iter().flatten();
+        let log = self.access_log.as_ref();
+        let doubts = doubts.chain(log.and_then(access_log::Settings::doubt));
+        Ok(doubts.map(Warning).collect())
+    }
+
+    fn is_fixed_as(&self, other: &Self) -> bool {
+        fn fixed(config: &Config) -> impl PartialEq + '_ {
+            let Config {
+                node,
+                admin,
+                bus,
+                log,
+                workers,
+                listeners: _,
+                certificates: _,
+                routes: _,
+                upstreams: _,
+                registrations: _,
+                access_log: _,
+                forwarding: _,
+                drain: _,
+            } = config;
+            (node, admin, bus, log, workers)
+        }
+        fixed(self) == fixed(other)
     }
 }

@@ -1,14 +1,17 @@
 //! Entry points for fuzzers: any bytes in, no panic, and the promises of the module asserted.
 
 use crate::config::Config;
-use crate::normalise::{
-    ClientFacts, Forwarding, Host, Path, Peer, Target, check_lengths, strip_request, strip_response,
+use crate::edge::proxy_protocol::{self, MAX_LENGTH, Parse};
+use crate::http::h1::{Decoder, Piece, Received, read_head};
+use crate::http::{
+    ClientFacts, Forwarding, Host, Path, Peer, Target, check_lengths, strip_request,
+    strip_response, strip_trailers,
 };
-use crate::proxy_protocol::{self, MAX_LENGTH, Parse};
-use crate::route::{HostPattern, PathPattern, Router, Rule, UpstreamId};
+use crate::policy::{HostPattern, PathPattern, Router, Rule, UpstreamId};
+use bytes::BytesMut;
 use http::header::{HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
-use http::{HeaderMap, Request, Version};
+use http::{HeaderMap, Method, Request, StatusCode, Version};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::LazyLock;
 
@@ -42,8 +45,85 @@ pub fn normalise(input: &[u8]) {
         check_routing(&target);
         check_forwarding(&mut parts.headers, &target.host);
     }
-    strip_response(&mut parts.headers);
+    let mut trailers = parts.headers.clone();
+    let nominated = strip_response(&mut parts.headers);
     check_stripped(&parts.headers);
+    strip_trailers(&mut trailers, &nominated);
+    check_stripped(&trailers);
+    for name in ["host", "content-length", "x-forwarded-for", "forwarded"] {
+        assert!(!trailers.contains_key(name), "{name} is a trailer");
+    }
+}
+
+/// Takes the bytes, all but the first, as what a backend sends on a connection, and reads response after response: all at once, and in pieces of as many
+/// bytes as the first says.
+///
+/// # Panics
+/// When a promise is broken: what is read depends on the pieces, or is more than was sent.
+pub fn response(input: &[u8]) {
+    let Some((first, input)) = input.split_first() else {
+        return;
+    };
+    let method = if first & 0x80 == 0 {
+        Method::GET
+    } else {
+        Method::HEAD
+    };
+    let pieces = usize::from(first & 0x7f).max(1);
+    let whole = Conversation::read(&method, input, input.len().max(1));
+    assert_eq!(whole, Conversation::read(&method, input, pieces));
+    assert!(whole.data.len() <= input.len());
+}
+
+/// What is read from a backend.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Conversation {
+    heads: Vec<(StatusCode, HeaderMap, bool)>,
+    data: Vec<u8>,
+    trailers: Vec<HeaderMap>,
+    is_valid: bool,
+}
+
+impl Conversation {
+    fn read(method: &Method, input: &[u8], pieces: usize) -> Conversation {
+        let mut read = Conversation::default();
+        read.is_valid = read.follow(method, input.chunks(pieces)).is_some();
+        read
+    }
+
+    /// None if something is wrong with it.
+    fn follow<'i>(
+        &mut self,
+        method: &Method,
+        pieces: impl Iterator<Item = &'i [u8]>,
+    ) -> Option<()> {
+        let (mut buffer, mut body) = (BytesMut::new(), None::<Decoder>);
+        for piece in pieces {
+            buffer.extend_from_slice(piece);
+            loop {
+                let Some(decoder) = &mut body else {
+                    let Some(head) = read_head(&mut buffer, method).ok()? else {
+                        break;
+                    };
+                    let Received {
+                        parts,
+                        body: decoder,
+                        keep_alive,
+                    } = head;
+                    self.heads.push((parts.status, parts.headers, keep_alive));
+                    body = Some(decoder);
+                    continue;
+                };
+                match decoder.next(&mut buffer).ok()? {
+                    Some(Piece::Data(data)) => self.data.extend_from_slice(&data),
+                    Some(Piece::Trailers(trailers)) => self.trailers.push(trailers),
+                    None if decoder.is_ended() => body = None,
+                    None => break,
+                }
+            }
+        }
+        Some(())
+    }
 }
 
 /// Takes the bytes as what a trusted peer sends first, and reads the PROXY header as it would arrive byte by byte.
@@ -101,11 +181,10 @@ fn fields<'i>(lines: impl Iterator<Item = &'i [u8]>) -> HeaderMap {
 }
 
 fn check_path(path: &Path) {
-    for reading in [
-        path.forwarded().path(),
-        path.routing(),
-        path.decoded().unwrap_or("/"),
-    ] {
+    for reading in [path.forwarded().path(), path.routing()]
+        .into_iter()
+        .chain(path.readings())
+    {
         let star = path.forwarded().as_str() == "*";
         assert!(
             reading.starts_with('/') || star,
@@ -143,7 +222,7 @@ fn check_host(host: &Host) {
     );
 }
 
-/// The backend, reading the forwarded path as it stands or with slashes decoded, ends up where the router did.
+/// The backend, reading the forwarded path as it stands, with slashes decoded or without parameters, ends up where the router did.
 fn check_routing(target: &Target) {
     static ROUTER: LazyLock<Router> = LazyLock::new(|| {
         let rule = |name: &str, hosts: &[&str], path| {
@@ -156,6 +235,7 @@ fn check_routing(target: &Target) {
                 hosts,
                 path,
                 upstream: UpstreamId(0),
+                upgrades: Vec::new(),
             }
         };
         let prefixes = ["/admin", "/api", "/api/users"]
@@ -177,15 +257,21 @@ fn check_routing(target: &Target) {
         .routing()
         .replace("%2F", "/")
         .replace("%5C", "/");
-    if let Some(decoded) = PathAndQuery::try_from(decoded)
-        .ok()
-        .and_then(|decoded| Path::new(&decoded).ok())
-    {
-        assert_eq!(
-            ROUTER.find(&target.host, &decoded),
-            Ok(route),
-            "two readings of one path have one route"
-        );
+    let cut = |path: &str| {
+        let segments = path.split('/').map(|segment| segment.split(';').next());
+        segments.flatten().collect::<Vec<_>>().join("/")
+    };
+    for reading in [&decoded, &cut(&decoded), &cut(target.path.routing())] {
+        if let Some(read) = PathAndQuery::try_from(reading.as_str())
+            .ok()
+            .and_then(|read| Path::new(&read).ok())
+        {
+            assert_eq!(
+                ROUTER.find(&target.host, &read),
+                Ok(route),
+                "two readings of one path have one route"
+            );
+        }
     }
 }
 
@@ -193,20 +279,21 @@ fn check_forwarding(headers: &mut HeaderMap, host: &Host) {
     let peer = Peer::new(IpAddr::V4(Ipv4Addr::LOCALHOST));
     strip_request(headers);
     check_stripped(headers);
-    let client = Forwarding::default().apply(
+    let told = Forwarding::default().tell(
         headers,
+        Version::HTTP_11,
         ClientFacts {
             peer: &peer,
             scheme: "http",
             host,
         },
     );
-    assert_eq!(client, peer.address());
-    assert_eq!(headers.get_all("x-forwarded-for").iter().count(), 1);
-    assert_eq!(
-        headers.get("x-real-ip").map(HeaderValue::as_bytes),
-        Some(b"127.0.0.1".as_slice())
-    );
+    assert_eq!(told.client(), peer.address());
+    // What the client says of itself is gone, so that what is written of it stands alone.
+    assert!(!headers.contains_key("x-forwarded-for") && !headers.contains_key("x-real-ip"));
+    let mut written = Vec::new();
+    told.write_http1(&mut written);
+    assert!(written.ends_with(b"\r\nx-real-ip: 127.0.0.1\r\n"));
 }
 
 fn check_stripped(headers: &HeaderMap) {
@@ -215,6 +302,7 @@ fn check_stripped(headers: &HeaderMap) {
         "proxy-connection",
         "transfer-encoding",
         "upgrade",
+        "http2-settings",
     ] {
         assert!(!headers.contains_key(name), "{name} is forwarded");
     }
@@ -232,7 +320,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn no_head_breaks_a_promise(
-            target in "[012]?(http://[aA.:@]{0,4})?/([a.;/]|%2[eEfF5]|%5c|%0[0aA]|\\\\|\\?|api|admin|users){0,10}",
+            target in "[012]?(http://[aA.:@]{0,4})?/([a.;/]|%2[eEfF5]|%5c|%3b|%0[0aA]|\\\\|\\?|api|admin|users){0,10}",
             fields in "((host|Host|connection|te|upgrade|content-length|transfer-encoding|x-forwarded-for): ?[a0-9.:,]{0,6}\\n){0,5}",
         ) {
             normalise(format!("{target}\n{fields}").as_bytes());

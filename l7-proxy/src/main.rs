@@ -2,18 +2,21 @@
 
 use std::process::ExitCode;
 
-use anyhow::Result;
 use clap::Parser;
-use l7_proxy::cli::Cli;
-use l7_proxy::run;
+use l7_proxy::cli::{Cli, Run};
+use l7_proxy::node::run;
 use shared::cli::Next;
+use tikv_jemallocator::Jemalloc;
 
-fn main() -> Result<ExitCode> {
+/// Gives back what connections leave, also where others lie in between; glibc's heap keeps it.
+#[global_allocator]
+static HEAP: Jemalloc = Jemalloc;
+
+fn main() -> ExitCode {
     match Cli::parse().act() {
-        Next::Exit(code) => Ok(code),
-        Next::Run(config) => {
-            actix::System::new().block_on(run::run(*config))?;
-            Ok(ExitCode::SUCCESS)
+        Next::Exit(code) => code,
+        Next::Run(Run { loaded, takes_over }) => {
+            shared::lifecycle::run(run::run(loaded, takes_over))
         }
     }
 }

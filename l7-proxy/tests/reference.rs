@@ -1,8 +1,9 @@
 //! The reference page names every key the parser asks for and every reason, and nothing else.
 
 use l7_proxy::config::Config;
-use l7_proxy::reason::Reason;
+use l7_proxy::observe::reason::Reason;
 use shared::config::Document;
+use shared::config::reference::mistakes;
 use std::collections::BTreeSet;
 
 const PAGE: &str = include_str!("../../deploy/reference/l7-proxy.md");
@@ -66,6 +67,23 @@ fn the_reference_names_every_key_and_no_other() {
         .collect();
     let documented: BTreeSet<&str> = rows(4).collect();
     assert_eq!(known, documented);
+}
+
+#[test]
+fn the_reference_says_what_the_parser_does() {
+    let document = Document::from_toml("sample.toml", SAMPLE)
+        .unwrap()
+        .describing();
+    document
+        .parse(Config::parse)
+        .unwrap_or_else(|mistakes| panic!("{mistakes}"));
+    let mut rows = document.rows();
+    rows.retain(|row| {
+        let mut elsewhere = ELSEWHERE.iter();
+        !elsewhere.any(|table| row.key.starts_with(&format!("{table}.")))
+    });
+    let wrong = mistakes(PAGE, &rows);
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]

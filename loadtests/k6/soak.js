@@ -2,11 +2,11 @@
 // RATE and half of it every PERIOD minutes, so that pools and tables grow, shrink and expire. The first minute
 // must be as good as the last: thresholds hold over the whole run.
 //
-//   k6 run -e BASE_URL=https://192.0.2.10 -e HOSTS=shop.example.net -e RATE=200 -e HOURS=8 soak.js
+//   k6 run -e BASE_URL=https://192.0.2.10 -e HOSTS=shop.example.net -e RATE=200 -e DURATION=8h soak.js
 
 import { load, next, options as base } from './lib/target.js';
 
-const minutes = load.number('HOURS', 1) * 60;
+const minutes = load.seconds('DURATION', 3600) / 60;
 const period = load.number('PERIOD', 10);
 
 function stages() {

@@ -45,7 +45,7 @@ pub fn bus_record(bytes: &[u8]) {
         if let Some(key) = key_of(subject) {
             assert_eq!(subject_of(&key), subject, "two subjects for one key");
         }
-        let _understood = understand(Some(subject), None, payload);
+        let _understood = understand(Some(subject), None, None, payload);
     }
     if let Ok(record) = Record::decode(payload) {
         assert!(

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use actix::{Actor, ActorContext, Context, Handler, Message};
-use shared::bus::{Bus, Change, DrainRecord, Key, Prefix, Record, Tier};
+use shared::bus::{Bus, Change, DrainRecord, Heard, Key, Prefix, Record, Tier};
 
 #[derive(Clone, Default)]
 struct Watcher {
@@ -87,10 +87,14 @@ async fn a_watcher_hears_a_snapshot_then_changes_in_order() {
     bus.delete(&drain(1, 1).key());
     bus.delete(&drain(1, 1).key());
     bus.put(drain(1, 2));
-    eventually(|| watcher.heard().len() >= 5).await;
+    eventually(|| watcher.heard().len() >= 6).await;
     let expected = [
-        Change::Snapshot(vec![drain(1, 0)]),
+        Change::Snapshot {
+            prefix: Prefix::Drain(Tier::L4, "n1".into()),
+            records: vec![drain(1, 0)],
+        },
         Change::Connected(true),
+        Change::Heard(Heard::ALWAYS),
         Change::Put(drain(1, 1)),
         Change::Deleted(drain(1, 0).key()),
         Change::Put(drain(1, 2)),
@@ -153,8 +157,7 @@ async fn a_watcher_far_behind_is_given_a_new_snapshot() {
     for id in 0..6000 {
         bus.put(drain(id, 0));
     }
-    let full =
-        |change: &Change| matches!(change, Change::Snapshot(records) if records.len() > 4096);
+    let full = |change: &Change| matches!(change, Change::Snapshot { records, .. } if records.len() > 4096);
     eventually(|| slow.heard().iter().any(full)).await;
     assert!(slow.heard().len() < 100, "it was told one by one");
 }

@@ -6,156 +6,19 @@
     reason = "a test fails by panicking"
 )]
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
+mod nats;
+
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use actix::{Actor, Context, Handler};
 use shared::bus::{
     Bus, Change, NodeRecord, Prefix, Record, RegistrationRecord, ServiceState, TargetRecord, Tier,
 };
-use shared::config::Document;
 use shared::config::sections::{BusSection, Transport};
 use tokio::time::{Instant, sleep};
 
-/// A nats-server of our own on loopback; killed when dropped.
-struct Server {
-    process: Child,
-    port: u16,
-}
-
-impl Server {
-    fn binary() -> PathBuf {
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "PATH is not configuration of ours"
-        )]
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let mut places: Vec<PathBuf> = std::env::split_paths(&path).collect();
-        places.push("/usr/sbin".into());
-        places
-            .into_iter()
-            .map(|place| place.join("nats-server"))
-            .find(|file| file.is_file())
-            .expect(
-                "nats-server is neither on PATH nor in /usr/sbin: install the package nats-server",
-            )
-    }
-
-    fn free_port() -> u16 {
-        TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port()
-    }
-
-    async fn start(port: u16, store: &Path) -> Self {
-        let mut process = Command::new(Self::binary())
-            .args([
-                "--addr",
-                "127.0.0.1",
-                "--port",
-                &port.to_string(),
-                "--jetstream",
-                "--store_dir",
-            ])
-            .arg(store)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        for _ in 0..500 {
-            if tokio::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port))
-                .await
-                .is_ok()
-            {
-                return Self { process, port };
-            }
-            assert!(
-                process.try_wait().unwrap().is_none(),
-                "nats-server ended at once"
-            );
-            sleep(Duration::from_millis(10)).await;
-        }
-        panic!("nats-server does not listen on port {port}");
-    }
-
-    /// kill -9.
-    fn kill(&mut self) {
-        self.process.kill().unwrap();
-        self.process.wait().unwrap();
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _gone = self.process.kill();
-        let _gone = self.process.wait();
-    }
-}
-
-fn section(port: u16) -> BusSection {
-    let text = format!(
-        "[bus]\ntransport = \"nats\"\n[bus.nats]\nservers = [\"127.0.0.1:{port}\"]\nretry_max = \"200ms\""
-    );
-    Document::from_toml("test.toml", &text)
-        .unwrap()
-        .parse(|root| Some(BusSection::parse(root)))
-        .unwrap()
-}
-
-/// A watcher that writes down what it is told.
-#[derive(Clone, Default)]
-struct Watcher(Arc<Mutex<Vec<Change>>>);
-
-impl Actor for Watcher {
-    type Context = Context<Self>;
-}
-
-impl Handler<Change> for Watcher {
-    type Result = ();
-
-    fn handle(&mut self, change: Change, _: &mut Context<Self>) {
-        self.0.lock().unwrap().push(change);
-    }
-}
-
-impl Watcher {
-    fn of(bus: &Bus, prefix: Prefix) -> Self {
-        let watcher = Self::default();
-        bus.watch(prefix, watcher.clone().start().recipient());
-        watcher
-    }
-
-    fn heard(&self) -> Vec<Change> {
-        self.0.lock().unwrap().clone()
-    }
-
-    async fn hears(&self, what: impl Fn(&Change) -> bool) {
-        eventually("the watcher to hear of it", || {
-            self.heard().iter().any(&what)
-        })
-        .await;
-    }
-}
-
-async fn eventually(what: &str, mut done: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !done() {
-        assert!(Instant::now() < deadline, "waited 20 s for {what}");
-        sleep(Duration::from_millis(5)).await;
-    }
-}
-
-async fn connected(buses: &[&Bus]) {
-    eventually("the bus to connect", || {
-        buses.iter().all(|bus| bus.status().connected)
-    })
-    .await;
-}
+use nats::{Server, Watcher, connected, eventually, rogue, section, signal};
 
 fn addr(last: u8) -> SocketAddr {
     SocketAddr::from(([10, 3, 0, last], 8080))
@@ -185,13 +48,6 @@ fn offer(last: u8, weight: u32) -> Record {
     .into()
 }
 
-/// Writes past the bus, as a rogue client would.
-async fn rogue(port: u16) -> async_nats::Client {
-    async_nats::connect(format!("127.0.0.1:{port}"))
-        .await
-        .unwrap()
-}
-
 #[actix::test]
 async fn nodes_exchange_state_and_late_joiners_get_all_of_it() {
     let store = tempfile::tempdir().unwrap();
@@ -214,20 +70,72 @@ async fn nodes_exchange_state_and_late_joiners_get_all_of_it() {
         .hears(|change| *change == Change::Deleted(offer(1, 0).key()))
         .await;
     assert!(one.flush(Duration::from_secs(5)).await);
-    assert_eq!(watcher.heard()[0], Change::Snapshot(vec![]));
+    assert_eq!(
+        watcher.heard()[0],
+        Change::Snapshot {
+            prefix: Prefix::Registrations("web.example".into()),
+            records: vec![]
+        }
+    );
 
     let late = Bus::start(&section(server.port), "late");
     connected(&[&late]).await;
     let all = Watcher::of(&late, Prefix::All);
     all.hears(|change| *change == Change::Connected(true)).await;
     assert_eq!(
-        all.heard(),
+        all.heard()[..2],
         [
-            Change::Snapshot(vec![target(1, true)]),
+            Change::Snapshot {
+                prefix: Prefix::All,
+                records: vec![target(1, true)]
+            },
             Change::Connected(true)
         ]
     );
     assert_eq!(late.get(&offer(1, 0).key()), None);
+}
+
+#[actix::test]
+async fn who_joins_knows_all_keys_though_they_are_written_again_meanwhile() {
+    const KEYS: u8 = 30;
+    let store = tempfile::tempdir().unwrap();
+    let server = Server::start(Server::free_port(), store.path()).await;
+    let one = Bus::start(&section(server.port), "one");
+    for last in 0..KEYS {
+        one.put(offer(last, 0));
+    }
+    connected(&[&one]).await;
+    assert!(one.flush(Duration::from_secs(5)).await);
+    let writer = actix::spawn({
+        let one = one.clone();
+        async move {
+            for weight in 1.. {
+                for last in 0..KEYS {
+                    one.put(offer(last, weight));
+                    sleep(Duration::from_micros(200)).await;
+                }
+            }
+        }
+    });
+    for joiner in 0..40 {
+        let late = Bus::start(&section(server.port), &format!("late{joiner}"));
+        let watcher = Watcher::of(&late, Prefix::Registrations("web.example".into()));
+        watcher
+            .hears(|change| *change == Change::Connected(true))
+            .await;
+        let heard = watcher.heard();
+        let until = heard.iter().position(|it| *it == Change::Connected(true));
+        let mut known = BTreeSet::new();
+        for change in &heard[..until.unwrap()] {
+            match change {
+                Change::Snapshot { records, .. } => known.extend(records.iter().map(Record::key)),
+                Change::Put(record) => drop(known.insert(record.key())),
+                _ => {}
+            }
+        }
+        assert_eq!(known.len(), usize::from(KEYS), "joiner {joiner}");
+    }
+    writer.abort();
 }
 
 #[actix::test]
@@ -414,15 +322,6 @@ async fn many_keys_changed_fast_arrive_with_their_last_value() {
     }
 }
 
-/// Sends a signal to a process this test started.
-fn signal(server: &Server, name: &str) {
-    let sent = Command::new("kill")
-        .args([name, &server.process.id().to_string()])
-        .status()
-        .unwrap();
-    assert!(sent.success());
-}
-
 #[actix::test]
 async fn a_server_that_stops_answering_is_given_up_and_found_again() {
     let store = tempfile::tempdir().unwrap();
@@ -455,15 +354,7 @@ async fn a_bucket_deleted_by_somebody_is_made_and_filled_again() {
 
 #[actix::test]
 async fn a_server_without_jetstream_leaves_the_node_on_its_own() {
-    let port = Server::free_port();
-    let mut process = Command::new(Server::binary());
-    process.args(["--addr", "127.0.0.1", "--port", &port.to_string()]);
-    let process = process
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let server = Server { process, port };
+    let server = Server::without_jetstream().await;
     let bus = Bus::start(&section(server.port), "alone");
     bus.put(offer(1, 1));
     sleep(Duration::from_millis(500)).await;
@@ -609,6 +500,7 @@ async fn deletes_are_forgotten_by_the_servers_after_a_while() {
     for last in 1..=20 {
         bus.put(offer(last, 1));
     }
+    assert!(bus.flush(Duration::from_secs(5)).await);
     for last in 3..=20 {
         bus.delete(&offer(last, 1).key());
     }
@@ -638,6 +530,7 @@ async fn deletes_of_a_node_that_is_gone_are_forgotten_too() {
     let gone = Bus::start(&section(server.port), "gone");
     gone.put(offer(1, 1));
     gone.put(offer(2, 1));
+    assert!(gone.flush(Duration::from_secs(5)).await);
     gone.delete(&offer(1, 1).key());
     assert!(gone.flush(Duration::from_secs(5)).await);
     drop(gone);

@@ -18,11 +18,35 @@ use serde_json::{Value, json};
 use shared::admin::{Admin, CommandError, serve};
 use shared::cli::{Command, Next};
 use shared::config::sections::NodeSection;
+use shared::config::{Configuration, Table};
 
 #[derive(Parser)]
 struct Cli {
     #[command(flatten)]
     shared: Command,
+}
+
+struct Config {
+    node: NodeSection,
+}
+
+impl Configuration for Config {
+    const TIER: &'static str = "test";
+    const ADMIN_PORT: u16 = 1;
+
+    fn parse(root: &mut Table<'_>) -> Option<Self> {
+        Some(Self {
+            node: NodeSection::parse(root)?,
+        })
+    }
+
+    fn is_fixed_as(&self, other: &Self) -> bool {
+        fn fixed(config: &Config) -> impl PartialEq + '_ {
+            let Config { node } = config;
+            node
+        }
+        fixed(self) == fixed(other)
+    }
 }
 
 /// Runs the command line; the node's name if it is to run, or the exit code as text.
@@ -31,9 +55,9 @@ fn run(arguments: &[&str]) -> Result<String, String> {
     match Cli::try_parse_from(arguments)
         .map_err(|error| error.to_string())?
         .shared
-        .run(1, NodeSection::parse)
+        .run::<Config>()
     {
-        Next::Run(node) => Ok(node.id),
+        Next::Run(loaded) => Ok(loaded.config.node.id.clone()),
         Next::Exit(code) => Err(format!("{code:?}")),
     }
 }

@@ -12,9 +12,26 @@
 use std::collections::BTreeSet;
 
 use shared::config::Document;
+use shared::config::reference::mistakes;
 use shared::config::sections::{AdminSection, BusSection, LogSection, NodeSection};
 
 const PAGE: &str = include_str!("../../deploy/reference/shared.md");
+#[test]
+fn the_reference_says_what_the_parser_does() {
+    let document = Document::from_toml("sample.toml", SAMPLE)
+        .unwrap()
+        .describing();
+    let parsed = document.parse(|root| {
+        AdminSection::parse(root, 1);
+        BusSection::parse(root);
+        LogSection::parse(root);
+        NodeSection::parse(root)
+    });
+    parsed.unwrap();
+    let wrong = mistakes(PAGE, &document.rows());
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 const SAMPLE: &str = "[node]\nid = \"a\"\n[admin]\n[log]\n[bus]\ntransport = \"nats\"\n[bus.nats]\nservers = [\"a:1\"]";
 
 #[test]

@@ -13,13 +13,14 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use crate::change::Becomes;
 use crate::config::{BgpSection, NeighbourSettings};
 use crate::error::Error;
 use crate::metrics::NeighbourMetrics;
 use crate::network;
 use crate::route::Attributes;
 use crate::session::{Action, Input, Session, SessionSettings, State};
-use crate::status::{NeighbourStatus, StatusBoard};
+use crate::status::{NeighbourStatus, ROUTER_WAIT, StatusBoard};
 
 /// Messages waiting to be written. A neighbour that is so far behind is not reading.
 const QUEUE: usize = 4096;
@@ -44,6 +45,17 @@ pub(crate) struct Withdraw {
 #[rtype(result = "()")]
 pub(crate) struct Stop {
     pub(crate) text: String,
+    /// The neighbour is no longer one: it leaves the status, too.
+    pub(crate) forget: bool,
+}
+
+/// Go on by these settings.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Reconfigure {
+    pub(crate) section: BgpSection,
+    pub(crate) settings: NeighbourSettings,
+    pub(crate) becomes: Becomes,
 }
 
 /// The neighbour has connected to our listener.
@@ -93,6 +105,29 @@ pub(crate) struct Neighbour {
     flushing: bool,
     state: State,
     state_since_unix_ms: u64,
+    /// Until when readiness waits for the first session.
+    awaited_until: Option<Instant>,
+    /// It is a neighbour no longer, and nothing is said of it any more.
+    forgotten: bool,
+}
+
+fn session_settings(section: &BgpSection, settings: &NeighbourSettings) -> SessionSettings {
+    SessionSettings {
+        local_as: section.local_as,
+        remote_as: settings.remote_as,
+        router_id: section.router_id,
+        hold_time: u16::try_from(settings.hold_time.as_secs()).unwrap_or(u16::MAX),
+        connect_retry: settings.connect_retry,
+        connect_retry_max: settings.connect_retry_max,
+        connect_timeout: settings.connect_timeout,
+        passive: settings.passive,
+        next_hop: settings.next_hop,
+        med: settings.med,
+        local_pref: settings.local_pref,
+        communities: settings.communities.clone(),
+        // Random for each process and neighbour: the hasher's keys are.
+        seed: std::hash::RandomState::new().hash_one(settings.address),
+    }
 }
 
 #[derive(Debug)]
@@ -108,22 +143,7 @@ impl Neighbour {
         settings: NeighbourSettings,
         status: StatusBoard,
     ) -> Self {
-        let session = Session::new(SessionSettings {
-            local_as: section.local_as,
-            remote_as: settings.remote_as,
-            router_id: section.router_id,
-            hold_time: u16::try_from(settings.hold_time.as_secs()).unwrap_or(u16::MAX),
-            connect_retry: settings.connect_retry,
-            connect_retry_max: settings.connect_retry_max,
-            connect_timeout: settings.connect_timeout,
-            passive: settings.passive,
-            next_hop: settings.next_hop,
-            med: settings.med,
-            local_pref: settings.local_pref,
-            communities: settings.communities.clone(),
-            // Random for each process and neighbour: the hasher's keys are.
-            seed: std::hash::RandomState::new().hash_one(settings.address),
-        });
+        let session = Session::new(session_settings(section, &settings));
         Self {
             metrics: NeighbourMetrics::new(settings.address),
             settings,
@@ -138,6 +158,8 @@ impl Neighbour {
             flushing: false,
             state: State::Idle,
             state_since_unix_ms: shared::bus::unix_ms(),
+            awaited_until: Some(Instant::now() + ROUTER_WAIT),
+            forgotten: false,
         }
     }
 
@@ -287,6 +309,9 @@ impl Neighbour {
 
     fn report(&mut self) {
         let state = self.session.state();
+        if state == State::Established {
+            self.awaited_until = None;
+        }
         if state != self.state {
             tracing::debug!(neighbour = %self.settings.address, from = ?self.state, to = ?state, "BGP session");
             self.state = state;
@@ -304,10 +329,31 @@ impl Neighbour {
             last_error: self.last_error(),
             advertised,
             counts: self.session.counts(),
+            awaited_until: self.awaited_until,
         };
         self.status.change(|board| {
-            board.neighbours.insert(self.settings.address, status);
+            match self.forgotten {
+                true => board.neighbours.remove(&self.settings.address),
+                false => board.neighbours.insert(self.settings.address, status),
+            };
         });
+    }
+
+    /// Ends the session and begins it anew, with all that the neighbour should know.
+    fn begin_anew(
+        &mut self,
+        context: &mut Context<Self>,
+        settings: SessionSettings,
+        keys: &[&str],
+    ) {
+        let routes = self.session.desired();
+        let why = format!("configuration changed: {}", keys.join(", "));
+        self.handle_input(context, Input::Stop(&why));
+        self.session = Session::in_place_of(&self.session, settings);
+        for (vip, attributes) in routes {
+            self.session.announce(vip, attributes);
+        }
+        self.handle_input(context, Input::Start);
     }
 
     fn last_error(&self) -> Option<String> {
@@ -368,7 +414,8 @@ impl Handler<Flush> for Neighbour {
 impl Handler<Stop> for Neighbour {
     type Result = ResponseFuture<()>;
 
-    fn handle(&mut self, Stop { text }: Stop, context: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, Stop { text, forget }: Stop, context: &mut Self::Context) -> Self::Result {
+        self.forgotten = forget;
         self.handle_input(context, Input::Stop(&text));
         let closing = std::mem::take(&mut self.closing);
         Box::pin(async move {
@@ -377,6 +424,32 @@ impl Handler<Stop> for Neighbour {
                 let _ = task.await;
             }
         })
+    }
+}
+
+impl Handler<Reconfigure> for Neighbour {
+    type Result = ();
+
+    fn handle(&mut self, reconfigure: Reconfigure, context: &mut Self::Context) {
+        let Reconfigure {
+            section,
+            settings,
+            becomes,
+        } = reconfigure;
+        let session = session_settings(&section, &settings);
+        match becomes {
+            Becomes::Same => self.settings = settings,
+            Becomes::Told => {
+                self.settings = settings;
+                self.handle_input(context, Input::Settings(&session));
+            }
+            Becomes::Restarted(keys) => {
+                // A waiting connection was made by the settings before.
+                self.waiting = None;
+                self.settings = settings;
+                self.begin_anew(context, session, &keys);
+            }
+        }
     }
 }
 

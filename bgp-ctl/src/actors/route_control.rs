@@ -1,4 +1,5 @@
-//! Routing control: follows one L4 node on the bus, decides about each of its VIPs, and tells the speaker.
+//! Routing control: knows one L4 node, the process it is part of or one it follows on the bus, decides about each of its VIPs, and tells the
+//! speaker.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -6,12 +7,13 @@ use std::time::{Duration, Instant};
 
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, ResponseFuture, SpawnHandle};
 use shared::bus::{
-    Bus, Change, Expiry, Key, NodeRecord, Prefix, Record, Tier, VipRecord, VipState, unix_ms,
+    Bus, Change, Key, NodeRecord, Prefix, Record, Tier, VipRecord, VipState, unix_ms,
 };
 use shared::telemetry::monotonic;
 
 use crate::config::BgpSection;
 use crate::decision::{Decider, Facts, Force, Verdict};
+use crate::followed::Followed;
 use crate::metrics::VipMetrics;
 use crate::speaker::{Embedded, Speaker};
 use crate::status::{StatusBoard, VipStatus};
@@ -37,7 +39,31 @@ pub struct SetForce {
     pub force: Option<Force>,
 }
 
-/// Follows a node and announces its VIPs.
+/// Go on by this section, which differs from the one before only in what can change while the process runs. Sessions that stay as they were are not
+/// touched.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Reconfigure(pub BgpSection);
+
+/// What the node says of itself, told by the process that is the node.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct NodeIs {
+    /// Its record.
+    pub record: NodeRecord,
+    /// Why nothing may be announced for it all the same.
+    pub hold: Option<String>,
+}
+
+/// Where the facts about the node come from.
+enum Source {
+    /// From the process itself: nothing anybody writes on the bus changes them.
+    Itself(Option<NodeIs>),
+    /// From the bus, where another process puts them.
+    Followed(Followed),
+}
+
+/// Announces the VIPs of a node.
 pub struct RouteControl {
     section: BgpSection,
     node_id: String,
@@ -45,13 +71,7 @@ pub struct RouteControl {
     speaker: Box<dyn Speaker>,
     decider: Decider,
     force: BTreeMap<Ipv4Addr, Force>,
-    expiry: Expiry,
-    /// The node's record ran out; it counts as gone until it is put again.
-    expired: bool,
-    /// The node itself was heard of, not only what the servers kept of it: it may have died before this process began.
-    proven: bool,
-    /// Everything the servers kept was told.
-    connected: bool,
+    source: Source,
     stopping: bool,
     /// What was last done about each VIP.
     vips: BTreeMap<Ipv4Addr, VipStatus>,
@@ -61,17 +81,33 @@ pub struct RouteControl {
 }
 
 impl RouteControl {
-    /// Starts routing control in the current actix system: the sessions of `section`, for the VIPs of the L4 node `node_id`, whose
-    /// record and drain record are watched on `bus`. The state is kept on a board the caller can read at any time.
+    /// Starts routing control in the current actix system, for the node that this process is: `node_id`, which tells of itself by [`NodeIs`]. An operator's
+    /// wish to drain it is watched on `bus`, nothing else.
     ///
     /// It may share the caller's thread, and in l4-gateway should: when that thread stalls, so do our KEEPALIVEs, and the routers turn
     /// to other nodes.
+    pub fn start_within(
+        section: BgpSection,
+        node_id: impl Into<String>,
+        bus: Bus,
+        status: StatusBoard,
+    ) -> Addr<Self> {
+        crate::metrics::register();
+        let speaker = Box::new(Embedded::start(&section, &status));
+        let mut control = Self::with_speaker(section, node_id, bus, status, speaker);
+        control.source = Source::Itself(None);
+        control.start()
+    }
+
+    /// Starts routing control in the current actix system: the sessions of `section`, for the VIPs of the L4 node `node_id`, whose
+    /// record and drain record are watched on `bus`. The state is kept on a board the caller can read at any time.
     pub fn start_reporting(
         section: BgpSection,
         node_id: impl Into<String>,
         bus: Bus,
         status: StatusBoard,
     ) -> Addr<Self> {
+        crate::metrics::register();
         let speaker = Box::new(Embedded::start(&section, &status));
         Self::with_speaker(section, node_id, bus, status, speaker).start()
     }
@@ -89,14 +125,11 @@ impl RouteControl {
         Self {
             decider: Decider::new(section.vips.keys().copied()),
             section,
+            source: Source::Followed(Followed::new(&node_id)),
             node_id,
             bus,
             speaker,
             force: BTreeMap::new(),
-            expiry: Expiry::new(),
-            expired: false,
-            proven: false,
-            connected: false,
             stopping: false,
             vips: BTreeMap::new(),
             status,
@@ -119,21 +152,23 @@ impl RouteControl {
         }
     }
 
-    /// The node's record as the bus knows it, unless it has run out or nobody is known to stand behind it.
-    fn node(&self) -> Option<NodeRecord> {
-        match self.bus.get(&self.node_key()) {
-            Some(Record::Node(node)) if self.proven && !self.expired => Some(node),
-            _ => None,
-        }
-    }
-
     /// Decides about every VIP and carries it out.
     fn decide(&mut self, context: &mut Context<Self>) {
-        let node = self.node();
+        let (node, hold) = match &self.source {
+            Source::Itself(told) => {
+                let told = told.as_ref();
+                (
+                    told.map(|told| &told.record),
+                    told.and_then(|told| told.hold.as_deref()),
+                )
+            }
+            Source::Followed(followed) => (followed.node(), None),
+        };
         let drain =
             matches!(self.bus.get(&self.drain_key()), Some(Record::Drain(drain)) if drain.drain);
         let facts = Facts {
-            node: node.as_ref(),
+            node,
+            hold,
             drain,
             stopping: self.stopping,
             force: &self.force,
@@ -143,8 +178,9 @@ impl RouteControl {
         let verdicts = self
             .decider
             .decide(Instant::now(), facts, |vip| section.vip(vip).policy);
+        let node_known = node.is_some();
         self.status.change(|board| {
-            board.node_known = node.is_some();
+            board.node_known = node_known;
             board.drain = drain;
             board.stopping = self.stopping;
         });
@@ -231,49 +267,26 @@ impl RouteControl {
     }
 
     fn check_expiry(&mut self, context: &mut Context<Self>) {
-        let gone = self.expiry.expired(monotonic());
-        if gone.contains(&self.node_key()) {
+        let Source::Followed(followed) = &mut self.source else {
+            return;
+        };
+        if followed.has_expired(monotonic()) {
             tracing::warn!(
                 node = self.node_id,
-                "the node's record has expired: it was not renewed while the bus was connected"
+                "the node's record has expired: it was not renewed, and would have been heard"
             );
-            self.expired = true;
             self.decide(context);
         }
     }
 
-    /// Whether the node's record is more than what a dead node left at the servers: it is put while connected, or by this process, or made to
-    /// stay.
-    fn is_proof(&self, change: &Change) -> bool {
-        let node = self.node_key();
-        self.bus.get(&node).is_some_and(|record| {
-            record.ttl().is_none()
-                || self.bus.is_own(&node)
-                || (self.connected && matches!(change, Change::Put(_)))
-        })
-    }
-
-    /// Keeps the clock of the node's record. Two prefixes are watched and a snapshot doesn't say of which it is.
+    /// Takes note of what the bus says.
     fn observe(&mut self, change: &Change) {
-        let node = self.node_key();
-        let concerns_node = match change {
-            Change::Snapshot(records) => {
-                records.iter().any(|record| record.key() == node) || self.bus.get(&node).is_none()
-            }
-            Change::Put(record) => record.key() == node,
-            Change::Deleted(key) => *key == node,
-            Change::Connected(connected) => {
-                self.connected = *connected;
-                self.status.change(|board| board.bus_connected = *connected);
-                true
-            }
-        };
-        if concerns_node {
-            self.expiry.observe(monotonic(), change);
-            if matches!(change, Change::Put(_)) {
-                self.expired = false;
-            }
-            self.proven = self.proven || self.is_proof(change);
+        if let Change::Connected(connected) = change {
+            self.status.change(|board| board.bus_connected = *connected);
+        }
+        let key = self.node_key();
+        if let Source::Followed(followed) = &mut self.source {
+            followed.observe(monotonic(), change, self.bus.is_own(&key));
         }
     }
 }
@@ -283,8 +296,10 @@ impl Actor for RouteControl {
 
     fn started(&mut self, context: &mut Self::Context) {
         let to = context.address().recipient();
-        self.bus
-            .watch(Prefix::Node(Tier::L4, self.node_id.clone()), to.clone());
+        if matches!(self.source, Source::Followed(_)) {
+            let node = Prefix::Node(Tier::L4, self.node_id.clone());
+            self.bus.watch(node, to.clone());
+        }
         self.bus
             .watch(Prefix::Drain(Tier::L4, self.node_id.clone()), to);
         context.run_interval(EXPIRY_CHECK, Self::check_expiry);
@@ -296,6 +311,18 @@ impl Handler<Change> for RouteControl {
 
     fn handle(&mut self, change: Change, context: &mut Self::Context) {
         self.observe(&change);
+        // A proof is nothing to decide about.
+        if !matches!(change, Change::Heard(_)) {
+            self.decide(context);
+        }
+    }
+}
+
+impl Handler<NodeIs> for RouteControl {
+    type Result = ();
+
+    fn handle(&mut self, told: NodeIs, context: &mut Self::Context) {
+        self.source = Source::Itself(Some(told));
         self.decide(context);
     }
 }
@@ -308,6 +335,23 @@ impl Handler<SetForce> for RouteControl {
             Some(force) => self.force.insert(vip, force),
             None => self.force.remove(&vip),
         };
+        self.decide(context);
+    }
+}
+
+impl Handler<Reconfigure> for RouteControl {
+    type Result = ();
+
+    fn handle(&mut self, Reconfigure(section): Reconfigure, context: &mut Self::Context) {
+        let before = std::mem::replace(&mut self.section, section);
+        self.decider.expect(self.section.vips.keys().copied());
+        self.speaker.reconfigure(&self.section);
+        for (vip, status) in &self.vips {
+            let attributes = &self.section.vip(*vip).attributes;
+            if status.state == VipState::Announced && before.vip(*vip).attributes != *attributes {
+                self.speaker.announce(*vip, attributes);
+            }
+        }
         self.decide(context);
     }
 }

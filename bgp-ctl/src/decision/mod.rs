@@ -62,6 +62,8 @@ pub enum Force {
 pub struct Facts<'a> {
     /// The node's record; `None` if there is none, or it has expired.
     pub node: Option<&'a NodeRecord>,
+    /// Why the node's VIPs may not be announced whatever it says.
+    pub hold: Option<&'a str>,
     /// An operator asked the node to drain.
     pub drain: bool,
     /// This process is going away.
@@ -102,6 +104,11 @@ impl Decider {
             expected: expected.into_iter().collect(),
             vips: BTreeMap::new(),
         }
+    }
+
+    /// Decides about the VIPs of `expected` from here on, whether or not the node serves them.
+    pub fn expect(&mut self, expected: impl IntoIterator<Item = Ipv4Addr>) {
+        self.expected = expected.into_iter().collect();
     }
 
     /// Decides at `now` about each VIP that is expected, that the node serves, or that it served when last decided about: what it
@@ -190,6 +197,9 @@ fn well(vip: Ipv4Addr, facts: Facts<'_>, policy: VipPolicy) -> Result<(), String
     };
     if !node.forwarding {
         return Err("the node does not forward".to_owned());
+    }
+    if let Some(hold) = facts.hold {
+        return Err(hold.to_owned());
     }
     if facts.drain {
         return Err("drain asked for by the operator".to_owned());

@@ -35,6 +35,7 @@ fn node(services: Vec<ServiceState>) -> NodeRecord {
 fn facts<'a>(node: Option<&'a NodeRecord>, force: &'a BTreeMap<Ipv4Addr, Force>) -> Facts<'a> {
     Facts {
         node,
+        hold: None,
         drain: false,
         stopping: false,
         force,
@@ -155,6 +156,14 @@ fn everything_that_withdraws_and_what_stands_above_what() {
                 ..with_force(Some(&well), &free)
             },
             Some("drain asked for"),
+        ),
+        (
+            "held",
+            Facts {
+                hold: Some("another has its name"),
+                ..with_force(Some(&well), &announce)
+            },
+            Some("another has its name"),
         ),
         (
             "stopping",

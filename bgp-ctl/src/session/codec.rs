@@ -17,7 +17,7 @@ use crate::route::{Attributes, Community};
 const PREFIXES_PER_UPDATE: usize = 400;
 
 /// What an established session adds to a route on its way out.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Egress {
     pub(super) local_as: u32,
     /// iBGP: LOCAL_PREF is sent and the AS path stays empty (RFC 4271 5.1.2, 5.1.5).

@@ -6,6 +6,8 @@ use bytes::Bytes;
 use rustbgpd_fsm::SessionState;
 use serde::Serialize;
 
+use super::SessionSettings;
+
 /// What can happen to a session.
 #[derive(Debug, Clone, Copy)]
 pub enum Input<'a> {
@@ -24,6 +26,8 @@ pub enum Input<'a> {
     Received(&'a [u8]),
     /// Announcements and withdrawals have been made: tell the neighbour, all in as few messages as they fit.
     Routes,
+    /// Go on by these settings, which differ only in what a running session can change: what is sent with routes, and how long it waits.
+    Settings(&'a SessionSettings),
     /// A deadline may have passed.
     Tick,
 }

@@ -128,6 +128,13 @@ impl Session {
         }
     }
 
+    /// As [`Self::new`], in the place of `before`, whose counts go on.
+    pub fn in_place_of(before: &Self, settings: SessionSettings) -> Self {
+        let mut session = Self::new(settings);
+        session.counts = before.counts;
+        session
+    }
+
     /// Takes one input at `now` and says what to do about it, in order.
     pub fn handle(&mut self, now: Instant, input: Input<'_>) -> Vec<Action> {
         let mut out = Vec::new();
@@ -156,6 +163,7 @@ impl Session {
             }
             Input::Received(bytes) => self.received(now, bytes, &mut out),
             Input::Routes => out.extend(self.synchronise()),
+            Input::Settings(settings) => self.go_on_by(settings, &mut out),
             Input::Tick => self.tick(now, &mut out),
         }
         self.settle_waiting(now, &mut out);
@@ -174,6 +182,11 @@ impl Session {
     /// The VIP shall not be announced, from the next [`Input::Routes`] on.
     pub fn withdraw(&mut self, vip: Ipv4Addr) {
         self.rib.withdraw(vip);
+    }
+
+    /// VIPs that shall be announced, each with its attributes.
+    pub fn desired(&self) -> Vec<(Ipv4Addr, Attributes)> {
+        self.rib.desired()
     }
 
     /// When to call [`Session::handle`] with [`Input::Tick`] at the latest.
@@ -323,13 +336,14 @@ impl Session {
         }
     }
 
-    fn established(&mut self, four_octet_as: bool, out: &mut Vec<Action>) {
+    /// What goes with routes to a neighbour that knows four-octet numbers of autonomous systems, or doesn't.
+    fn egress(&self, four_octet_as: bool) -> Egress {
         let next_hop = self
             .settings
             .next_hop
             .or(self.local)
             .unwrap_or(self.settings.router_id);
-        self.egress = Some(Egress {
+        Egress {
             local_as: self.settings.local_as,
             internal: self.internal(),
             four_octet_as,
@@ -337,7 +351,23 @@ impl Session {
             med: self.settings.med,
             local_pref: self.settings.local_pref,
             communities: self.settings.communities.clone(),
-        });
+        }
+    }
+
+    /// Tells the neighbour everything once more, if what goes with it is another: a route's last UPDATE holds (RFC 4271 9.1.4).
+    fn go_on_by(&mut self, settings: &SessionSettings, out: &mut Vec<Action>) {
+        self.settings.clone_from(settings);
+        let Some(before) = &self.egress else { return };
+        let egress = self.egress(before.four_octet_as);
+        if *before != egress {
+            self.egress = Some(egress);
+            let changes = self.rib.take_all();
+            self.send_changes(&changes, out);
+        }
+    }
+
+    fn established(&mut self, four_octet_as: bool, out: &mut Vec<Action>) {
+        self.egress = Some(self.egress(four_octet_as));
         self.counts.established += 1;
         self.last_error = None;
         out.push(Action::Up);

@@ -44,6 +44,14 @@ impl RibOut {
         self.desired.clear();
     }
 
+    /// VIPs that shall be known to the neighbour.
+    pub fn desired(&self) -> Vec<(Ipv4Addr, Attributes)> {
+        let desired = self.desired.iter();
+        desired
+            .map(|(vip, attributes)| (*vip, attributes.clone()))
+            .collect()
+    }
+
     /// The session ended: the neighbour has forgotten all routes (RFC 4271 3.1), everything is sent again next time.
     pub fn forget_advertised(&mut self) {
         self.advertised.clear();

@@ -8,6 +8,7 @@ use futures_util::future::BoxFuture;
 
 pub use embedded::Embedded;
 
+use crate::config::BgpSection;
 use crate::route::Attributes;
 
 /// Keeps what it is told and tells it to every router, now and whenever one (re)appears.
@@ -19,6 +20,9 @@ pub trait Speaker {
 
     /// The VIP shall not be known to the routers.
     fn withdraw(&mut self, vip: Ipv4Addr);
+
+    /// Goes on with these routers. Sessions to those that stay as they were are not touched; a new one is told all that is announced.
+    fn reconfigure(&mut self, section: &BgpSection);
 
     /// Withdraws everything, takes leave of the routers with `text`, and completes when they have been told or can't be.
     fn shutdown(&mut self, text: &str) -> BoxFuture<'static, ()>;

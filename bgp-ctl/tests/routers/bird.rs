@@ -16,15 +16,27 @@ pub(crate) struct Bird {
 impl Bird {
     /// BIRD with one neighbour, us: its AS, ours, and further lines of the protocol.
     pub(crate) fn start(namespace: &str, its_as: u32, our_as: u32, extra: &str) -> Self {
+        Self::start_at(ROUTER, namespace, its_as, our_as, extra)
+    }
+
+    /// As [`Self::start`], with another address of the namespace; several of them live in one.
+    pub(crate) fn start_at(
+        address: &str,
+        namespace: &str,
+        its_as: u32,
+        our_as: u32,
+        extra: &str,
+    ) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name).display().to_string();
         let configuration = format!(
             "log \"{log}\" all;\n\
              debug protocols {{ states, events }};\n\
-             router id {ROUTER};\n\
+             router id {address};\n\
              protocol device {{}}\n\
              protocol bgp weir {{\n\
-               local {ROUTER} as {its_as};\n\
+               local {address} as {its_as};\n\
+               strict bind yes;\n\
                neighbor {SPEAKER} as {our_as};\n\
                connect delay time 1;\n\
                error wait time 1, 2;\n\

@@ -9,6 +9,7 @@
 mod bird;
 mod frr;
 mod lab;
+mod reload;
 #[path = "../running/mod.rs"]
 mod running;
 

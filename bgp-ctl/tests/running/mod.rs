@@ -24,15 +24,26 @@ pub struct Running {
 impl Running {
     /// Starts with `[bgp]` of `toml`, following node l4-1. The node is not known yet.
     pub fn start(toml: &str) -> Self {
+        Self::by(toml, RouteControl::start_reporting)
+    }
+
+    /// The same as part of node l4-1, which has not told of itself yet.
+    pub fn within(toml: &str) -> Self {
+        Self::by(toml, RouteControl::start_within)
+    }
+
+    fn by(
+        toml: &str,
+        start: fn(BgpSection, String, Bus, StatusBoard) -> Addr<RouteControl>,
+    ) -> Self {
         let section = section(toml);
         let (bus, status) = (Bus::local(), StatusBoard::default());
         let (started, running) = mpsc::channel();
         let (thread_bus, thread_status) = (bus.clone(), status.clone());
         std::thread::spawn(move || {
             let system = actix::System::new();
-            let control = system.block_on(async {
-                RouteControl::start_reporting(section, "l4-1", thread_bus, thread_status)
-            });
+            let control = system
+                .block_on(async { start(section, "l4-1".to_owned(), thread_bus, thread_status) });
             started
                 .send((control, actix::System::current().arbiter().clone()))
                 .unwrap();

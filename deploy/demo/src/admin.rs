@@ -11,7 +11,10 @@ use crate::topology::{self, Network};
 
 /// Port of the admin listener on every node of the demo.
 pub const PORT: u16 = 9180;
+/// For connecting, and for a page.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// For a command: an upgrade takes as long as a start.
+const COMMAND_PATIENCE: Duration = Duration::from_secs(30);
 
 /// What a server answered.
 #[derive(Clone, Debug)]
@@ -29,6 +32,7 @@ pub fn get(lab: &Lab, node: &str, path: &str) -> Result<Answer> {
         ask(
             (address, PORT).into(),
             &format!("GET {path} HTTP/1.0\r\nHost: {node}\r\n\r\n"),
+            PATIENCE,
         )
     })
 }
@@ -42,7 +46,7 @@ pub fn command(lab: &Lab, node: &str, name: &str, arguments: &serde_json::Value)
         body.len()
     );
     lab.namespace("client")
-        .enter(|| ask((address, PORT).into(), &request))
+        .enter(|| ask((address, PORT).into(), &request, COMMAND_PATIENCE))
 }
 
 /// `/status` of `node`.
@@ -79,10 +83,10 @@ fn management(node: &str) -> Result<Ipv4Addr> {
 }
 
 /// Sends one request (HTTP/1.0: the answer ends with the connection) and reads the answer.
-fn ask(address: SocketAddr, request: &str) -> Result<Answer> {
+fn ask(address: SocketAddr, request: &str, patience: Duration) -> Result<Answer> {
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE)
         .with_context(|| format!("connecting to {address}"))?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(patience))?;
     stream.write_all(request.as_bytes())?;
     let mut bytes = Vec::new();
     stream

@@ -11,7 +11,7 @@ use crate::certificates;
 use crate::k6::repository;
 use crate::lab::Lab;
 use crate::namespace;
-use crate::process::{Processes, Program};
+use crate::process::{Processes, Program, predecessor};
 use crate::ready;
 use crate::render::render;
 use crate::router;
@@ -23,6 +23,20 @@ const STARTUP: Duration = Duration::from_secs(20);
 const HEALING: Duration = Duration::from_secs(20);
 /// Ports of the services every application plays, with their names.
 pub const SERVICES: [(&str, u16); 3] = [("shop", 8080), ("api", 8081), ("static", 8082)];
+/// What a reload of the demo's configurations changes: a backend's weight, timeouts and limits of an L7 node; a scheduler and a target's weight of
+/// an L4 node.
+const CHANGES: [(&str, &str); 4] = [
+    (
+        "backends = [{ address = \"10.4.0.31:8080\" }",
+        "backends = [{ address = \"10.4.0.31:8080\", weight = 2 }",
+    ),
+    ("retries = 2", "retries = 3"),
+    ("scheduler = \"rr\"", "scheduler = \"wlc\" # was rr"),
+    (
+        "{ address = \"10.3.0.31:7000\", weight = 2 }",
+        "{ address = \"10.3.0.31:7000\", weight = 3 }",
+    ),
+];
 /// Port of the application that L4 reaches without L7, TCP and UDP.
 pub const DIRECT_PORT: u16 = 7000;
 
@@ -170,6 +184,68 @@ impl Chain {
             self.check("l4-gateway", id)?;
         }
         Ok(())
+    }
+
+    /// Changes the node's configuration file, or changes it back, and has the node reload it. Returns how many changes that was.
+    pub fn reload(&self, node: &str, changed: bool) -> Result<usize> {
+        let path = self.lab.config(&format!("{node}.toml"));
+        let text =
+            fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+        let mut next = text.clone();
+        for (before, after) in CHANGES {
+            let (from, to) = if changed {
+                (before, after)
+            } else {
+                (after, before)
+            };
+            next = next.replace(from, to);
+        }
+        if next == text {
+            bail!("{}: there is nothing to change", path.display());
+        }
+        fs::write(&path, next).with_context(|| format!("writing {}", path.display()))?;
+        let answer = self.command(node, "reload")?;
+        let changes = answer["changes"].as_array().map_or(0, Vec::len);
+        if changes == 0 {
+            bail!("{node} reloaded nothing: {answer}");
+        }
+        Ok(changes)
+    }
+
+    /// Has another process take over from the node's; its process id.
+    pub fn upgrade(&mut self, node: &str) -> Result<i32> {
+        let answer = self.command(node, "upgrade")?;
+        let process = answer["process"].as_i64();
+        let process = process.and_then(|process| i32::try_from(process).ok());
+        let process = process.with_context(|| format!("{node} answers {answer}"))?;
+        self.processes.succeeded(node, process)?;
+        Ok(process)
+    }
+
+    /// Waits for the process that was taken over from to end by itself.
+    pub fn wait_taken_over(&mut self, node: &str, say: &dyn Fn(&str)) -> Result<()> {
+        let begin = std::time::Instant::now();
+        self.processes
+            .wait_gone(&predecessor(node), Duration::from_secs(15))?;
+        say(&format!(
+            "the old process of {node} ended by itself, {:.1} s later",
+            begin.elapsed().as_secs_f64()
+        ));
+        Ok(())
+    }
+
+    fn command(&self, node: &str, name: &str) -> Result<serde_json::Value> {
+        let by = serde_json::json!({ "by": "demo" });
+        let answer = admin::command(&self.lab, node, name, &by)?;
+        if answer.status != 200 {
+            bail!(
+                "{node} answers {name} with {}: {}",
+                answer.status,
+                answer.body.trim()
+            );
+        }
+        serde_json::from_str(&answer.body)
+            .with_context(|| format!("{node} answers {name} with: {}", answer.body.trim()))
     }
 
     /// How many flows the L4 node has created for the services behind the VIP since it started.
@@ -327,12 +403,17 @@ impl Chain {
         self.wait_whole()
     }
 
-    /// Waits until every node is ready, the router spreads over both L4 nodes, and every target is healthy.
+    /// Waits until every node is ready and heard by the others, the router spreads over both L4 nodes, and every target is healthy.
     pub fn wait_whole(&mut self) -> Result<()> {
         for name in names() {
             self.wait_ready(name)?;
         }
         let lab = self.lab.clone();
+        for node in L4.into_iter().chain(L7) {
+            ready::until(&format!("{node} to be heard on the bus"), HEALING, || {
+                is_heard(&lab, node)
+            })?;
+        }
         ready::until(
             "the router to have both L4 nodes as next hops",
             HEALING,
@@ -401,6 +482,16 @@ fn is_ready(lab: &Lab, name: &str) -> Result<()> {
         "router" => router::birdc(lab, "show status").map(drop),
         _ if APPS.contains(&name) => connects(node.address(Network::Internal), DIRECT_PORT),
         _ => admin::ready(lab, name),
+    }
+}
+
+/// An error with the reason while nobody hears what the node says on the bus, such as that it drains.
+fn is_heard(lab: &Lab, node: &str) -> Result<()> {
+    let status = admin::status(lab, node)?;
+    match status["bus"].get("silent") {
+        Some(serde_json::Value::Null) => Ok(()),
+        Some(why) => bail!("it is silent: {why}"),
+        None => bail!("it does not say whether it is silent"),
     }
 }
 

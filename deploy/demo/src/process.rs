@@ -49,9 +49,11 @@ pub struct Running {
 }
 
 impl Running {
-    /// Whether exactly this process still runs (a zombie does not).
+    /// Whether exactly this process still runs. A zombie does not, unless other threads of it are still on their way out: they hold its sockets,
+    /// and whoever is started in its place would find the addresses taken.
     pub fn is_alive(&self) -> bool {
-        stat(self.pid).is_some_and(|stat| stat.started == self.started && !stat.zombie)
+        stat(self.pid)
+            .is_some_and(|stat| stat.started == self.started && !(stat.zombie && stat.threads <= 1))
     }
 
     fn signal(&self, signal: Signal) -> Result<()> {
@@ -129,6 +131,28 @@ impl Processes {
         self.running.insert(program.name.clone(), running.clone());
         self.save()?;
         Ok(running)
+    }
+
+    /// Another process, which `name`'s own has started, goes by its name from now on; the old one is known as its [`predecessor`] until it ends.
+    pub fn succeeded(&mut self, name: &str, pid: i32) -> Result<()> {
+        let old = self
+            .running
+            .remove(name)
+            .with_context(|| format!("{name} was never started"))?;
+        let started = stat(pid)
+            .with_context(|| format!("process {pid} is gone"))?
+            .started;
+        let new = Running {
+            pid,
+            started,
+            ..old.clone()
+        };
+        self.running.insert(predecessor(name), old);
+        if let Some(child) = self.children.remove(name) {
+            self.children.insert(predecessor(name), child);
+        }
+        self.running.insert(name.to_owned(), new);
+        self.save()
     }
 
     /// What the state file knows of `name`.
@@ -249,6 +273,11 @@ impl Processes {
     }
 }
 
+/// What the process is known as that `name`'s took over from.
+pub fn predecessor(name: &str) -> String {
+    format!("{name} before its upgrade")
+}
+
 /// The last `lines` lines of a log, for error messages.
 pub fn tail(log: &Path, lines: usize) -> String {
     let text = fs::read(log)
@@ -288,6 +317,7 @@ fn state_file(lab: &Lab) -> PathBuf {
 struct Stat {
     started: u64,
     zombie: bool,
+    threads: u64,
 }
 
 fn stat(pid: i32) -> Option<Stat> {
@@ -300,6 +330,7 @@ fn parse_stat(text: &str) -> Option<Stat> {
     Some(Stat {
         zombie: matches!(fields.first(), Some(&("Z" | "X"))),
         started: fields.get(19)?.parse().ok()?,
+        threads: fields.get(17)?.parse().ok()?,
     })
 }
 
@@ -345,7 +376,10 @@ mod tests {
             String::from("42 (a) Z (b) S 1 42 42 0 -1 4194304 1 0 0 0 0 0 0 0 20 0 1 0 ");
         text += "987654 1000 10";
         let stat = parse_stat(&text).unwrap();
-        assert_eq!((stat.started, stat.zombie), (987_654, false));
+        assert_eq!(
+            (stat.started, stat.zombie, stat.threads),
+            (987_654, false, 1)
+        );
     }
 
     #[test]

@@ -35,6 +35,8 @@ const RUN_SECONDS: u32 = 14;
 const PEACE_SECONDS: u32 = 10;
 /// Runs of a step at most, when the client could not send what was due.
 const ATTEMPTS: u32 = 3;
+/// How often the reload step changes each node's configuration, and changes it back.
+const RELOADS: usize = 5;
 /// A node must serve at least this share of what it would under an even spread.
 const LEAST_SHARE: f64 = 0.3;
 
@@ -46,6 +48,10 @@ enum Fault {
     Kill,
     /// SIGTERM: the node drains, ends by itself, and is started again.
     Drain,
+    /// The configurations of both tiers change and change back, again and again, without a restart.
+    Reload,
+    /// A new process takes over from the node's, and the old one ends by itself.
+    Upgrade,
 }
 
 struct Step {
@@ -55,7 +61,7 @@ struct Step {
     promise: Promise,
 }
 
-const STEPS: [Step; 6] = [
+const STEPS: [Step; 8] = [
     Step {
         name: "peace",
         fault: Fault::Nothing,
@@ -92,6 +98,18 @@ const STEPS: [Step; 6] = [
         node: "l7-2",
         promise: Promise::NoFailure,
     },
+    Step {
+        name: "reload l4, l7",
+        fault: Fault::Reload,
+        node: "",
+        promise: Promise::NoFailure,
+    },
+    Step {
+        name: "upgrade l7-1",
+        fault: Fault::Upgrade,
+        node: "l7-1",
+        promise: Promise::NoFailure,
+    },
 ];
 
 /// Names of the steps, in order.
@@ -112,6 +130,8 @@ pub fn prove(chain: &mut Chain, only: &str, say: &dyn Fn(&str)) -> Result<Vec<Ro
             self::steps().collect::<Vec<_>>().join(", ")
         );
     }
+    // Whatever was done to it before, a step must begin with all of it.
+    chain.wait_whole()?;
     for step in steps {
         say(&format!(
             "{}: {RATE} requests/s over HTTP and HTTPS, {} s",
@@ -200,7 +220,11 @@ impl Step {
             interrupt::sleep(CALM)?;
             self.strike(chain, &mut events, say)?;
             interrupt::sleep(CALM)?;
-            self.bring_back(chain, &mut events, say)?;
+            match self.fault {
+                Fault::Nothing | Fault::Reload => {}
+                Fault::Kill | Fault::Drain => self.bring_back(chain, &mut events, say)?,
+                Fault::Upgrade => chain.wait_taken_over(self.node, say)?,
+            }
         }
         let recorded = load.finish(Duration::from_secs(u64::from(self.seconds()) + 30))?;
         Ok((recorded, events))
@@ -208,25 +232,47 @@ impl Step {
 
     fn strike(&self, chain: &mut Chain, events: &mut Vec<Event>, say: &dyn Fn(&str)) -> Result<()> {
         let at = SystemTime::now();
-        if self.fault == Fault::Kill {
-            chain.processes.kill(self.node)?;
-            events.push(event(format!("kill -9 {}", self.node), at, true));
-        } else {
-            // Its own deadline cuts what hangs; ten seconds more would be a defect.
-            if !chain
-                .processes
-                .terminate(self.node, Duration::from_secs(15))?
-            {
-                bail!("{} did not end within 15 s of SIGTERM", self.node);
+        match self.fault {
+            Fault::Nothing => return Ok(()),
+            Fault::Kill => {
+                chain.processes.kill(self.node)?;
+                events.push(event(format!("kill -9 {}", self.node), at, true));
             }
-            events.push(event(format!("drain {}", self.node), at, true));
-            let took = at.elapsed().unwrap_or_default();
-            say(&format!(
-                "{} drained and ended by itself after {:.1} s",
-                self.node,
-                took.as_secs_f64()
-            ));
+            Fault::Drain => self.drain(chain, at, events, say)?,
+            Fault::Reload => reload(chain, at, events, say)?,
+            Fault::Upgrade => {
+                let process = chain.upgrade(self.node)?;
+                events.push(event(format!("upgrade of {}", self.node), at, false));
+                say(&format!(
+                    "process {process} took over {} after {:.1} s",
+                    self.node,
+                    at.elapsed().unwrap_or_default().as_secs_f64()
+                ));
+            }
         }
+        Ok(())
+    }
+
+    fn drain(
+        &self,
+        chain: &mut Chain,
+        at: SystemTime,
+        events: &mut Vec<Event>,
+        say: &dyn Fn(&str),
+    ) -> Result<()> {
+        // Its own deadline cuts what hangs; ten seconds more would be a defect.
+        if !chain
+            .processes
+            .terminate(self.node, Duration::from_secs(15))?
+        {
+            bail!("{} did not end within 15 s of SIGTERM", self.node);
+        }
+        events.push(event(format!("drain {}", self.node), at, true));
+        say(&format!(
+            "{} drained and ended by itself after {:.1} s",
+            self.node,
+            at.elapsed().unwrap_or_default().as_secs_f64()
+        ));
         Ok(())
     }
 
@@ -277,6 +323,31 @@ impl Step {
         ));
         Ok(())
     }
+}
+
+/// Reloads both tiers, each node in turn, several times.
+fn reload(
+    chain: &Chain,
+    at: SystemTime,
+    events: &mut Vec<Event>,
+    say: &dyn Fn(&str),
+) -> Result<()> {
+    let mut changes = 0;
+    for _ in 0..RELOADS {
+        for changed in [true, false] {
+            for node in L7.iter().chain(&L4) {
+                changes += chain.reload(node, changed)?;
+            }
+        }
+    }
+    events.push(event("reloads".into(), at, false));
+    say(&format!(
+        "{} reloads of {} nodes brought about {changes} changes in {:.1} s",
+        RELOADS * 2 * (L7.len() + L4.len()),
+        L7.len() + L4.len(),
+        at.elapsed().unwrap_or_default().as_secs_f64()
+    ));
+    Ok(())
 }
 
 impl Row {

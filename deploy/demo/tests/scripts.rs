@@ -97,7 +97,7 @@ fn every_script_runs_against_any_deployment() -> Result<()> {
     )?)?;
     passes(&app.k6(
         "soak.js",
-        &[&patient[..], &[("HOURS", "0.0005"), ("PERIOD", "0.02")]].concat(),
+        &[&patient[..], &[("DURATION", "2s"), ("PERIOD", "0.02")]].concat(),
     )?)
 }
 
@@ -108,6 +108,12 @@ fn a_wrong_answer_crosses_the_threshold() -> Result<()> {
     passes(&app.k6(
         "smoke.js",
         &[("ROUTES", good), ("P95_MS", "2000"), ("P99_MS", "4000")],
+    )?)?;
+    // An error that is wanted is no fault.
+    let missing = r#"[{"host":"a.example.net","path":"/status?code=404","status":404}]"#;
+    passes(&app.k6(
+        "smoke.js",
+        &[("ROUTES", missing), ("P95_MS", "2000"), ("P99_MS", "4000")],
     )?)?;
     let wrong = [
         (

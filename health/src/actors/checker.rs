@@ -92,7 +92,22 @@ impl Handler<SetChecks> for Checker {
     type Result = ();
 
     fn handle(&mut self, SetChecks(checks): SetChecks, context: &mut Context<Checker>) {
+        metrics::register(&checks);
         self.checks.set(checks, Instant::now());
+        self.turn(context);
+    }
+}
+
+/// Allows another number of probes at a time.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub(super) struct SetLimit(pub(super) usize);
+
+impl Handler<SetLimit> for Checker {
+    type Result = ();
+
+    fn handle(&mut self, SetLimit(limit): SetLimit, context: &mut Context<Checker>) {
+        self.checks.set_limit(limit);
         self.turn(context);
     }
 }

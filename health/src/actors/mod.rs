@@ -7,6 +7,7 @@
 //!            ◀─ Transition ──   one timer           ◀─ Finished ──
 //!            ── Statuses ───▶
 //!
+//!   reload ── Reload ──▶ Observer
 //!   binary:  Observer ── SetChecks ──▶ Checker ── Transition ──▶ Observer ── target records ──▶ bus
 //! ```
 
@@ -14,4 +15,4 @@ mod checker;
 mod observer;
 
 pub use checker::{Checker, SetChecks, Statuses};
-pub use observer::{Observer, TakeBack, View};
+pub use observer::{Observer, Reload, TakeBack, View};

@@ -4,17 +4,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message};
-use shared::bus::{
-    Bus, Change, Key, MAX_REGISTERED, NodeRecord, Prefix, Record, Tier, WatchId, unix_ms,
-};
-use shared::telemetry::monotonic;
+use shared::bus::{Bus, Change, Key, MAX_REGISTERED, Prefix, Record, Tier, WatchId, unix_ms};
+use shared::presence::{BEAT, Presence, bystander};
+use shared::telemetry::{WorkerTime, monotonic};
 
-use super::checker::{Checker, SetChecks};
+use super::checker::{Checker, SetChecks, SetLimit};
 use crate::checks::Transition;
+use crate::config::Config;
 use crate::observation::{Consequences, Observation};
-
-/// How often the node says that it is there, and looks for offers that ran out.
-const BEAT: Duration = Duration::from_secs(2);
 
 /// How long others believe it without hearing more.
 const TRUSTED_FOR: Duration = Duration::from_secs(10);
@@ -39,6 +36,7 @@ impl View {
 pub struct Observer {
     node: String,
     view: View,
+    presence: Presence,
     bus: Bus,
     max_probes: usize,
     checker: Option<Addr<Checker>>,
@@ -51,6 +49,7 @@ impl Observer {
         Observer {
             node: node.to_owned(),
             view,
+            presence: Presence::new(bus.clone()),
             bus,
             max_probes,
             checker: None,
@@ -89,18 +88,10 @@ impl Observer {
     fn beat(&mut self) {
         let consequences = self.view.look().on_time(monotonic(), unix_ms());
         self.follow(consequences);
-        self.bus.put(NodeRecord {
-            tier: Tier::Health,
-            id: self.node.clone(),
-            addresses: Vec::new(),
-            ready: self.view.look().complete(),
-            draining: false,
-            forwarding: false,
-            load: 0.0,
-            software: concat!("weir-health ", env!("CARGO_PKG_VERSION")).to_owned(),
-            services: Vec::new(),
-            ttl_ms: TRUSTED_FOR.as_millis() as u64,
-        });
+        let ready = self.view.look().complete();
+        let software = concat!("weir-health ", env!("CARGO_PKG_VERSION"));
+        let record = bystander(Tier::Health, &self.node, software, ready, TRUSTED_FOR);
+        self.presence.say([record.into()]);
     }
 }
 
@@ -113,7 +104,15 @@ impl Actor for Observer {
         self.checker = Some(checker);
         self.watch = Some(self.bus.watch(Prefix::All, context.address().recipient()));
         self.beat();
-        context.run_interval(BEAT, |observer, _| observer.beat());
+        let mut time = WorkerTime::new(
+            "weir_health_worker_busy_ratio",
+            "weir_health_worker_time_seconds",
+            0,
+        );
+        context.run_interval(BEAT, move |observer, _| {
+            observer.beat();
+            time.tick();
+        });
     }
 }
 
@@ -141,6 +140,34 @@ impl Handler<Change> for Observer {
     }
 }
 
+/// Go on by this configuration. What is observed already keeps its state.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "()")]
+pub struct Reload(pub Arc<Config>);
+
+impl Handler<Reload> for Observer {
+    type Result = ();
+
+    fn handle(&mut self, Reload(config): Reload, context: &mut Context<Observer>) {
+        if let Some(checker) = &self.checker
+            && config.max_probes != self.max_probes
+        {
+            checker.do_send(SetLimit(config.max_probes));
+        }
+        self.max_probes = config.max_probes;
+        let consequences = self
+            .view
+            .look()
+            .on_reload(config.services.clone(), unix_ms());
+        self.follow(consequences);
+        // Offers for services that are new were not kept: the bus tells them anew.
+        if let Some(watch) = self.watch.take() {
+            self.bus.unwatch(watch);
+            self.watch = Some(self.bus.watch(Prefix::All, context.address().recipient()));
+        }
+    }
+}
+
 /// Takes back all it said, for a clean exit: what nobody observes any more is not known to be down.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]
@@ -160,10 +187,7 @@ impl Handler<TakeBack> for Observer {
         for key in self.view.look().keys() {
             self.take_back(&key);
         }
-        self.bus.delete(&Key::Node {
-            tier: Tier::Health,
-            id: self.node.clone(),
-        });
+        self.presence.leave();
         actix::ActorContext::stop(context);
     }
 }

@@ -15,8 +15,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use dataplane::{
-    Counters, Emitted, FlowState, Frame, Ids, Learned, Limits, MacAddr, Now, Port, PortIndex,
-    Protocol, Secret, Segment, ServiceConfig, Tables, TargetConfig, Verdict, Worker,
+    Counters, Emitted, FlowState, Frame, Ids, Learned, Limits, MacAddr, NextHops, Now, Port,
+    PortIndex, Protocol, Secret, Segment, ServiceConfig, Tables, TargetConfig, Verdict, Worker,
 };
 
 const BURST: usize = 32;
@@ -51,6 +51,14 @@ impl Frame for Buffer {
         }
         fits
     }
+    fn cut(&mut self, at: usize, len: usize) -> bool {
+        let within = at + len <= self.length;
+        if within {
+            self.bytes.copy_within(at + len..self.length, at);
+            self.length -= len;
+        }
+        within
+    }
 }
 
 impl Buffer {
@@ -67,6 +75,17 @@ impl Buffer {
             self.bytes[40],
             self.bytes[41],
         ])
+    }
+
+    /// Writes the checksum of a TCP segment of 26 bytes.
+    fn seal(&mut self) {
+        let words = self.bytes[26..60].chunks_exact(2);
+        let sum: u32 = words
+            .map(|word| u32::from(word[0]) << 8 | u32::from(word[1]))
+            .sum();
+        let sum = sum + 6 + 26;
+        let sum = (sum & 0xffff) + (sum >> 16);
+        self.bytes[50..52].copy_from_slice(&(!(sum as u16)).to_be_bytes());
     }
 
     /// Sets the numbers of a TCP segment.
@@ -156,7 +175,10 @@ impl Bench {
                 ipv4: Some(Segment {
                     address: Ipv4Addr::new(10, 2 + index, 0, 11),
                     prefix: 24,
-                    gateway: (index == 0).then_some(Ipv4Addr::new(10, 2, 0, 1)),
+                    gateways: match index {
+                        0 => NextHops::one(Ipv4Addr::new(10, 2, 0, 1)),
+                        _ => NextHops::ON_LINK,
+                    },
                 }),
                 ipv6: None,
                 mtu: 1500,
@@ -209,6 +231,8 @@ impl Bench {
             };
             bench.worker.learn(bench.now, learned, &mut bench.out);
         }
+        // That the router lives is taken note of before there are flows, which would look their next hops up anew.
+        bench.worker.tick(&bench.tables, bench.now, &mut bench.out);
         for flow in 0..flows {
             let mut frames = [bench.client_frame(flow, 2)];
             bench.send(0, &mut frames);
@@ -378,8 +402,11 @@ impl Bench {
             80,
             flags,
         );
-        if self.protocol == Protocol::Tcp && flags & 0x10 != 0 {
-            frame.acknowledge(1, 1);
+        match self.protocol {
+            Protocol::Tcp if flags & 0x10 != 0 => frame.acknowledge(1, 1),
+            // No flow begins without.
+            Protocol::Tcp => frame.seal(),
+            Protocol::Udp => {}
         }
         frame
     }

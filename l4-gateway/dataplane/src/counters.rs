@@ -8,10 +8,12 @@ use crate::flow::{Flow, Side, prefetch};
 use crate::frame::DropReason;
 use crate::ids::{LocalIpId, ServiceId, TargetId};
 use crate::limits::Limits;
+use crate::next_hops::Living;
 use crate::shared_state::SharedState;
+use crate::tables::Tables;
 
 macro_rules! counted {
-    ($(#[doc = $name_doc:literal])+ $cell:ident, $(#[doc = $sum_doc:literal])+ $sum:ident { $($(#[doc = $doc:literal])+ $variant:ident $field:ident,)+ } $(beside { $(#[doc = $beside_doc:literal])+ $beside:ident })?) => {
+    ($(#[doc = $name_doc:literal])+ $cell:ident, $(#[doc = $sum_doc:literal])+ $sum:ident { $($(#[doc = $doc:literal])+ $variant:ident $field:ident,)+ } $(beside { $($(#[doc = $beside_doc:literal])+ $beside:ident,)+ })?) => {
         $(#[doc = $name_doc])+
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[repr(usize)]
@@ -36,7 +38,7 @@ macro_rules! counted {
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
         pub struct $sum {
             $($(#[doc = $doc])+ pub $field: u64,)+
-            $($(#[doc = $beside_doc])+ pub $beside: u64,)?
+            $($($(#[doc = $beside_doc])+ pub $beside: u64,)+)?
         }
 
         impl $sum {
@@ -98,11 +100,13 @@ counted! {
         ClientAddressRefused client_address_refused,
         /// Options of clients that a target would have believed to be their address, taken out.
         ClientAddressForged client_address_forged,
-        /// Flows ended here some time after their target had been left: [`crate::TargetConfig::cut`].
+        /// Flows ended here before their time: some time after their target had been left ([`crate::TargetConfig::cut`]), or by an operator.
         FlowsCut flows_cut,
     } beside {
         /// Flows in the table now (a gauge).
-        flows_active
+        flows_active,
+        /// Those of them that are established (a gauge), which LVS calls active.
+        flows_established,
     }
 }
 
@@ -127,9 +131,17 @@ counted! {
         PortExhausted port_exhausted,
         /// New flows that went elsewhere, or nowhere, because it was at its limits.
         AtLimit at_limit,
+        /// SYNs it left unanswered: until the client sent another, or their flow expired. Only where answers pass here.
+        SynsUnanswered syns_unanswered,
+        /// SYNs it answered by RST. Only where answers pass here.
+        SynsRefused syns_refused,
+        /// ICMP errors from its side that say it, or its port, can't be reached. Only where answers pass here.
+        Unreachable unreachable,
     } beside {
         /// Flows to it in the table now (a gauge).
-        flows_active
+        flows_active,
+        /// Those of them that are established (a gauge), which LVS calls active.
+        flows_established,
     }
 }
 
@@ -164,6 +176,10 @@ counted! {
         ArpReplies arp_replies,
         /// ARP requests sent.
         ArpRequests arp_requests,
+        /// Frames in which another host says that it has an address of this node.
+        AddressConflicts address_conflicts,
+        /// Times that a next hop which the snapshot names went over to another MAC than the one in use.
+        NextHopsMoved next_hops_moved,
         /// Neighbour advertisements sent.
         NeighbourAdvertisements neighbour_advertisements,
         /// Neighbour solicitations sent.
@@ -204,7 +220,8 @@ counted! {
     }
 }
 
-/// Cells of a row: a power of two, so that rows are found by a shift and a target's is one cache line.
+/// Cells of a row: a power of two, so that rows are found by a shift. What each packet writes of a target is in the first cache line of its
+/// row.
 const SERVICE_CELLS: usize = ServiceCount::ALL.len().next_power_of_two();
 const TARGET_CELLS: usize = TargetCount::ALL.len().next_power_of_two();
 
@@ -215,6 +232,15 @@ const _: () = {
     assert!(TargetCount::BytesIn as usize == TargetCount::PacketsIn as usize + 1);
     assert!(TargetCount::BytesOut as usize == TargetCount::PacketsOut as usize + 1);
 };
+
+/// The cells of flows there are: all of them, and those that are established. Side by side, so that the second costs no cache line more.
+const ALL: usize = 0;
+const ESTABLISHED: usize = 1;
+
+const _: () = assert!((TargetCount::FlowsCreated as usize) < CELLS_PER_LINE);
+
+/// Cells in a cache line.
+const CELLS_PER_LINE: usize = 64 / size_of::<AtomicU64>();
 
 /// All counters of a process, made once and shared by its workers and readers.
 #[derive(Debug)]
@@ -249,6 +275,7 @@ impl Counters {
             sum.add(row(&cells.services, id.0));
         }
         sum.flows_active = self.service_flows(id);
+        sum.flows_established = self.sum(|cells| pair(&cells.service_flows, id.0)[ESTABLISHED]);
         sum
     }
 
@@ -260,6 +287,7 @@ impl Counters {
             sum.add(row(&cells.targets, id.0));
         }
         sum.flows_active = self.target_flows(id);
+        sum.flows_established = self.sum(|cells| pair(&cells.target_flows, id.0)[ESTABLISHED]);
         sum
     }
 
@@ -293,17 +321,23 @@ impl Counters {
 
     /// Flows of a service, for limits. Of workers that create flows at this very moment each may be one behind.
     pub(crate) fn service_flows(&self, id: ServiceId) -> u64 {
-        self.sum(|cells| read(&cells.service_flows, id.0 as usize))
+        self.sum(|cells| pair(&cells.service_flows, id.0)[ALL])
     }
 
     /// Flows to a target, for limits and least connections; as current as [`Counters::service_flows`].
     pub(crate) fn target_flows(&self, id: TargetId) -> u64 {
-        self.sum(|cells| read(&cells.target_flows, id.0 as usize))
+        self.sum(|cells| pair(&cells.target_flows, id.0)[ALL])
     }
 
     fn sum(&self, of: impl Fn(&Cells) -> u64) -> u64 {
         let cells = self.workers.iter();
         cells.fold(0, |sum, cells| sum.wrapping_add(of(cells)))
+    }
+
+    /// Which routers of a snapshot answer; none until the worker that asks them runs on it.
+    #[must_use]
+    pub fn living(&self, tables: &Tables) -> Option<Living> {
+        self.shared.living.of(tables.serial())
     }
 
     /// What the workers don't count, but keep together.
@@ -331,10 +365,10 @@ pub(crate) struct Cells {
     local_ips: Box<[AtomicU64]>,
     worker: Box<[AtomicU64]>,
     drops: Box<[AtomicU64]>,
-    /// Flows by service and by target, apart from the rows above: other workers read these, and would take the lines from a worker
-    /// that writes its rows with each packet.
-    service_flows: Box<[AtomicU64]>,
-    target_flows: Box<[AtomicU64]>,
+    /// Flows by service and by target, [`ALL`] and [`ESTABLISHED`], apart from the rows above: other workers read these, and would take the
+    /// lines from a worker that writes its rows with each packet.
+    service_flows: Box<[[AtomicU64; 2]]>,
+    target_flows: Box<[[AtomicU64; 2]]>,
 }
 
 impl Cells {
@@ -345,8 +379,8 @@ impl Cells {
             local_ips: zeros(usize::from(limits.local_ips)),
             worker: zeros(WorkerCount::ALL.len()),
             drops: zeros(DropReason::ALL.len()),
-            service_flows: zeros(limits.services as usize),
-            target_flows: zeros(limits.targets as usize),
+            service_flows: pairs(limits.services),
+            target_flows: pairs(limits.targets),
         }
     }
 
@@ -405,12 +439,12 @@ impl Cells {
 
     /// Flows of this worker to a target.
     pub(crate) fn target_flows(&self, id: TargetId) -> u64 {
-        read(&self.target_flows, id.0 as usize)
+        pair(&self.target_flows, id.0)[ALL]
     }
 
     /// Flows of a service, of this worker.
     pub(crate) fn service_flows(&self, id: ServiceId) -> u64 {
-        read(&self.service_flows, id.0 as usize)
+        pair(&self.service_flows, id.0)[ALL]
     }
 
     /// Flows that use a LocalIP, of this worker.
@@ -441,6 +475,18 @@ impl Cells {
         self.flows_changed(service, target, local, 1u64.wrapping_neg());
     }
 
+    /// A flow is established from here on, or no longer.
+    pub(crate) fn flow_established(&self, service: ServiceId, target: TargetId, is_so: bool) {
+        let by = if is_so { 1 } else { 1u64.wrapping_neg() };
+        add(cells_of(&self.service_flows, service.0), ESTABLISHED, by);
+        add(cells_of(&self.target_flows, target.0), ESTABLISHED, by);
+    }
+
+    /// Established flows to a target, of this worker.
+    pub(crate) fn established_flows(&self, id: TargetId) -> u64 {
+        pair(&self.target_flows, id.0)[ESTABLISHED]
+    }
+
     fn flows_changed(
         &self,
         service: ServiceId,
@@ -449,8 +495,8 @@ impl Cells {
         by: u64,
     ) {
         self.worker(WorkerCount::FlowsActive, by);
-        add(&self.service_flows, service.0 as usize, by);
-        add(&self.target_flows, target.0 as usize, by);
+        add(cells_of(&self.service_flows, service.0), ALL, by);
+        add(cells_of(&self.target_flows, target.0), ALL, by);
         if let Some(local) = local {
             add(&self.local_ips, usize::from(local.0), by);
         }
@@ -484,6 +530,20 @@ fn read(cells: &[AtomicU64], index: usize) -> u64 {
 #[inline]
 fn row<const N: usize>(rows: &[Row<N>], number: u32) -> &[AtomicU64] {
     rows.get(number as usize).map_or(&[], |row| &row.0)
+}
+
+fn cells_of(pairs: &[[AtomicU64; 2]], number: u32) -> &[AtomicU64] {
+    pairs.get(number as usize).map_or(&[], |pair| pair)
+}
+
+fn pair(pairs: &[[AtomicU64; 2]], number: u32) -> [u64; 2] {
+    let cells = cells_of(pairs, number);
+    [read(cells, ALL), read(cells, ESTABLISHED)]
+}
+
+fn pairs(n: u32) -> Box<[[AtomicU64; 2]]> {
+    let zeros = |_| std::array::from_fn(|_| AtomicU64::new(0));
+    (0..n).map(zeros).collect()
 }
 
 fn rows<const N: usize>(n: u32) -> Box<[Row<N>]> {

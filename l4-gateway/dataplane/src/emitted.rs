@@ -30,6 +30,27 @@ pub enum Event {
         /// Its address.
         address: IpAddr,
     },
+    /// Another host says that it has an address this node answers for (RFC 5227 2.4).
+    AddressConflict {
+        /// The port it was heard on.
+        port: PortIndex,
+        /// The VIP, LocalIP or port's own address.
+        address: IpAddr,
+        /// The other host's MAC.
+        mac: MacAddr,
+    },
+    /// A next hop that the snapshot names (a router, a target) is at another MAC than the one in use: it has failed over, or somebody else
+    /// has its address.
+    NextHopMoved {
+        /// The port it is on.
+        port: PortIndex,
+        /// Its address.
+        address: IpAddr,
+        /// The MAC in use until now.
+        from: MacAddr,
+        /// The MAC from now on.
+        to: MacAddr,
+    },
     /// All local ports towards a target are in use: new flows to it are refused. More LocalIPs would help.
     PortsExhausted {
         /// The service concerned.
@@ -43,6 +64,11 @@ pub enum Event {
     NoTarget {
         /// The service concerned.
         service: ServiceId,
+    },
+    /// Packets come with wrong TCP or UDP checksums, as senders do that leave them to a NIC which is none.
+    WrongChecksums {
+        /// The port that the last of them came in by.
+        port: PortIndex,
     },
 }
 

@@ -120,6 +120,9 @@ pub(crate) trait Family: Copy + Debug + Eq + 'static {
     /// See [`Family::net`].
     fn net_mut(tables: &mut Tables) -> &mut Net<Self>;
 
+    /// Whether a packet that [`Family::parse`] has taken is a fragment.
+    fn is_part(packet: &[u8]) -> bool;
+
     /// Which part of its packet a fragment is.
     fn part(packet: &[u8], ip: &Ip<Self>) -> Result<Part, DropReason>;
 
@@ -275,6 +278,10 @@ impl Family for V4 {
     }
 
     const TUNNELLED: u8 = tunnel::IPV4;
+
+    fn is_part(packet: &[u8]) -> bool {
+        u16_at(packet, ipv4::FRAGMENTATION) & (ipv4::MORE_FRAGMENTS | ipv4::OFFSET) != 0
+    }
 
     fn part(packet: &[u8], ip: &Ip<V4>) -> Result<Part, DropReason> {
         let (source, destination) = (ip.source.into(), ip.destination.into());
@@ -436,6 +443,12 @@ impl Family for V6 {
     }
 
     const TUNNELLED: u8 = tunnel::IPV6;
+
+    fn is_part(packet: &[u8]) -> bool {
+        // A packet in one fragment is whole (RFC 6946).
+        ipv6::fragment_header(packet)
+            .is_some_and(|at| u16_at(packet, usize::from(at) + 2) & 0xfff9 != 0)
+    }
 
     fn part(packet: &[u8], ip: &Ip<V6>) -> Result<Part, DropReason> {
         let at = ipv6::fragment_header(packet).ok_or(DropReason::BadFragment)?;

@@ -23,6 +23,8 @@ pub struct FlowView {
     pub protocol: Protocol,
     /// How far it is.
     pub state: FlowState,
+    /// The state whose timeout holds.
+    pub timed_as: FlowState,
     /// Its service.
     pub service: ServiceId,
     /// Its target.
@@ -43,6 +45,7 @@ impl FlowView {
             target: SocketAddr::new(addresses.target, flow.target_port),
             protocol: flow.protocol(),
             state: flow.progress.state(),
+            timed_as: flow.progress.timed_as(),
             service: flow.service(),
             target_id: flow.target_id,
             expires_in: Duration::from_nanos(

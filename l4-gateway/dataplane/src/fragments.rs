@@ -1,5 +1,5 @@
-//! IP fragments. Only the first says which ports its packet is for; the tracker remembers that for the others, which then go the
-//! way of any packet with these ports. Those that come before their first wait for it a moment.
+//! IP fragments. Only the first says which ports its packet is for, or that it is an echo request; the tracker remembers that for the others,
+//! which then go the way of any packet with these ports, or back. Those that come before their first wait for it a moment.
 //!
 //! Nothing is put together: each fragment is forwarded as it is, and those of one packet must not overlap (RFC 1858, RFC 5722), so
 //! that what was decided on the first holds for what the receiver puts together.
@@ -59,9 +59,18 @@ struct Entry {
 
 /// What the first fragment says, and the others don't.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Head {
-    pub(crate) source_port: u16,
-    pub(crate) destination_port: u16,
+pub(crate) enum Head {
+    /// To which flow its packet belongs.
+    Ports(Ports),
+    /// That its packet is an echo request.
+    Echo,
+}
+
+/// What a segment or datagram begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ports {
+    pub(crate) source: u16,
+    pub(crate) destination: u16,
     pub(crate) protocol: Protocol,
 }
 

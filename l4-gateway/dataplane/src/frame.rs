@@ -16,6 +16,9 @@ pub trait Frame {
     /// buffer can't take them or the frame ends before `at`.
     #[must_use]
     fn make_room(&mut self, at: usize, len: usize) -> bool;
+    /// Takes `len` bytes out at offset `at`: what stood behind them begins there. False, and nothing is changed, if the frame is shorter.
+    #[must_use]
+    fn cut(&mut self, at: usize, len: usize) -> bool;
 }
 
 /// For tests, fuzzing and replays, up to 65,535 bytes; a driver brings its own buffer.
@@ -39,6 +42,14 @@ impl Frame for Vec<u8> {
         self.splice(at..at, std::iter::repeat_n(0, len));
         true
     }
+
+    fn cut(&mut self, at: usize, len: usize) -> bool {
+        let within = at.checked_add(len).is_some_and(|end| end <= self.len());
+        if within {
+            self.drain(at..at + len);
+        }
+        within
+    }
 }
 
 /// What the caller does with a frame now.
@@ -46,9 +57,9 @@ impl Frame for Vec<u8> {
 pub enum Verdict {
     /// Send the (rewritten) frame out of this port.
     Transmit(PortIndex),
-    /// Give the untouched frame to this worker, which passes it to [`crate::Worker::handed_over`].
+    /// Give the untouched frame, a priority tag apart, to this worker, which passes it to [`crate::Worker::handed_over`].
     Redirect(u16),
-    /// Not ours: the kernel's, on a port whose kernel doesn't hold its own copy already.
+    /// Not ours: the kernel's, on a port whose kernel doesn't hold its own copy already. Untouched, a priority tag apart.
     Kernel,
     /// Free the buffer; the reason has been counted.
     Drop(DropReason),
@@ -107,7 +118,7 @@ drop_reasons! {
     MartianSource = "martian_source",
     /// From the address of a flow's target, but on a port where the target isn't: forged, or routed astray.
     WrongPort = "wrong_port",
-    /// A fragment of something other than TCP and UDP.
+    /// A fragment of something other than TCP, UDP and echo requests.
     Fragment = "fragment",
     /// A fragment without payload, cut at no multiple of 8, or reaching beyond the longest packet.
     BadFragment = "bad_fragment",
@@ -123,6 +134,8 @@ drop_reasons! {
     BadUdp = "bad_udp",
     /// UDP over IPv6 without a checksum (RFC 8200 8.1).
     UdpUnchecked = "udp_unchecked",
+    /// The TCP or UDP checksum is wrong, of a packet that would have been answered or begun a flow.
+    BadTransportChecksum = "bad_transport_checksum",
     /// ICMP that is truncated or has a wrong checksum.
     BadIcmp = "bad_icmp",
     /// An ICMP error that quotes no flow of ours.

@@ -29,6 +29,9 @@ mod limits;
 mod mac;
 mod nat;
 mod neighbour;
+mod next_hops;
+mod offloads;
+mod persistence_view;
 mod policy;
 mod port;
 mod ports;
@@ -62,9 +65,12 @@ pub use frame::{DropReason, Frame, Verdict};
 pub use ids::{Ids, LocalIpId, ServiceId, TargetId};
 pub use limits::{
     DEFAULT_FLOWS, DEFAULT_LOCAL_IPS, DEFAULT_NEIGHBOURS, DEFAULT_SERVICES, DEFAULT_SOURCES,
-    DEFAULT_TARGETS, LEAST_PATH_MTU, Limits, MAX_BURST, TICK_NANOSECONDS,
+    DEFAULT_TARGETS, LEAST_PATH_MTU, Limits, MAX_BURST, MOST_NEXT_HOPS, MOST_ROUTERS,
+    TICK_NANOSECONDS,
 };
 pub use mac::MacAddr;
+pub use next_hops::{Living, NextHop, NextHops, Sharing};
+pub use persistence_view::PersistenceView;
 pub use policy::{FlowLimits, Persistence, Policy, Quota, Refusal, SourcePrefix};
 pub use port::{Port, PortIndex, Route, Segment};
 pub use rss::{Between, Fields, Hashed, Rss, RssError};
@@ -76,4 +82,4 @@ pub use service::{
 pub use steer::Spread;
 pub use tables::{Cut, LocalIp, Retired, Tables, TablesBuilder, TablesError};
 pub use time::Now;
-pub use worker::Worker;
+pub use worker::{Ended, Worker};

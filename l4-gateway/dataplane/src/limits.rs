@@ -51,6 +51,10 @@ pub(crate) const UNSCALED_WINDOW: u32 = 0xffff;
 /// How often a worker tries to get a lock that it shares with others, before it does without: a microsecond in all.
 pub(crate) const LOCK_TRIES: u32 = 64;
 
+/// Ticks after which a SYN that no answer came to is taken to be unanswered when its client sends another: about half a second. Clients wait
+/// a second at first (RFC 6298 2, (2.1)); what comes sooner is the network's copy, or meant to make the target look bad.
+pub(crate) const SYN_PATIENCE: u32 = 8;
+
 /// Flows whose ends are sent RSTs in one [`crate::Worker::tick`]; flows that expire beyond them wait for the next. About 100,000 a second.
 pub(crate) const RESETS_PER_TICK: u32 = 128;
 
@@ -118,6 +122,17 @@ pub(crate) const MAX_EMITTED_BYTES: usize = 1 << 20;
 /// The same event is reported at most this often, milliseconds.
 pub(crate) const EVENT_INTERVAL: u64 = 1000;
 
+/// How often an address is announced: an announcement may be lost (RFC 4861 10: MAX_NEIGHBOR_ADVERTISEMENT; RFC 5227 1.1: at least two).
+pub(crate) const ANNOUNCEMENTS: usize = 3;
+/// Between two announcements of an address, milliseconds (RFC 5227 1.1: ANNOUNCE_INTERVAL).
+pub(crate) const ANNOUNCEMENT_INTERVAL: u64 = 2000;
+/// Announcements sent in a second by a node with many VIPs: switches hand broadcasts to a slow CPU.
+pub(crate) const ANNOUNCEMENTS_PER_SECOND: u32 = 500;
+/// Announcements sent in one [`crate::Worker::tick`].
+pub(crate) const ANNOUNCEMENTS_AT_ONCE: usize = 16;
+/// A LocalIP is defended against another host this often, milliseconds (RFC 5227 1.1: DEFEND_INTERVAL).
+pub(crate) const DEFENCE_INTERVAL: u64 = 10_000;
+
 /// [`crate::Event::Learned`] of next hops the snapshot names that are reported in a second, and of others.
 pub(crate) const LEARNED_PER_SECOND: u32 = 1000;
 
@@ -169,7 +184,7 @@ pub struct Limits {
     /// Last local port handed out.
     pub last_port: u16,
     /// Sources (addresses or prefixes of clients) that all workers together remember at once: as many for limits, as many for
-    /// persistence. 28 bytes each, in both tables together: seven have 128 bytes in one and 64 in the other.
+    /// persistence. 44 bytes each, in both tables together: seven have 128 bytes in one and 64 in the other, and 112 for their addresses there.
     pub sources: u32,
     /// ICMP errors made here, a second (and the burst allowed at once): so many that say a packet was too big, so many others. And
     /// those passed on from clients that say a packet was too big.
@@ -229,6 +244,17 @@ pub(crate) const NEIGHBOUR_IDLE: u64 = 60_000;
 /// Slots for each next hop that may be known at once, where 16 bits number them all. All but one of them rest before flows have to look
 /// up their next hops anew: with the defaults, 28,672 neighbours must be given up for that, and no more than 4096 can be in a second.
 pub(crate) const SLOTS_PER_NEIGHBOUR: u16 = 8;
+/// Routers that one route may have.
+pub const MOST_NEXT_HOPS: usize = 8;
+/// Routers of all routes together: each is watched.
+pub const MOST_ROUTERS: usize = crate::Living::MOST;
+/// Between two questions whether a router answers, milliseconds.
+pub(crate) const ROUTER_INTERVAL: u64 = 200;
+/// Questions without an answer after which a router counts as dead: 600 to 800 ms.
+pub(crate) const ROUTER_MISSES: u8 = 3;
+/// Answers in a row after which one that was dead counts as living again.
+pub(crate) const ROUTER_ANSWERS: u8 = 3;
+
 /// Neighbours looked at in one [`crate::Worker::tick`].
 pub(crate) const NEIGHBOUR_BUDGET: usize = 64;
 

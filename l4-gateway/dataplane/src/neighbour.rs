@@ -31,6 +31,7 @@ use crate::limits::{
     NEIGHBOUR_REACHABLE, NEIGHBOUR_REQUESTS, NEIGHBOUR_RETRANSMIT, NEIGHBOUR_UNICAST_PROBES,
     SLOTS_PER_NEIGHBOUR, UNRESOLVED_PER_SECOND,
 };
+use crate::next_hops::NextHop;
 use crate::rate::TokenBucket;
 use crate::secret::Secret;
 use crate::wire::arp::{Arp, Operation};
@@ -58,6 +59,13 @@ pub(crate) struct Neighbour {
     /// When the timer looks next, and when something was last seen to use it; milliseconds.
     due: u64,
     last_used: u64,
+}
+
+impl Neighbour {
+    fn mac(&self) -> MacAddr {
+        let [a, b, c, d, e, f, ..] = self.header;
+        MacAddr([a, b, c, d, e, f])
+    }
 }
 
 /// How far the resolution is.
@@ -117,8 +125,12 @@ pub(crate) enum Waiting {
 pub(crate) enum Lesson {
     /// No neighbour of ours.
     Unknown,
-    /// A neighbour; whether the snapshot names it, and whether its MAC was unknown or another.
-    Known { named: bool, news: bool },
+    /// A neighbour; whether the snapshot names it, and whether its MAC was unknown or another. `moved`: the MAC that was in use until now.
+    Known {
+        named: bool,
+        news: bool,
+        moved: Option<MacAddr>,
+    },
 }
 
 impl Neighbours {
@@ -167,7 +179,8 @@ impl Neighbours {
         self.epoch = u16::MAX - 2;
     }
 
-    fn next_epoch(&mut self) {
+    /// Makes flows look up their next hops anew.
+    pub(crate) fn next_epoch(&mut self) {
         if self.epoch != 0 {
             self.epoch = self.epoch.checked_add(1).unwrap_or(0);
         }
@@ -317,6 +330,7 @@ impl Neighbours {
         let lesson = Lesson::Known {
             named,
             news: news && (overrides || !usable),
+            moved: (usable && news && overrides).then(|| entry.mac()),
         };
         if usable && news && !overrides {
             return lesson;
@@ -418,45 +432,19 @@ impl Neighbours {
         let entry = &mut self.entries[at];
         entry.requests += 1;
         entry.due = now.millis() + NEIGHBOUR_RETRANSMIT;
-        let Some(port) = tables.port(entry.port) else {
-            return;
-        };
         let directly = entry.state == State::Probing && entry.requests <= NEIGHBOUR_UNICAST_PROBES;
-        let [a, b, c, d, e, f, ..] = entry.header;
-        let known = MacAddr([a, b, c, d, e, f]);
-        // Without an address of the family nobody could answer: the port lost it with the last snapshot.
-        match (entry.address, port.ipv4, port.ipv6) {
-            (IpAddr::V4(address), Some(own), _) => {
-                let request = Arp {
-                    operation: Operation::Request,
-                    sender_mac: port.mac,
-                    sender: own.address,
-                    target_mac: MacAddr::default(),
-                    target: address,
-                };
-                let to = if directly { known } else { MacAddr::BROADCAST };
-                cells.worker(WorkerCount::ArpRequests, 1);
-                emit(out, cells, port.index, &request.frame(to));
-            }
-            (IpAddr::V6(address), _, Some(own)) => {
-                let group = ipv6::solicited_node(address);
-                let (destination, to) = if directly {
-                    (address, known)
-                } else {
-                    (group, ndp::multicast_mac(group))
-                };
-                let solicitation = Ndp {
-                    kind: ndp::Kind::Solicitation,
-                    source: own.address,
-                    destination,
-                    target: address,
-                    mac: Some(port.mac),
-                };
-                cells.worker(WorkerCount::NeighbourSolicitations, 1);
-                emit(out, cells, port.index, &solicitation.frame(port.mac, to));
-            }
-            (IpAddr::V4(_), None, _) | (IpAddr::V6(_), _, None) => {}
-        }
+        let known = directly.then(|| entry.mac());
+        let hop = NextHop {
+            port: entry.port,
+            address: entry.address,
+        };
+        ask_for(tables, hop, known, out, cells);
+    }
+
+    /// The MAC of a neighbour, if it is known.
+    pub(crate) fn mac_of(&self, port: PortIndex, address: IpAddr) -> Option<MacAddr> {
+        let entry = self.known(self.find(port, address)?)?;
+        matches!(entry.state, State::Reachable | State::Probing).then(|| entry.mac())
     }
 
     fn fail(&mut self, now: Now, at: usize, out: &mut Emitted, cells: &Cells) {
@@ -527,11 +515,7 @@ impl Neighbours {
     }
 
     fn hash(&self, port: PortIndex, address: IpAddr) -> u64 {
-        let port = u64::from(port.0);
-        match address {
-            IpAddr::V4(address) => self.secret.hash(u64::from(address.to_bits()), port),
-            IpAddr::V6(address) => self.secret.hash_wide(address.to_bits(), 0, port),
-        }
+        self.secret.hash_address(address, u64::from(port.0))
     }
 
     /// Panics if the parts contradict each other.
@@ -556,6 +540,49 @@ impl Neighbours {
             }
         }
         self.held.check_invariants();
+    }
+}
+
+/// Asks who has an address: the host whose MAC is `known`, or everybody.
+pub(crate) fn ask_for(
+    tables: &Tables,
+    hop: NextHop,
+    known: Option<MacAddr>,
+    out: &mut Emitted,
+    cells: &Cells,
+) {
+    let Some(port) = tables.port(hop.port) else {
+        return;
+    };
+    // Without an address of the family nobody could answer: the port lost it with the last snapshot.
+    match (hop.address, port.ipv4, port.ipv6) {
+        (IpAddr::V4(address), Some(own), _) => {
+            let request = Arp {
+                operation: Operation::Request,
+                sender_mac: port.mac,
+                sender: own.address,
+                target_mac: MacAddr::default(),
+                target: address,
+            };
+            let to = known.unwrap_or(MacAddr::BROADCAST);
+            cells.worker(WorkerCount::ArpRequests, 1);
+            emit(out, cells, port.index, &request.frame(to));
+        }
+        (IpAddr::V6(address), _, Some(own)) => {
+            let group = ipv6::solicited_node(address);
+            let (destination, to) =
+                known.map_or((group, ndp::multicast_mac(group)), |mac| (address, mac));
+            let solicitation = Ndp {
+                kind: ndp::Kind::Solicitation,
+                source: own.address,
+                destination,
+                target: address,
+                mac: Some(port.mac),
+            };
+            cells.worker(WorkerCount::NeighbourSolicitations, 1);
+            emit(out, cells, port.index, &solicitation.frame(port.mac, to));
+        }
+        (IpAddr::V4(_), None, _) | (IpAddr::V6(_), _, None) => {}
     }
 }
 

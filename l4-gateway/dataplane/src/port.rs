@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::MacAddr;
 use crate::family::Family;
+use crate::next_hops::NextHops;
 
 /// A port, by the number its owner gave it; below 256.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -36,9 +37,9 @@ pub struct Segment<A> {
     pub address: A,
     /// Length of the on-link prefix around `address`, 0 to the bits of an address.
     pub prefix: u8,
-    /// Next hop for everything no other route covers; an IPv6 one may be link-local. The port given first wins if several have
-    /// one.
-    pub gateway: Option<A>,
+    /// Routers for everything no other route covers; IPv6 ones may be link-local. Those of the port given first come first if several ports
+    /// have some.
+    pub gateways: NextHops<A>,
 }
 
 impl Port {
@@ -53,7 +54,8 @@ impl Port {
     }
 }
 
-/// A route beyond the on-link prefixes and the ports' gateways; the longest match wins.
+/// A route beyond the on-link prefixes and the ports' gateways; the longest match wins, and the first given of those that are equally long and
+/// have a router that answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
     /// First address of the destination prefix; bits beyond the length are ignored.
@@ -62,6 +64,6 @@ pub struct Route {
     pub prefix: u8,
     /// Where packets leave.
     pub port: PortIndex,
-    /// The router they go to, of the same family; none if the destination is on the port's own segment.
-    pub gateway: Option<IpAddr>,
+    /// The routers they go to, of the same family.
+    pub via: NextHops<IpAddr>,
 }

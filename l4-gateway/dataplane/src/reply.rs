@@ -3,6 +3,7 @@
 
 use crate::family::Family;
 use crate::limits::{ETHERNET_HEADER, LARGEST_ERROR, OWN_TTL};
+use crate::wire::checksum::Delta;
 use crate::wire::icmp::Problem;
 use crate::wire::ip::{self, Ip};
 use crate::wire::{checksum, ethernet, icmp, put, tcp, u16_at, u32_at};
@@ -63,14 +64,20 @@ pub(crate) fn write_segment<V: Family>(
     ETHERNET_HEADER + V::HEADER + length
 }
 
-/// Turns an echo request into its reply (RFC 792, RFC 4443 4.2), in place; IP options are carried along.
+/// Turns an echo request, or a fragment of one, into its reply (RFC 792, RFC 4443 4.2), in place; IP options are carried along.
 pub(crate) fn echo<V: Family>(frame: &mut [u8], ip: &Ip<V>, mac: MacAddr) {
     turn_round(frame, mac);
-    let packet = &mut frame[ETHERNET_HEADER..];
+    let packet = frame.get_mut(ETHERNET_HEADER..).unwrap_or(&mut []);
     V::turn_header(packet, ip, OWN_TTL);
-    let message = &mut packet[usize::from(ip.header)..usize::from(ip.total)];
-    message[0] = V::KINDS.echo_reply;
-    icmp::seal::<V>(ip.destination, ip.source, message);
+    if ip.first
+        && let Some(message) = packet.get_mut(usize::from(ip.header)..)
+    {
+        let old = u16_at(message, 0);
+        let [_, code] = old.to_be_bytes();
+        let new = u16::from_be_bytes([V::KINDS.echo_reply, code]);
+        put(message, 0, new.to_be_bytes());
+        Delta::word(old, new).apply_at(message, icmp::CHECKSUM);
+    }
 }
 
 /// The ICMP error about a frame, from `source`. Written to `write`, not in place.

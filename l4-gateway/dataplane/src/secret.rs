@@ -1,5 +1,7 @@
 //! Keyed hashing of flow tuples: fast, and not predictable for someone who wants to fill one bucket.
 
+use std::net::IpAddr;
+
 /// The per-process key of the flow hash. All workers of one process use the same, so that they agree on owners.
 #[derive(Clone)]
 pub struct Secret([u64; 4]);
@@ -22,6 +24,15 @@ impl Secret {
         let [k0, k1, k2, k3] = self.0;
         let x = fold(a ^ k0, b ^ k1);
         fold(x ^ k2, b.rotate_left(32) ^ a ^ k3)
+    }
+
+    /// Hashes an address and a word.
+    #[inline]
+    pub(crate) fn hash_address(&self, address: IpAddr, word: u64) -> u64 {
+        match address {
+            IpAddr::V4(address) => self.hash(u64::from(address.to_bits()), word),
+            IpAddr::V6(address) => self.hash_wide(address.to_bits(), 0, word),
+        }
     }
 
     /// Hashes two wide words and one: each wide one folded under its own secret words, then as [`Secret::hash`].

@@ -1,8 +1,9 @@
-//! What all workers of a process keep together: the rates of services and targets, and what is known of sources. Asked for new
-//! flows only, and only where a service has limits or persistence; all else is each worker's own.
+//! What all workers of a process keep together: the rates of services and targets, what is known of sources, asked for new
+//! flows only, and only where a service has limits or persistence; and which routers answer. All else is each worker's own.
 
 use crate::ids::{ServiceId, TargetId};
 use crate::limits::Limits;
+use crate::next_hops::SharedLiving;
 use crate::rate::SharedRate;
 use crate::sources::Sources;
 use crate::templates::Templates;
@@ -11,6 +12,7 @@ use crate::templates::Templates;
 pub(crate) struct SharedState {
     pub(crate) sources: Sources,
     pub(crate) templates: Templates,
+    pub(crate) living: SharedLiving,
     services: Box<[SharedRate]>,
     targets: Box<[SharedRate]>,
 }
@@ -21,6 +23,7 @@ impl SharedState {
         Self {
             sources: Sources::new(limits.sources),
             templates: Templates::new(limits.sources),
+            living: SharedLiving::default(),
             services: rates(limits.services),
             targets: rates(limits.targets),
         }

@@ -1,6 +1,7 @@
 //! The immutable snapshot workers read: ports, routes, LocalIPs, services and targets, with everything laid out that can be
 //! worked out before a packet comes.
 
+mod announced;
 mod builder;
 mod cuts;
 mod error;
@@ -8,17 +9,22 @@ mod free_ports;
 mod net;
 
 use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
+pub(crate) use announced::Announced;
 pub use builder::{Retired, TablesBuilder};
 pub use cuts::Cut;
 pub(crate) use cuts::Cuts;
 pub use error::TablesError;
-pub(crate) use net::Net;
+pub(crate) use net::{By, Net};
 
 use crate::family::{Family, V4, V6};
 use crate::flow::FlowState;
+use crate::flow_view::FlowView;
 use crate::ids::{LocalIpId, ServiceId, TargetId};
-use crate::limits::FEW_TARGETS;
+use crate::limits::{FEW_TARGETS, TICK_NANOSECONDS};
+use crate::next_hops::NextHop;
 use crate::port::{Port, PortIndex};
 use crate::service::{Protocol, Service, Target, TickTimeouts};
 use crate::steer::Steering;
@@ -31,8 +37,13 @@ pub struct Tables {
     ports: Vec<Port>,
     v4: Net<V4>,
     v6: Net<V6>,
-    /// Of everything the snapshot names: gateways first, then targets that take flows.
+    /// Of all routes.
+    routers: Vec<NextHop>,
+    /// Of everything the snapshot names: routers first, then targets that take flows.
     next_hops: Vec<(PortIndex, IpAddr)>,
+    announced: Arc<[Announced]>,
+    /// How often all of them were to be announced again.
+    announcement: u64,
     cuts: Cuts,
     local_ips: Vec<LocalIp>,
     steering: Steering,
@@ -176,9 +187,47 @@ impl Tables {
         &mut self.v6
     }
 
+    /// The routers of all routes, without repetition; [`crate::Living`] says by their places which of them answer.
+    #[must_use]
+    pub fn routers(&self) -> &[NextHop] {
+        &self.routers
+    }
+
+    /// For each family that has services: the ways towards clients, by the default route if there is one, else by the routes that lead to no
+    /// target; each a port and a router, none where the clients are on the port's own segment.
+    #[must_use]
+    pub fn ways_out(&self) -> Vec<Vec<(PortIndex, Option<NextHop>)>> {
+        fn ways<V: Family>(tables: &Tables) -> Option<Vec<(PortIndex, Option<NextHop>)>> {
+            let net = tables.net::<V>();
+            let targets: Vec<V::Address> = tables
+                .targets()
+                .filter_map(|target| V::address(target.config.address.ip()))
+                .collect();
+            let way = |hop: &net::Hop<V>| {
+                let router = hop.router.and_then(|place| tables.routers.get(place));
+                (hop.port, router.copied())
+            };
+            (!net.by_address.is_empty()).then(|| net.ways_out(&targets).map(way).collect())
+        }
+        [ways::<V4>(self), ways::<V6>(self)]
+            .into_iter()
+            .flatten()
+            .collect()
+    }
+
     /// The next hops worth knowing before the first packet, without repetition.
     pub(crate) fn next_hops(&self) -> &[(PortIndex, IpAddr)] {
         &self.next_hops
+    }
+
+    /// What is announced, in order.
+    pub(crate) fn announced(&self) -> &Arc<[Announced]> {
+        &self.announced
+    }
+
+    /// Another number than before: all of it is to be announced again.
+    pub(crate) fn announcement(&self) -> u64 {
+        self.announcement
     }
 
     /// Whose flows are to be ended.
@@ -192,6 +241,14 @@ impl Tables {
         self.timeouts
             .get(service.0 as usize)
             .unwrap_or(&self.default_timeouts)[state as usize]
+    }
+
+    /// How long a flow has been without a packet; of one that had its last packet before its service got other timeouts, as if it had had
+    /// these.
+    #[must_use]
+    pub fn idle(&self, flow: &FlowView) -> Duration {
+        let timeout = u64::from(self.timeout(flow.service, flow.timed_as));
+        Duration::from_nanos(timeout * TICK_NANOSECONDS).saturating_sub(flow.expires_in)
     }
 
     /// The port and the next hop towards a destination of either family.

@@ -6,9 +6,12 @@
 //! doesn't matter. Reading needs no lock. Choices are written down by one worker at a time for each bucket; who finds another at it
 //! tries again, for a bounded number of times (`try_lock.rs`), and then leaves its own unwritten.
 //!
+//! Beside each word is the address of its source, for people: it is written when the source gets its place, and read by nobody who forwards.
+//!
 //! Memory is fixed: a source has one of seven places, by keyed hash; when all are taken, the one used least recently goes.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::atomic::{AtomicU64, Ordering, fence};
 use std::time::Duration;
 
 use crate::Now;
@@ -31,7 +34,12 @@ const CLOCKS_APART: u64 = 60;
 #[derive(Debug)]
 pub(crate) struct Templates {
     buckets: Box<[Bucket]>,
+    /// By bucket and place; an IPv4 address is mapped into IPv6. Of use with the word of the same place alone.
+    addresses: Box<[[Address; WAYS]]>,
 }
+
+/// The two halves of an address.
+type Address = [AtomicU64; 2];
 
 #[derive(Debug, Default)]
 #[repr(align(64))]
@@ -70,21 +78,33 @@ impl Template {
     }
 }
 
+/// A source that is remembered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Remembered {
+    /// The first address of it.
+    pub(crate) source: IpAddr,
+    pub(crate) target: TargetId,
+    /// Since its last use.
+    pub(crate) age: Duration,
+}
+
 /// What a source is known by here, and how long its choice holds.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Source {
+    /// Its first address.
+    address: IpAddr,
     hash: u64,
     /// Seconds.
     timeout: u64,
 }
 
 impl Source {
-    /// `hash` is keyed; `timeout` is rounded up to seconds, of which fewer than [`SECONDS`] make sense.
-    pub(crate) fn new(hash: u64, timeout: Duration) -> Self {
-        let seconds = timeout.as_millis().div_ceil(1000);
+    /// `hash` is keyed; for `timeout` see [`whole_seconds`].
+    pub(crate) fn new(address: IpAddr, hash: u64, timeout: Duration) -> Self {
         Self {
+            address,
             hash,
-            timeout: u64::try_from(seconds).unwrap_or(SECONDS).min(SECONDS / 2),
+            timeout: whole_seconds(timeout),
         }
     }
 
@@ -96,11 +116,33 @@ impl Source {
 impl Templates {
     /// A table for about this many sources.
     pub(crate) fn new(sources: u32) -> Self {
+        let buckets = (sources as usize).div_ceil(WAYS).max(1);
         Self {
-            buckets: (0..(sources as usize).div_ceil(WAYS).max(1))
-                .map(|_| Bucket::default())
-                .collect(),
+            buckets: (0..buckets).map(|_| Bucket::default()).collect(),
+            addresses: (0..buckets).map(|_| Default::default()).collect(),
         }
+    }
+
+    /// The sources that are remembered, in no order.
+    pub(crate) fn remembered(&self, now: Now) -> impl Iterator<Item = Remembered> {
+        let now = seconds(now);
+        let places = self.buckets.iter().zip(&self.addresses);
+        let places = places.flat_map(|(bucket, addresses)| bucket.words.iter().zip(addresses));
+        places.filter_map(move |(word, address)| {
+            let template = Template(word.load(Ordering::Acquire));
+            let [high, low] = address.each_ref().map(|half| half.load(Ordering::Relaxed));
+            // A place that another source got meanwhile tells nothing of either.
+            fence(Ordering::Acquire);
+            let again = Template(word.load(Ordering::Relaxed));
+            let is_whole = template.0 != 0
+                && (template.tag(), template.target()) == (again.tag(), again.target());
+            let address = u128::from(high) << 64 | u128::from(low);
+            is_whole.then(|| Remembered {
+                source: Ipv6Addr::from_bits(address).to_canonical(),
+                target: template.target(),
+                age: Duration::from_secs(template.age(now)),
+            })
+        })
     }
 
     /// The target a source is to stay with, if it was sent to one within its timeout.
@@ -109,17 +151,18 @@ impl Templates {
         (template.age(seconds(now)) <= source.timeout).then(|| template.target())
     }
 
-    /// Notes that a source uses its target now. If it has been sent to another meanwhile, nothing changes.
-    pub(crate) fn refresh(&self, source: Source, target: TargetId, now: Now) {
-        let (tag, now) = (source.tag(), seconds(now));
+    /// Notes that a source used its target at `used`, now or earlier. If it has been sent to another meanwhile, or has used it since, nothing
+    /// changes.
+    pub(crate) fn refresh(&self, source: Source, target: TargetId, used: Now, now: Now) {
+        let (tag, used, now) = (source.tag(), seconds(used), seconds(now));
         let Some(bucket) = self.bucket(source) else {
             return;
         };
         if let Some((way, template)) = bucket.find(tag)
             && template.target() == target
-            && template.age(now) != 0
+            && template.age(now) > now.saturating_sub(used)
         {
-            let fresh = Template::new(tag, target, now).0;
+            let fresh = Template::new(tag, target, used).0;
             // Who was faster has noted the same, or something newer.
             let _ = bucket.words[way].compare_exchange(
                 template.0,
@@ -139,10 +182,9 @@ impl Templates {
         usable: impl Fn(TargetId) -> bool,
     ) -> TargetId {
         let (tag, now) = (source.tag(), seconds(now));
-        let Some(bucket) = self
-            .bucket(source)
-            .filter(|_| u64::from(chosen.0) <= TARGETS)
-        else {
+        let number = self.number(source);
+        let place = self.buckets.get(number).zip(self.addresses.get(number));
+        let Some((bucket, addresses)) = place.filter(|_| u64::from(chosen.0) <= TARGETS) else {
             return chosen;
         };
         let Some(_guard) = bucket.lock.try_lock() else {
@@ -153,15 +195,25 @@ impl Templates {
                 return other.target();
             }
             Some((way, _)) => way,
-            None => bucket.oldest(now),
+            None => {
+                let way = bucket.oldest(now);
+                // Nobody takes the address of one for that of another: the place is free until it has both.
+                bucket.words[way].store(0, Ordering::Relaxed);
+                fence(Ordering::Release);
+                write(&addresses[way], source.address);
+                way
+            }
         };
-        bucket.words[way].store(Template::new(tag, chosen, now).0, Ordering::Relaxed);
+        bucket.words[way].store(Template::new(tag, chosen, now).0, Ordering::Release);
         chosen
     }
 
     fn bucket(&self, source: Source) -> Option<&Bucket> {
-        let number = ((source.hash & 0xffff_ffff) * self.buckets.len() as u64) >> 32;
-        self.buckets.get(number as usize)
+        self.buckets.get(self.number(source))
+    }
+
+    fn number(&self, source: Source) -> usize {
+        (((source.hash & 0xffff_ffff) * self.buckets.len() as u64) >> 32) as usize
     }
 }
 
@@ -187,6 +239,21 @@ impl Bucket {
     }
 }
 
+fn write(address: &Address, source: IpAddr) {
+    let bits = match source {
+        IpAddr::V4(source) => source.to_ipv6_mapped().to_bits(),
+        IpAddr::V6(source) => source.to_bits(),
+    };
+    address[0].store((bits >> 64) as u64, Ordering::Relaxed);
+    address[1].store(bits as u64, Ordering::Relaxed);
+}
+
+/// How long a choice holds after its last use: a timeout rounded up to seconds, of which fewer than [`SECONDS`] make sense.
+pub(crate) fn whole_seconds(timeout: Duration) -> u64 {
+    let seconds = timeout.as_millis().div_ceil(1000);
+    u64::try_from(seconds).unwrap_or(SECONDS).min(SECONDS / 2)
+}
+
 fn seconds(now: Now) -> u64 {
     now.0 / 1_000_000_000
 }
@@ -201,8 +268,16 @@ mod tests {
     const SECOND: u64 = 1_000_000_000;
     const ANY: fn(TargetId) -> bool = |_| true;
 
+    fn address(n: u64) -> IpAddr {
+        match n % 2 {
+            0 => IpAddr::from([10, 0, 0, n as u8]),
+            _ => Ipv6Addr::from_bits(0x2001_0db8 << 96 | u128::from(n)).into(),
+        }
+    }
+
     fn source(n: u64) -> Source {
         Source::new(
+            address(n),
             Secret::new(std::array::from_fn(|n| (n as u8).wrapping_mul(41))).hash(n, 0),
             Duration::from_secs(60),
         )
@@ -219,9 +294,23 @@ mod tests {
         );
         assert_eq!(templates.find(source(1), at(70)), Some(TargetId(7)));
         assert_eq!(templates.find(source(1), at(71)), None);
-        templates.refresh(source(1), TargetId(7), at(69));
+        templates.refresh(source(1), TargetId(7), at(69), at(69));
         assert_eq!(templates.find(source(1), at(129)), Some(TargetId(7)));
         assert_eq!(templates.find(source(2), at(129)), None);
+    }
+
+    #[test]
+    fn a_use_that_is_noted_late_counts_from_when_it_was() {
+        let templates = Templates::new(1024);
+        let at = |seconds: u64| Now(seconds * SECOND);
+        templates.settle(source(1), TargetId(7), at(10), ANY);
+        templates.refresh(source(1), TargetId(7), at(20), at(60));
+        assert_eq!(templates.find(source(1), at(80)), Some(TargetId(7)));
+        assert_eq!(templates.find(source(1), at(81)), None);
+        // One long past takes nothing away from one since.
+        templates.refresh(source(1), TargetId(7), at(90), at(90));
+        templates.refresh(source(1), TargetId(7), at(5), at(95));
+        assert_eq!(templates.find(source(1), at(150)), Some(TargetId(7)));
     }
 
     #[test]
@@ -233,7 +322,7 @@ mod tests {
             templates.settle(source(1), TargetId(8), Now(SECOND), down),
             TargetId(8)
         );
-        templates.refresh(source(1), TargetId(7), Now(2 * SECOND));
+        templates.refresh(source(1), TargetId(7), Now(2 * SECOND), Now(2 * SECOND));
         assert_eq!(
             templates.find(source(1), Now(3 * SECOND)),
             Some(TargetId(8))
@@ -258,7 +347,7 @@ mod tests {
         assert_eq!(templates.find(source(1), behind), Some(TargetId(7)));
         let settled = templates.settle(source(1), TargetId(8), behind, ANY);
         assert_eq!(settled, TargetId(7));
-        templates.refresh(source(1), TargetId(7), behind);
+        templates.refresh(source(1), TargetId(7), behind, behind);
         assert_eq!(
             templates.find(source(1), Now(160 * SECOND)),
             Some(TargetId(7))
@@ -271,7 +360,7 @@ mod tests {
         for n in 0..7 {
             templates.settle(source(n), TargetId(n as u32), Now(n * SECOND), ANY);
         }
-        templates.refresh(source(0), TargetId(0), Now(7 * SECOND));
+        templates.refresh(source(0), TargetId(0), Now(7 * SECOND), Now(7 * SECOND));
         templates.settle(source(100), TargetId(100), Now(9 * SECOND), ANY);
         for n in 0..7 {
             let expected = (n != 1).then_some(TargetId(n as u32));
@@ -281,6 +370,15 @@ mod tests {
                 "source {n}"
             );
         }
+        let mut listed: Vec<_> = templates.remembered(Now(9 * SECOND)).collect();
+        listed.sort_by_key(|remembered| remembered.target);
+        let expected = [(0, 2), (2, 7), (3, 6), (4, 5), (5, 4), (6, 3), (100, 0)];
+        let expected = expected.map(|(n, age)| Remembered {
+            source: address(n),
+            target: TargetId(n as u32),
+            age: Duration::from_secs(age),
+        });
+        assert_eq!(listed, expected);
     }
 
     #[test]

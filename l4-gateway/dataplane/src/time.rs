@@ -12,6 +12,11 @@ impl Now {
         (self.0 / TICK_NANOSECONDS) as u32
     }
 
+    /// When a tick begins.
+    pub(crate) const fn of_tick(tick: u32) -> Self {
+        Self(tick as u64 * TICK_NANOSECONDS)
+    }
+
     /// Whole milliseconds, for the slower timers (neighbours, rate limits).
     pub(crate) const fn millis(self) -> u64 {
         self.0 / 1_000_000

@@ -9,6 +9,7 @@ pub(crate) mod ipv4;
 pub(crate) mod ipv6;
 pub(crate) mod ndp;
 pub(crate) mod tcp;
+pub(crate) mod transport;
 pub(crate) mod udp;
 
 /// Reads a big-endian word; the caller has checked that it is there, a missing one reads as 0.

@@ -9,11 +9,15 @@
 
 mod admit;
 mod ahead;
+mod announce;
 mod arp;
+mod attempts;
 mod classify;
 mod cut;
 mod direct;
+mod echo;
 mod edit;
+mod end;
 mod forward;
 mod fragment;
 mod icmp;
@@ -23,11 +27,18 @@ mod neighbours;
 mod pieces;
 mod plain;
 mod policy;
+mod priority;
 mod reset;
+mod routers;
+mod soundness;
 
 use std::sync::Arc;
 
+pub use end::Ended;
+
+use announce::Announcements;
 use classify::{Kind, Stage, Staged, is_forwarded};
+use routers::Routers;
 
 use crate::counters::{Cells, Counters, WorkerCount};
 use crate::emitted::{Emitted, Event, Learned};
@@ -38,6 +49,8 @@ use crate::fragments::Fragments;
 use crate::frame::{Frame, Verdict};
 use crate::limits::{LEARNED_PER_SECOND, Limits, MAX_BURST, RESETS_PER_TICK, visits_per_tick};
 use crate::neighbour::Neighbours;
+use crate::next_hops::NextHop;
+use crate::offloads::WrongSums;
 use crate::port::{Port, PortIndex};
 use crate::ports::PortPool;
 use crate::rate::{ErrorRate, Interval, TokenBucket};
@@ -83,13 +96,12 @@ pub struct Worker {
     /// Errors of clients that say a packet was too big, to be passed on.
     client_sizes: TokenBucket,
     reports: Reports,
+    wrong_sums: WrongSums,
     lessons: Lessons,
     /// The snapshot seen last.
     serial: u64,
-    /// A hash of the LocalIPs and MACs announced last.
-    announced: u64,
-    /// A snapshot has come since.
-    to_announce: bool,
+    announcements: Announcements,
+    routers: Routers,
     /// Where the walk is that ends flows of targets to be cut.
     cuts: cut::Walk,
     /// Flows created so far; with the secret, the source of what must not be guessed.
@@ -107,6 +119,9 @@ struct Reports {
     ports_exhausted: Interval,
     flow_table_full: Interval,
     no_target: Interval,
+    address_conflict: Interval,
+    next_hop_moved: Interval,
+    wrong_sums: Interval,
 }
 
 /// How many [`Event::Learned`] may still go. Next hops that the snapshot names have an allowance of their own: other workers'
@@ -178,10 +193,11 @@ impl Worker {
             icmp_errors: ErrorRate::new(limits.icmp_errors_per_second),
             client_sizes: TokenBucket::new(limits.icmp_errors_per_second),
             reports: Reports::default(),
+            wrong_sums: WrongSums::default(),
             lessons: Lessons::new(),
             serial: 0,
-            announced: 0,
-            to_announce: false,
+            announcements: Announcements::new(),
+            routers: Routers::default(),
             cuts: cut::Walk::NONE,
             created: 0,
             #[cfg(test)]
@@ -194,8 +210,8 @@ impl Worker {
     /// Works on one burst received on `port` and writes one verdict a frame. `verdicts` must be at least as long as `frames`;
     /// frames beyond it are left alone. Frames of the worker's own go to `out`, which is added to, not cleared.
     ///
-    /// With [`Verdict::Redirect`] and [`Verdict::Kernel`] a frame's bytes are as they came; with any other verdict they may have
-    /// been changed.
+    /// With [`Verdict::Redirect`] and [`Verdict::Kernel`] a frame's bytes are as they came, but that a priority tag is off; with any other
+    /// verdict they may have been changed.
     pub fn burst<F: Frame>(
         &mut self,
         tables: &Tables,
@@ -297,12 +313,7 @@ impl Worker {
                 transmitted += 1;
                 continue;
             }
-            *verdict = match stage.kind {
-                Kind::Transport if stage.is_v6 => self.transport::<V6, F>(context, frame, stage),
-                Kind::Transport => self.transport::<V4, F>(context, frame, stage),
-                Kind::Settled(verdict) => verdict,
-                _ => self.apart(context, frame, stage),
-            };
+            *verdict = self.carry_out(context, frame, stage);
             match verdict {
                 Verdict::Transmit(_) => transmitted += 1,
                 verdict => {
@@ -312,6 +323,22 @@ impl Worker {
         }
         self.cells.worker(WorkerCount::Transmitted, transmitted);
         self.stages = stages;
+    }
+
+    /// The third stage of one frame that doesn't go the short way of `plain.rs`.
+    #[inline(always)]
+    fn carry_out<F: Frame>(
+        &mut self,
+        context: &mut Context<'_>,
+        frame: &mut F,
+        stage: &Stage,
+    ) -> Verdict {
+        match stage.kind {
+            Kind::Transport if stage.is_v6 => self.transport::<V6, F>(context, frame, stage),
+            Kind::Transport => self.transport::<V4, F>(context, frame, stage),
+            Kind::Settled(verdict) => verdict,
+            _ => self.apart(context, frame, stage),
+        }
     }
 
     /// The first two stages, the second [`LAG`] frames behind the first; the flags that any frame has.
@@ -379,6 +406,7 @@ impl Worker {
             }
             Kind::Arp => self.arp(context, frame.bytes_mut()),
             Kind::Multicast => self.multicast(context, frame.bytes()),
+            Kind::PriorityTagged => self.priority_tagged(context, frame),
             Kind::Transport => Verdict::Kernel,
             Kind::Settled(verdict) => verdict,
         }
@@ -433,15 +461,22 @@ impl Worker {
     fn follow(&mut self, tables: &Tables, now: Now) {
         if self.serial != tables.serial() {
             self.serial = tables.serial();
+            self.routers.follow(tables, now, self.index == 0);
             self.neighbours.follow(tables, now, &self.cells);
             self.follow_cuts(tables);
             // One worker does it for all.
-            self.to_announce = self.index == 0;
+            if self.index == 0 {
+                self.announcements.follow(tables, now);
+            }
         }
     }
 
     /// Takes over what another worker learned ([`Event::Learned`]); frames that waited for it go to `out`.
     pub fn learn(&mut self, now: Now, learned: Learned, out: &mut Emitted) {
+        self.routers.heard(NextHop {
+            port: learned.port,
+            address: learned.address,
+        });
         self.neighbours.learn(now, learned, out, &self.cells);
     }
 
@@ -463,6 +498,7 @@ impl Worker {
                         self.reset_both_ends(tables, now, out, number);
                     }
                     self.cells.worker(WorkerCount::FlowsExpired, 1);
+                    self.note_unanswered(number);
                     self.end_flow(tables, now, number);
                     self.flows.free(number);
                 }
@@ -471,9 +507,8 @@ impl Worker {
             }
         }
         self.cut(tables, now, out);
-        if std::mem::take(&mut self.to_announce) {
-            self.announce(tables, out);
-        }
+        self.announce(now, out);
+        self.watch_routers(tables, now, out);
         self.neighbours.tick(tables, now, out, &self.cells);
         self.fragments.tick(now, &self.cells);
         if self.neighbours.is_between_epochs() {
@@ -498,6 +533,7 @@ impl Worker {
         let flow = self.flows.get(number);
         let (service, seated) = (flow.service(), flow.is_seated());
         let (target_id, local) = (flow.target_id, flow.local_ip());
+        let is_established = flow.is_established();
         if flow.is_persistent() {
             self.persist(tables, now, number);
         }
@@ -507,6 +543,9 @@ impl Worker {
         self.flows.remove(number);
         if let Some(local) = local {
             self.ports.release(target_id, local);
+        }
+        if is_established {
+            self.cells.flow_established(service, target_id, false);
         }
         self.cells.flow_ended(service, target_id, local);
     }

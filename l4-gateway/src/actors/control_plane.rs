@@ -1,26 +1,30 @@
 //! Owns [`Control`], feeds it and carries out its actions.
 
 use std::collections::VecDeque;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message};
-use arc_swap::ArcSwap;
-use dataplane::{Event, ServiceId, Tables, TargetId};
+use bgp_ctl::{NodeIs, RouteControl};
+use dataplane::{Event, PortIndex, ServiceId, Tables, TargetId};
 use health::{Checker, SetChecks, Transition};
-use serde::Serialize;
-use shared::bus::{Bus, Change, Prefix, Record, WatchId, unix_ms};
+use shared::bus::{Bus, Change, Duplicate, Prefix, Record, WatchId, unix_ms};
+use shared::presence::{BEAT, Presence};
 use shared::telemetry::monotonic;
 
+use super::board::{Board, Load, ServiceView, TargetView, View};
+use crate::attempts::LastSecond;
 use crate::config::Config;
-use crate::control::{Action, Control, Pulse, RetiredAddress, RetiredService, Target, target_id};
+use crate::control::{Action, Asked, Control, Intended, Pulse, Target, Wish, target_id};
 use crate::forwarder::Forwarder;
 use crate::names::PROTOCOLS;
+use crate::offloads::WrongChecksums;
+use crate::rates::{Estimates, Totals};
 use crate::worker::{News, Times, WorkerState};
 
 /// How often time is passed on: offers expire, others hear of this node.
-const TICK: Duration = Duration::from_secs(1);
+const TICK: Duration = BEAT;
 
 /// Changes of the bus that may wait. When more come, the bus holds back all but the last of each key.
 const MAILBOX: usize = 256;
@@ -29,89 +33,6 @@ const MAILBOX: usize = 256;
 /// the control side's time at most each.
 const PAUSE: Duration = Duration::from_millis(5);
 const PAUSE_FACTOR: u32 = 4;
-
-/// What the control side knows, for `/status` and metrics.
-#[derive(Debug, Clone, Default, Serialize)]
-pub struct View {
-    /// Why the node is not ready; none if it is.
-    pub not_ready: Option<String>,
-    /// Whether it is being emptied.
-    pub draining: bool,
-    /// Whether frames are forwarded.
-    pub forwarding: bool,
-    /// The services, in the order of the configuration.
-    pub services: Vec<ServiceView>,
-    /// The workers, by number; empty in the first second.
-    pub loads: Vec<Load>,
-    /// Addresses that left the configuration and are kept for their flows.
-    pub retired_addresses: Vec<RetiredAddress>,
-    /// Services that left it and still have flows.
-    pub retired_services: Vec<RetiredService>,
-}
-
-/// What a worker did in the last second.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Load {
-    /// The share of its time in which it had frames, 0.0 to 1.0.
-    pub busy: f64,
-    /// CPU cycles of that time for each frame received or taken over; 0 in a second without.
-    pub cycles_per_frame: f64,
-}
-
-/// A service as the control side knows it.
-#[derive(Debug, Clone, Serialize)]
-pub struct ServiceView {
-    /// Its name.
-    pub name: String,
-    /// Its VIP.
-    pub vip: IpAddr,
-    /// `tcp` or `udp`.
-    pub protocol: &'static str,
-    /// Its port.
-    pub port: u16,
-    /// Targets that take new flows.
-    pub healthy: u32,
-    /// All its targets.
-    pub targets: Vec<TargetView>,
-    /// Its number in the data plane.
-    #[serde(skip)]
-    pub id: Option<ServiceId>,
-}
-
-/// A target as the control side knows it.
-#[derive(Debug, Clone, Serialize)]
-pub struct TargetView {
-    /// Where it listens.
-    pub address: SocketAddr,
-    /// Its share of new flows.
-    pub weight: u16,
-    /// What it gets of it now: less while it starts slowly.
-    pub effective_weight: f64,
-    /// Whether it serves.
-    pub up: bool,
-    /// Whether it wants no new flows.
-    pub draining: bool,
-    /// The node that registered it; none for targets of the configuration.
-    pub registered_by: Option<String>,
-    /// What probes found.
-    pub reason: String,
-    /// Since when, in milliseconds of Unix time; 0 if nobody probed yet.
-    pub since_unix_ms: u64,
-    /// Its number in the data plane.
-    #[serde(skip)]
-    pub id: Option<TargetId>,
-}
-
-/// Where ControlPlane leaves its [`View`] for anybody to read.
-#[derive(Debug, Clone, Default)]
-pub struct Board(Arc<ArcSwap<View>>);
-
-impl Board {
-    /// The latest view.
-    pub fn read(&self) -> Arc<View> {
-        self.0.load_full()
-    }
-}
 
 /// When something that takes time in proportion to all targets may be done again. Whoever asks first has it done, for all who ask until then.
 #[derive(Debug, Default)]
@@ -152,7 +73,12 @@ impl Throttle {
 /// Frames are forwarded, or not any more.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub struct PulseIs(pub Pulse);
+pub struct PulseIs {
+    /// Whether, or why not.
+    pub pulse: Pulse,
+    /// A link has come back: whoever is beyond it may know this node's addresses elsewhere, or not at all.
+    pub link_is_back: bool,
+}
 
 /// The process is about to end: tell others to send elsewhere.
 #[derive(Debug, Message)]
@@ -170,6 +96,25 @@ pub struct Leave;
 #[rtype(result = "Result<(), String>")]
 pub struct Reload(pub Arc<Config>);
 
+/// An operator wants something of a target. The answer says why there is nothing to want it of.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<Intended, String>")]
+pub struct Intend {
+    /// The target's service.
+    pub service: String,
+    /// The target.
+    pub address: SocketAddr,
+    /// What is wanted.
+    pub wish: Wish,
+    /// By whom and why.
+    pub asked: Asked,
+}
+
+/// What would be forgotten of what operators want if this were the configuration, a line each.
+#[derive(Debug, Message)]
+#[rtype(result = "Vec<String>")]
+pub struct Forgets(pub Arc<Config>);
+
 /// Owns the node's knowledge.
 pub struct ControlPlane {
     control: Control,
@@ -177,6 +122,9 @@ pub struct ControlPlane {
     bus: Bus,
     watch: Option<WatchId>,
     checker: Addr<Checker>,
+    /// Announces the VIPs by what this node says of itself.
+    routes: Option<Addr<RouteControl>>,
+    presence: Presence,
     board: Board,
     /// Snapshots that a worker may still read; the last holder frees one, and that should not be a worker.
     retired: VecDeque<Arc<Tables>>,
@@ -185,6 +133,10 @@ pub struct ControlPlane {
     /// The workers' times at the last tick, and the frames they had worked on.
     before: Vec<(Times, u64)>,
     loads: Vec<Load>,
+    service_rates: Estimates<ServiceId>,
+    target_rates: Estimates<TargetId>,
+    wrong_checksums: WrongChecksums,
+    attempts: LastSecond<TargetId>,
     /// When the next snapshot may be built.
     snapshot: Throttle,
     /// When the next [`View`] may be shown.
@@ -198,22 +150,30 @@ impl ControlPlane {
         forwarder: Arc<Forwarder>,
         bus: Bus,
         board: Board,
+        routes: Option<Addr<RouteControl>>,
     ) -> Addr<ControlPlane> {
         control.published(forwarder.tables());
         ControlPlane::create(|context| {
             let checker = Checker::new(context.address().recipient()).start();
             let before = spent(&forwarder);
+            let presence = Presence::new(bus.clone());
             ControlPlane {
                 control,
                 forwarder,
                 bus,
                 watch: None,
                 checker,
+                routes,
+                presence,
                 board,
                 retired: VecDeque::new(),
                 published_at: None,
                 before,
                 loads: Vec::new(),
+                service_rates: Estimates::default(),
+                target_rates: Estimates::default(),
+                wrong_checksums: WrongChecksums::default(),
+                attempts: LastSecond::default(),
                 snapshot: Throttle::default(),
                 view: Throttle::default(),
             }
@@ -260,7 +220,7 @@ impl ControlPlane {
 
     fn show(&mut self) {
         let began = monotonic();
-        self.board.0.store(Arc::new(self.view()));
+        self.board.show(Arc::new(self.view()));
         self.view.done(began, monotonic());
     }
 
@@ -268,8 +228,19 @@ impl ControlPlane {
         for action in actions {
             match action {
                 Action::Publish(tables) => self.publish(*tables),
-                Action::Put(record) => self.bus.put(record),
-                Action::Delete(key) => self.bus.delete(&key),
+                Action::Put(record) => {
+                    if let (Some(routes), Record::Node(node)) = (&self.routes, &record) {
+                        routes.do_send(NodeIs {
+                            record: node.clone(),
+                            hold: self.control.hold().map(str::to_owned),
+                        });
+                    }
+                    match record {
+                        Record::Node(_) => self.presence.say([record]),
+                        _ => self.bus.put(record),
+                    }
+                }
+                Action::Leave => self.presence.leave(),
                 Action::TakeBack(key) => {
                     if let Some(Record::Target(target)) = self.bus.get(&key)
                         && target.seen_by == self.control.node()
@@ -332,10 +303,35 @@ impl ControlPlane {
         self.before = spent;
         let load = self.loads.iter().map(|load| load.busy).fold(0.0, f64::max);
         let now = monotonic();
+        if self.service_rates.is_due(now) {
+            self.estimate_rates(now);
+        }
+        self.look_at_attempts();
         self.control.retire(now, self.forwarder.counters());
+        let first = self.bus.duplicate().filter(Duplicate::silences);
+        self.control.hold_is(first.map(|first| first.to_string()));
         let actions = self.control.tick(now, load);
         self.follow(actions, context);
         self.tidy();
+    }
+
+    fn estimate_rates(&mut self, now: Duration) {
+        let (counters, tables) = (self.forwarder.counters(), self.forwarder.tables());
+        let services = self.control.services();
+        let known = services.iter().filter_map(|service| service.id);
+        let counted = known.clone().map(|id| (id, counters.service(id).into()));
+        self.service_rates.look(now, counted);
+        let targets = known.filter_map(|id| tables.service(id));
+        let targets = targets.flat_map(|service| service.targets.iter());
+        let counted = targets.map(|id| (*id, Totals::from(counters.target(*id))));
+        self.target_rates.look(now, counted);
+    }
+
+    fn look_at_attempts(&mut self) {
+        let (counters, tables) = (self.forwarder.counters(), self.forwarder.tables());
+        let targets = tables.targets();
+        self.attempts
+            .look(targets.map(|target| (target.id, counters.target(target.id))));
     }
 
     /// Frees old snapshots and numbers once no worker can use them.
@@ -359,31 +355,51 @@ impl ControlPlane {
     fn view(&self) -> View {
         let tables = self.forwarder.tables();
         let services = self.control.services().iter().map(|service| {
-            let target = |(address, target): (&SocketAddr, &Target)| TargetView {
-                address: *address,
-                weight: target.weight(),
-                effective_weight: service.effective_weight(*address, target),
-                up: target.is_up(),
-                draining: target.is_draining(),
-                registered_by: target.offer.as_ref().map(|offer| offer.node.clone()),
-                reason: target
-                    .verdict
-                    .as_ref()
-                    .map_or_else(|| "not probed".into(), |verdict| verdict.reason.clone()),
-                since_unix_ms: target
-                    .verdict
-                    .as_ref()
-                    .map_or(0, |verdict| verdict.since_unix_ms),
-                id: service
-                    .id
-                    .and_then(|service| target_id(&tables, service, *address)),
+            let target = |(address, target): (&SocketAddr, &Target)| {
+                let id = service.id;
+                let id = id.and_then(|service| target_id(&tables, service, *address));
+                TargetView {
+                    address: *address,
+                    weight: target.weight(),
+                    effective_weight: service.effective_weight(*address, target),
+                    up: target.is_up(),
+                    draining: target.is_draining(),
+                    sorry: target.sorry,
+                    operator: target.intent.clone(),
+                    registered_by: target.offer.as_ref().map(|offer| offer.node.clone()),
+                    reason: target
+                        .verdict
+                        .as_ref()
+                        .map_or_else(|| "not probed".into(), |verdict| verdict.reason.clone()),
+                    since_unix_ms: target
+                        .verdict
+                        .as_ref()
+                        .map_or(0, |verdict| verdict.since_unix_ms),
+                    rates: id.map(|id| self.target_rates.of(&id)).unwrap_or_default(),
+                    last_second: id.map(|id| self.attempts.of(&id)).unwrap_or_default(),
+                    id,
+                }
             };
             ServiceView {
                 name: service.settings.name.clone(),
                 vip: service.settings.vip,
                 protocol: PROTOCOLS.of(service.settings.protocol),
                 port: service.settings.port,
+                mode: service.settings.mode_name(),
+                scheduler: service.settings.scheduler_name(),
+                client_address: service.settings.client_address_name(),
+                persistence: service.settings.policy.persistence,
+                limits: service.settings.policy.limits,
+                rates: service
+                    .id
+                    .map(|id| self.service_rates.of(&id))
+                    .unwrap_or_default(),
+                absent_intents: service
+                    .absent_intents()
+                    .map(|(address, intent)| (*address, intent.clone()))
+                    .collect(),
                 healthy: service.counts().0,
+                sorry: service.is_sorry(),
                 targets: service.targets().map(target).collect(),
                 id: service.id,
             }
@@ -398,6 +414,11 @@ impl ControlPlane {
             retired_addresses: self.control.retired_addresses(now, counters),
             retired_services: self.control.retired_services(now, counters),
         }
+    }
+
+    fn port_name(&self, index: PortIndex) -> &str {
+        let port = self.control.ports().get(usize::from(index.0));
+        port.map_or("(removed)", |port| &port.name)
     }
 
     fn service_name(&self, id: ServiceId) -> &str {
@@ -466,8 +487,11 @@ impl Handler<Transition> for ControlPlane {
 impl Handler<PulseIs> for ControlPlane {
     type Result = ();
 
-    fn handle(&mut self, PulseIs(pulse): PulseIs, context: &mut Context<ControlPlane>) {
-        let actions = self.control.pulse_is(pulse);
+    fn handle(&mut self, heard: PulseIs, context: &mut Context<ControlPlane>) {
+        let actions = self.control.pulse_is(heard.pulse);
+        if heard.link_is_back {
+            self.control.announce_again();
+        }
         self.follow(actions, context);
     }
 }
@@ -490,6 +514,36 @@ impl Handler<Reload> for ControlPlane {
         // Who asked for it may look at once.
         self.show();
         Ok(())
+    }
+}
+
+impl Handler<Intend> for ControlPlane {
+    type Result = Result<Intended, String>;
+
+    fn handle(
+        &mut self,
+        intend: Intend,
+        context: &mut Context<ControlPlane>,
+    ) -> Result<Intended, String> {
+        let Intend {
+            service,
+            address,
+            wish,
+            asked,
+        } = intend;
+        let (intended, actions) = self.control.intend(&service, address, wish, asked)?;
+        self.follow(actions, context);
+        // Who asked for it may look at once.
+        self.show();
+        Ok(intended)
+    }
+}
+
+impl Handler<Forgets> for ControlPlane {
+    type Result = Vec<String>;
+
+    fn handle(&mut self, Forgets(config): Forgets, _: &mut Context<ControlPlane>) -> Vec<String> {
+        self.control.forgets(&config)
     }
 }
 
@@ -544,7 +598,46 @@ impl Handler<News> for ControlPlane {
                 );
             }
             Event::Unresolved { port, address } => {
-                tracing::warn!(worker, port = port.0, %address, "the next hop does not answer ARP");
+                let port = self.port_name(port);
+                tracing::warn!(worker, port, %address, "the next hop does not answer ARP");
+            }
+            Event::NextHopMoved {
+                port,
+                address,
+                from,
+                to,
+            } => {
+                tracing::warn!(
+                    worker,
+                    port = self.port_name(port),
+                    %address,
+                    %from,
+                    %to,
+                    "the next hop is at another MAC: it has failed over, or another host has its address"
+                );
+            }
+            Event::AddressConflict { port, address, mac } => {
+                tracing::warn!(
+                    worker,
+                    port = self.port_name(port),
+                    %address,
+                    %mac,
+                    "another host says that it has an address of this node: traffic to one of the two goes astray; find it by its MAC"
+                );
+            }
+            Event::WrongChecksums { port } => {
+                let port = self.control.ports().get(usize::from(port.0));
+                if let Some(port) = port
+                    && let Some(advice) = self.wrong_checksums.advice(port)
+                {
+                    tracing::warn!(
+                        worker,
+                        port = port.name,
+                        advice,
+                        "packets come in with wrong TCP or UDP checksums: offloads left on make them so; they begin no flow and get no answer \
+                         (dropped: bad_transport_checksum)"
+                    );
+                }
             }
             Event::Learned(_) => {}
         }

@@ -13,16 +13,16 @@
 //!          links      └──────────┘      Change ┌─────┐  node, drain  ┌──────────────┐  BGP
 //!                                              │ bus │ ────────────▶ │ RouteControl │ ─────▶ routers
 //!                                              └─────┘ ◀──────────── └──────────────┘ (bgp-ctl)
-//!   signals, admin ── Reload, Stop, Leave, drain records ──▶ ControlPlane, bus         vip
+//!   signals, admin ── Reload, Intend, Stop, Leave, drain records ──▶ ControlPlane, bus         vip
 //! ```
 //!
 //! Workers have no actor: they read one immutable snapshot and write counters. The [`Board`] carries what ControlPlane knows to
 //! `/status`.
 
+mod board;
 mod control_plane;
 mod watchdog;
 
-pub use control_plane::{
-    Board, ControlPlane, Leave, Load, PulseIs, Reload, ServiceView, Stop, TargetView, View,
-};
-pub use watchdog::Watchdog;
+pub use board::{Board, Load, ServiceView, TargetView, View};
+pub use control_plane::{ControlPlane, Forgets, Intend, Leave, PulseIs, Reload, Stop};
+pub use watchdog::{Failure, Watchdog};

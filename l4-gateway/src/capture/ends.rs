@@ -13,17 +13,28 @@ pub(crate) struct FrameEnds {
 
 const IPV4: [u8; 2] = [0x08, 0x00];
 const IPV6: [u8; 2] = [0x86, 0xdd];
+/// Of a VLAN tag; one with number 0 says a priority only.
+const TAG: [u8; 2] = [0x81, 0x00];
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 const TUNNELS: [u8; 2] = [4, 41];
 /// Extension headers before the transport header that are looked at: more than any sound packet has.
 const EXTENSIONS: usize = 8;
 
-/// Reads the addresses of a frame; none if it carries no IP.
+/// Reads the addresses of a frame, which may have a priority tag; none if it carries no IP.
 pub(crate) fn of(frame: &[u8]) -> Option<FrameEnds> {
-    let ether_type: [u8; 2] = *frame.get(12..)?.first_chunk()?;
-    let packet = frame.get(14..)?;
-    match ether_type {
+    match *frame.get(12..)?.first_chunk()? {
+        TAG if u16::from_be_bytes(*frame.get(14..)?.first_chunk()?) & 0x0fff == 0 => {
+            carried(frame.get(16..)?)
+        }
+        _ => carried(frame.get(12..)?),
+    }
+}
+
+/// By what stands behind the MAC addresses and the tag.
+fn carried(payload: &[u8]) -> Option<FrameEnds> {
+    let (ether_type, packet) = payload.split_first_chunk()?;
+    match *ether_type {
         IPV4 => v4(packet),
         IPV6 => v6(packet),
         _ => None,
@@ -119,6 +130,16 @@ mod tests {
         arp[13] = 6;
         assert_eq!(shown(&arp), "none");
         assert_eq!(shown(&[]), "none");
+    }
+
+    #[test]
+    fn a_priority_tag_is_read_over_and_no_other() {
+        let mut frame = v4_frame(6, 0, 0);
+        frame.splice(12..12, [0x81, 0, 0xa0, 0]);
+        assert_eq!(shown(&frame), "10.0.0.1:80 10.0.0.2:256");
+        assert_eq!(shown(&frame[..17]), "none");
+        frame[15] = 100;
+        assert_eq!(shown(&frame), "none");
     }
 
     #[test]

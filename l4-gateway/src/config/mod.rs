@@ -1,26 +1,22 @@
 //! The configuration of a node, parsed into types that can't be wrong. The reference is `deploy/reference/l4-gateway.md`.
 
-mod changes;
+mod devices;
+mod memory;
+mod overlaps;
 mod policy;
 mod ports;
 mod process;
 mod reach;
 mod services;
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::Path;
 
 use bgp_ctl::config::BgpSection;
 use dataplane::Limits;
 use shared::bus::{MAX_REGISTERED, MAX_SERVICES};
+use shared::config::Table;
 use shared::config::sections::{AdminSection, BusSection, LogSection, NodeSection};
-use shared::config::{Document, Mistakes, Table, Value};
 
-use crate::control::Control;
-use crate::nic::Nic;
-
-pub use changes::Changes;
 pub use ports::{Network, PortConfig, RouteConfig};
 pub use process::{DrainSection, EalSection, WorkersSection};
 pub(crate) use reach::{other_family, other_port, reachable, way_to};
@@ -53,19 +49,9 @@ pub struct Config {
     pub services: Vec<ServiceSettings>,
     /// `[bgp]`; without it nobody is told of the VIPs.
     pub bgp: Option<BgpSection>,
-    /// All of it as it was written, to compare with what is written later: see [`Changes`].
-    pub written: BTreeMap<String, Value>,
 }
 
 impl Config {
-    /// Reads a file and the environment.
-    ///
-    /// # Errors
-    /// All mistakes at once.
-    pub fn load(path: &Path) -> Result<Config, Mistakes> {
-        Document::load(path)?.parse(Config::parse)
-    }
-
     /// Reads the whole document.
     pub fn parse(root: &mut Table<'_>) -> Option<Config> {
         let node = NodeSection::parse(root);
@@ -96,13 +82,12 @@ impl Config {
             ports,
             services: services?,
             bgp,
-            written: root.written().clone(),
         };
-        // What the data plane itself would refuse, should a check above have missed it.
-        let nics = vec![Nic::default(); config.ports.len()];
-        if let Err(error) = Control::new(&config, &nics).first_tables() {
-            root.mistake("", format!("can't be forwarded by: {error}"), "");
+        if let Some(bgp) = &config.bgp {
+            wide_vips_are_not_announced(root, &config.vips());
+            overlaps::vips_are_allowed(root, bgp, &config.vips());
         }
+        memory::holds_frames(root, &config);
         Some(config)
     }
 
@@ -133,34 +118,6 @@ impl Config {
         }
     }
 
-    /// What is allowed, and yet not all that one may expect of it.
-    pub fn warnings(&self) -> Vec<String> {
-        let vips = self.vips();
-        let wide: Vec<String> = vips
-            .iter()
-            .filter(|vip| vip.is_ipv6())
-            .map(ToString::to_string)
-            .collect();
-        let mut warnings = Vec::new();
-        if self.bgp.is_some() && !wide.is_empty() {
-            warnings.push(format!(
-                "[bgp] announces IPv4 VIPs only so far: routers must be told of {} in another way",
-                wide.join(", ")
-            ));
-        }
-        let unheard = self
-            .services
-            .iter()
-            .filter(|service| service.probes_lack_header());
-        warnings.extend(unheard.map(|service| {
-            format!(
-                "service {}: its targets expect a PROXY header, and its probes begin without one: set proxy_protocol = true in its [services.health]",
-                service.name
-            )
-        }));
-        warnings
-    }
-
     /// The VIPs of all services, each once.
     pub fn vips(&self) -> Vec<IpAddr> {
         let mut vips: Vec<IpAddr> = self.services.iter().map(|service| service.vip).collect();
@@ -170,9 +127,24 @@ impl Config {
     }
 }
 
+/// Warns of VIPs that `[bgp]` doesn't announce.
+fn wide_vips_are_not_announced(root: &mut Table<'_>, vips: &[IpAddr]) {
+    let wide = vips.iter().filter(|vip| vip.is_ipv6());
+    let wide: Vec<String> = wide.map(ToString::to_string).collect();
+    if !wide.is_empty() {
+        root.warning(
+            "bgp",
+            "only IPv4 VIPs are announced so far",
+            format!("tell routers of {} in another way", wide.join(", ")),
+        );
+    }
+}
+
 /// Records a mistake at each of `[[bgp.vips]]` that no service has.
 fn announced_are_served(root: &mut Table<'_>, bgp: &BgpSection, services: &[ServiceSettings]) {
-    let tables = root.table("bgp").map(|mut bgp| bgp.tables("vips"));
+    let tables = root
+        .table("bgp")
+        .map(|mut bgp| bgp.tables_by("vips", "address"));
     for mut table in tables.unwrap_or_default() {
         // What can't be a VIP at all is a mistake already.
         let address = table.optional::<Ipv4Addr>("address");

@@ -9,7 +9,7 @@ use dataplane::{
     Access, AccessError, AccessRule, FlowLimits, Persistence, Policy, Protocol, Quota, Refusal,
     Scheduler, SourcePrefix,
 };
-use shared::config::{Cidr, Table};
+use shared::config::{Cidr, FromValue, Table, Value};
 
 use super::services::of_no_effect;
 
@@ -22,6 +22,9 @@ const PERSISTENCE: RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
 const SLOW_START: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3600);
 const CUT_AFTER: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(24 * 3600);
+
+/// [`cut_down_after`] of TCP services by default.
+const CUT_TCP_AFTER: Duration = Duration::from_secs(5 * 60);
 
 const REFUSALS: [(&str, Refusal); 2] = [("rst", Refusal::Reset), ("drop", Refusal::Drop)];
 
@@ -90,6 +93,53 @@ pub(super) fn slow_start(table: &mut Table<'_>, scheduler: Scheduler) -> Duratio
 /// When flows of targets that take no new ones are cut, if ever.
 pub(super) fn cut_drained_after(table: &mut Table<'_>) -> Option<Duration> {
     table.optional_within("cut_drained_after", CUT_AFTER)
+}
+
+/// When flows of targets that are down are cut, if ever. What a datagram asks for is lost with its target, so that its client is best off
+/// with another at once. A TCP connection may outlive a target's absence, and probes may fail where connections work; it is given up after a
+/// time in which most of what comes back has come back.
+pub(super) fn cut_down_after(
+    table: &mut Table<'_>,
+    protocol: Option<Protocol>,
+) -> Option<Duration> {
+    let default = match protocol {
+        Some(Protocol::Udp) => Duration::ZERO,
+        Some(Protocol::Tcp) | None => CUT_TCP_AFTER,
+    };
+    let CutAfter(after) = table.or("cut_down_after", CutAfter(Some(default)));
+    if let Some(after) = after.filter(|after| !CUT_AFTER.contains(after)) {
+        let (least, most) = (CUT_AFTER.start().written(), CUT_AFTER.end().written());
+        let message = format!(
+            "expected a duration from {least} to {most}, got {:?}",
+            after.written()
+        );
+        table.mistake(
+            "cut_down_after",
+            message,
+            "write \"never\" to leave such flows alone",
+        );
+    }
+    after
+}
+
+/// A duration, or `\"never\"`.
+struct CutAfter(Option<Duration>);
+
+impl FromValue for CutAfter {
+    const EXPECTED: &'static str = "a duration such as \"5m\", or \"never\"";
+    const WORD: &'static str = Duration::WORD;
+
+    fn from_value(value: &Value) -> Result<Self, String> {
+        match value.as_str() {
+            Some("never") => Ok(Self(None)),
+            _ => Duration::from_value(value).map(|after| Self(Some(after))),
+        }
+    }
+
+    fn written(&self) -> String {
+        self.0
+            .map_or_else(|| "never".to_owned(), |after| after.written())
+    }
 }
 
 /// `None` without lists, or after recording a mistake.

@@ -3,10 +3,12 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use dataplane::PortIndex;
+use dataplane::{MOST_NEXT_HOPS, MOST_ROUTERS, NextHops, PortIndex, Sharing};
 use shared::bus::MAX_ADDRESSES;
 use shared::config::{Cidr, FromValue, Table, Value};
 
+use super::devices;
+use super::overlaps;
 use super::process::MOST_WORKERS;
 use crate::dpdk::Device;
 use crate::worker::Vlan;
@@ -24,8 +26,10 @@ pub struct PortConfig {
     pub members: Vec<Device>,
     /// The port's own addresses with the networks on its segment: one IPv4, one IPv6, or both.
     pub addresses: Vec<Network>,
-    /// The next hops for all that no route covers: one of each family at most.
+    /// The routers for all that no route covers, of either family.
     pub gateways: Vec<IpAddr>,
+    /// How flows use several of them.
+    pub sharing: Sharing,
     /// Routes over this port, beyond its own network.
     pub routes: Vec<RouteConfig>,
     /// Addresses from which targets are spoken to, in the port's networks.
@@ -51,8 +55,8 @@ pub struct PortConfig {
 pub struct RouteConfig {
     /// Where to.
     pub to: Network,
-    /// The router on the port's segment; without one the destinations are on the segment themselves.
-    pub via: Option<IpAddr>,
+    /// The routers on the port's segment; without one the destinations are on the segment themselves.
+    pub via: NextHops<IpAddr>,
 }
 
 /// An address with a prefix length.
@@ -112,13 +116,41 @@ impl FromValue for Families<Network> {
     }
 }
 
-impl FromValue for Families<IpAddr> {
-    const EXPECTED: &'static str = "an IP address, or a list of an IPv4 and an IPv6 one";
+/// One router, or several in order: of each family no more than a route may have.
+struct Routers(Vec<IpAddr>);
+
+impl FromValue for Routers {
+    const EXPECTED: &'static str = "an IP address, or a list of them";
 
     fn from_value(value: &Value) -> Result<Self, String> {
-        families(value, |address: &IpAddr| *address)
+        let routers = match value {
+            Value::Array(_) => Vec::from_value(value)?,
+            _ => vec![IpAddr::from_value(value)?],
+        };
+        if routers.is_empty() {
+            return Err(format!("the list is empty: write {}", Self::EXPECTED));
+        }
+        for (place, router) in routers.iter().enumerate() {
+            if routers.iter().take(place).any(|before| before == router) {
+                return Err(format!("{router} is given twice"));
+            }
+        }
+        for is_ipv6 in [false, true] {
+            let of_family = routers.iter().filter(|router| router.is_ipv6() == is_ipv6);
+            let count = of_family.count();
+            if count > MOST_NEXT_HOPS {
+                return Err(format!(
+                    "{count} routers of one family are more than {MOST_NEXT_HOPS}"
+                ));
+            }
+        }
+        Ok(Self(routers))
     }
 }
+
+/// How flows use several routers.
+const SHARING: [(&str, Sharing); 2] =
+    [("in_order", Sharing::InOrder), ("by_flow", Sharing::ByFlow)];
 
 fn families<T: FromValue>(
     value: &Value,
@@ -170,8 +202,7 @@ impl PortConfig {
 
     /// Whether an address is a router's on the port's segment.
     pub(super) fn is_router(&self, address: IpAddr) -> bool {
-        let mut routers = routers(&self.gateways, &self.routes);
-        routers.any(|router| router == address)
+        self.routers().any(|router| router == address)
     }
 
     /// Why no host on the port's segment has an address, if so.
@@ -180,15 +211,20 @@ impl PortConfig {
         networks.find_map(|network| network.reserves(address))
     }
 
-    /// The next hop for what no route covers, of the family of `address`.
-    pub fn gateway_for(&self, address: IpAddr) -> Option<IpAddr> {
-        let mut gateways = self.gateways.iter().copied();
-        gateways.find(|gateway| gateway.is_ipv6() == address.is_ipv6())
+    /// The routers for what no route covers, of the family of `address`.
+    pub fn gateways_for(&self, address: IpAddr) -> impl Iterator<Item = IpAddr> {
+        let gateways = self.gateways.iter().copied();
+        gateways.filter(move |gateway| gateway.is_ipv6() == address.is_ipv6())
+    }
+
+    /// All routers on the port's segment.
+    fn routers(&self) -> impl Iterator<Item = IpAddr> {
+        routers(&self.gateways, &self.routes)
     }
 }
 
 fn routers(gateways: &[IpAddr], routes: &[RouteConfig]) -> impl Iterator<Item = IpAddr> {
-    let vias = routes.iter().filter_map(|route| route.via);
+    let vias = routes.iter().flat_map(|route| route.via.iter());
     gateways.iter().copied().chain(vias)
 }
 
@@ -224,7 +260,7 @@ const MOST_LOCAL_IPS: usize = MAX_ADDRESSES - 2 * MOST;
 /// Reads all ports; `workers` is how many there are to receive. The flag is false after mistakes that make
 /// forwarding impossible; what could be read comes all the same, so that services can be held against it.
 pub(super) fn parse(root: &mut Table<'_>, workers: u16) -> (Vec<PortConfig>, bool) {
-    let tables = root.tables("ports");
+    let tables = root.ordered_tables_by("ports", "name");
     if tables.is_empty() {
         root.mistake(
             "ports",
@@ -257,6 +293,18 @@ pub(super) fn parse(root: &mut Table<'_>, workers: u16) -> (Vec<PortConfig>, boo
             format!("{MOST_LOCAL_IPS} at most, over all ports"),
         );
     }
+    let routers: BTreeSet<_> = ports
+        .iter()
+        .flat_map(|port| port.routers().map(|router| (port.index, router)))
+        .collect();
+    if routers.len() > MOST_ROUTERS {
+        root.mistake(
+            "ports",
+            format!("{} routers are too many: each is watched", routers.len()),
+            format!("{MOST_ROUTERS} at most, over all ports"),
+        );
+        sound = false;
+    }
     let names: Vec<_> = ports
         .iter()
         .map(|port| (format!("{}.name", path(port)), port.name.as_str()))
@@ -265,12 +313,19 @@ pub(super) fn parse(root: &mut Table<'_>, workers: u16) -> (Vec<PortConfig>, boo
     let devices: Vec<_> = ports
         .iter()
         .flat_map(|port| {
-            let members = port.members.iter();
-            let members = members.map(|member| (format!("{}.members", path(port)), member.name()));
-            std::iter::once((format!("{}.device", path(port)), port.device.name())).chain(members)
+            let devices = [("device", &port.device)].into_iter();
+            let members = port.members.iter().map(|member| ("members", member));
+            let exception = port.exception.iter().map(|device| ("exception", device));
+            let all = devices.chain(members).chain(exception);
+            all.map(|(key, device)| (format!("{}.{key}", path(port)), device.identity()))
         })
         .collect();
+    let devices = devices.iter().map(|(path, name)| (path.clone(), &**name));
     root.unique("the device", devices);
+    if sound {
+        overlaps::interfaces_have_one_device(root, &ports);
+        overlaps::destinations_have_one_route(root, &ports);
+    }
     let owned: Vec<_> = ports
         .iter()
         .flat_map(own_addresses)
@@ -307,7 +362,9 @@ fn port(
             *sound = false;
         }
     }
-    let gateways = gateways(table, networks);
+    let mut live = table.live();
+    let gateways = gateways(&mut live, networks);
+    let sharing = live.one_of_or("next_hops", &SHARING, Sharing::InOrder);
     let queues = table.within("queues", 1..=MOST_WORKERS, workers);
     if queues > workers {
         let message = format!("{queues} are more than there are workers ({workers})");
@@ -326,7 +383,7 @@ fn port(
         );
     }
     let mut routes = Vec::new();
-    for mut route in table.tables("routes") {
+    for mut route in live.tables_by("routes", "to") {
         let to = route.required::<Network>("to");
         let via = via(&mut route, networks, to);
         routes.push(to.zip(via.ok()).map(|(to, via)| RouteConfig { to, via }));
@@ -335,7 +392,7 @@ fn port(
     let (gateways, routes) = (gateways.unwrap_or_default(), routes.into_iter().flatten());
     let routes: Vec<RouteConfig> = routes.collect();
     let routers: Vec<IpAddr> = routers(&gateways, &routes).collect();
-    let local_ips = local_ips(table, networks, &routers);
+    let local_ips = local_ips(&mut live, networks, &routers);
     let mtu = table.within("mtu", 576..=9600, 1500);
     let is_ipv6 = |network: &Network| network.address.is_ipv6();
     if mtu < LEAST_MTU_OF_IPV6 && networks.is_some_and(|networks| networks.iter().any(is_ipv6)) {
@@ -350,20 +407,29 @@ fn port(
         .and_then(Vlan::new);
     let descriptors = table.within("descriptors", 64..=8192, 512);
     let exception = table.optional::<Device>("exception");
-    if let Some(exception) = &exception
-        && device
+    for (key, device) in [("device", &device), ("exception", &exception)] {
+        let queues = if key == "device" { queues } else { 1 };
+        let wrong = device
             .as_ref()
-            .is_some_and(|device| device.name() == exception.name())
-    {
-        table.mistake(
-            "exception",
-            "is the port's own device",
-            "name a virtual one such as \"net_tap0,iface=weir-ext\"",
-        );
+            .and_then(|device| devices::mistake(device, queues, mtu));
+        if let Some((why, hint)) = wrong {
+            table.mistake(key, why, hint);
+        }
+    }
+    for member in members.iter().flatten() {
+        if let Some((why, hint)) = devices::mistake(member, queues, mtu) {
+            table.mistake("members", format!("{}: {why}", member.name()), hint);
+        }
+    }
+    let too_long = members
+        .as_ref()
+        .and_then(|members| devices::mtu_of_bond(members, mtu));
+    if let Some((why, hint)) = too_long {
+        table.mistake("mtu", why, hint);
     }
     let shared_with_kernel = device.as_ref().is_some_and(is_af_packet);
-    let answer_arp_for_vips = table.or("answer_arp_for_vips", false);
-    let answer_for_address = table.or(
+    let answer_arp_for_vips = live.or("answer_arp_for_vips", false);
+    let answer_for_address = live.or(
         "answer_for_address",
         !shared_with_kernel && exception.is_none(),
     );
@@ -376,6 +442,7 @@ fn port(
         members: members?,
         addresses,
         gateways,
+        sharing,
         routes,
         local_ips: local_ips.0,
         queues,
@@ -440,43 +507,44 @@ struct Recorded;
 
 /// The routers for what no route covers.
 fn gateways(table: &mut Table<'_>, port: Option<&[Network]>) -> Result<Vec<IpAddr>, Recorded> {
-    if !table.has("gateway") {
-        return Ok(Vec::new());
-    }
-    let Families(gateways) = table
-        .optional::<Families<IpAddr>>("gateway")
-        .ok_or(Recorded)?;
+    let gateways = some_routers(table, "gateway")?;
     for gateway in &gateways {
         next_hop(table, "gateway", port, *gateway)?;
     }
     Ok(gateways)
 }
 
-/// The router of a route, if one is named: of its family.
+fn some_routers(table: &mut Table<'_>, key: &'static str) -> Result<Vec<IpAddr>, Recorded> {
+    if !table.has(key) {
+        return Ok(Vec::new());
+    }
+    let Routers(routers) = table.optional::<Routers>(key).ok_or(Recorded)?;
+    Ok(routers)
+}
+
+/// The routers of a route, if any are named: of its family.
 fn via(
     table: &mut Table<'_>,
     port: Option<&[Network]>,
     to: Option<Network>,
-) -> Result<Option<IpAddr>, Recorded> {
-    let via = match table.has("via") {
-        true => Some(table.optional::<IpAddr>("via").ok_or(Recorded)?),
-        false => None,
-    };
-    let (port, to) = (port.ok_or(Recorded)?, to.ok_or(Recorded)?);
+) -> Result<NextHops<IpAddr>, Recorded> {
+    let via = some_routers(table, "via");
+    let sharing = table.one_of_or("next_hops", &SHARING, Sharing::InOrder);
+    let (via, port, to) = (via?, port.ok_or(Recorded)?, to.ok_or(Recorded)?);
     if network_for(port, to.address).is_none() {
         let message = format!("the port has no address of the family of {to}");
         table.mistake("to", message, "add one to the port's `address`");
         return Err(Recorded);
     }
-    if let Some(address) = via {
+    for address in &via {
         if address.is_ipv6() != to.address.is_ipv6() {
             let message = format!("{address} is not of the family of {to}");
             table.mistake("via", message, "name a router of the same family");
             return Err(Recorded);
         }
-        next_hop(table, "via", Some(port), address)?;
+        next_hop(table, "via", Some(port), *address)?;
     }
-    Ok(via)
+    NextHops::new(via, sharing).ok_or(Recorded)
 }
 
 /// Whether a router can be reached: in the port's network or link-local, and not the port itself.

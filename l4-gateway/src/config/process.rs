@@ -201,7 +201,7 @@ impl DrainSection {
             deadline: Duration::from_secs(30),
             removed_addresses: Duration::from_secs(3600),
         };
-        if let Some(mut drain) = root.table("drain") {
+        if let Some(mut drain) = root.live().table("drain") {
             let range = || Duration::ZERO..=Duration::from_secs(24 * 3600);
             let DrainSection {
                 deadline,

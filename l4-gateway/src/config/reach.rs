@@ -143,7 +143,7 @@ fn egress(target: IpAddr, ports: &[PortConfig]) -> Option<(&PortConfig, bool)> {
     let matches = ports.iter().flat_map(|port| {
         let networks = port.addresses.iter().map(|network| (*network, true));
         let routes = port.routes.iter();
-        let routes = routes.map(|route| (route.to, route.via.is_none()));
+        let routes = routes.map(|route| (route.to, route.via.is_on_link()));
         networks
             .chain(routes)
             .filter(|(network, _)| network.contains(target))
@@ -156,7 +156,7 @@ fn egress(target: IpAddr, ports: &[PortConfig]) -> Option<(&PortConfig, bool)> {
         .or_else(|| {
             let mut ports = ports.iter();
             ports
-                .find(|port| port.gateway_for(target).is_some())
+                .find(|port| port.gateways_for(target).next().is_some())
                 .map(|port| (port, false))
         })
 }

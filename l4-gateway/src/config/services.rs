@@ -14,7 +14,7 @@ use shared::config::sections::Transport;
 use shared::config::{FromValue, Table, Value};
 
 use super::reach::{is_host, other_family, other_port, reachable};
-use super::{PortConfig, policy};
+use super::{PortConfig, overlaps, policy};
 use crate::names::PROTOCOLS;
 
 /// A service as written.
@@ -50,6 +50,8 @@ pub struct ServiceSettings {
     pub slow_start: Duration,
     /// When the flows of a target that takes no new ones on purpose are cut, if ever.
     pub cut_drained_after: Option<Duration>,
+    /// When the flows of a target that is down are cut, if ever.
+    pub cut_down_after: Option<Duration>,
     /// Targets that need no registration.
     pub targets: Vec<StaticTarget>,
     /// Whether nodes that register for the service by the bus are targets too.
@@ -59,9 +61,24 @@ pub struct ServiceSettings {
 }
 
 impl ServiceSettings {
+    /// Its mode, as written.
+    pub fn mode_name(&self) -> &'static str {
+        name_of(&MODES, self.mode)
+    }
+
+    /// Its scheduler, as written.
+    pub fn scheduler_name(&self) -> &'static str {
+        name_of(&SCHEDULERS, self.scheduler)
+    }
+
+    /// How its targets learn the client's address, as written.
+    pub fn client_address_name(&self) -> &'static str {
+        name_of(&CLIENT_ADDRESSES, self.client_address)
+    }
+
     /// Whether targets that require a PROXY header can't answer the probes that go where clients go. Which ports registrations will
     /// name is not known.
-    pub(super) fn probes_lack_header(&self) -> bool {
+    fn probes_lack_header(&self) -> bool {
         let goes_there = |port| {
             let mut targets = self.targets.iter();
             targets.any(|target| target.address.port() == port)
@@ -81,6 +98,8 @@ pub struct StaticTarget {
     pub address: SocketAddr,
     /// Its share of new flows.
     pub weight: u16,
+    /// It gets new flows only while no other target takes any.
+    pub sorry: bool,
 }
 
 const MODES: [(&str, Mode); 3] = [
@@ -112,6 +131,14 @@ const CLIENT_ADDRESSES: [(&str, ClientAddress); 3] = [
     ("toa", ClientAddress::Toa),
 ];
 
+/// How a value is written.
+fn name_of<T: Copy + PartialEq>(all: &[(&'static str, T)], value: T) -> &'static str {
+    let mut all = all.iter();
+    let found = all.find(|(_, known)| *known == value);
+    debug_assert!(found.is_some(), "a value that can't be written");
+    found.map_or("", |(name, _)| *name)
+}
+
 /// Flow timeouts that make sense.
 const TIMEOUTS: std::ops::RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(7 * 24 * 3600);
@@ -127,7 +154,7 @@ pub(super) fn parse(
     ports: &[PortConfig],
     sound: bool,
 ) -> Option<Vec<ServiceSettings>> {
-    let mut tables = root.tables("services");
+    let mut tables = root.live().tables_by("services", "name");
     if tables.is_empty() {
         root.mistake(
             "services",
@@ -184,7 +211,7 @@ fn no_target_is_a_vip(tables: &mut [Table<'_>], services: &[(usize, ServiceSetti
                 continue;
             }
             sound = false;
-            let mut targets = tables[*index].tables_with("targets", "address");
+            let mut targets = tables[*index].tables_by("targets", "address");
             if let Some(table) = targets.get_mut(place) {
                 let message = format!("{ip} is a VIP of this node");
                 table.mistake("address", message, "name the host behind it");
@@ -226,6 +253,7 @@ fn service(
     let policy = policy::parse(table, vip, protocol, scheduler);
     let slow_start = policy::slow_start(table, scheduler);
     let cut_drained_after = policy::cut_drained_after(table);
+    let cut_down_after = policy::cut_down_after(table, protocol);
     let way = Way {
         mode,
         client_address,
@@ -233,11 +261,23 @@ fn service(
         port,
     };
     let targets = targets(table, ports_sound.then_some(ports), way);
+    overlaps::weights_count(table, scheduler, targets.as_deref().unwrap_or_default());
     let from_registrations = from_registrations(table, bus);
+    if let Some(targets) = &targets
+        && !targets.is_empty()
+        && !from_registrations
+        && targets.iter().all(|target| target.sorry)
+    {
+        table.mistake(
+            "targets",
+            "all of them are sorry targets, which serve in place of others",
+            "leave `sorry` out of those that serve as a rule",
+        );
+    }
     let health = table
         .table("health")
         .and_then(|mut table| CheckSettings::parse(&mut table));
-    Some(ServiceSettings {
+    let service = ServiceSettings {
         name: name?,
         vip: vip?,
         protocol: protocol?,
@@ -253,10 +293,19 @@ fn service(
         policy,
         slow_start,
         cut_drained_after,
+        cut_down_after,
         targets: targets?,
         from_registrations,
         health,
-    })
+    };
+    if service.probes_lack_header() {
+        table.warning(
+            "health",
+            "the targets expect a PROXY header, and these probes begin without one",
+            "set proxy_protocol = true here",
+        );
+    }
+    Some(service)
 }
 
 /// Records a mistake at each key that has no effect on a service of this mode and protocol: one, if it has none for two reasons.
@@ -390,16 +439,21 @@ fn targets(
     ports: Option<&[PortConfig]>,
     way: Way,
 ) -> Option<Vec<StaticTarget>> {
-    let tables = table.tables_with("targets", "address");
+    let tables = table.tables_by("targets", "address");
     let count = tables.len();
     let mut targets = Vec::new();
     let mut seen = BTreeSet::new();
     for mut table in tables {
         let address = target_address(&mut table, ports, way);
         let weight = table.within("weight", 0..=MOST_WEIGHT, 1);
+        let sorry = table.or("sorry", false);
         let Some(address) = address else { continue };
         if seen.insert(address) {
-            targets.push(StaticTarget { address, weight });
+            targets.push(StaticTarget {
+                address,
+                weight,
+                sorry,
+            });
         } else {
             table.mistake(
                 "address",

@@ -1,5 +1,6 @@
 mod addresses;
 mod mistakes;
+mod telling;
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -7,7 +8,7 @@ use std::time::Duration;
 use dataplane::{
     ClientAddress, FlowLimits, Protocol, Quota, Refusal, Scheduler, SourcePrefix, UnknownSegment,
 };
-use shared::config::Document;
+use shared::config::{Configuration, Document};
 
 use super::Config;
 use crate::worker::Poll;
@@ -39,9 +40,16 @@ targets = [{ address = "10.3.0.21:8080" }]
 
 fn parse(text: &str) -> Result<Config, String> {
     let document = Document::from_toml("l4.toml", text).map_err(|mistakes| mistakes.to_string())?;
-    document
+    let config = document
         .parse(Config::parse)
-        .map_err(|mistakes| mistakes.to_string())
+        .map_err(|mistakes| mistakes.to_string())?;
+    config.feasible().map(|_| config)
+}
+
+fn warnings(text: &str) -> Vec<String> {
+    let document = Document::from_toml("l4.toml", text).unwrap();
+    let parsed = document.into_parsed(Config::parse).unwrap();
+    parsed.warnings.iter().map(ToString::to_string).collect()
 }
 
 /// [`LEAST`] with each first occurrence of a text replaced.
@@ -99,6 +107,25 @@ fn cores_say_how_many_workers_there_are_and_ports_follow() {
     .unwrap();
     assert_eq!(config.workers.cpus, [Some(2), Some(5)]);
     assert_eq!(config.ports[0].queues, 2);
+}
+
+#[test]
+fn flows_of_targets_that_are_down_are_cut_at_once_over_udp_and_after_a_while_over_tcp() {
+    let after =
+        |changes: &[(&str, &str)]| parse(&with(changes)).unwrap().services[0].cut_down_after;
+    let udp = ("protocol = \"tcp\"", "protocol = \"udp\"");
+    let key = |value: &str| format!("port = 80\ncut_down_after = \"{value}\"");
+    assert_eq!(after(&[]), Some(Duration::from_secs(300)));
+    assert_eq!(after(&[udp]), Some(Duration::ZERO));
+    for protocol in [("id", "id"), udp] {
+        for (value, expected) in [
+            ("never", None),
+            ("0s", Some(Duration::ZERO)),
+            ("90s", Some(Duration::from_secs(90))),
+        ] {
+            assert_eq!(after(&[protocol, ("port = 80", &key(value))]), expected);
+        }
+    }
 }
 
 #[test]
@@ -173,6 +200,23 @@ fn a_source_in_no_list_is_denied_where_some_are_allowed() {
 }
 
 #[test]
+fn gateways_and_routes_may_have_several_routers() {
+    let config = parse(&with(&[(
+        "gateway = \"10.2.0.1\"",
+        "gateway = [\"10.2.0.1\", \"10.2.0.2\"]\nnext_hops = \"by_flow\"\n\
+         routes = [{ to = \"10.9.0.0/16\", via = [\"10.2.0.3\", \"10.2.0.4\"] }]",
+    )]))
+    .unwrap();
+    let port = &config.ports[0];
+    let address = |last: u8| IpAddr::from([10, 2, 0, last]);
+    assert_eq!(port.gateways, [address(1), address(2)]);
+    assert_eq!(port.sharing, dataplane::Sharing::ByFlow);
+    let via = port.routes[0].via;
+    assert!(via.iter().eq([address(3), address(4)]));
+    assert_eq!(via.sharing(), dataplane::Sharing::InOrder);
+}
+
+#[test]
 fn a_port_may_have_both_families_and_a_service_one() {
     let config = parse(&with(&[
         ("\"10.2.0.11/24\"", "[\"10.2.0.11/24\", \"fd00:2::11/64\"]"),
@@ -206,14 +250,15 @@ fn an_ipv6_vip_beside_bgp_is_warned_of() {
         ("vip = \"10.0.0.100\"", "vip = \"2001:db8::1\""),
         ("\"10.3.0.21:8080\"", "\"[fd00:3::21]:8080\""),
     ]);
-    assert_eq!(parse(&wide).unwrap().warnings(), Vec::<String>::new());
+    assert_eq!(warnings(&wide), Vec::<String>::new());
+    assert_eq!(warnings(&format!("{LEAST}{bgp}")), Vec::<String>::new());
+    let line = wide.lines().count() + 1;
     assert_eq!(
-        parse(&format!("{LEAST}{bgp}")).unwrap().warnings(),
-        Vec::<String>::new()
+        warnings(&format!("{wide}{bgp}")),
+        [format!(
+            "l4.toml:{line}: bgp: only IPv4 VIPs are announced so far — tell routers of 2001:db8::1 in another way"
+        )]
     );
-    let warnings = parse(&format!("{wide}{bgp}")).unwrap().warnings();
-    assert_eq!(warnings.len(), 1);
-    assert!(warnings[0].contains("2001:db8::1"), "{warnings:?}");
 }
 
 #[test]
@@ -232,12 +277,12 @@ fn probes_without_the_header_that_targets_expect_are_warned_of() {
         ("toa", "type = \"http\"", false),
     ] {
         let keys = format!("port = 80\nclient_address = \"{address}\"\nhealth = {{ {health} }}");
-        let warnings = parse(&with(&[("port = 80", &keys)])).unwrap().warnings();
+        let warnings = warnings(&with(&[("port = 80", &keys)]));
         assert_eq!(!warnings.is_empty(), warned, "{address} {health}");
         assert!(
             warnings
                 .iter()
-                .all(|warning| warning.starts_with("service web: "))
+                .all(|warning| warning.contains(": services[0].health: the targets expect a PROXY"))
         );
     }
 }
@@ -259,5 +304,95 @@ fn ipv6_grows_on_links_that_are_just_large_enough() {
             ("\"10.3.0.11/24\"", &int),
         ]))
         .unwrap_or_else(|mistakes| panic!("{mistakes}"));
+    }
+}
+
+#[test]
+fn what_could_be_meant_and_has_no_effect_is_warned_of() {
+    let weights = |scheduler: &str, [first, second]: [u16; 2]| {
+        with(&[
+            (
+                "port = 80",
+                &format!("port = 80\nscheduler = \"{scheduler}\""),
+            ),
+            (
+                "{ address = \"10.3.0.21:8080\" }",
+                &format!(
+                    "{{ address = \"10.3.0.21:8080\", weight = {first} }}, {{ address = \"10.3.0.22:8080\", weight = {second} }}"
+                ),
+            ),
+        ])
+    };
+    assert_eq!(
+        warnings(&weights("rr", [1, 2])),
+        [
+            "l4.toml:22: services[0].scheduler: rr treats all targets alike, whatever their weights are — write \"wrr\", or leave the weights out"
+        ]
+    );
+    assert_eq!(
+        warnings(&weights("lc", [3, 2])),
+        [
+            "l4.toml:22: services[0].scheduler: lc treats all targets alike, whatever their weights are — write \"wlc\", or leave the weights out"
+        ]
+    );
+    // Of no target that takes part does it say anything else than of another.
+    for (scheduler, of) in [("rr", [5, 5]), ("rr", [0, 5]), ("wrr", [1, 2])] {
+        assert!(warnings(&weights(scheduler, of)).is_empty(), "{of:?}");
+    }
+
+    let bgp = |allowed: &str| {
+        format!(
+            "{LEAST}[bgp]\nlocal_as = 65010\nrouter_id = \"10.2.0.11\"\n{allowed}\n[[bgp.neighbours]]\naddress = \"10.2.0.1\"\nremote_as = 65001\n"
+        )
+    };
+    assert_eq!(
+        warnings(&bgp("allowed = [\"10.0.1.0/24\"]")),
+        [
+            "l4.toml:26: bgp.allowed: leaves out VIPs of this node, which are announced to nobody: 10.0.0.100 — add their networks, or tell routers of them in another way"
+        ]
+    );
+    assert!(warnings(&bgp("allowed = [\"10.0.0.0/24\"]")).is_empty());
+    assert!(warnings(&bgp("")).is_empty());
+
+    let memory = |size: &str| {
+        with(&[(
+            "[[ports]]",
+            &format!("[eal]\nhuge_pages = false\nframes = 65535\nmemory = \"{size}\"\n[[ports]]"),
+        )])
+    };
+    assert_eq!(
+        warnings(&memory("256MiB")),
+        [
+            "l4.toml:8: eal.memory: 65535 frame buffers take 255MiB, and 303MiB with rings and drivers — leave it out, as it is worked out from the ports, or lower `frames`"
+        ]
+    );
+    assert!(warnings(&memory("303MiB")).is_empty());
+}
+
+#[test]
+fn two_ports_may_lead_to_one_network() {
+    let text = with(&[
+        (
+            "gateway =",
+            "routes = [{ to = \"10.9.0.0/16\", via = \"10.2.0.2\" }]\ngateway =",
+        ),
+        (
+            "local_ips =",
+            "routes = [{ to = \"10.9.0.0/16\", via = \"10.3.0.2\" }]\nlocal_ips =",
+        ),
+    ]);
+    assert_eq!(parse(&text).map(|_| ()), Ok(()));
+}
+
+#[test]
+fn what_the_driver_takes_is_taken() {
+    for device in [
+        "net_af_packet0,iface=ext0,qpairs=4,qdisc_bypass=0,framecnt=1024",
+        "net_af_packet0,iface=ext0,framesz=16384,blocksz=16384",
+        "net_af_packet0,iface=ext0,framesz=4096,blocksz=65536",
+        "0000:3b:1f.7",
+    ] {
+        let text = with(&[("net_af_packet0,iface=ext0", device)]);
+        assert_eq!(parse(&text).map(|_| ()), Ok(()), "{device}");
     }
 }

@@ -32,7 +32,7 @@ pub(super) struct Cutting {
 
 impl Cutting {
     /// Whether the flows of a target left at `since` have been cut by now.
-    fn is_done(self, now: Duration, since: Duration) -> bool {
+    pub(super) fn is_done(self, now: Duration, since: Duration) -> bool {
         now.saturating_sub(since) >= self.after + self.takes
     }
 }

@@ -1,7 +1,9 @@
 //! What the node knows and decides, without doing any of it: targets from the configuration and the bus, their health, the
 //! node's own state; out of it the next snapshot for the workers and the records for the bus. No clock, no sockets.
 
+mod down;
 mod gradual;
+mod intent;
 mod records;
 mod reload;
 mod retired;
@@ -15,12 +17,12 @@ use std::time::Duration;
 
 use dataplane::{Counters, Ids, Tables, TablesError};
 use health::{Check, CheckId, Transition};
-use shared::bus::{Expiry, Key, NodeRecord, Record, Tier};
+use shared::bus::{Expiry, Key, NodeRecord, Record};
 
 use crate::config::{Config, PortConfig, ServiceSettings};
 use crate::nic::Nic;
 
-use gradual::Gradual;
+pub use intent::{Asked, Intended, Intent, Wish};
 use records::{seen, take_back};
 use retired::Retired;
 pub use retired::{RetiredAddress, RetiredService};
@@ -40,8 +42,8 @@ pub enum Action {
     Publish(Box<Tables>),
     /// Put this on the bus.
     Put(Record),
-    /// Take this from the bus.
-    Delete(Key),
+    /// Take this node's record from the bus.
+    Leave,
     /// Take this record of a target from the bus if this node wrote it: others may have spoken of the target since.
     TakeBack(Key),
     /// Check these targets' health, and no others.
@@ -66,8 +68,14 @@ pub struct Control {
     drain: bool,
     /// The process is about to end.
     stopping: bool,
+    /// Why it must not serve: another process has its name, and had it first.
+    hold: Option<String>,
     /// It has taken its leave: nothing more is told.
     gone: bool,
+    /// Whether it was ready at the last look.
+    serves: bool,
+    /// How often its addresses were to be announced again.
+    announcement: u64,
     load: f64,
     /// The time as told last, at most some seconds ago.
     now: Duration,
@@ -95,7 +103,7 @@ pub enum Pulse {
 impl Control {
     /// Knows the configuration and nothing else; `nics` are those of the ports, in order.
     pub fn new(config: &Config, nics: &[Nic]) -> Control {
-        let service = |settings| Service::new(settings, Targets::new(settings), Gradual::default());
+        let service = |settings| Service::new(settings, Targets::new(settings));
         let services = config.services.iter().map(service);
         Control {
             node: config.node.id.clone(),
@@ -109,7 +117,10 @@ impl Control {
             pulse: Pulse::Stalled("starting".into()),
             drain: false,
             stopping: false,
+            hold: None,
             gone: false,
+            serves: false,
+            announcement: 0,
             load: 0.0,
             now: Duration::ZERO,
             told: None,
@@ -128,6 +139,11 @@ impl Control {
         &self.node
     }
 
+    /// The ports, in the order of the configuration.
+    pub fn ports(&self) -> &[PortConfig] {
+        &self.ports
+    }
+
     /// The services, in the order of the configuration.
     pub fn services(&self) -> &[Service] {
         &self.services
@@ -138,6 +154,9 @@ impl Control {
     /// # Errors
     /// Why not.
     pub fn ready(&self) -> Result<(), String> {
+        if let Some(why) = &self.hold {
+            return Err(why.clone());
+        }
         match &self.pulse {
             _ if self.stopping => Err("stopping".into()),
             _ if self.drain => Err("draining".into()),
@@ -149,6 +168,17 @@ impl Control {
     /// Whether an operator, or the end of the process, is emptying the node.
     pub fn is_draining(&self) -> bool {
         self.drain || self.stopping
+    }
+
+    /// Why it must not serve, if it must not.
+    pub fn hold(&self) -> Option<&str> {
+        self.hold.as_deref()
+    }
+
+    /// Another process has this node's name and had it first, or no longer. Told with the next tick.
+    pub fn hold_is(&mut self, hold: Option<String>) {
+        self.hold = hold;
+        self.look_whether_it_serves();
     }
 
     /// Whether frames are forwarded.
@@ -227,7 +257,23 @@ impl Control {
     /// Workers or links stopped or came back.
     pub fn pulse_is(&mut self, pulse: Pulse) -> Vec<Action> {
         self.pulse = pulse;
+        self.look_whether_it_serves();
         self.told_if_changed()
+    }
+
+    /// What this node answers for is announced again.
+    pub fn announce_again(&mut self) {
+        self.announcement += 1;
+        self.unsettled |= Changed::States;
+    }
+
+    /// Where the node serves again, its segments are told: another may have taken its addresses over, and switches have forgotten where it is.
+    fn look_whether_it_serves(&mut self) {
+        let serves = self.ready().is_ok();
+        if serves && !self.serves {
+            self.announce_again();
+        }
+        self.serves = serves;
     }
 
     /// The process is about to end: others should send elsewhere.
@@ -239,10 +285,7 @@ impl Control {
     /// The process ends now: the node's record goes, and none follows it.
     pub fn leave(&mut self) -> Vec<Action> {
         self.gone = true;
-        vec![Action::Delete(Key::Node {
-            tier: Tier::L4,
-            id: self.node.clone(),
-        })]
+        vec![Action::Leave]
     }
 
     /// Time went by: offers may have run out, and others want to hear that this node is alive. About once a second.
@@ -288,7 +331,7 @@ impl Control {
         let mut changed = std::mem::replace(&mut self.unsettled, Changed::Nothing);
         let mut actions = Vec::new();
         for service in self.services.iter_mut() {
-            let gone = service.targets.sweep();
+            let gone = service.sweep(self.now);
             if gone.is_empty() {
                 continue;
             }
@@ -307,6 +350,8 @@ impl Control {
                     "the tables stay as they are: {error}"
                 ))),
             }
+            let news = self.services.iter_mut().filter_map(Service::news);
+            actions.extend(news.map(Action::Warn));
             actions.extend(self.told_if_changed());
         }
         if changed >= Changed::Targets {
@@ -319,7 +364,8 @@ impl Control {
         for service in self.services.iter_mut() {
             service.look(self.now, self.cutting);
         }
-        let builder = snapshot::describe(&self.ports, &self.nics, &self.services, &self.retired);
+        let known = (&*self.ports, &*self.nics);
+        let builder = snapshot::describe(known, &self.services, &self.retired, self.announcement);
         let tables = builder.build(&mut self.ids, self.tables.as_deref())?;
         number(&mut self.services, &tables);
         Ok(tables)

@@ -22,7 +22,7 @@ impl Control {
         self.expiry.observe(now, change);
         let mut actions = Vec::new();
         match change {
-            Change::Snapshot(records) => {
+            Change::Snapshot { records, .. } => {
                 // What a snapshot does not hold is not known to be gone: servers may have lost their memory. Own probes decide.
                 let offers: BTreeSet<Key> = records
                     .iter()
@@ -31,7 +31,10 @@ impl Control {
                     .collect();
                 let mut changed = self.lapse(|key| !offers.contains(key));
                 for record in records {
-                    changed |= self.take_in(record, &mut actions);
+                    // What ran out is not brought back by servers that have kept it.
+                    if !self.expiry.is_expired(&record.key()) {
+                        changed |= self.take_in(record, &mut actions);
+                    }
                 }
                 // A record that came before the offer it belongs to is no left-over.
                 actions.retain(
@@ -48,7 +51,7 @@ impl Control {
                 actions.extend(self.say_again(key));
                 self.after(changed, &mut actions);
             }
-            Change::Connected(_) => {}
+            Change::Connected(_) | Change::Heard(_) => {}
         }
         actions
     }
@@ -215,6 +218,11 @@ impl Control {
             Changed::Node
         };
         self.drain = drain;
+        self.look_whether_it_serves();
+        if !drain && changed == Changed::Nothing && self.serves {
+            // Whoever asks for what is so already may have lost the addresses to another.
+            self.announce_again();
+        }
         changed
     }
 

@@ -24,18 +24,13 @@ impl Control {
         config: &Config,
         nics: Vec<Nic>,
     ) -> Result<Vec<Action>, TablesError> {
-        let successor = |settings: &ServiceSettings| {
-            let before = self.services.named(&settings.name);
-            let targets = match before {
-                Some(before) => before.targets.succeeded_by(settings),
-                None => Targets::new(settings),
-            };
-            let gradual = before.map(|before| before.gradual.clone());
-            Service::new(settings, targets, gradual.unwrap_or_default())
+        let successor = |settings: &ServiceSettings| match self.services.named(&settings.name) {
+            Some(before) => before.succeeded_by(settings, now),
+            None => Service::new(settings, Targets::new(settings)),
         };
         let mut services: Vec<Service> = config.services.iter().map(successor).collect();
         for service in &mut services {
-            service.targets.sweep();
+            service.sweep(now);
             service.look(now, self.cutting);
         }
         let retired = self.retired.change(
@@ -44,7 +39,8 @@ impl Control {
             &snapshot::used(&self.ports, &self.services),
             &snapshot::used(&config.ports, &services),
         );
-        let builder = snapshot::describe(&config.ports, &nics, &services, &retired);
+        let known = (&*config.ports, &*nics);
+        let builder = snapshot::describe(known, &services, &retired, self.announcement);
         let tables = builder.build(&mut self.ids, self.tables.as_deref())?;
         number(&mut services, &tables);
 

@@ -3,8 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 
 use dataplane::{
-    Port, Retired as RetiredRole, Route, Segment, ServiceConfig, ServiceId, Tables, TablesBuilder,
-    TargetConfig, TargetId,
+    NextHops, Port, Retired as RetiredRole, Route, Segment, ServiceConfig, ServiceId, Tables,
+    TablesBuilder, TargetConfig, TargetId,
 };
 
 use super::Service;
@@ -12,14 +12,18 @@ use super::retired::{Retired, Used};
 use crate::config::{PortConfig, ServiceSettings, other_port, way_to};
 use crate::nic::Nic;
 
-/// The whole snapshot, to be built.
+/// The whole snapshot, to be built; `announcement` counts how often the addresses were to be announced again.
 pub(super) fn describe(
-    ports: &[PortConfig],
-    nics: &[Nic],
+    (ports, nics): (&[PortConfig], &[Nic]),
     services: &[Service],
     retired: &Retired,
+    announcement: u64,
 ) -> TablesBuilder {
     let mut builder = base(ports, nics);
+    builder.announcement(announcement);
+    if announcement == 0 {
+        builder.silent();
+    }
     for service in services {
         let ServiceSettings {
             vip,
@@ -57,16 +61,19 @@ pub(super) fn describe(
 
 /// While one of a service's targets starts slowly, the weights of all are in smaller units.
 fn targets(service: &Service) -> impl Iterator<Item = TargetConfig> {
-    let gradual = &service.gradual;
-    let grows = gradual.grows();
+    let (shares, is_sorry) = (service.shares(), service.is_sorry());
     service.targets.iter().map(move |(address, target)| {
-        let unit = if grows { gradual.share(*address) } else { 1 };
+        let unit = match target.sorry && !is_sorry {
+            // It serves when no other target does; its flows go on after that.
+            true => 0,
+            false => shares.as_ref().map_or(1, |share| share(*address)),
+        };
         TargetConfig {
             address: *address,
             weight: target.weight().saturating_mul(unit),
             up: target.is_up(),
             draining: target.is_draining(),
-            cut: gradual.is_cut(*address),
+            cut: service.is_cut(*address),
         }
     })
 }
@@ -74,16 +81,17 @@ fn targets(service: &Service) -> impl Iterator<Item = TargetConfig> {
 /// Targets that are gone, and whose flows are to be cut; if there still is a way to them. New flows need
 /// not fit on it: those from before a reload grow by what the service said then.
 fn gone(service: &Service, ports: &[PortConfig]) -> impl Iterator<Item = TargetConfig> {
-    let gone = service.gradual.gone().iter().copied();
     let ServiceSettings { mode, port, .. } = service.settings;
-    gone.filter(move |address| way_to(address.ip(), mode, ports).is_ok())
-        .filter(move |address| other_port(*address, mode, port).is_none())
-        .map(|address| TargetConfig {
+    service
+        .gone()
+        .filter(move |(address, _)| way_to(address.ip(), mode, ports).is_ok())
+        .filter(move |(address, _)| other_port(*address, mode, port).is_none())
+        .map(|(address, was_down)| TargetConfig {
             address,
             weight: 0,
-            up: false,
+            up: !was_down,
             draining: true,
-            cut: service.gradual.is_cut(address),
+            cut: service.is_cut(address),
         })
 }
 
@@ -124,28 +132,28 @@ fn base(ports: &[PortConfig], nics: &[Nic]) -> TablesBuilder {
     for (config, nic) in ports.iter().zip(nics) {
         let (mut ipv4, mut ipv6) = (None, None);
         for network in &config.addresses {
-            let (prefix, gateway) = (network.prefix, config.gateway_for(network.address));
+            let prefix = network.prefix;
             match network.address {
                 IpAddr::V4(address) => {
-                    let gateway = gateway.and_then(|gateway| match gateway {
+                    let gateways = gateways(config, |gateway| match gateway {
                         IpAddr::V4(gateway) => Some(gateway),
                         IpAddr::V6(_) => None,
                     });
                     ipv4 = Some(Segment {
                         address,
                         prefix,
-                        gateway,
+                        gateways,
                     });
                 }
                 IpAddr::V6(address) => {
-                    let gateway = gateway.and_then(|gateway| match gateway {
+                    let gateways = gateways(config, |gateway| match gateway {
                         IpAddr::V4(_) => None,
                         IpAddr::V6(gateway) => Some(gateway),
                     });
                     ipv6 = Some(Segment {
                         address,
                         prefix,
-                        gateway,
+                        gateways,
                     });
                 }
             }
@@ -165,7 +173,7 @@ fn base(ports: &[PortConfig], nics: &[Nic]) -> TablesBuilder {
                 destination: route.to.address,
                 prefix: route.to.prefix,
                 port: config.index,
-                gateway: route.via,
+                via: route.via,
             });
         }
         for address in &config.local_ips {
@@ -173,6 +181,12 @@ fn base(ports: &[PortConfig], nics: &[Nic]) -> TablesBuilder {
         }
     }
     builder
+}
+
+/// A port's gateways of one family; no more than there may be were read.
+fn gateways<A: Copy>(port: &PortConfig, of_family: impl Fn(IpAddr) -> Option<A>) -> NextHops<A> {
+    let gateways = port.gateways.iter().copied().filter_map(of_family);
+    NextHops::new(gateways, port.sharing).unwrap_or(NextHops::ON_LINK)
 }
 
 /// A target's number in a snapshot.

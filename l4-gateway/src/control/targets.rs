@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use super::Changed;
+use super::intent::{self, Intent};
 use crate::config::ServiceSettings;
 
 /// One target.
@@ -11,8 +12,12 @@ use crate::config::ServiceSettings;
 pub struct Target {
     /// Its weight in the configuration, if it is there.
     pub configured: Option<u16>,
+    /// It is configured to serve only while no other target does.
+    pub sorry: bool,
     /// How it offered itself, if it did.
     pub offer: Option<Offer>,
+    /// What an operator wants of it.
+    pub intent: Option<Intent>,
     /// What probes say, own or others'; none until somebody knows.
     pub verdict: Option<Verdict>,
     /// What holds until then.
@@ -46,11 +51,11 @@ pub struct Verdict {
 }
 
 impl Target {
-    /// Its share of new flows: what it says itself goes before the configuration.
+    /// Its share of new flows: what an operator says goes before what it says itself, and that before the configuration.
     pub fn weight(&self) -> u16 {
-        self.offer
-            .as_ref()
-            .map(|offer| offer.weight)
+        let wanted = self.intent.as_ref().and_then(|intent| intent.weight);
+        wanted
+            .or(self.offer.as_ref().map(|offer| offer.weight))
             .or(self.configured)
             .unwrap_or(0)
     }
@@ -62,9 +67,15 @@ impl Target {
             .map_or(self.initially_up, |verdict| verdict.up)
     }
 
-    /// Whether it asked for no new flows.
+    /// Whether somebody has found that it doesn't serve: more than that it isn't known to.
+    pub fn is_known_down(&self) -> bool {
+        self.verdict.as_ref().is_some_and(|verdict| !verdict.up)
+    }
+
+    /// Whether it asked for no new flows, or an operator did.
     pub fn is_draining(&self) -> bool {
         self.offer.as_ref().is_some_and(|offer| offer.draining)
+            || self.intent.as_ref().is_some_and(|intent| intent.drain)
     }
 
     /// Whether new flows go to it.
@@ -85,6 +96,8 @@ impl Target {
 #[derive(Debug)]
 pub(super) struct Targets {
     by_address: BTreeMap<SocketAddr, Target>,
+    /// What operators want, also of targets that are away.
+    intents: BTreeMap<SocketAddr, Intent>,
     initially_up: bool,
     checked: bool,
 }
@@ -98,6 +111,7 @@ impl Targets {
         let checked = settings.health.is_some();
         let mut targets = Targets {
             by_address: BTreeMap::new(),
+            intents: BTreeMap::new(),
             initially_up,
             checked,
         };
@@ -107,6 +121,7 @@ impl Targets {
                 target.address,
                 Target {
                     configured: Some(target.weight),
+                    sorry: target.sorry,
                     ..known
                 },
             );
@@ -133,13 +148,20 @@ impl Targets {
                 target.initially_up = known.is_up();
             }
         }
+        for (address, wanted) in &self.intents {
+            if intent::keeps(self, address, settings) {
+                targets.intended(*address, Some(wanted.clone()));
+            }
+        }
         targets
     }
 
     fn unknown(&self) -> Target {
         Target {
             configured: None,
+            sorry: false,
             offer: None,
+            intent: None,
             verdict: None,
             initially_up: self.initially_up,
             checked: self.checked,
@@ -154,6 +176,26 @@ impl Targets {
         self.by_address.get(address)
     }
 
+    /// What operators want, by target; of those that are away too.
+    pub(super) fn intents(&self) -> impl Iterator<Item = (&SocketAddr, &Intent)> {
+        self.intents.iter()
+    }
+
+    pub(super) fn intent(&self, address: &SocketAddr) -> Option<&Intent> {
+        self.intents.get(address)
+    }
+
+    /// What an operator wants of a target, or nothing any more.
+    pub(super) fn intended(&mut self, address: SocketAddr, intent: Option<Intent>) {
+        if let Some(target) = self.by_address.get_mut(&address) {
+            target.intent.clone_from(&intent);
+        }
+        match intent {
+            Some(intent) => self.intents.insert(address, intent),
+            None => self.intents.remove(&address),
+        };
+    }
+
     /// Targets that came by registration.
     pub(super) fn registered(&self) -> usize {
         self.by_address
@@ -163,7 +205,10 @@ impl Targets {
     }
 
     pub(super) fn offered(&mut self, address: SocketAddr, offer: Offer) -> Changed {
-        let unknown = self.unknown();
+        let unknown = Target {
+            intent: self.intents.get(&address).cloned(),
+            ..self.unknown()
+        };
         let is_new = !self.by_address.contains_key(&address);
         let target = self.by_address.entry(address).or_insert(unknown);
         let before = target.clone();
@@ -232,10 +277,10 @@ impl Targets {
 
     /// Removes what nothing speaks for. Not before a snapshot is due: a target that is withdrawn and offered again meanwhile keeps what
     /// its probes found, as their verdict would not be repeated.
-    pub(super) fn sweep(&mut self) -> Vec<SocketAddr> {
+    pub(super) fn sweep(&mut self) -> Vec<(SocketAddr, Target)> {
         let gone = self
             .by_address
             .extract_if(.., |_, target| !target.has_reason_to_stay());
-        gone.map(|(address, _)| address).collect()
+        gone.collect()
     }
 }

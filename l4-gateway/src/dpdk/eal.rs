@@ -8,7 +8,7 @@ use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{DpdkError, Tsc};
+use super::{DpdkError, Tsc, runtime_directory};
 
 /// What EAL is started with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,14 +55,32 @@ impl Device {
         })
     }
 
+    /// What DPDK would take for the same device: PCI addresses can be written in several ways.
+    pub fn identity(&self) -> String {
+        let name = self.name();
+        let address = name.strip_prefix("pci:").unwrap_or(name);
+        match address.matches(':').count() {
+            1 if self.on_bus && is_pci_address(address) => {
+                format!("0000:{}", address.to_ascii_lowercase())
+            }
+            2 if self.on_bus && is_pci_address(address) => address.to_ascii_lowercase(),
+            _ => name.to_owned(),
+        }
+    }
+
+    /// Its arguments in order, each with its value.
+    pub fn arguments(&self) -> impl Iterator<Item = (&str, Option<&str>)> {
+        let arguments = self.text.split(',').skip(1);
+        arguments.map(|argument| match argument.split_once('=') {
+            Some((key, value)) => (key, Some(value)),
+            None => (argument, None),
+        })
+    }
+
     /// The value of an argument: `argument("iface")` of `net_af_packet0,iface=ext0` is `ext0`.
     pub fn argument(&self, key: &str) -> Option<&str> {
-        self.text
-            .split(',')
-            .skip(1)
-            .filter_map(|pair| pair.split_once('='))
-            .find(|(name, _)| *name == key)
-            .map(|(_, value)| value)
+        let mut arguments = self.arguments();
+        arguments.find_map(|(name, value)| value.filter(|_| name == key))
     }
 
     /// The same device with one more argument.
@@ -89,6 +107,15 @@ impl FromStr for Device {
             .any(|character| character.is_whitespace() || character.is_control())
         {
             Err("a device string has no blanks".into())
+        } else if text.contains(';') {
+            Err(format!(
+                "write `,` between arguments: \"{}\"",
+                text.replace(';', ",")
+            ))
+        } else if text.split(',').any(str::is_empty) {
+            Err("an argument is empty: leave its `,` out".into())
+        } else if like_pci(name) && !is_pci_address(name.strip_prefix("pci:").unwrap_or(name)) {
+            Err("of a PCI address, the device goes up to 1f and the function up to 7".into())
         } else if on_bus || virtual_device {
             Ok(Device {
                 text: text.into(),
@@ -106,21 +133,29 @@ impl fmt::Display for Device {
     }
 }
 
-/// `[dddd:]bb:dd.f`, hexadecimal.
+/// `[dddd:]bb:dd.f`, hexadecimal: 32 devices on a bus, 8 functions of a device.
 fn is_pci_address(name: &str) -> bool {
-    let hex = |text: &str, digits: usize| {
-        text.len() == digits && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+    let hex = |text: &str, digits: usize, most: u32| {
+        let is_hex = text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let value = u32::from_str_radix(text, 16);
+        text.len() == digits && is_hex && value.is_ok_and(|value| value <= most)
     };
     let Some((front, function)) = name.rsplit_once('.') else {
         return false;
     };
     let parts: Vec<&str> = front.split(':').collect();
-    let bus_and_device = match parts.as_slice() {
-        [domain, bus, device] if hex(domain, 4) => [*bus, *device],
-        [bus, device] => [*bus, *device],
+    let (domain, bus, device) = match parts.as_slice() {
+        [domain, bus, device] => (*domain, *bus, *device),
+        [bus, device] => ("0000", *bus, *device),
         _ => return false,
     };
-    hex(function, 1) && bus_and_device.iter().all(|part| hex(part, 2))
+    hex(domain, 4, 0xffff) && hex(bus, 2, 0xff) && hex(device, 2, 0x1f) && hex(function, 1, 7)
+}
+
+/// Whether a PCI address was meant.
+fn like_pci(name: &str) -> bool {
+    let hexadecimal = |byte: u8| byte.is_ascii_hexdigit() || b":.".contains(&byte);
+    name.starts_with("pci:") || (name.contains(':') && name.bytes().all(hexadecimal))
 }
 
 impl EalSettings {
@@ -202,12 +237,14 @@ impl Eal {
         if status != 0 {
             return Err(DpdkError::from_status("redirecting DPDK's log", status));
         }
+        runtime_directory::remove_at_exit();
         // EAL keeps pointers into its arguments and permutes the array, so both stay for the life of the process.
         let pointers: Vec<*mut c_char> = strings.into_iter().map(CString::into_raw).collect();
         let count = pointers.len() as c_int;
         let pointers = Vec::leak(pointers);
         // SAFETY: `pointers` are `count` writable C strings that are never freed.
         let status = unsafe { dpdk_sys::rte_eal_init(count, pointers.as_mut_ptr()) };
+        runtime_directory::sweep();
         if status < 0 {
             let hint = match settings.memory {
                 Memory::HugePages => {
@@ -372,6 +409,38 @@ mod tests {
         );
         assert!("eth0".parse::<Device>().is_err());
         assert!("net_pcap0,rx_pcap=a b".parse::<Device>().is_err());
+    }
+
+    #[test]
+    fn a_device_that_can_t_be_one_is_refused_with_what_was_meant() {
+        const PCI: &str = "of a PCI address, the device goes up to 1f and the function up to 7";
+        for (text, why) in [
+            ("0000:3b:00.9", PCI),
+            ("0000:3b:20.0", PCI),
+            ("pci:0000:3b:00.8", PCI),
+            ("3b:00", PCI),
+            (
+                "net_af_packet0;iface=eth0",
+                "write `,` between arguments: \"net_af_packet0,iface=eth0\"",
+            ),
+            ("net_tap0,", "an argument is empty: leave its `,` out"),
+        ] {
+            assert_eq!(text.parse::<Device>(), Err(why.to_owned()), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_pci_address_is_the_same_device_however_it_is_written() {
+        for (text, identity) in [
+            ("0000:3B:00.0", "0000:3b:00.0"),
+            ("3b:00.0,rx_burst=1", "0000:3b:00.0"),
+            ("pci:3b:00.0", "0000:3b:00.0"),
+            ("net_tap0,iface=A", "net_tap0"),
+            ("auxiliary:mlx5_core.sf.4", "auxiliary:mlx5_core.sf.4"),
+        ] {
+            let device: Device = text.parse().unwrap();
+            assert_eq!(device.identity(), identity, "{text}");
+        }
     }
 
     #[test]

@@ -70,24 +70,6 @@ impl Mbuf {
         true
     }
 
-    /// Takes `count` bytes out of the frame, `at` bytes behind its start. False, and nothing is changed, if it is shorter.
-    #[inline]
-    #[must_use]
-    pub(crate) fn cut(&mut self, at: usize, count: usize) -> bool {
-        let length = usize::from(self.length());
-        if at + count > length {
-            return false;
-        }
-        let offset: u16 = self.get(dpdk_sys::WEIR_MBUF_DATA_OFF);
-        let start = self.start();
-        // SAFETY: `at` bytes from the start and as many `count` bytes further on lie inside the frame, as just checked, which is ours alone.
-        unsafe { start.add(count).copy_from(start, at) };
-        // No more than the length, which 16 bits hold.
-        self.set(dpdk_sys::WEIR_MBUF_DATA_OFF, offset + count as u16);
-        self.set_length((length - count) as u16);
-        true
-    }
-
     /// Starts loading the first line of the frame, to read it soon.
     #[inline]
     pub fn prefetch(&self) {
@@ -207,6 +189,23 @@ impl Frame for Mbuf {
             return false;
         }
         self.set_length((length + room) as u16);
+        true
+    }
+
+    /// Moves what stands before the bytes over them.
+    #[inline]
+    fn cut(&mut self, at: usize, count: usize) -> bool {
+        let length = usize::from(self.length());
+        if at.checked_add(count).is_none_or(|end| end > length) {
+            return false;
+        }
+        let offset: u16 = self.get(dpdk_sys::WEIR_MBUF_DATA_OFF);
+        let start = self.start();
+        // SAFETY: `at` bytes from the start and as many `count` bytes further on lie inside the frame, as just checked, which is ours alone.
+        unsafe { start.add(count).copy_from(start, at) };
+        // No more than the length, which 16 bits hold.
+        self.set(dpdk_sys::WEIR_MBUF_DATA_OFF, offset + count as u16);
+        self.set_length((length - count) as u16);
         true
     }
 }

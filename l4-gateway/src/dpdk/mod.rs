@@ -7,20 +7,25 @@
 //!     --makes--> RingSender/RingReceiver             frames from lcore to lcore
 //!     --runs---> Lcore                               a closure on an EAL thread
 //! ```
+//!
+//! [`Interface`] is the kernel's, below a port of DPDK's: it says what the driver doesn't.
 
 mod bond;
 mod eal;
+mod interface;
 mod lcore;
 mod link;
 mod mbuf;
 mod mempool;
 mod port;
 mod ring;
+mod runtime_directory;
 mod spread;
 mod tsc;
 
 pub use bond::Member;
 pub use eal::{Device, Eal, EalSettings, Memory};
+pub use interface::{Interface, merges};
 pub use lcore::{Ended, Lcore};
 pub use link::{Link, link_changed};
 pub use mbuf::Mbuf;

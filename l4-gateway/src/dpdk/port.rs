@@ -20,8 +20,8 @@ const NOT_SUPPORTED: i32 = -libc::ENOTSUP;
 pub struct PortSettings {
     /// Receive and transmit queues, each.
     pub queues: u16,
-    /// Largest IP packet, in bytes.
-    pub mtu: u16,
+    /// Largest IP packet, in bytes; none for a driver that takes what its interface and its own buffers have room for.
+    pub mtu: Option<u16>,
     /// Descriptors a queue; the driver may round.
     pub descriptors: u16,
     /// What frames are hashed with to spread them over several queues, where the driver lets it be chosen.
@@ -91,7 +91,8 @@ impl Port {
         }
 
         let mut conf = dpdk_sys::rte_eth_conf::default();
-        conf.rxmode.mtu = u32::from(settings.mtu);
+        // 0 is the driver's default.
+        conf.rxmode.mtu = settings.mtu.map_or(0, u32::from);
         let hashes = info.flow_type_rss_offloads & dpdk_sys::WEIR_RSS_IP_TCP_UDP;
         if settings.queues > 1 && hashes != 0 {
             conf.rxmode.mq_mode = dpdk_sys::RTE_ETH_MQ_RX_RSS;

@@ -5,17 +5,20 @@ use tokio::sync::oneshot;
 
 use crate::capture::Tap;
 use crate::filter::FlowFilter;
+use crate::worker::ending::Ending;
 
 /// Places of the flow table looked at in a tick: 256 KiB, some 50 us.
-const STEP: usize = 4096;
+pub(super) const STEP: usize = 4096;
 /// Ticks that a walk takes at most, about a second: larger tables take larger steps.
-const STEPS: usize = 1024;
+pub(super) const STEPS: usize = 1024;
 
 /// What a worker can be asked.
 #[derive(Debug)]
 pub enum Question {
     /// Which flows it has.
     Flows(Inquiry),
+    /// To end flows.
+    End(Ending),
     /// To let its frames be seen.
     Capture(Box<Tap>),
 }

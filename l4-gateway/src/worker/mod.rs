@@ -9,6 +9,7 @@
 //!
 //! It reads one immutable [`Tables`] snapshot, swapped whole by the control side, and waits for nobody.
 
+mod ending;
 mod inquiry;
 mod lane;
 mod poll;
@@ -26,6 +27,7 @@ use tokio::sync::mpsc;
 use crate::capture::Tap;
 use crate::dpdk::{Mbuf, Pool, RingReceiver, RingSender, Tsc};
 
+pub use ending::Ending;
 pub use inquiry::{Found, Inquiry, Question};
 pub(crate) use lane::WAITING as LANE_WAITING;
 pub use lane::{Exception, Lane, Transmit};
@@ -33,11 +35,18 @@ pub use poll::Poll;
 pub use state::{LoopCount, Times, WorkerState};
 pub use vlan::Vlan;
 
+use ending::FlowEnd;
 use inquiry::FlowSearch;
 use poll::Naps;
 
 /// Between two ticks of the data plane, in nanoseconds, where no sleep makes it longer ([`Poll::longest_tick`]).
 const TICK: u64 = 1_000_000;
+
+/// What goes through all flows, a step each tick.
+enum Walk {
+    Search(FlowSearch),
+    End(FlowEnd),
+}
 
 /// Something a worker tells the control side.
 #[derive(Debug, Clone, Copy)]
@@ -120,7 +129,7 @@ pub fn run(parts: WorkerParts) {
         state: state.clone(),
         tap: None,
     };
-    let mut search: Option<FlowSearch> = None;
+    let mut walk: Option<Walk> = None;
     let mut started = tsc.now();
     let mut next_tick = started.0;
     while !state.stopping() {
@@ -133,10 +142,13 @@ pub fn run(parts: WorkerParts) {
         if now.0 >= next_tick {
             next_tick = now.0 + TICK;
             round.tick(snapshot, now, &lessons);
-            search = search.and_then(|search| search.step(&round.dataplane, now));
-            if search.is_none() {
+            walk = walk.and_then(|walk| round.walk(walk, snapshot, now));
+            if walk.is_none() {
                 match inquiries.try_recv() {
-                    Ok(Question::Flows(inquiry)) => search = Some(FlowSearch::new(inquiry)),
+                    Ok(Question::Flows(inquiry)) => {
+                        walk = Some(Walk::Search(FlowSearch::new(inquiry)));
+                    }
+                    Ok(Question::End(ending)) => walk = Some(Walk::End(FlowEnd::new(ending))),
                     Ok(Question::Capture(tap)) => {
                         tap.begin();
                         round.tap = Some(tap);
@@ -362,6 +374,18 @@ impl Round {
         }
         self.dataplane.tick(tables, now, &mut self.emitted);
         self.say();
+    }
+
+    /// Goes on with a walk through the flows; none when it is done.
+    fn walk(&mut self, walk: Walk, tables: &Tables, now: Now) -> Option<Walk> {
+        match walk {
+            Walk::Search(search) => search.step(&self.dataplane, now).map(Walk::Search),
+            Walk::End(end) => {
+                let end = end.step(&mut self.dataplane, tables, now, &mut self.emitted);
+                self.say();
+                end.map(Walk::End)
+            }
+        }
     }
 
     /// Sends the data plane's own frames, hands others over, and passes its events on.

@@ -1,4 +1,5 @@
-//! One VLAN tag (IEEE 802.1Q), taken off frames that come in and put on those that leave: the data plane sees none.
+//! One VLAN tag (IEEE 802.1Q), taken off frames that come in and put on those that leave: the data plane sees none. What has no tag, or one
+//! that only says a priority (number 0), is in the network of the wire that has no number: not this port's.
 
 use dataplane::Frame;
 
@@ -67,6 +68,8 @@ mod tests {
             ([0x81, 0, 0, 100], true),
             ([0x81, 0, 0xe0, 100], true),
             ([0x81, 0, 0x01, 100], false),
+            ([0x81, 0, 0, 0], false),
+            ([0x81, 0, 0xa0, 0], false),
             ([0x88, 0xa8, 0, 100], false),
             ([0x08, 0, 0, 100], false),
         ] {

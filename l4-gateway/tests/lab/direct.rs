@@ -147,7 +147,7 @@ impl Place {
 }
 
 /// A link between two namespaces.
-pub(super) fn join(one: &Place, device: &str, other: &Place, peer: &str) {
+pub(crate) fn join(one: &Place, device: &str, other: &Place, peer: &str) {
     let [one_name, other_name] = [one.name(), other.name()];
     super::ip(&[
         "link",

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -30,6 +30,11 @@ impl Gateway {
     }
 
     pub(crate) fn launch(lab: &Lab, config: &str) -> Gateway {
+        Gateway::launch_by(lab, config, |_| {})
+    }
+
+    /// Starts the real binary by a command that `set_up` has changed.
+    pub(crate) fn launch_by(lab: &Lab, config: &str, set_up: impl FnOnce(&mut Command)) -> Gateway {
         let path = lab.directory.path().join("l4.toml");
         std::fs::write(&path, config).unwrap();
         let log = lab.directory.path().join("l4.log");
@@ -44,6 +49,7 @@ impl Gateway {
             .arg(&path)
             .stdout(Stdio::null())
             .stderr(output);
+        set_up(&mut command);
         // `ip netns exec` replaces itself by the program, so the pid is the gateway's.
         Gateway {
             child: command.spawn().expect("iproute2's ip"),
@@ -144,6 +150,13 @@ impl Gateway {
     pub(crate) fn subcommand(&self, arguments: &[&str]) -> String {
         self.try_subcommand(arguments)
             .unwrap_or_else(|why| panic!("{arguments:?}: {why}"))
+    }
+
+    /// Begins a subcommand that goes on until it is killed, and whose standard output is to be read.
+    pub(crate) fn begin(&self, arguments: &[&str]) -> Child {
+        let mut command = self.place.command(env!("CARGO_BIN_EXE_l4-gateway"));
+        command.args(arguments).args(["--admin", ADMIN]);
+        command.stdout(Stdio::piped()).spawn().unwrap()
     }
 
     /// As [`Gateway::subcommand`], with what it prints to standard error when it fails.

@@ -98,6 +98,11 @@ impl Lab {
         lab
     }
 
+    /// The name of DPDK's directory for the node.
+    pub(crate) fn runtime_directory(&self) -> String {
+        format!("weir-{}", self.name)
+    }
+
     /// One more namespace, by a name that is short.
     pub(crate) fn add(&mut self, short: &str) -> Place {
         let place = Place(format!("{}-{short}", self.name));
@@ -165,8 +170,8 @@ pub(crate) const WORKERS: &str = "[workers]\npoll = \"adaptive\"\nflows = 16384\
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        // Where DPDK's telemetry socket was.
-        let _ = std::fs::remove_dir_all(format!("/run/dpdk/weir-{}", self.name));
+        // Where DPDK's telemetry socket was, of a gateway that was killed.
+        let _ = std::fs::remove_dir_all(format!("/run/dpdk/{}", self.runtime_directory()));
         for place in &self.places {
             let _ = Command::new("ip")
                 .args(["netns", "delete", &place.0])

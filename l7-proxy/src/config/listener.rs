@@ -1,7 +1,8 @@
 //! `[[listeners]]` and `[[certificates]]`.
 
-use crate::route::HostPattern;
-use shared::config::{ByteSize, Cidr, FromValue, Table, Value};
+use crate::policy::HostPattern;
+use shared::certificate::{Chain, Description};
+use shared::config::{ByteSize, Cidr, FromValue, Place, Table, Value};
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -50,6 +51,8 @@ pub struct Listener {
     pub body_timeout: Duration,
     /// How long a client may take nothing of a response.
     pub send_timeout: Duration,
+    /// How long a client that closed its sending side, its request sent, may go without being sent anything before it counts as gone.
+    pub half_closed_timeout: Duration,
     /// The largest request head, in bytes.
     pub max_header_size: usize,
     /// The most header fields in a request.
@@ -83,6 +86,7 @@ impl Listener {
             idle_timeout: table.within("idle_timeout", TIMES, seconds(75)),
             body_timeout: table.within("body_timeout", TIMES, seconds(60)),
             send_timeout: table.within("send_timeout", TIMES, seconds(60)),
+            half_closed_timeout: table.within("half_closed_timeout", TIMES, seconds(5)),
             // At most 1 MiB, which fits every usize.
             max_header_size: table
                 .within("max_header_size", sizes, ByteSize(32 << 10))
@@ -127,7 +131,7 @@ impl ProxyProtocol {
 }
 
 pub(super) fn parse_all(root: &mut Table<'_>) -> Vec<Listener> {
-    let tables = root.tables("listeners");
+    let tables = root.tables_by("listeners", "name");
     if tables.is_empty() {
         root.mistake(
             "listeners",
@@ -173,21 +177,56 @@ pub struct Certificate {
     pub key: PathBuf,
     /// Whether it also answers clients that name no or an unknown server.
     pub default: bool,
+    /// Where these are written, for what is found out by opening the files.
+    pub places: CertificatePlaces,
+}
+
+/// Where the keys of a [`Certificate`] are written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificatePlaces {
+    /// `certificate`.
+    pub certificate: Place,
+    /// `key`.
+    pub key: Place,
+    /// `names`.
+    pub names: Place,
 }
 
 impl Certificate {
     fn parse(table: &mut Table<'_>) -> Option<Certificate> {
         let names: Vec<ServerName> = table.or("names", Vec::new());
-        let certificate = table.required("certificate");
-        let key = table.required("key");
+        let mut leaf = None;
+        let certificate = table.opened_file("certificate", |pem| {
+            let chain = Chain::from_pem(pem).ok()?;
+            Some(leaf.insert(chain.leaf().clone()).to_string())
+        });
+        let key = table.opened_file("key", |_| None);
         let default = table.or("default", false);
-        let names = names.into_iter().map(|name| name.0).collect();
+        let names: Vec<String> = names.into_iter().map(|name| name.0).collect();
+        if let Some(called) = called(&names, leaf.as_ref()) {
+            table.called(&called);
+        }
         Some(Certificate {
             names,
-            certificate: certificate?,
-            key: key?,
+            certificate: certificate?.path().to_owned(),
+            key: key?.path().to_owned(),
             default,
+            places: CertificatePlaces {
+                certificate: table.place("certificate"),
+                key: table.place("key"),
+                names: table.place("names"),
+            },
         })
+    }
+}
+
+/// What people call a certificate: by the names it is for, or its subject where it has none.
+fn called(names: &[String], leaf: Option<&Description>) -> Option<String> {
+    let own = leaf.map_or(&[][..], |leaf| &leaf.names);
+    match if names.is_empty() { own } else { names } {
+        [] => leaf.map(|leaf| leaf.subject.clone()),
+        [name] => Some(name.clone()),
+        [name, more @ ..] => Some(format!("{name} and {} more", more.len())),
     }
 }
 

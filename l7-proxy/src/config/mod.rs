@@ -7,15 +7,15 @@ mod sections;
 mod tests;
 mod upstream;
 
-pub use listener::{Certificate, Listener, Protocol, ProxyProtocol};
+pub use listener::{Certificate, CertificatePlaces, Listener, Protocol, ProxyProtocol};
 pub use sections::{Drain, Registration};
-pub use upstream::{BackendSettings, KeepAlive, UpstreamSettings};
 
-use crate::access_log::Settings as AccessLogSettings;
-use crate::normalise::Forwarding;
-use crate::route::Rule;
+use crate::http::Forwarding;
+use crate::observe::access_log::Settings as AccessLogSettings;
+use crate::policy::Rule;
+use crate::upstream::UpstreamSettings;
 use shared::config::sections::{AdminSection, BusSection, LogSection, NodeSection};
-use shared::config::{Cidr, Document, Mistakes, Table};
+use shared::config::{Document, Mistakes, Table};
 use std::path::Path;
 
 /// The admin listener's port where the configuration names none.
@@ -40,7 +40,7 @@ pub struct Config {
     pub certificates: Vec<Certificate>,
     /// Routes in the order of the file.
     pub routes: Vec<Rule>,
-    /// Upstreams in the order of their names; [`crate::route::UpstreamId`] is an index into them.
+    /// Upstreams in the order of their names; [`crate::policy::UpstreamId`] is an index into them.
     pub upstreams: Vec<UpstreamSettings>,
     /// What this node offers itself for on the bus.
     pub registrations: Vec<Registration>,
@@ -77,17 +77,16 @@ impl Config {
         let log = LogSection::parse(root);
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let workers = root.within("workers", 1..=256, cores.min(256));
-        let listeners = listener::parse_all(root);
-        let certificates = listener::parse_certificates(root, &listeners);
-        let (names, upstreams) = upstream::parse_all(root);
-        let routes = routes::parse_all(root, &names);
-        let registrations = sections::parse_registrations(root);
-        let access_log = sections::parse_access_log(root);
-        let trusted = root
-            .table("forwarding")
-            .map(|mut table| table.or::<Vec<Cidr>>("trusted", Vec::new()));
-        let forwarding = Forwarding::trusting(trusted.unwrap_or_default());
-        let drain = Drain::parse(root);
+        // The rest changes while the node serves.
+        let mut live = root.live();
+        let listeners = listener::parse_all(&mut live);
+        let certificates = listener::parse_certificates(&mut live, &listeners);
+        let (names, upstreams) = upstream::parse_all(&mut live);
+        let routes = routes::parse_all(&mut live, &names);
+        let registrations = sections::parse_registrations(&mut live);
+        let access_log = sections::parse_access_log(&mut live);
+        let forwarding = sections::parse_forwarding(&mut live);
+        let drain = Drain::parse(&mut live);
         Some(Config {
             node: node?,
             admin,

@@ -1,13 +1,14 @@
 //! `[[routes]]`.
 
 use crate::error::Error;
-use crate::route::{HostPattern, PathPattern, Rule, UpstreamId};
+use crate::http::Protocol;
+use crate::policy::{HostPattern, PathPattern, Rule, UpstreamId};
 use shared::config::{FromValue, Table, Value};
 use std::collections::HashMap;
 
 /// Reads the routes; `upstreams` are the names they may lead to, in the order of their ids.
 pub(super) fn parse_all(root: &mut Table<'_>, upstreams: &[String]) -> Vec<Rule> {
-    let tables = root.tables("routes");
+    let tables = root.ordered_tables_by("routes", "name");
     if tables.is_empty() {
         root.mistake(
             "routes",
@@ -24,6 +25,7 @@ pub(super) fn parse_all(root: &mut Table<'_>, upstreams: &[String]) -> Vec<Rule>
         let hosts = parse_hosts(&mut table);
         let path = parse_path(&mut table);
         let upstream = parse_upstream(&mut table, upstreams);
+        let upgrades = table.or("upgrades", vec![Protocol::websocket()]);
         if let (Some(hosts), Some(path)) = (&hosts, &path) {
             for host in hosts {
                 let condition = format!("host {host}, path {path}");
@@ -46,6 +48,7 @@ pub(super) fn parse_all(root: &mut Table<'_>, upstreams: &[String]) -> Vec<Rule>
                 hosts,
                 path,
                 upstream,
+                upgrades,
             });
         }
     }
@@ -128,14 +131,35 @@ fn parse_upstream(table: &mut Table<'_>, upstreams: &[String]) -> Option<Upstrea
     table.one_of("upstream", &choices)
 }
 
+impl FromValue for Protocol {
+    const EXPECTED: &'static str = "a protocol of the Upgrade field such as \"websocket\"";
+
+    fn from_value(value: &Value) -> Result<Protocol, String> {
+        let name = value.as_str().ok_or_else(String::new)?;
+        Protocol::parse(name).map_err(str::to_owned)
+    }
+}
+
 impl FromValue for HostPattern {
     const EXPECTED: &'static str = "a host such as \"www.example.com\", \"*.example.com\" or \"*\"";
 
     fn from_value(value: &Value) -> Result<HostPattern, String> {
         let text = value.as_str().ok_or_else(String::new)?;
-        HostPattern::parse(text).map_err(|_| match text.contains(['/', ':']) {
-            true => "only the name: no scheme, port or path".to_owned(),
-            false => String::new(),
+        if matches!(text, "_" | "default" | "default_server") {
+            // nginx's names for no name. As names they would match nothing.
+            return Err("for every host write \"*\", or leave `hosts` out".to_owned());
+        }
+        HostPattern::parse(text).map_err(|_| {
+            let hint = match text.strip_prefix('.') {
+                _ if text.starts_with('~') => "there are no regular expressions for hosts",
+                Some(name) if HostPattern::parse(name).is_ok() => {
+                    return format!("write {name:?} and \"*.{name}\"");
+                }
+                _ if text.contains(['/', ':']) => "only the name: no scheme, port or path",
+                _ if text.ends_with(".*") => "a star stands for the first labels only",
+                _ => "",
+            };
+            hint.to_owned()
         })
     }
 }

@@ -1,10 +1,15 @@
-//! The small sections: `[[registrations]]`, `[access_log]`, `[drain]`.
+//! The small sections: `[[registrations]]`, `[forwarding]`, `[access_log]`, `[drain]`.
 
-use crate::access_log::{self, Destination, Format};
-use shared::config::{Bounded, Table};
+use crate::http::{Forwarding, Via};
+use crate::observe::access_log::{self, Access, Destination, Format, Group};
+use nix::unistd;
+use shared::config::{Cidr, FromValue, Table, Value};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
+
+/// What `Via` calls this gateway where the configuration says nothing.
+const PSEUDONYM: &str = "weir";
 
 /// A service this node offers itself for as a target of the L4 tier.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,10 +46,9 @@ pub(super) fn parse_registrations(root: &mut Table<'_>) -> Vec<Registration> {
             Duration::from_secs(10),
         );
         if let (Some(service), Some(address)) = (service, address) {
-            places.push((
-                format!("{}.address", table.path()),
-                format!("{service} at {address}"),
-            ));
+            let what = format!("{service} at {address}");
+            table.called(&what);
+            places.push((format!("{}.address", table.path()), what));
             registrations.push(Registration {
                 service,
                 address,
@@ -62,13 +66,36 @@ pub(super) fn parse_registrations(root: &mut Table<'_>) -> Vec<Registration> {
     registrations
 }
 
+/// `[forwarding]`: without it, nobody is believed and `Via` says `weir`.
+pub(super) fn parse_forwarding(root: &mut Table<'_>) -> Forwarding {
+    let Some(mut table) = root.table("forwarding") else {
+        return Forwarding::default().with_via(Via::named(PSEUDONYM));
+    };
+    let trusted = table.or::<Vec<Cidr>>("trusted", Vec::new());
+    let pseudonym = table.or("via", PSEUDONYM.to_owned());
+    let via = Via::named(&pseudonym);
+    if via.is_none() {
+        table.mistake(
+            "via",
+            format!("{pseudonym:?} is no pseudonym"),
+            "write 1 to 64 letters, digits, dots or dashes, or \"off\"",
+        );
+    }
+    Forwarding::trusting(trusted).with_via(via.filter(|_| pseudonym != "off"))
+}
+
 /// `[access_log]`: without it, JSON lines on standard error; `path = "off"` switches it off.
 pub(super) fn parse_access_log(root: &mut Table<'_>) -> Option<access_log::Settings> {
     let mut format = Format::default();
     let mut path = None;
+    let mut access = Access::default();
     if let Some(mut table) = root.table("access_log") {
         format = table.one_of_or("format", Format::NAMES, format);
         path = table.optional::<PathBuf>("path");
+        access.mode = table.optional::<FileMode>("mode").map(|mode| mode.0);
+        access.group = table
+            .optional::<GroupId>("group")
+            .map(|id| Group::new(id.0, table.place("group")));
     }
     let destination = match path {
         None => Destination::Stderr,
@@ -79,7 +106,58 @@ pub(super) fn parse_access_log(root: &mut Table<'_>) -> Option<access_log::Setti
     Some(access_log::Settings {
         destination,
         format,
+        access,
     })
+}
+
+/// Permissions of a file, as chmod(1) takes them.
+struct FileMode(u32);
+
+impl FromValue for FileMode {
+    const EXPECTED: &'static str = "permissions such as \"0640\"";
+
+    fn from_value(value: &Value) -> Result<FileMode, String> {
+        let Value::String(text) = value else {
+            return Err("write it as text: \"0640\"".to_owned());
+        };
+        let mode = match text.len() {
+            3 | 4 => u32::from_str_radix(text, 8).map_err(|_| String::new())?,
+            _ => return Err(String::new()),
+        };
+        match mode {
+            _ if mode & !0o666 != 0 => Err("a log is read and written, not executed".to_owned()),
+            _ if mode & 0o600 != 0o600 => {
+                Err("its owner must read and write it: 0600 and more".to_owned())
+            }
+            _ => Ok(FileMode(mode)),
+        }
+    }
+}
+
+/// A group of this machine, by its id.
+struct GroupId(u32);
+
+impl FromValue for GroupId {
+    const EXPECTED: &'static str = "a group of this machine, by name or number";
+
+    fn from_value(value: &Value) -> Result<GroupId, String> {
+        match value {
+            // The highest number means "leave it" to chown(2).
+            Value::Integer(id) => match u32::try_from(*id) {
+                Ok(u32::MAX) | Err(_) => Err("numbers go from 0 to 4294967294".to_owned()),
+                Ok(id) => Ok(GroupId(id)),
+            },
+            Value::String(name) => match unistd::Group::from_name(name) {
+                Ok(Some(group)) => Ok(GroupId(group.gid.as_raw())),
+                Ok(None) if name.parse::<u32>().is_ok() => {
+                    Err(format!("write {name}, without quotes"))
+                }
+                Ok(None) => Err("there is no such group: see `getent group`".to_owned()),
+                Err(error) => Err(format!("it can't be looked up: {error}")),
+            },
+            _ => Err(String::new()),
+        }
+    }
 }
 
 /// How a drain goes.
@@ -89,6 +167,8 @@ pub struct Drain {
     pub grace: Duration,
     /// From the start of the drain until connections that are still open are cut.
     pub deadline: Duration,
+    /// From an upgrade until connections that still hold on to the old process are cut. At least as long as `deadline`.
+    pub upgrade_deadline: Duration,
 }
 
 impl Default for Drain {
@@ -96,6 +176,7 @@ impl Default for Drain {
         Drain {
             grace: Duration::from_secs(5),
             deadline: Duration::from_secs(30),
+            upgrade_deadline: Duration::from_secs(3600),
         }
     }
 }
@@ -108,7 +189,24 @@ impl Drain {
         };
         let times = Duration::ZERO..=Duration::from_secs(24 * 3600);
         let grace = table.within("grace", times.clone(), defaults.grace);
-        let deadline = table.within("deadline", times, defaults.deadline.max(grace));
+        let deadline = table.within("deadline", times.clone(), defaults.deadline.max(grace));
+        let upgrade_deadline = table.within(
+            "upgrade_deadline",
+            times,
+            defaults.upgrade_deadline.max(deadline),
+        );
+        if upgrade_deadline < deadline {
+            let message = format!(
+                "{} is shorter than the deadline of {}",
+                upgrade_deadline.written(),
+                deadline.written()
+            );
+            table.mistake(
+                "upgrade_deadline",
+                message,
+                "after an upgrade nobody waits for the connections that are left: give them at least as long",
+            );
+        }
         if deadline < grace {
             let message = format!(
                 "{} is over before the grace of {}",
@@ -121,6 +219,10 @@ impl Drain {
                 "both count from the start of the drain: lengthen `deadline`",
             );
         }
-        Drain { grace, deadline }
+        Drain {
+            grace,
+            deadline,
+            upgrade_deadline,
+        }
     }
 }

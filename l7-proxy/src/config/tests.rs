@@ -1,10 +1,10 @@
 //! Complete configurations, defaults, and every mistake with its message.
 
 use super::*;
-use crate::access_log::{Destination, Format};
-use crate::balance::Algorithm;
-use crate::normalise::{Host, Path as RequestPath};
-use crate::snapshot::Snapshot;
+use crate::exchange::snapshot::Snapshot;
+use crate::http::{Host, Path as RequestPath};
+use crate::observe::access_log::{Destination, Format};
+use crate::upstream::{Algorithm, BackendSettings};
 use http::HeaderValue;
 use http::uri::PathAndQuery;
 use std::time::Duration;
@@ -81,6 +81,34 @@ fn the_access_log_can_be_a_file_or_off() {
 }
 
 #[test]
+fn the_group_of_the_access_log_is_one_of_this_machine() {
+    let parse = |group: &str| {
+        let text = format!("{SMALL}[access_log]\ngroup = {group}\n");
+        let group = |config: Config| Some(config.access_log?.access.group?.id());
+        Config::from_toml("l7.toml", &text).map(group)
+    };
+    assert_eq!(parse("\"root\"").unwrap(), Some(0));
+    assert_eq!(parse("4294967294").unwrap(), Some(4_294_967_294));
+    let line = SMALL.lines().count() + 2;
+    for (group, hint) in [
+        (
+            "\"no-such-group\"",
+            "there is no such group: see `getent group`",
+        ),
+        ("\"0\"", "write 0, without quotes"),
+        ("4294967295", "numbers go from 0 to 4294967294"),
+        ("-1", "numbers go from 0 to 4294967294"),
+    ] {
+        let mistakes = parse(group).unwrap_err().to_string();
+        let place = format!("l7.toml:{line}: access_log.group: expected a group");
+        assert!(
+            mistakes.contains(&place) && mistakes.contains(hint),
+            "{mistakes}"
+        );
+    }
+}
+
+#[test]
 fn backends_count_as_up_before_their_first_probe_unless_told_otherwise() {
     for (initially, available) in [
         ("", 1),
@@ -88,7 +116,7 @@ fn backends_count_as_up_before_their_first_probe_unless_told_otherwise() {
         ("initially = \"down\"", 0),
     ] {
         let text = format!("{SMALL}[upstreams.app.health]\ntype = \"tcp\"\n{initially}");
-        let snapshot = Snapshot::new(Config::from_toml("l7.toml", &text).unwrap(), None);
+        let snapshot = Snapshot::new(Config::from_toml("l7.toml", &text).unwrap().into(), None);
         assert_eq!(
             snapshot.upstreams()[0].available(),
             available,
@@ -100,7 +128,7 @@ fn backends_count_as_up_before_their_first_probe_unless_told_otherwise() {
 #[test]
 fn the_example_routes_as_its_comments_say() {
     let config = example();
-    let snapshot = Snapshot::new(config, None);
+    let snapshot = Snapshot::new(config.into(), None);
     let routed = |host: &'static str, path: &'static str| {
         let host = Host::parse(HeaderValue::from_static(host)).unwrap();
         let path = RequestPath::new(&PathAndQuery::from_static(path)).unwrap();
@@ -285,6 +313,115 @@ fn an_empty_file_is_told_everything_it_lacks_at_once() {
         assert!(
             found.contains(&format!("l7.toml: {key}: ")),
             "{key} in {found}"
+        );
+    }
+}
+
+#[test]
+fn a_route_can_not_be_upgraded_to_what_carries_http() {
+    let with = |upgrades: &str| {
+        SMALL.replace(
+            "upstream = \"app\"",
+            &format!("upstream = \"app\"\nupgrades = {upgrades}"),
+        )
+    };
+    let names = |text: &str| {
+        let upgrades = Config::from_toml("l7.toml", text).unwrap().routes[0]
+            .upgrades
+            .clone();
+        upgrades
+            .iter()
+            .map(|protocol| protocol.name().to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(names(SMALL), ["websocket"]);
+    assert_eq!(names(&with("[]")), [""; 0]);
+    assert_eq!(
+        names(&with("[\"WebSocket\", \"tcp\"]")),
+        ["websocket", "tcp"]
+    );
+    for refused in ["[\"h2c\"]", "[\"websocket\", \"HTTP/2.0\"]", "[\"a b\"]"] {
+        let found = mistakes(&with(refused));
+        assert!(
+            found.len() == 1 && found[0].contains("routes[0].upgrades"),
+            "{refused}: {found:?}"
+        );
+    }
+}
+
+#[test]
+fn words_of_other_proxies_are_translated_or_said_not_to_be_there() {
+    let base = |listener: &str, route: &str, root: &str| {
+        format!(
+            "{root}\n[node]\nid = \"l7-1\"\n[[listeners]]\nname = \"web\"\naddress = \"127.0.0.1:80\"\n{listener}\n\
+             [[routes]]\nupstream = \"app\"\n{route}\n[upstreams.app]\nbackends = [{{ address = \"10.0.0.1:80\" }}]\n"
+        )
+    };
+    for (text, said) in [
+        (
+            base("client_max_body_size = \"1m\"", "", ""),
+            "listeners[0].client_max_body_size: unknown key — there is no limit on the size of a request body yet",
+        ),
+        (
+            base("keepalive_timeout = \"65s\"", "", ""),
+            "listeners[0].keepalive_timeout: unknown key — towards clients that is `idle_timeout` of [[listeners]], towards backends `keep_alive.idle_timeout` of [upstreams.NAME]",
+        ),
+        (
+            base("", "proxy_pass = \"x\"", ""),
+            "routes[0].proxy_pass: unknown key — that is `upstream` of [[routes]]",
+        ),
+        (
+            base("", "", "worker_processes = 4"),
+            "worker_processes: unknown key — that is `workers`",
+        ),
+        // Few letters in common with anything.
+        (
+            base("max_heads = 4", "", ""),
+            "listeners[0].max_heads: unknown key — did you mean `max_headers`?",
+        ),
+        (
+            base("maximum_payload_length = 4", "", ""),
+            "listeners[0].maximum_payload_length: unknown key",
+        ),
+        (
+            base("", "hosts = [\"_\"]", ""),
+            "routes[0].hosts: item 1 should be a host",
+        ),
+        (
+            base("", "hosts = [\".a.test\"]", ""),
+            "write \"a.test\" and \"*.a.test\"",
+        ),
+        (
+            base("", "hosts = [\"~^a\"]", ""),
+            "there are no regular expressions for hosts",
+        ),
+    ] {
+        let mistakes = Config::from_toml("l7.toml", &text).unwrap_err().to_string();
+        let line = mistakes.lines().find(|line| line.contains(said));
+        assert!(line.is_some(), "{said} is not in {mistakes}");
+        assert_eq!(mistakes.lines().count(), 1, "{mistakes}");
+        if !said.contains('—') && said.contains("maximum") {
+            assert!(mistakes.ends_with(said), "{mistakes}");
+        }
+    }
+    let mistakes = Config::from_toml("l7.toml", &base("", "hosts = [\"_\"]", "")).unwrap_err();
+    assert!(
+        mistakes.to_string().contains("for every host write \"*\""),
+        "{mistakes}"
+    );
+}
+
+#[test]
+fn a_gateway_has_a_pseudonym_or_none() {
+    let with = |via: &str| format!("{SMALL}[forwarding]\nvia = {via}");
+    for good in ["\"edge-1\"", "\"off\""] {
+        assert_eq!(mistakes(&with(good)), [""; 0], "{good}");
+    }
+    for bad in ["\"a b\"", "\"\"", "\"a:80\"", "\"a\\r\\nx: y\""] {
+        let found = mistakes(&with(bad));
+        assert!(
+            found.len() == 1 && found[0].contains("forwarding.via"),
+            "{bad}: {found:?}"
         );
     }
 }

@@ -2,8 +2,8 @@
 
 use std::io;
 
-use crate::reason::Reason;
-use crate::retry::Failure;
+use crate::http::{BodyError, InvalidResponse};
+use crate::observe::reason::Reason;
 
 /// Why there is no connection to a backend.
 #[derive(Debug, thiserror::Error)]
@@ -34,47 +34,27 @@ pub enum ExchangeError {
     NotSent,
     /// The connection closed or broke before a complete response head.
     #[error("connection closed before a response: {0}")]
-    Closed(hyper::Error),
+    Closed(io::Error),
+    /// The request's own body broke off.
+    #[error("the request was cut: {0}")]
+    Cut(BodyError),
     /// What came back isn't HTTP.
     #[error("invalid response: {0}")]
-    Invalid(hyper::Error),
-    /// It is HTTP, but not a response to pass on.
-    #[error("invalid response: {0}")]
-    Refused(&'static str),
+    Invalid(#[from] InvalidResponse),
     /// No response head in time.
     #[error("no response in time")]
     TimedOut,
 }
 
 impl ExchangeError {
-    /// Sorts an error of a request that was handed to the connection.
-    pub(crate) fn of(error: hyper::Error) -> ExchangeError {
-        if error.is_parse() {
-            ExchangeError::Invalid(error)
-        } else {
-            ExchangeError::Closed(error)
-        }
-    }
-
     /// The word for logs and metrics.
     pub fn reason(&self) -> Reason {
         match self {
-            ExchangeError::NotSent | ExchangeError::Closed(_) => Reason::UpstreamClosed,
-            ExchangeError::Invalid(_) | ExchangeError::Refused(_) => Reason::UpstreamInvalid,
+            ExchangeError::NotSent | ExchangeError::Closed(_) | ExchangeError::Cut(_) => {
+                Reason::UpstreamClosed
+            }
+            ExchangeError::Invalid(_) => Reason::UpstreamInvalid,
             ExchangeError::TimedOut => Reason::ResponseTimeout,
-        }
-    }
-
-    /// What a retry is decided by; `reused` says whether the connection came from the pool.
-    pub fn failure(&self, reused: bool) -> Failure {
-        match self {
-            ExchangeError::NotSent => Failure::Closed {
-                reused,
-                sent: false,
-            },
-            ExchangeError::Closed(_) => Failure::Closed { reused, sent: true },
-            ExchangeError::Invalid(_) | ExchangeError::Refused(_) => Failure::Invalid,
-            ExchangeError::TimedOut => Failure::Timeout,
         }
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use crate::config::KeepAlive;
+use super::KeepAlive;
 
 /// The idle connections of one backend, oldest at the front.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ impl<C> Idle<C> {
         if keep.idle == 0 || now.saturating_duration_since(born) >= keep.max_age {
             return;
         }
-        if self.entries.len() >= keep.idle {
+        while self.entries.len() >= keep.idle {
             self.entries.pop_front();
         }
         self.entries.push_back(Entry {
@@ -43,25 +43,27 @@ impl<C> Idle<C> {
         });
     }
 
-    /// The connection used last that is still `usable`, with the time it was made. What is not usable is dropped on the way.
+    /// The connection used last that is still `usable`. What is not usable is dropped on the way.
     pub fn take(
         &mut self,
         now: Instant,
         keep: KeepAlive,
         usable: impl Fn(&C) -> bool,
-    ) -> Option<(C, Instant)> {
+    ) -> Option<C> {
         while let Some(entry) = self.entries.pop_back() {
             if entry.fresh(now, keep) && usable(&entry.connection) {
-                return Some((entry.connection, entry.born));
+                return Some(entry.connection);
             }
         }
         None
     }
 
-    /// Drops what is too old, or no longer `usable`.
+    /// Drops what is too old, no longer `usable`, or over a limit that has been lowered.
     pub fn expire(&mut self, now: Instant, keep: KeepAlive, usable: impl Fn(&C) -> bool) {
         self.entries
             .retain(|entry| entry.fresh(now, keep) && usable(&entry.connection));
+        let over = self.entries.len().saturating_sub(keep.idle);
+        self.entries.drain(..over);
     }
 
     /// How many there are.
@@ -99,8 +101,8 @@ mod tests {
         let mut idle = Idle::default();
         idle.put('a', start, start, KEEP);
         idle.put('b', start, start, KEEP);
-        assert_eq!(idle.take(start, KEEP, |_| true), Some(('b', start)));
-        assert_eq!(idle.take(start, KEEP, |_| true), Some(('a', start)));
+        assert_eq!(idle.take(start, KEEP, |_| true), Some('b'));
+        assert_eq!(idle.take(start, KEEP, |_| true), Some('a'));
         assert_eq!(idle.take(start, KEEP, |_| true), None);
     }
 
@@ -112,14 +114,8 @@ mod tests {
             idle.put(name, start, start, KEEP);
         }
         assert_eq!(idle.len(), 2);
-        assert_eq!(
-            idle.take(start, KEEP, |_| true).map(|(name, _)| name),
-            Some('c')
-        );
-        assert_eq!(
-            idle.take(start, KEEP, |_| true).map(|(name, _)| name),
-            Some('b')
-        );
+        assert_eq!(idle.take(start, KEEP, |_| true), Some('c'));
+        assert_eq!(idle.take(start, KEEP, |_| true), Some('b'));
     }
 
     #[test]
@@ -138,5 +134,18 @@ mod tests {
         idle.put('e', start, start, KEEP);
         idle.expire(later(10), KEEP, |_| true);
         assert!(idle.is_empty());
+    }
+    #[test]
+    fn a_lowered_limit_closes_those_idle_longest() {
+        let start = Instant::now();
+        let mut idle = Idle::default();
+        idle.put('a', start, start, KEEP);
+        idle.put('b', start, start, KEEP);
+        let fewer = KeepAlive { idle: 1, ..KEEP };
+        idle.expire(start, fewer, |_| true);
+        assert_eq!(idle.len(), 1);
+        idle.put('c', start, start, fewer);
+        assert_eq!(idle.len(), 1);
+        assert_eq!(idle.take(start, fewer, |_| true), Some('c'));
     }
 }

@@ -5,16 +5,25 @@
 //! | `/echo...` (and all else) | its name, then the request head and body as received |
 //! | `/status/204` | that status, no body |
 //! | `/slow/500` | after that many milliseconds |
+//! | `/drip/10` | that many bytes, one each 200 ms |
 //! | `/big/1000000` | that many bytes |
 //! | `/chunked`, `/trailers` | a chunked body, with trailers |
+//! | `/misplaced` | trailers that say what only a head may |
+//! | `/announced` | 204 with a length, and what looks like the next response as its body |
 //! | `/cut` | a body shorter than announced |
 //! | `/ambiguous/0` to `/ambiguous/3` | a length said in two ways, or a coding nobody asked for |
 //! | `/interim` | 102 without end |
 //! | `/garbage`, `/close`, `/hang` | no HTTP; none at all; nothing ever |
 //! | `/early` | before the request body has been read |
+//! | `/endless` | likewise, a byte each 20 ms until the connection is closed |
+//! | `/torn` | likewise, up to the end of the connection, which is reset |
+//! | `/sated` | likewise, and takes nothing of the body |
+//! | `/duplex/1000000` | that many bytes, while the request body is read |
+//! | `/unasked` | and another response that nobody asked for |
 //! | `/private` | with fields of the connection |
 //! | `/ws` | 101, then every byte back |
-//! | `/nows` | 200 to an upgrade |
+//! | `/switch/chat` | 101 to that protocol, then every byte back |
+//! | `/required` | 426 |
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -126,6 +135,32 @@ fn serve(shared: &Shared, stream: TcpStream) -> std::io::Result<()> {
             let _ = std::io::copy(&mut reader, &mut std::io::sink());
             return Ok(());
         }
+        if path == "/endless" {
+            out.write_all(b"HTTP/1.1 200 OK\r\n\r\n")?;
+            loop {
+                out.write_all(b"x")?;
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+        if path == "/torn" {
+            // Closing resets the connection once something is there that isn't read.
+            std::thread::sleep(Duration::from_millis(50));
+            return out.write_all(b"HTTP/1.1 413 Too Large\r\n\r\nearly");
+        }
+        if path == "/sated" {
+            out.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nsated")?;
+            std::thread::sleep(Duration::from_secs(30));
+            return Ok(());
+        }
+        if let Some(number) = path.strip_prefix("/duplex/") {
+            let number = number.parse().unwrap_or(0);
+            let mut out = out.try_clone()?;
+            let answering = std::thread::spawn(move || big(&mut out, number));
+            body(shared, &mut reader, &head)?;
+            answering.join().map_err(|_| std::io::ErrorKind::Other)??;
+            shared.requests.fetch_add(1, Ordering::SeqCst);
+            continue;
+        }
         let body = body(shared, &mut reader, &head)?;
         shared.requests.fetch_add(1, Ordering::SeqCst);
         if !answer(shared, &mut out, &mut reader, &path, &head, &body)? {
@@ -197,6 +232,18 @@ fn body(shared: &Shared, reader: &mut impl BufRead, head: &str) -> std::io::Resu
     Ok(body)
 }
 
+fn big(out: &mut TcpStream, number: usize) -> std::io::Result<()> {
+    write!(out, "HTTP/1.1 200 OK\r\nContent-Length: {number}\r\n\r\n")?;
+    let part = vec![b'x'; 64 * 1024];
+    let mut left = number;
+    while left > 0 {
+        let size = left.min(part.len());
+        out.write_all(&part[..size])?;
+        left -= size;
+    }
+    Ok(())
+}
+
 /// False when the connection is over.
 fn answer(
     shared: &Shared,
@@ -219,18 +266,32 @@ fn answer(
             std::thread::sleep(Duration::from_millis(number as u64));
             out.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nslow")?;
         }
-        "big" => {
+        "drip" => {
             write!(out, "HTTP/1.1 200 OK\r\nContent-Length: {number}\r\n\r\n")?;
-            let part = vec![b'x'; 64 * 1024];
-            let mut left = number;
-            while left > 0 {
-                let size = left.min(part.len());
-                out.write_all(&part[..size])?;
-                left -= size;
+            for _ in 0..number {
+                std::thread::sleep(Duration::from_millis(200));
+                out.write_all(b"x")?;
             }
+        }
+        "big" => big(out, number)?,
+        "unasked" => {
+            let some = "HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\nunasked";
+            out.write_all(some.as_bytes())?;
+            std::thread::sleep(Duration::from_millis(100));
+            out.write_all(some.as_bytes())?;
         }
         "chunked" => out.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n")?,
         "trailers" => out.write_all(b"HTTP/1.1 200 OK\r\nTrailer: x-sum\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nx-sum: 5\r\n\r\n")?,
+        "misplaced" => out.write_all(
+            b"HTTP/1.1 200 OK\r\nConnection: keep-alive, X-Hop\r\nTrailer: x-sum, connection, upgrade, x-hop, x-own, set-cookie, keep-alive, x-forwarded-for\r\n\
+              Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nConnection: close, X-Own\r\nUpgrade: h2c\r\nX-Hop: no\r\nX-Own: no\r\nSet-Cookie: a=no\r\n\
+              Keep-Alive: no\r\nX-Forwarded-For: no\r\nx-sum: 5\r\n\r\n",
+        )?,
+        "announced" => {
+            out.write_all(b"HTTP/1.1 204 No Content\r\nContent-Length: 40\r\n\r\n")?;
+            std::thread::sleep(Duration::from_millis(100));
+            out.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nno")?;
+        }
         "cut" => {
             out.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nshort")?;
             return Ok(false);
@@ -263,8 +324,12 @@ fn answer(
             b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: keep-alive, X-Hop\r\nX-Hop: secret\r\nKeep-Alive: timeout=5\r\n\
               Proxy-Authenticate: Basic\r\nX-Kept: yes\r\n\r\nok",
         )?,
-        "ws" => {
-            out.write_all(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: x\r\n\r\n")?;
+        "required" => out.write_all(
+            b"HTTP/1.1 426 Upgrade Required\r\nConnection: upgrade\r\nUpgrade: chat/2, h2c\r\nUpgrade: websocket\r\nHTTP2-Settings: x\r\nContent-Length: 2\r\n\r\nno",
+        )?,
+        "ws" | "switch" => {
+            let protocol = if argument.is_empty() { "websocket" } else { argument };
+            write!(out, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: {protocol}\r\nSec-WebSocket-Accept: x\r\n\r\n")?;
             std::io::copy(reader, out)?;
             let _ = out.shutdown(std::net::Shutdown::Write);
             return Ok(false);

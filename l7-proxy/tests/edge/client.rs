@@ -143,6 +143,34 @@ impl Connection {
         self.send(&format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n"));
         self.read()
     }
+
+    /// Opens a WebSocket to the backend, which echoes what it is sent.
+    pub fn websocket(address: SocketAddr) -> Connection {
+        let mut connection = Connection::open(address);
+        connection.send(
+            "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+        );
+        let response = connection.read().expect("a response");
+        assert_eq!(
+            (
+                response.status,
+                response.field("upgrade"),
+                response.field("connection").to_lowercase().as_str()
+            ),
+            (101, "websocket", "upgrade")
+        );
+        assert_eq!(response.field("sec-websocket-accept"), "x");
+        connection
+    }
+
+    /// Sends bytes through a tunnel and reads them back.
+    pub fn echo(&mut self, bytes: &[u8]) {
+        self.0.write_all(bytes).expect("write");
+        let mut back = vec![0; bytes.len()];
+        self.0.read_exact(&mut back).expect("read");
+        assert_eq!(back, bytes);
+    }
 }
 
 /// One GET on a connection of its own.

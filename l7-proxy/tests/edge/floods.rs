@@ -1,27 +1,15 @@
 //! HTTP/2 clients that cost more than they pay, frame by frame.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::io::Write;
 use std::time::Duration;
 
 use crate::backend::Backend;
 use crate::client;
+use crate::frames::{
+    ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, GET, GOAWAY, HEADERS, PING, RST_STREAM,
+    SETTINGS, WINDOW_UPDATE, frame, kinds, open,
+};
 use crate::proxy::{Proxy, eventually};
-
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const GOAWAY: u8 = 7;
-const WINDOW_UPDATE: u8 = 8;
-const CONTINUATION: u8 = 9;
-
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
-
-/// `GET / ` to `a`, by HPACK's static table and one literal.
-const GET: &[u8] = &[0x82, 0x86, 0x84, 0x41, 0x01, b'a'];
 
 fn start() -> (Proxy, Backend) {
     start_with("")
@@ -37,46 +25,10 @@ fn start_with(listener: &str) -> (Proxy, Backend) {
     (proxy, app)
 }
 
-fn open(proxy: &Proxy) -> TcpStream {
-    let mut stream = client::connect(proxy.web());
-    stream
-        .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
-        .expect("preface");
-    stream
-        .write_all(&frame(SETTINGS, 0, 0, &[]))
-        .expect("settings");
-    stream
-}
-
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len())
-        .expect("a small payload")
-        .to_be_bytes();
-    let mut frame = vec![length[1], length[2], length[3], kind, flags];
-    frame.extend_from_slice(&stream.to_be_bytes());
-    frame.extend_from_slice(payload);
-    frame
-}
-
-/// Reads frames until the connection ends; the kinds that came.
-fn kinds(stream: &mut TcpStream) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    // A reset is an end, too.
-    let _ = stream.read_to_end(&mut bytes);
-    let mut kinds = Vec::new();
-    let mut rest = bytes.as_slice();
-    while rest.len() >= 9 {
-        let length = u32::from_be_bytes([0, rest[0], rest[1], rest[2]]) as usize;
-        kinds.push(rest[3]);
-        rest = rest.get(9 + length..).unwrap_or_default();
-    }
-    kinds
-}
-
 #[test]
 fn streams_opened_and_reset_in_a_flood_end_their_connection_only() {
     let (mut proxy, app) = start();
-    let mut stream = open(&proxy);
+    let mut stream = open(proxy.web());
     let mut flood = Vec::new();
     for number in 0..20_000 {
         flood.extend(frame(
@@ -111,7 +63,7 @@ fn streams_opened_and_reset_in_a_flood_end_their_connection_only() {
 fn a_head_that_never_ends_is_refused() {
     let (mut proxy, app) = start();
     let before = proxy.memory();
-    let mut stream = open(&proxy);
+    let mut stream = open(proxy.web());
     let mut endless = frame(HEADERS, END_STREAM, 1, GET);
     // A literal field that is indexed nowhere, again and again.
     let mut field = vec![0x00, 0x01, b'x', 0x7f, 0x81, 0x01];
@@ -137,7 +89,7 @@ fn a_head_that_never_ends_is_refused() {
 fn small_frames_for_nothing_do_not_pile_up() {
     let (mut proxy, _app) = start();
     let before = proxy.memory();
-    let mut stream = open(&proxy);
+    let mut stream = open(proxy.web());
     stream
         .set_write_timeout(Some(Duration::from_secs(2)))
         .expect("timeout");
@@ -204,13 +156,13 @@ fn streams_whose_client_gives_no_window_are_cut_and_their_siblings_go_on() {
 fn an_idle_http2_connection_is_told_and_closed() {
     let (proxy, _app) = start();
     let began = std::time::Instant::now();
-    let mut silent = open(&proxy);
+    let mut silent = open(proxy.web());
     assert!(kinds(&mut silent).contains(&GOAWAY));
     let took = began.elapsed();
     assert!(took < Duration::from_secs(4), "{took:?}");
 
     // One that asked something is idle only after that.
-    let mut asking = open(&proxy);
+    let mut asking = open(proxy.web());
     asking
         .write_all(&frame(HEADERS, END_HEADERS | END_STREAM, 1, GET))
         .expect("a request");
@@ -230,10 +182,39 @@ fn a_client_that_is_gone_does_not_hold_a_drain() {
         app.address
     ));
     // It had its answer, and then its way to us broke without a FIN.
-    let mut gone = open(&proxy);
+    let mut gone = open(proxy.web());
     gone.write_all(&frame(HEADERS, END_HEADERS | END_STREAM, 1, GET))
         .expect("a request");
     eventually("it was answered", || app.requests() == 1);
     proxy.signal("TERM");
     assert!(proxy.wait(Duration::from_secs(10)).success());
+}
+
+#[test]
+fn a_client_does_not_write_the_log() {
+    let (mut proxy, _app) = start();
+    let before = proxy.said().lines().count();
+    for _ in 0..4 {
+        let mut stream = open(proxy.web());
+        let mut flood = Vec::new();
+        for _ in 0..10_000 {
+            // Acknowledges what nobody sent: h2 warns of each.
+            flood.extend(frame(PING, ACK, 0, &[7; 8]));
+        }
+        // On streams that are no more, or never were; and a reset of one that was just opened.
+        flood.extend(frame(HEADERS, END_HEADERS | END_STREAM, 1, GET));
+        flood.extend(frame(RST_STREAM, 0, 1, &8_u32.to_be_bytes()));
+        flood.extend(frame(WINDOW_UPDATE, 0, 1, &1_u32.to_be_bytes()));
+        flood.extend(frame(DATA, END_STREAM, 1, b"x"));
+        let _ = stream.write_all(&flood);
+        kinds(&mut stream);
+    }
+    let said = proxy.said();
+    let lines = said
+        .lines()
+        .filter(|line| !line.contains("l7_proxy"))
+        .count();
+    assert!(lines.saturating_sub(before) <= 4, "{said}");
+    assert!(said.contains("PING"), "they reached h2: {said}");
+    assert!(proxy.alive());
 }

@@ -77,6 +77,50 @@ fn a_head_that_comes_too_slowly_gets_408() {
 }
 
 #[test]
+fn a_head_that_begins_as_http2_does_has_no_more_time_than_another() {
+    let (proxy, _app) = start("http2 = true\nheader_timeout = \"500ms\"\nidle_timeout = \"20s\"");
+    for (number, start) in ["P", "PRI", "PO", "POST / HTTP/1.1\r\n"]
+        .into_iter()
+        .enumerate()
+    {
+        let began = Instant::now();
+        let mut connection = Connection::open(proxy.web());
+        for byte in start.chars() {
+            connection.send(byte.encode_utf8(&mut [0; 4]));
+        }
+        assert_eq!(
+            connection.read().map(|response| response.status),
+            Some(408),
+            "{start:?}"
+        );
+        let took = began.elapsed();
+        assert!(
+            (Duration::from_millis(400)..Duration::from_secs(2)).contains(&took),
+            "{start:?}: {took:?}"
+        );
+        assert_eq!(
+            proxy.metric("weir_l7_slow_heads_total", &[]),
+            number as f64 + 1.0
+        );
+    }
+    // No head of HTTP/1 begins like this.
+    let mut almost = Connection::open(proxy.web());
+    almost.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r");
+    assert_eq!(almost.read().map(|response| response.status), Some(400));
+    // One that says nothing at all has as long as between two requests.
+    let mut silent = Connection::open(proxy.web());
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(
+        silent.get("a", "/echo").map(|response| response.status),
+        Some(200)
+    );
+    assert_eq!(
+        proxy.logged(|entry| entry["status"] == 408)["reason"],
+        "header_timeout"
+    );
+}
+
+#[test]
 fn an_idle_connection_is_closed_without_a_word() {
     let (proxy, _app) = start("idle_timeout = \"500ms\"");
     let mut fresh = Connection::open(proxy.web());
@@ -108,8 +152,8 @@ fn a_body_that_stops_arriving_gets_408() {
 }
 
 #[test]
-fn connections_over_the_limit_are_closed_and_those_within_are_served() {
-    let (proxy, _app) = start("max_connections = 2");
+fn connections_over_the_limit_are_told_so_and_those_within_are_served() {
+    let (proxy, _app) = start("max_connections = 2\nhttp2 = true");
     let mut kept: Vec<Connection> = (0..2).map(|_| Connection::open(proxy.web())).collect();
     for connection in &mut kept {
         assert_eq!(
@@ -117,16 +161,105 @@ fn connections_over_the_limit_are_closed_and_those_within_are_served() {
             Some(200)
         );
     }
+    // What the client still sends while the answer is on its way must not reset the connection.
     let mut third = Connection::open(proxy.web());
+    let head = "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 20000\r\n\r\n";
+    third.send(&format!("{head}{}", "x".repeat(20_000)));
+    let response = third.read().expect("a response");
+    assert_eq!(response.status, 503);
+    assert_eq!(response.field("connection"), "close");
+    assert_eq!(response.field("retry-after"), "1");
     assert_eq!(client::until_closed(&mut third.0), "");
+    let entry = proxy.logged(|entry| entry["reason"] == "connection_limit");
     assert_eq!(
-        proxy.metric("weir_l7_connections_over_limit_total", &[]),
-        1.0
+        (&entry["status"], &entry["method"], &entry["target"]),
+        (&503.into(), &"-".into(), &"-".into())
     );
+    assert_eq!(
+        entry["client"],
+        third.0.local_addr().expect("address").ip().to_string()
+    );
+
+    // HTTP/2 hears that no stream was looked at.
+    let mut h2 = client::connect(proxy.web());
+    h2.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")
+        .expect("write");
+    let mut answer = Vec::new();
+    let _ = h2.read_to_end(&mut answer);
+    assert_eq!(
+        answer.get(9..13),
+        Some(&b"\x00\x00\x08\x07"[..]),
+        "GOAWAY: {answer:?}"
+    );
+    assert_eq!(
+        answer.get(18..),
+        Some(&b"\0\0\0\0\0\0\0\x0b"[..]),
+        "of no stream: {answer:?}"
+    );
+
+    let value = |name, parts: &[&str]| proxy.metric(name, parts);
+    assert_eq!(value("weir_l7_connections_over_limit_total", &[]), 2.0);
+    assert_eq!(
+        value("weir_l7_answered_by_proxy_total", &["connection_limit"]),
+        2.0
+    );
+    assert_eq!(
+        value("weir_l7_requests_total", &["class=\"5xx\"", "route=\"\""]),
+        2.0
+    );
+    assert!(proxy.said().contains("the listener is full"));
     drop(kept);
     eventually("the next one is served", || {
         client::try_get(proxy.web(), "a", "/echo").is_some_and(|response| response.status == 200)
     });
+}
+
+#[test]
+fn a_flood_over_the_limit_costs_neither_files_nor_lines() {
+    let (proxy, _app) = start("max_connections = 1");
+    let mut kept = Connection::open(proxy.web());
+    assert_eq!(
+        kept.get("a", "/echo").map(|response| response.status),
+        Some(200)
+    );
+    let files = || {
+        let folder = format!("/proc/{}/fd", proxy.pid());
+        std::fs::read_dir(folder).expect("files").count()
+    };
+    let before = files();
+    let silent: Vec<_> = (0..600).map(|_| client::connect(proxy.web())).collect();
+    eventually("all were turned away", || {
+        proxy.metric("weir_l7_connections_over_limit_total", &[]) >= 600.0
+    });
+    let more = files().saturating_sub(before);
+    assert!(
+        more <= 2 * 64 + 8,
+        "{more} more files for those that say nothing"
+    );
+    drop(silent);
+    eventually("they are forgotten", || files() <= before + 8);
+
+    let answered = (0..400)
+        .filter(|_| {
+            client::try_get(proxy.web(), "a", "/").is_some_and(|response| response.status == 503)
+        })
+        .count();
+    assert!(
+        answered >= 300,
+        "one after the other there is room for: {answered}"
+    );
+    std::thread::sleep(Duration::from_millis(1500));
+    let log = std::fs::read_to_string(proxy.file("access.log")).expect("log");
+    let lines = log
+        .lines()
+        .filter(|line| line.contains("connection_limit"))
+        .count();
+    assert!((1..=100).contains(&lines), "{lines} lines");
+    assert_eq!(proxy.said().matches("the listener is full").count(), 1);
+    assert_eq!(
+        kept.get("a", "/echo").map(|response| response.status),
+        Some(200)
+    );
 }
 
 #[test]

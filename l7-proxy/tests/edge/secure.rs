@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use crate::backend::Backend;
 use crate::client;
@@ -35,16 +36,21 @@ impl Certificates {
 }
 
 fn start(certificates: &Certificates, tables: &str, app: &Backend) -> Proxy {
-    Proxy::start(&format!(
+    Proxy::start(&start_text(certificates, tables, app))
+}
+
+/// `tables` begins with what else is said of the TLS listener.
+fn start_text(certificates: &Certificates, tables: &str, app: &Backend) -> String {
+    format!(
         r#"
+        [[listeners]]
+        name = "plain"
+        address = "{{address}}:8080"
         [[listeners]]
         name = "secure"
         address = "{{address}}:8443"
         protocol = "https"
         header_timeout = "1s"
-        [[listeners]]
-        name = "plain"
-        address = "{{address}}:8080"
         {}
         [upstreams.app]
         backends = [{{ address = "{}" }}]
@@ -55,7 +61,7 @@ fn start(certificates: &Certificates, tables: &str, app: &Backend) -> Proxy {
         "#,
         tables.replace("{certificates}", &certificates.path().display().to_string()),
         app.address
-    ))
+    )
 }
 
 const TWO: &str = r#"
@@ -128,6 +134,28 @@ fn an_unknown_name_without_a_default_certificate_gets_an_alert() {
     let (code, text) = fetch(&proxy, &certificates, "other.test", "one", &[]);
     assert_eq!(code, 35, "{text}");
     assert!(proxy.metric("weir_l7_tls_handshakes_total", &["failed"]) >= 1.0);
+}
+
+#[test]
+fn an_alert_says_that_the_name_is_what_is_wrong() {
+    let (proxy, _app, _certificates) = two();
+    for version in ["-tls1_2", "-tls1_3"] {
+        for name in [&["-servername", "other.test"][..], &["-noservername"]] {
+            let text = s_client(&proxy, &[&[version], name].concat());
+            assert!(
+                text.contains("SSL alert number 112"),
+                "{version} {name:?}: {text}"
+            );
+        }
+    }
+    let said = proxy.said();
+    for why in [
+        "no certificate for \"other.test\", and no default",
+        "the client names no server, and there is no default certificate",
+    ] {
+        assert!(said.contains(why), "{said}");
+    }
+    assert!(proxy.metric("weir_l7_tls_handshakes_total", &["failed"]) >= 4.0);
 }
 
 #[test]
@@ -221,6 +249,51 @@ fn a_session_is_resumed_by_its_ticket_on_whichever_worker() {
         );
     }
     assert!(proxy.metric("weir_l7_tls_handshakes_total", &["resumed"]) >= 8.0);
+}
+
+#[test]
+fn a_session_goes_on_after_a_rest() {
+    let (proxy, _app, _certificates) = two();
+    for version in ["-tls1_2", "-tls1_3"] {
+        let mut child = Command::new("openssl")
+            .args(["s_client", "-quiet", "-servername", "one.test", version])
+            .args(["-connect", &proxy.at(8443).to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("openssl is installed");
+        let mut input = child.stdin.take().expect("stdin");
+        for last in ["", "", "Connection: close\r\n"] {
+            let request = format!("GET /name HTTP/1.1\r\nHost: one.test\r\n{last}\r\n");
+            input.write_all(request.as_bytes()).expect("write");
+            // Longer than a connection needs to come to rest.
+            std::thread::sleep(Duration::from_millis(2_500));
+        }
+        let done = child.wait_with_output().expect("output");
+        let text = String::from_utf8_lossy(&done.stdout);
+        assert_eq!(text.matches("HTTP/1.1 200 OK").count(), 3, "{text}");
+    }
+    let connections = proxy.metric("weir_l7_connections_total", &["secure"]);
+    assert_eq!(connections, 2.0);
+}
+
+#[test]
+fn over_the_limit_a_client_gets_an_alert_and_no_handshake() {
+    let certificates = Certificates::new(&[("one", &["one.test"])]);
+    let app = Backend::start("app");
+    let table = "max_connections = 1\n[[certificates]]\ncertificate = \"{certificates}/one.pem\"\nkey = \"{certificates}/one.key\"\n";
+    let config = start_text(&certificates, table, &app);
+    let proxy = Proxy::start(&config);
+    let _kept = client::connect(proxy.at(8443));
+    crate::proxy::eventually("it is open", || {
+        proxy.metric("weir_l7_connections{", &["secure"]) == 1.0
+    });
+    let text = s_client(&proxy, &["-servername", "one.test"]);
+    assert!(text.contains("alert internal error"), "{text}");
+    assert_eq!(proxy.metric("weir_l7_tls_handshakes_total", &[]), 0.0);
+    let entry = proxy.logged(|entry| entry["reason"] == "connection_limit");
+    assert_eq!(entry["listener"], "secure");
 }
 
 #[test]

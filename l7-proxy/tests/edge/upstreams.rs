@@ -1,6 +1,7 @@
 //! Backends that are dead, slow, broken or forgetful.
 
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
 use crate::backend::{self, Backend};
@@ -205,6 +206,95 @@ fn an_answer_that_comes_before_the_request_body_is_passed_on() {
 }
 
 #[test]
+fn a_response_without_a_length_is_cut_when_its_request_is() {
+    let app = Backend::start("app");
+    let proxy = start(&one(&app));
+    let mut connection = Connection::open(proxy.web());
+    connection.send("POST /endless HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\npart");
+    let mut some = [0; 64];
+    assert!(connection.0.read(&mut some).expect("a head") > 0);
+    connection
+        .0
+        .shutdown(Shutdown::Write)
+        .expect("the request ends too early");
+    let rest = client::until_closed(&mut connection.0);
+    assert!(
+        rest.contains('x') && !rest.ends_with("\r\n0\r\n\r\n"),
+        "the client is told that it has all: {rest}"
+    );
+}
+
+#[test]
+fn a_response_without_a_length_is_cut_by_a_reset_during_the_upload() {
+    let app = Backend::start("app");
+    let proxy = start(&one(&app));
+    for _ in 0..20 {
+        let mut connection = Connection::open(proxy.web());
+        connection.send("POST /torn HTTP/1.1\r\nHost: a\r\nContent-Length: 9000000\r\n\r\n");
+        // The proxy closes before it has all.
+        let _ = connection.0.write_all(&vec![b'u'; 9_000_000]);
+        let text = client::until_closed(&mut connection.0);
+        assert!(
+            text.contains("early") && !text.ends_with("\r\n0\r\n\r\n"),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn a_client_whose_answered_upload_nobody_takes_can_leave() {
+    let app = Backend::start("app");
+    let proxy = start(&format!("response_timeout = \"500ms\"\n{}", one(&app)));
+    let mut connection = Connection::open(proxy.web());
+    connection.send("POST /sated HTTP/1.1\r\nHost: a\r\nContent-Length: 99000000\r\n\r\n");
+    assert_eq!(connection.read().expect("a response").text(), "sated");
+    let timeout = Some(Duration::from_millis(200));
+    connection.0.set_write_timeout(timeout).expect("timeout");
+    let stuck = connection.0.write_all(&vec![b'u'; 24 << 20]);
+    stuck.expect_err("nobody takes it");
+    drop(connection);
+    eventually("its connection is closed", || {
+        proxy.status()["listeners"][0]["connections"] == 0
+    });
+}
+
+#[test]
+fn an_upload_goes_on_while_its_client_does_not_take_the_answer_yet() {
+    // More than all buffers on the way hold.
+    const BYTES: usize = 24 << 20;
+    let app = Backend::start("app");
+    let proxy = start(&one(&app));
+    let mut connection = Connection::open(proxy.web());
+    connection.send(&format!(
+        "POST /duplex/{BYTES} HTTP/1.1\r\nHost: a\r\nContent-Length: {BYTES}\r\n\r\n"
+    ));
+    let upload = vec![b'u'; BYTES];
+    connection.0.write_all(&upload).expect("all is taken");
+    let response = connection.read().expect("a response");
+    assert_eq!((response.status, response.body.len()), (200, BYTES));
+    eventually("all arrived", || app.received() == BYTES);
+    let next = connection.get("a", "/echo").expect("a response");
+    assert_eq!(
+        (next.status, app.connections()),
+        (200, 1),
+        "the connection goes on"
+    );
+}
+
+#[test]
+fn what_a_backend_says_unasked_is_no_answer_to_the_next_request() {
+    let app = Backend::start("app");
+    let proxy = start(&one(&app));
+    let mut connection = Connection::open(proxy.web());
+    let first = connection.get("a", "/unasked").expect("a response");
+    assert_eq!(first.text(), "unasked");
+    std::thread::sleep(Duration::from_millis(200));
+    let second = connection.get("a", "/echo").expect("a response");
+    assert!(second.text().starts_with("app\n"), "{}", second.text());
+    assert_eq!(app.connections(), 2);
+}
+
+#[test]
 fn a_client_that_leaves_takes_its_request_along() {
     let app = Backend::start("app");
     let proxy = start(&one(&app));
@@ -281,24 +371,29 @@ fn weights_share_requests_exactly() {
     assert_eq!((heavy.requests(), light.requests()), (30, 10));
 }
 
-#[test]
-fn a_backend_that_does_not_accept_is_504_in_time() {
-    // A listener whose queue is full drops further SYNs.
-    let full = crate::proxy::address();
-    let socket =
-        socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("socket");
-    let address = std::net::SocketAddr::new(full, 8000);
+/// A listener whose queue is full, which drops further SYNs, and what fills it.
+fn full() -> (socket2::Socket, std::net::SocketAddr, Vec<socket2::Socket>) {
+    let stream = || {
+        socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("socket")
+    };
+    let socket = stream();
+    let address = std::net::SocketAddr::new(crate::proxy::address(), 8000);
     socket.bind(&address.into()).expect("bind");
     socket.listen(0).expect("listen");
-    let filling: Vec<_> = (0..8)
+    let filling = (0..8)
         .map(|_| {
-            let filler = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)
-                .expect("socket");
+            let filler = stream();
             filler.set_nonblocking(true).expect("nonblocking");
             let _ = filler.connect(&address.into());
             filler
         })
         .collect();
+    (socket, address, filling)
+}
+
+#[test]
+fn a_backend_that_does_not_accept_is_504_in_time() {
+    let (_socket, address, filling) = full();
     let proxy = start(&format!(
         "connect_timeout = \"300ms\"\nretries = 0\nbackends = [{{ address = \"{address}\" }}]"
     ));
@@ -314,4 +409,30 @@ fn a_backend_that_does_not_accept_is_504_in_time() {
         "connect_timeout"
     );
     drop(filling);
+}
+
+#[test]
+fn the_time_for_an_answer_begins_with_the_connection() {
+    let (socket, address, filling) = full();
+    let proxy = start(&format!(
+        "connect_timeout = \"10s\"\nresponse_timeout = \"600ms\"\nretries = 0\nbackends = [{{ address = \"{address}\" }}]"
+    ));
+    let serving = std::thread::spawn(move || {
+        // Longer than an answer may take; the SYN comes again after a second.
+        std::thread::sleep(Duration::from_millis(700));
+        drop(filling);
+        let listener = std::net::TcpListener::from(socket);
+        loop {
+            let (mut stream, _) = listener.accept().expect("a connection");
+            let mut request = [0; 1024];
+            let read = stream.read(&mut request).unwrap_or(0);
+            if request[..read].starts_with(b"GET ") {
+                let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlate";
+                return stream.write_all(answer).expect("write");
+            }
+        }
+    });
+    let response = client::get(proxy.web(), "a", "/echo");
+    assert_eq!((response.status, response.text().as_str()), (200, "late"));
+    serving.join().expect("served");
 }

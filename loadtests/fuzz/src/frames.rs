@@ -21,8 +21,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dataplane::{
-    ClientAddress, Counters, DropReason, Emitted, FlowLimits, Ids, Limits, MacAddr, Mode, Now,
-    Persistence, Policy, Port, PortIndex, Protocol, Quota, Secret, Segment, ServiceConfig,
+    ClientAddress, Counters, DropReason, Emitted, FlowLimits, Ids, Limits, MacAddr, Mode, NextHops,
+    Now, Persistence, Policy, Port, PortIndex, Protocol, Quota, Secret, Segment, ServiceConfig,
     SourcePrefix, Tables, TargetConfig, Verdict, Worker,
 };
 
@@ -306,12 +306,18 @@ fn tables(variant: u8, ids: &mut Ids, previous: Option<&Tables>) -> Tables {
             ipv4: Some(Segment {
                 address: PORT_ADDRESSES[index],
                 prefix: 24,
-                gateway: (index == 0).then_some(Ipv4Addr::new(10, 2, 0, 1)),
+                gateways: match index {
+                    0 => NextHops::one(Ipv4Addr::new(10, 2, 0, 1)),
+                    _ => NextHops::ON_LINK,
+                },
             }),
             ipv6: Some(Segment {
                 address: PORT_ADDRESSES6[index],
                 prefix: 64,
-                gateway: (index == 0).then_some(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1)),
+                gateways: match index {
+                    0 => NextHops::one(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1)),
+                    _ => NextHops::ON_LINK,
+                },
             }),
             mtu: MTU,
             answers: true,

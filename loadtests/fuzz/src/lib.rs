@@ -14,10 +14,11 @@ use shared::config::{Document, Table};
 pub type Target = fn(&[u8]);
 
 /// All targets by name.
-pub const TARGETS: [(&str, Target); 12] = [
+pub const TARGETS: [(&str, Target); 13] = [
     ("frames", frames),
     ("bgp_input", bgp_input),
     ("http_normalise", http_normalise),
+    ("http_response", http_response),
     ("proxy_header", proxy_header),
     ("bus_record", bus_record),
     ("l4_capture", l4_capture),
@@ -42,6 +43,11 @@ pub fn bgp_input(data: &[u8]) {
 /// The head of an HTTP request, from its parts to what is forwarded.
 pub fn http_normalise(data: &[u8]) {
     l7_proxy::fuzzing::normalise(data);
+}
+
+/// What a backend sends.
+pub fn http_response(data: &[u8]) {
+    l7_proxy::fuzzing::response(data);
 }
 
 /// What a load balancer sends in front of its client's bytes.

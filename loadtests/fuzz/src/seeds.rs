@@ -23,6 +23,7 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
         "l4_capture" => gateway::captures(),
         "l4_command" => gateway::commands(),
         "http_normalise" => http::seeds(),
+        "http_response" => http::responses(),
         "proxy_header" => proxy::seeds(),
         config if config.starts_with("config_") => toml::seeds(),
         _ => Vec::new(),
@@ -34,6 +35,7 @@ pub fn words(target: &str) -> Vec<String> {
     match target {
         "l4_command" => gateway::words(),
         "http_normalise" => http::words(),
+        "http_response" => http::response_words(),
         "proxy_header" => proxy::words(),
         "bus_record" => bus::words(),
         config if config.starts_with("config_") => toml::words(config),

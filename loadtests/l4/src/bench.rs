@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use bench_report::profile::{self, Recording, Sampled};
 use bench_report::{Reach, Report, Row};
 use dataplane::Protocol;
 
@@ -12,7 +13,6 @@ use crate::config::Variant;
 use crate::connections::{AT_ONCE, CLIENTS, Outcome, Players};
 use crate::flows::Flows;
 use crate::peer::{Peer, Place};
-use crate::profile::{self, Recording};
 use crate::rig::{Generator, Rig};
 use crate::stream::{Counted, Stream, Ways};
 use crate::windows::Quiet;
@@ -403,10 +403,12 @@ impl Bench {
         }
         let profile = profile::take(
             &Recording {
-                gateway: &running.gateway,
+                process: running.gateway.id(),
+                threads: &[running.gateway.worker()?],
                 binary: &self.binary,
                 directory: &self.place.directory,
                 length: PROFILE,
+                of: Sampled::User,
             },
             || {
                 running.gateway.go()?;

@@ -10,7 +10,7 @@
 //! - `rig`: our end of the wire, `packet` and `address`: what goes over it;
 //! - `flows` and `stream`: frames of established flows; `connections`: TCP from SYN to FIN;
 //! - `peer` and `config`: the processes on the other core; `distance`: how far away that is;
-//! - `bench`: windows of both in turn, and the rows they make; `windows`: whether anything disturbed them; `profile`: perf, for rows that fall short; `instructions`: callgrind.
+//! - `bench`: windows of both in turn, and the rows they make; `windows`: whether anything disturbed them; `instructions`: callgrind.
 //!
 //! Each window of the gateway is paired with one of testpmd right before or after it, and the ratio is the median over the pairs, as
 //! shared machines change their speed from second to second.
@@ -27,17 +27,15 @@ mod needs;
 mod packet;
 mod parts;
 mod peer;
-mod profile;
 mod rig;
 mod stream;
 mod windows;
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use bench_report::Report;
+use bench_report::{Report, machine};
 use clap::Parser;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
@@ -189,50 +187,22 @@ fn place(directory: &Path, huge_pages: bool) -> Result<Place> {
 
 /// The machine and the tree, in words.
 fn circumstances(huge_pages: bool, pace: Pace) -> Vec<String> {
-    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    let cpu = read("/proc/cpuinfo");
-    let model = cpu
-        .lines()
-        .find_map(|line| line.strip_prefix("model name"))
-        .map_or("unknown", |rest| rest.trim_start_matches([' ', '\t', ':']));
-    let kernel = read("/proc/sys/kernel/osrelease");
-    let load = read("/proc/loadavg");
-    let load = load.split_whitespace().next().unwrap_or_default();
     let pages = if huge_pages {
         "frames in hugepages"
     } else {
         "frames in ordinary pages, for want of hugepages"
     };
     vec![
-        format!("{model}, Linux {}, {pages}", kernel.trim()),
-        tree(),
+        format!("{}, {pages}", machine::processor()),
+        machine::tree(),
         format!(
             "{} pairs of windows of {} ms a row, {:.1} s of measuring",
             pace.pairs,
             pace.window.as_millis(),
             2.0 * pace.window.as_secs_f64() * pace.pairs as f64
         ),
-        format!("load average before the run: {load}"),
+        format!("load average before the run: {}", machine::load()),
     ]
-}
-
-/// Which commit is checked out, and whether anything but results differs from it.
-fn tree() -> String {
-    let git = |arguments: &[&str]| {
-        let run = Command::new("git").args(arguments).output().ok()?;
-        let text = String::from_utf8_lossy(&run.stdout).trim().to_owned();
-        run.status.success().then_some(text)
-    };
-    let Some(commit) = git(&["log", "-1", "--format=%h of %cs"]) else {
-        return "commit not known: no git, or no repository".into();
-    };
-    let results = [":!loadtests/results", ":!loadtests/RESULTS.md"];
-    let status = git(&["status", "--porcelain", "--", ".", results[0], results[1]]);
-    match status.as_deref() {
-        Some("") => format!("commit {commit}, nothing changed"),
-        Some(_) => format!("commit {commit}, with changes that are not committed"),
-        None => format!("commit {commit}, not known whether anything was changed"),
-    }
 }
 
 #[cfg(test)]

@@ -163,16 +163,9 @@ impl Peer {
             .context("a worker without a number")
     }
 
-    /// Where `file` was mapped to, for the addresses in a profile.
-    pub(crate) fn mapped_at(&self, file: &Path) -> Result<u64> {
-        let maps = fs::read_to_string(format!("/proc/{}/maps", self.child.id()))?;
-        let file = file.to_string_lossy();
-        let begin = maps
-            .lines()
-            .find(|line| line.ends_with(file.as_ref()))
-            .and_then(|line| line.split_once('-'))
-            .with_context(|| format!("{file} is not mapped"))?;
-        Ok(u64::from_str_radix(begin.0, 16)?)
+    /// The process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Bytes of memory that are its own or mapped and touched, hugepages apart.

@@ -117,7 +117,7 @@ impl Generator {
     fn start_port(&mut self, device: &Device) -> Result<StartedPort> {
         let settings = PortSettings {
             queues: 1,
-            mtu: 1500,
+            mtu: Some(1500),
             descriptors: 1024,
             rss_key: RssKey([0; 64]),
         };

@@ -1,10 +1,14 @@
 //! What a bench found out: rows of figures beside their yardsticks, as a table for people and as JSON for whatever compares runs.
 //!
 //! Every bench of this workspace ends in a [`Report`]: `report.print()`, then `report.write("loadtests/results/l4.json")`. The program of this
-//! crate puts such a file into `loadtests/RESULTS.md` ([`page`]).
+//! crate puts such a file into `loadtests/RESULTS.md` ([`page`]). What benches ask before they begin is in [`needs`], where they ran in [`machine`],
+//! where the time of a row went in [`profile`].
 #![forbid(unsafe_code)]
 
+pub mod machine;
+pub mod needs;
 pub mod page;
+pub mod profile;
 
 use std::fmt::Write as _;
 use std::io;
@@ -76,6 +80,41 @@ pub struct Row {
     pub spread: Option<(f64, f64)>,
     /// What else there is to say: losses, above all.
     pub note: String,
+    /// Where there are several yardsticks, each of them, the best first: `yardstick`, `ratio` and `spread` are that one's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sides: Vec<Side>,
+    /// What the figures are the medians of, in the order in which it was measured.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub samples: Vec<Series>,
+}
+
+/// One of several yardsticks.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Side {
+    /// Who.
+    pub name: String,
+    /// Theirs.
+    pub value: f64,
+    /// The median of ours by theirs; none if theirs is nothing.
+    pub ratio: Option<f64>,
+}
+
+/// What was measured window by window.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Series {
+    /// Whose, or of what.
+    pub name: String,
+    /// One a window.
+    pub values: Vec<f64>,
+}
+
+/// Which of two figures is the better one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Better {
+    /// Costs, times.
+    Lower,
+    /// Rates.
+    Higher,
 }
 
 /// The windows of time that a figure is the median of.
@@ -129,6 +168,49 @@ impl Row {
             spread: spread(&ratios),
             ..Row::new(what, median(&all(|pair| pair.0)), unit)
         }
+    }
+
+    /// Of windows of several sides that took turns, ours the first: each of ours is paired with the one of another side in the same turn, and
+    /// the yardstick is the other side with the best median.
+    pub fn of_sides(
+        what: impl Into<String>,
+        unit: impl Into<String>,
+        better: Better,
+        samples: Vec<Series>,
+    ) -> Row {
+        let Some((ours, others)) = samples.split_first() else {
+            return Row::new(what, f64::NAN, unit);
+        };
+        let ratios = |theirs: &Series| {
+            let pairs = ours.values.iter().zip(&theirs.values);
+            let ratios = pairs.map(|(ours, theirs)| ours / theirs);
+            ratios.filter(|ratio| ratio.is_finite()).collect::<Vec<_>>()
+        };
+        let mut sides: Vec<(Side, Vec<f64>)> = others
+            .iter()
+            .map(|theirs| {
+                let ratios = ratios(theirs);
+                let side = Side {
+                    name: theirs.name.clone(),
+                    value: median(&theirs.values),
+                    ratio: (!ratios.is_empty()).then(|| median(&ratios)),
+                };
+                (side, ratios)
+            })
+            .collect();
+        sides.sort_by(|(a, _), (b, _)| match better {
+            Better::Lower => a.value.total_cmp(&b.value),
+            Better::Higher => b.value.total_cmp(&a.value),
+        });
+        let mut row = Row::of(what, &ours.values, unit);
+        if let Some((best, ratios)) = sides.first() {
+            row.yardstick = Some(best.value);
+            row.ratio = best.ratio;
+            row.spread = spread(ratios);
+        }
+        row.sides = sides.into_iter().map(|(side, _)| side).collect();
+        row.samples = samples;
+        row
     }
 
     /// With a remark.
@@ -287,7 +369,6 @@ const HEAD: [&str; 9] = [
 ];
 
 fn cells(row: &Row) -> [String; HEAD.len()] {
-    let optional = |value: Option<f64>| value.map(number).unwrap_or_default();
     let (value, ratio) = match row.ratio {
         Some(ratio) => (number(row.value), judged(row, ratio)),
         None => (judged(row, row.value), String::new()),
@@ -296,7 +377,7 @@ fn cells(row: &Row) -> [String; HEAD.len()] {
         row.what.clone(),
         value,
         row.unit.clone(),
-        optional(row.yardstick),
+        yardsticks(row),
         ratio,
         row.spread
             .map(|(least, most)| format!("{} to {}", number(least), number(most)))
@@ -325,6 +406,18 @@ fn cells(row: &Row) -> [String; HEAD.len()] {
         },
         row.note.clone(),
     ]
+}
+
+/// With more than one, each with its name, the best first.
+fn yardsticks(row: &Row) -> String {
+    if row.sides.is_empty() {
+        return row.yardstick.map(number).unwrap_or_default();
+    }
+    let sides = row.sides.iter();
+    let said: Vec<String> = sides
+        .map(|side| format!("{} {}", side.name, number(side.value)))
+        .collect();
+    said.join(", ")
 }
 
 /// The figure that `met` is about: where it missed its goal by less than is shown of a [`number`], with as many more decimals as tell the two apart.
@@ -385,6 +478,38 @@ mod tests {
         assert_eq!(row.spread, Some((0.35, 2.0 / 3.0)));
         let row = row.reach(Reach::AtLeast(0.7));
         assert_eq!(row.met, Some(false));
+    }
+
+    #[test]
+    fn of_several_yardsticks_the_better_one_counts() {
+        let series = |name: &str, values: &[f64]| Series {
+            name: name.into(),
+            values: values.to_vec(),
+        };
+        let samples = vec![
+            series("weir", &[8.0, 18.0, 9.0]),
+            series("nginx", &[10.0, 20.0, 10.0]),
+            series("haproxy", &[16.0, 36.0, 15.0]),
+        ];
+        let costs = Row::of_sides("x", "us", Better::Lower, samples.clone());
+        assert_eq!((costs.value, costs.yardstick), (9.0, Some(10.0)));
+        assert_eq!((costs.ratio, costs.spread), (Some(0.9), Some((0.8, 0.9))));
+        assert_eq!(cells(&costs)[3], "nginx 10.0, haproxy 16.0");
+        let rates = Row::of_sides("x", "1/s", Better::Higher, samples).reach(Reach::AtLeast(1.0));
+        assert_eq!((rates.ratio, rates.met), (Some(0.5), Some(false)));
+        assert_eq!(cells(&rates)[3], "haproxy 16.0, nginx 10.0");
+        assert_eq!(rates.sides[1].ratio, Some(0.9));
+        let free = vec![series("weir", &[8.0]), series("nginx", &[0.0])];
+        let row = Row::of_sides("x", "B", Better::Lower, free);
+        assert_eq!((row.yardstick, row.ratio), (Some(0.0), None));
+        // What JSON has no number for would not come back.
+        let text = serde_json::to_string(&row).unwrap();
+        assert!(serde_json::from_str::<Row>(&text).is_ok(), "{text}");
+        assert!(
+            Row::of_sides("x", "us", Better::Lower, Vec::new())
+                .ratio
+                .is_none()
+        );
     }
 
     #[test]

@@ -10,7 +10,9 @@
 //!
 //! The listener trusts who can reach it: bind it to loopback or a management network.
 
+mod arguments;
 pub mod client;
+mod seats;
 mod server;
 
 use std::sync::Arc;
@@ -20,6 +22,7 @@ use futures_util::future::BoxFuture;
 use serde_json::Value;
 use tokio::sync::mpsc;
 
+pub use arguments::{arguments, asker};
 pub use server::serve;
 
 /// What a tier answers with.
@@ -33,7 +36,7 @@ pub trait Admin: Send + Sync + 'static {
     /// The tier's state for people and scripts.
     fn status(&self) -> Value;
 
-    /// Carries out a command: `drain`, `undrain`, or the tier's own.
+    /// Carries out a command: `drain`, `undrain`, `reload`, `plan` (see [`crate::reload::Reloader::command`]), or the tier's own.
     fn command(&self, name: &str, args: Value) -> BoxFuture<'static, Result<Value, CommandError>>;
 
     /// Begins a command whose answer is bytes that come over time, such as a capture. It should end when nobody reads them any more. None if the

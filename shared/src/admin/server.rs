@@ -16,20 +16,22 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::Mutex;
 use tokio::time::timeout;
 
+use super::seats::{Seat, Seated, Seats, Work};
 use super::{Admin, CommandError, Stream};
+use crate::reload::LONGEST_PLAN;
 use crate::telemetry::MetricsHandle;
 
-/// Connections at a time; more wait in the kernel's queue.
+/// Connections at a time; one more takes the place of the longest idle.
 const MAX_CONNECTIONS: usize = 64;
 /// Request line and headers, in bytes.
 const MAX_HEADER: usize = 16 << 10;
 /// Largest request body, in bytes.
 const MAX_BODY: usize = 64 << 10;
 /// Time for a request's headers to arrive, which is also how long a connection may idle.
-const HEADER_TIME: Duration = Duration::from_secs(10);
+const HEADER_TIME: Duration = Duration::from_secs(5);
 /// Time for a request's body to arrive.
 const BODY_TIME: Duration = Duration::from_secs(10);
 /// Time from one connection's start to its end, whatever it does.
@@ -49,20 +51,21 @@ pub async fn serve(
     admin: Arc<dyn Admin>,
     shutdown: impl Future<Output = ()>,
 ) {
-    let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let seats = Seats::new(MAX_CONNECTIONS);
     let pages = Pages {
         admin,
         metrics,
         turn: Arc::default(),
+        body: Arc::default(),
     };
     let graceful = GracefulShutdown::new();
     tokio::pin!(shutdown);
     loop {
         let accepted = tokio::select! {
             () = &mut shutdown => break,
-            accepted = accept(&listener, &connections) => accepted,
+            accepted = accept(&listener) => accepted,
         };
-        let (stream, permit) = match accepted {
+        let stream = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
                 // Out of file descriptors most likely: wait for some to close rather than turn in circles.
@@ -75,39 +78,47 @@ pub async fn serve(
                 continue;
             }
         };
-        let pages = pages.clone();
+        let seat = tokio::select! {
+            () = &mut shutdown => break,
+            seat = seats.take() => Arc::new(seat),
+        };
+        let (pages, sitting, all) = (pages.clone(), seat.clone(), seats.clone());
         let service = service_fn(move |request| {
-            let pages = pages.clone();
-            async move { Ok::<_, Infallible>(answer(request, &pages).await) }
+            let (pages, seat, seats) = (pages.clone(), sitting.clone(), all.clone());
+            async move {
+                let answer = answer(request, &pages, &seat).await;
+                Ok::<_, Infallible>(match seats.are_wanted() {
+                    true => closing(answer),
+                    false => answer,
+                })
+            }
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEADER_TIME)
             .max_buf_size(MAX_HEADER)
             .half_close(false)
-            .serve_connection(TokioIo::new(stream), service);
+            .serve_connection(
+                TokioIo::new(Seated {
+                    stream,
+                    seat: seat.clone(),
+                }),
+                service,
+            );
         let connection = graceful.watch(connection);
-        tokio::spawn(async move {
+        let connection = tokio::spawn(async move {
             // What a client did wrong was answered already; there is nothing to do about a connection that broke.
             let _finished = timeout(CONNECTION_TIME, connection).await;
-            drop(permit);
         });
+        seat.gives_way_by(connection.abort_handle());
     }
     let _in_time = timeout(SHUTDOWN_TIME, graceful.shutdown()).await;
 }
 
-async fn accept(
-    listener: &TcpListener,
-    connections: &Arc<Semaphore>,
-) -> std::io::Result<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
-    let permit = connections
-        .clone()
-        .acquire_owned()
-        .await
-        .map_err(std::io::Error::other)?;
+async fn accept(listener: &TcpListener) -> std::io::Result<TcpStream> {
     let (stream, _) = listener.accept().await?;
     stream.set_nodelay(true)?;
-    Ok((stream, permit))
+    Ok(stream)
 }
 
 /// What there is to read.
@@ -117,6 +128,8 @@ struct Pages {
     metrics: MetricsHandle,
     /// Long pages are made one at a time.
     turn: Arc<Mutex<()>>,
+    /// Long bodies are taken in one at a time.
+    body: Arc<Mutex<()>>,
 }
 
 impl Pages {
@@ -139,7 +152,7 @@ impl Pages {
     }
 }
 
-async fn answer(request: Request<Incoming>, pages: &Pages) -> Answer {
+async fn answer(request: Request<Incoming>, pages: &Pages, seat: &Arc<Seat>) -> Answer {
     let admin = &*pages.admin;
     let path = request.uri().path();
     let command = path.strip_prefix("/command/").map(str::to_owned);
@@ -171,9 +184,12 @@ async fn answer(request: Request<Incoming>, pages: &Pages) -> Answer {
             .insert(header::ALLOW, header::HeaderValue::from_static(allow));
         return answer;
     }
-    match (command, path) {
-        (Some(name), _) => run_command(&name, request, admin).await,
-        (None, "/metrics") => {
+    if let Some(name) = command {
+        return run_command(&name, request, pages, seat).await;
+    }
+    let _work = seat.work();
+    match path {
+        "/metrics" => {
             let content_type = "text/plain; version=0.0.4; charset=utf-8";
             let make = |pages: &Pages| {
                 pages.admin.refresh_metrics();
@@ -181,23 +197,36 @@ async fn answer(request: Request<Incoming>, pages: &Pages) -> Answer {
             };
             pages.long(content_type, make).await
         }
-        (None, "/readyz") => match admin.ready() {
+        "/readyz" => match admin.ready() {
             Ok(()) => text(StatusCode::OK, "ready\n"),
             Err(why) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
         },
-        (None, "/status") => {
+        "/status" => {
             let make = |pages: &Pages| json_text(&pages.admin.status());
             pages.long(JSON, make).await
         }
-        (None, _) => text(StatusCode::OK, "ok\n"),
+        _ => text(StatusCode::OK, "ok\n"),
     }
 }
 
-async fn run_command(name: &str, request: Request<Incoming>, admin: &dyn Admin) -> Answer {
+async fn run_command(
+    name: &str,
+    request: Request<Incoming>,
+    pages: &Pages,
+    seat: &Arc<Seat>,
+) -> Answer {
+    let admin = &*pages.admin;
     let failed = |status, why: &str| json_answer(status, &json!({ "error": why }));
+    // A plan comes with a configuration file.
+    let is_long = name == "plan";
+    let limit = if is_long { LONGEST_PLAN } else { MAX_BODY };
+    let _turn = match is_long {
+        true => Some(pages.body.lock().await),
+        false => None,
+    };
     let body = match timeout(
         BODY_TIME,
-        Limited::new(request.into_body(), MAX_BODY).collect(),
+        Limited::new(request.into_body(), limit).collect(),
     )
     .await
     {
@@ -205,7 +234,7 @@ async fn run_command(name: &str, request: Request<Incoming>, admin: &dyn Admin) 
         Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
             return closing(failed(
                 StatusCode::PAYLOAD_TOO_LARGE,
-                "the body is larger than 64 KiB",
+                &format!("the body is larger than {} KiB", limit >> 10),
             ));
         }
         Ok(Err(_)) => return closing(failed(StatusCode::BAD_REQUEST, "the body broke off")),
@@ -216,20 +245,23 @@ async fn run_command(name: &str, request: Request<Incoming>, admin: &dyn Admin) 
             ));
         }
     };
-    let args = match body.trim_ascii() {
-        b"" => Value::Null,
-        body => match serde_json::from_slice(body) {
-            Ok(args) => args,
-            Err(error) => {
-                return failed(
-                    StatusCode::BAD_REQUEST,
-                    &format!("the body is not JSON: {error}"),
-                );
-            }
-        },
+    let work = seat.work();
+    let parsed = if body.len() > MAX_BODY {
+        // Off this thread, as with long pages.
+        let parsed = tokio::task::spawn_blocking(move || parse(&body)).await;
+        parsed.unwrap_or_else(|error| Err(error.to_string()))
+    } else {
+        parse(&body)
+    };
+    let args = match parsed {
+        Ok(args) => args,
+        Err(why) => {
+            let why = format!("the body is not JSON: {why}");
+            return failed(StatusCode::BAD_REQUEST, &why);
+        }
     };
     let answer = match admin.stream(name, &args) {
-        Some(Ok(stream)) => Ok(streamed(stream)),
+        Some(Ok(stream)) => Ok(streamed(stream, work)),
         Some(Err(error)) => Err(error),
         None => {
             let done = admin.command(name, args).await;
@@ -250,6 +282,14 @@ async fn run_command(name: &str, request: Request<Incoming>, admin: &dyn Admin) 
     }
 }
 
+/// No body at all is `null`.
+fn parse(body: &[u8]) -> Result<Value, String> {
+    match body.trim_ascii() {
+        b"" => Ok(Value::Null),
+        body => serde_json::from_slice(body).map_err(|error| error.to_string()),
+    }
+}
+
 fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
     with_type(status, "text/plain; charset=utf-8", body)
 }
@@ -262,16 +302,17 @@ fn json_text(value: &Value) -> String {
     format!("{value:#}\n")
 }
 
-/// Pieces are taken only as fast as they are read.
+/// Pieces are taken only as fast as they are read. The client is worked for until the last.
 fn streamed(
     Stream {
         content_type,
         pieces,
     }: Stream,
+    work: Work,
 ) -> Answer {
-    let pieces = stream::unfold(pieces, |mut pieces| async move {
+    let pieces = stream::unfold((pieces, work), |(mut pieces, work)| async move {
         let piece = pieces.recv().await?;
-        Some((Ok(Frame::data(piece)), pieces))
+        Some((Ok(Frame::data(piece)), (pieces, work)))
     });
     let body = Either::Right(StreamBody::new(pieces.boxed()));
     of_type(StatusCode::OK, content_type, body)
@@ -295,7 +336,7 @@ fn of_type(
     answer
 }
 
-/// The rest of the request was not read, so the connection can't be used again.
+/// The connection is not used again: the rest of the request was not read, or somebody may want its place.
 fn closing(mut answer: Answer) -> Answer {
     answer.headers_mut().insert(
         header::CONNECTION,

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use super::key::{Key, Tier, is_name};
+use super::life::Signature;
 
 /// The version this build writes, and the only one it reads.
 pub const VERSION: u32 = 1;
@@ -270,9 +271,15 @@ impl Record {
     /// # Errors
     /// If it is not valid or too large.
     pub fn encode(&self) -> Result<Vec<u8>, Invalid> {
+        self.encode_by(None)
+    }
+
+    /// The same, with the life that writes it.
+    pub(super) fn encode_by(&self, life: Option<Signature>) -> Result<Vec<u8>, Invalid> {
         self.validate()?;
         let bytes = serde_json::to_vec(&Envelope {
             version: VERSION,
+            life,
             record: self,
         })
         .map_err(|_| Invalid::Form)?;
@@ -288,6 +295,11 @@ impl Record {
     /// # Errors
     /// If it is too large, of another version, not a record, or not valid.
     pub fn decode(bytes: &[u8]) -> Result<Self, Invalid> {
+        Self::decode_by(bytes).map(|(record, _)| record)
+    }
+
+    /// The same, and the life that wrote it, if it says.
+    pub(super) fn decode_by(bytes: &[u8]) -> Result<(Self, Option<Signature>), Invalid> {
         if bytes.len() > MAX_RECORD {
             return Err(Invalid::Size);
         }
@@ -296,10 +308,10 @@ impl Record {
         if version != VERSION {
             return Err(Invalid::Version(version));
         }
-        let Envelope::<Self> { record, .. } =
+        let Envelope::<Self> { record, life, .. } =
             serde_json::from_slice(bytes).map_err(|_| Invalid::Form)?;
         record.validate()?;
-        Ok(record)
+        Ok((record, life))
     }
 }
 
@@ -311,6 +323,9 @@ struct Versioned {
 #[derive(Serialize, Deserialize)]
 struct Envelope<R> {
     version: u32,
+    /// Since the second build that spoke version 1: to those before it is an unknown field, which they pass over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    life: Option<Signature>,
     record: R,
 }
 
@@ -350,6 +365,11 @@ pub enum Invalid {
 }
 
 impl Invalid {
+    /// All that [`Self::label`] says.
+    pub const LABELS: [&str; 10] = [
+        "size", "form", "version", "key", "name", "text", "load", "count", "address", "full",
+    ];
+
     /// The reason as a metric label.
     pub fn label(self) -> &'static str {
         match self {

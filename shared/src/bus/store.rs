@@ -7,10 +7,16 @@
 //! Revisions are the servers' count of changes. Which of two values of a key is newer is decided by them, except that a change made here
 //! and not yet acknowledged always wins: it will be given the next revision.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
 
+use super::hearing::Heard;
 use super::key::{Key, Prefix};
+use super::life::{Life, LifeId, Signature};
+use super::memory::is_memorable;
+use super::ownership::{Claim, Foreign, Rival, follows, is_owned};
 use super::record::Record;
+use super::silence::SilentBecause;
 
 /// Most keys a node keeps: the targets of 1,000 services of 100 each, and as many registrations. A record of a target takes some 300 bytes.
 pub(super) const MAX_KEYS: usize = 1 << 18;
@@ -38,6 +44,20 @@ pub(super) struct Unsent {
     pub(super) record: Option<Record>,
     /// To be handed back with the acknowledgement.
     pub(super) generation: u64,
+    /// Who says so.
+    pub(super) by: Option<Signature>,
+}
+
+/// A change as the servers told of it.
+#[derive(Debug)]
+pub(super) struct Told {
+    pub(super) revision: u64,
+    /// When the servers took it, in nanoseconds of Unix time by their clock.
+    pub(super) published: i64,
+    /// None: it was deleted.
+    pub(super) record: Option<Record>,
+    /// The life that wrote it, if it says.
+    pub(super) by: Option<Signature>,
 }
 
 #[derive(Debug)]
@@ -50,6 +70,8 @@ struct Entry {
     revision: u64,
     /// Revision in the session before.
     before: u64,
+    /// When the servers took it, in nanoseconds of Unix time by their clock; 0 if they didn't say.
+    published: i64,
     /// Counts changes made here.
     generation: u64,
     /// The generation the servers acknowledged last.
@@ -57,7 +79,14 @@ struct Entry {
     /// Waiting in `unsent`.
     queued: bool,
     /// Latest change from elsewhere that arrived while one of ours was under way.
-    held: Option<(u64, Option<Record>)>,
+    held: Option<Told>,
+    /// The life that wrote it, of a record that one process owns; and when it was heard last.
+    writer: Option<LifeId>,
+    heard_at: Duration,
+    /// Who else writes under a key of ours.
+    claim: Claim,
+    /// Known from an earlier life of this node alone.
+    remembered: bool,
 }
 
 impl Entry {
@@ -67,10 +96,15 @@ impl Entry {
             own: false,
             revision: 0,
             before: 0,
+            published: 0,
             generation: 0,
             acknowledged: 0,
             queued: false,
             held: None,
+            writer: None,
+            heard_at: Duration::ZERO,
+            claim: Claim::default(),
+            remembered: false,
         }
     }
 
@@ -90,11 +124,31 @@ pub(super) struct Store {
     reading_snapshot: bool,
     /// Changes made here that the servers have not acknowledged.
     under_way: usize,
+    /// This process.
+    us: Life,
+    /// When the servers' state had been read in this session.
+    read_at: Option<Duration>,
+    /// Keys of ours that may be another's: nothing is said under them yet.
+    waiting: BTreeSet<Key>,
+    /// Keys of ours under which others write.
+    disputed: BTreeSet<Key>,
+    /// Keys of this node's own records.
+    named: BTreeSet<Key>,
+    heard: Option<Heard>,
+    /// Counts changes of what is to be kept on disk.
+    memorable_version: u64,
 }
 
 impl Store {
-    pub(super) fn new(replicated: bool) -> Self {
+    pub(super) fn new(replicated: bool, us: Life) -> Self {
         Self {
+            us,
+            read_at: None,
+            waiting: BTreeSet::new(),
+            disputed: BTreeSet::new(),
+            named: BTreeSet::new(),
+            heard: None,
+            memorable_version: 0,
             entries: BTreeMap::new(),
             unsent: VecDeque::new(),
             replicated,
@@ -155,8 +209,28 @@ impl Store {
             .entries
             .entry(key.clone())
             .or_insert_with(|| Entry::new(None));
-        entry.record = record;
+        let before = std::mem::replace(&mut entry.record, record);
+        let (was, is) = (before.as_ref(), entry.record.as_ref());
+        let changes = was != is && [was, is].into_iter().flatten().any(is_memorable);
+        self.memorable_version += u64::from(changes);
+        if !entry.own && !entry.remembered && is_owned(key) {
+            // Somebody else's is there: an earlier life's perhaps, perhaps a living one's.
+            let by = entry.writer.map(|id| Signature {
+                id,
+                started_unix_ms: 0,
+                replaces: None,
+            });
+            let now = entry.heard_at;
+            if let Some(before) = &before {
+                entry.claim.foreign(now, &self.us, by, Some(before), true);
+            }
+        }
         entry.own = true;
+        entry.remembered = false;
+        if matches!(key, Key::Node { .. }) && self.replicated {
+            self.named.insert(key.clone());
+        }
+        entry.published = 0;
         if self.replicated {
             if !entry.is_under_way() {
                 self.under_way += 1;
@@ -166,22 +240,141 @@ impl Store {
         }
     }
 
-    /// The next changes to carry to the servers, `most` at most. Each must be handed back by [`Self::acknowledged`] or [`Self::failed`].
-    pub(super) fn take_unsent(&mut self, most: usize) -> Vec<Unsent> {
+    /// The next changes to carry to the servers at `now`, `most` at most. Each must be handed back by [`Self::acknowledged`] or
+    /// [`Self::failed`].
+    pub(super) fn take_unsent(&mut self, most: usize, now: Duration) -> Vec<Unsent> {
+        for key in std::mem::take(&mut self.waiting) {
+            if let Some(entry) = self.entries.get_mut(&key) {
+                queue(&mut self.unsent, &key, entry);
+            }
+        }
+        // Until it is sure of its name, a node says nothing at all.
+        let mut named = true;
+        for key in &self.named {
+            if let Some(entry) = self.entries.get_mut(key).filter(|entry| entry.own) {
+                named &= entry.record.is_none()
+                    || entry.claim.is_held()
+                    || entry.claim.may_take(now, &self.us, self.read_at);
+            }
+        }
         let mut taken = Vec::new();
         while taken.len() < most
             && let Some(key) = self.unsent.pop_front()
         {
-            if let Some(entry) = self.entries.get_mut(&key) {
-                entry.queued = false;
-                taken.push(Unsent {
-                    key,
-                    record: entry.record.clone(),
-                    generation: entry.generation,
-                });
+            let Some(entry) = self.entries.get_mut(&key) else {
+                continue;
+            };
+            entry.queued = false;
+            if is_owned(&key) && entry.record.is_none() && !entry.claim.is_held() {
+                // Nothing of ours is there, and what is there is not ours to delete.
+                self.entries.remove(&key);
+                self.under_way -= 1;
+                continue;
             }
+            let claimed = match named {
+                true if is_owned(&key) => entry.claim.take(now, &self.us, self.read_at),
+                true => Some(None),
+                false => None,
+            };
+            let Some(replaces) = claimed else {
+                self.waiting.insert(key);
+                continue;
+            };
+            taken.push(Unsent {
+                key,
+                record: entry.record.clone(),
+                generation: entry.generation,
+                by: Some(Signature {
+                    id: self.us.id,
+                    started_unix_ms: self.us.started_unix_ms,
+                    replaces,
+                }),
+            });
         }
         taken
+    }
+
+    /// An earlier life of this node knew of a record.
+    pub(super) fn remember(&mut self, record: Record, now: Duration) {
+        let key = record.key();
+        if self.entries.len() < MAX_KEYS && !self.entries.contains_key(&key) {
+            let mut entry = Entry::new(Some(record));
+            entry.remembered = true;
+            entry.heard_at = now;
+            self.entries.insert(key, entry);
+        }
+    }
+
+    /// How many keys are known from an earlier life alone.
+    pub(super) fn remembered(&self) -> usize {
+        let entries = self.entries.values();
+        entries.filter(|entry| entry.remembered).count()
+    }
+
+    /// What is to be kept on disk, and a number that changes with it.
+    pub(super) fn memorable(&self) -> Vec<Record> {
+        let records = self
+            .entries
+            .values()
+            .filter_map(|entry| entry.record.as_ref());
+        records
+            .filter(|record| is_memorable(record))
+            .cloned()
+            .collect()
+    }
+
+    pub(super) fn memorable_version(&self) -> u64 {
+        self.memorable_version
+    }
+
+    /// Everything put until then was heard.
+    pub(super) fn heard(&mut self, heard: Heard) {
+        self.heard = Some(heard);
+    }
+
+    /// The keys of ours under which another life writes that lives, and whether this process keeps silent for it.
+    pub(super) fn duplicates(&mut self, now: Duration) -> Vec<(Key, Rival, bool)> {
+        let entries = &self.entries;
+        let disputed = |key: &Key| {
+            let entry = entries.get(key).filter(|entry| entry.own);
+            entry.is_some_and(|entry| !entry.claim.is_undisputed())
+        };
+        self.disputed.retain(disputed);
+        let duplicates = self.disputed.iter().filter_map(|key| {
+            let claim = &self.entries.get(key)?.claim;
+            Some((key.clone(), claim.duplicate(now)?, claim.yields()))
+        });
+        duplicates.collect()
+    }
+
+    /// Why and until when this process says nothing under its name, or under an address that it registers; none if it speaks. An address that another
+    /// living process registers is that one's, and not waited for.
+    pub(super) fn silence(&self) -> Option<(SilentBecause, Option<Duration>)> {
+        if !self.replicated {
+            return None;
+        }
+        if self.named.is_empty() {
+            return Some((SilentBecause::Starting, None));
+        }
+        // What has not been said yet waits in one of these two: no need to look at all keys.
+        let unsaid = self.waiting.iter().chain(&self.unsent);
+        let waiting = unsaid.filter_map(|key| {
+            let entry = self.entries.get(key).filter(|_| is_owned(key))?;
+            let is_silent = entry.own && entry.record.is_some() && !entry.claim.is_held();
+            is_silent.then_some((key, entry))
+        });
+        let mut until = None;
+        for (key, entry) in waiting {
+            let Some(read_at) = self.read_at else {
+                return Some((SilentBecause::Disconnected, None));
+            };
+            match entry.claim.yields() {
+                true if self.named.contains(key) => return Some((SilentBecause::Duplicate, None)),
+                true => {}
+                false => until = until.max(Some(entry.claim.free_at(&self.us, read_at))),
+            }
+        }
+        until.map(|until| (SilentBecause::Listening, Some(until)))
     }
 
     /// The servers took a change and gave it `revision`.
@@ -190,6 +383,7 @@ impl Store {
         key: &Key,
         generation: u64,
         revision: u64,
+        now: Duration,
     ) -> Option<Event> {
         let entry = self.entries.get_mut(key)?;
         if entry.generation != generation {
@@ -201,7 +395,7 @@ impl Store {
         }
         entry.revision = entry.revision.max(revision);
         match entry.held.take() {
-            Some((held, record)) if held > revision => self.apply(key, held, record),
+            Some(held) if held.revision > revision => self.apply(key, held, now),
             _ => {
                 if entry.record.is_none() {
                     self.entries.remove(key);
@@ -226,39 +420,74 @@ impl Store {
     }
 
     /// The servers tell of a change, made here or elsewhere; no record is a delete.
-    pub(super) fn incoming(
-        &mut self,
-        key: &Key,
-        revision: u64,
-        record: Option<Record>,
-    ) -> Option<Event> {
+    pub(super) fn incoming(&mut self, key: &Key, told: Told, now: Duration) -> Option<Event> {
+        let Told {
+            revision,
+            published,
+            ..
+        } = told;
         let Some(entry) = self.entries.get_mut(key) else {
-            return self.apply(key, revision, record);
+            return self.apply(key, told, now);
         };
+        if is_owned(key) && entry.record.is_some() {
+            let is_ours = told.by.is_some_and(|by| by.id == self.us.id);
+            if entry.own && !is_ours {
+                let found = self.reading_snapshot;
+                let record = told.record.as_ref();
+                let follows = entry.claim.foreign(now, &self.us, told.by, record, found);
+                self.disputed.insert(key.clone());
+                if follows == Foreign::WriteAgain && !entry.is_under_way() {
+                    entry.generation += 1;
+                    self.under_way += 1;
+                    queue(&mut self.unsent, key, entry);
+                }
+                return None;
+            }
+            let ttl = entry.record.as_ref().and_then(Record::ttl);
+            if !entry.own && !follows(entry.writer, told.by, entry.heard_at, ttl, self.heard) {
+                return None;
+            }
+        }
         if entry.is_under_way() {
-            if entry.held.as_ref().is_none_or(|(held, _)| *held < revision) {
-                entry.held = Some((revision, record));
+            if entry
+                .held
+                .as_ref()
+                .is_none_or(|held| held.revision < revision)
+            {
+                entry.held = Some(told);
             }
             return None;
         }
         if revision <= entry.revision {
+            if revision == entry.revision {
+                entry.published = published;
+            }
             return None; // The echo of our own change, or one seen already.
         }
         if self.reading_snapshot {
-            if entry.record == record {
+            if entry.record == told.record {
                 entry.revision = revision;
+                entry.published = published;
+                entry.remembered = false;
+                entry.writer = entry.writer.or(told.by.map(|by| by.id));
                 return None;
             }
-            if entry.own && revision <= entry.before {
-                return None; // The servers came back with an older state; the end of the snapshot puts ours again.
+            // The servers came back with an older state of the bucket, or with another one that counts anew: there their clock tells what is older.
+            // Ours is put again at the end of the snapshot, others put theirs.
+            let is_older = published <= entry.published || (entry.own && entry.published == 0);
+            if entry.revision == 0 && revision <= entry.before && is_older {
+                return None;
             }
         }
-        self.apply(key, revision, record)
+        self.apply(key, told, now)
     }
 
     /// Takes over a change made elsewhere.
-    fn apply(&mut self, key: &Key, revision: u64, record: Option<Record>) -> Option<Event> {
-        match record {
+    fn apply(&mut self, key: &Key, told: Told, now: Duration) -> Option<Event> {
+        let (before, after) = (self.get(key), told.record.as_ref());
+        let changes = before != after && [before, after].into_iter().flatten().any(is_memorable);
+        self.memorable_version += u64::from(changes);
+        match told.record {
             Some(record) => {
                 let entry = self
                     .entries
@@ -266,7 +495,11 @@ impl Store {
                     .or_insert_with(|| Entry::new(None));
                 entry.record = Some(record);
                 entry.own = false;
-                entry.revision = revision;
+                entry.revision = told.revision;
+                entry.published = told.published;
+                entry.remembered = false;
+                entry.writer = told.by.map(|by| by.id);
+                entry.heard_at = now;
                 Some(Event::Put(key.clone()))
             }
             None => {
@@ -278,22 +511,32 @@ impl Store {
 
     /// The transport is connected and about to read the servers' state. Nothing known is forgotten.
     pub(super) fn session_started(&mut self) {
-        self.reading_snapshot = true;
+        self.reading_anew();
+        // Nobody will say any more what became of these.
         for (key, entry) in &mut self.entries {
-            if entry.revision > 0 {
-                entry.before = entry.revision;
-            }
-            entry.revision = 0;
-            entry.held = None;
             if entry.is_under_way() {
                 queue(&mut self.unsent, key, entry);
             }
         }
     }
 
+    /// The servers' state is about to be read, once more perhaps; acknowledgements go on coming. Nothing known is forgotten.
+    pub(super) fn reading_anew(&mut self) {
+        self.reading_snapshot = true;
+        self.read_at = None;
+        for entry in self.entries.values_mut() {
+            if entry.revision > 0 {
+                entry.before = entry.revision;
+            }
+            entry.revision = 0;
+            entry.held = None;
+        }
+    }
+
     /// The servers' state has been read: what this process put and they don't have is to be put again. Returns how many keys that is.
-    pub(super) fn session_ready(&mut self) -> usize {
+    pub(super) fn session_ready(&mut self, now: Duration) -> usize {
         self.reading_snapshot = false;
+        self.read_at = Some(now);
         let mut lost = 0;
         for (key, entry) in &mut self.entries {
             if entry.own && entry.revision == 0 && !entry.is_under_way() {

@@ -1,12 +1,11 @@
-//! Keys, records, their form on the wire and their expiry.
+//! Keys, records and their form on the wire.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use proptest::prelude::*;
 use serde_json::json;
 
-use super::nats::{key_of, subject_of, understand};
+use super::nats::{Understood, key_of, subject_of, understand};
 use super::*;
 
 fn addr() -> SocketAddr {
@@ -87,8 +86,17 @@ fn records_and_keys_survive_the_wire() {
         assert_eq!(key.to_string().parse(), Ok(key.clone()));
         assert_eq!(key_of(&subject_of(&key)), Some(key.clone()));
         assert_eq!(
-            understand(Some(&subject_of(&key)), None, &record.encode().unwrap()),
-            Ok((key, Some(record)))
+            understand(
+                Some(&subject_of(&key)),
+                None,
+                None,
+                &record.encode().unwrap()
+            ),
+            Ok(Understood {
+                key,
+                record: Some(record),
+                by: None
+            })
         );
     }
 }
@@ -293,88 +301,18 @@ fn a_node_of_as_many_services_as_there_may_be_fits_a_record() {
 fn a_record_under_the_key_of_another_is_refused() {
     let bytes = Record::from(offer()).encode().unwrap();
     assert_eq!(
-        understand(Some("node.l4.l4-1"), None, &bytes),
+        understand(Some("node.l4.l4-1"), None, None, &bytes),
         Err(Invalid::Key)
     );
     assert_eq!(
-        understand(Some("node.l4.l4-1"), Some("DEL"), b"whatever").map(|(_, record)| record),
+        understand(Some("node.l4.l4-1"), Some("DEL"), None, b"whatever").map(|told| told.record),
         Ok(None)
     );
     assert_eq!(
-        understand(Some("node.l4.l4-1"), Some("MERGE"), b""),
+        understand(Some("node.l4.l4-1"), Some("MERGE"), None, b""),
         Err(Invalid::Form)
     );
-    assert_eq!(understand(None, None, &bytes), Err(Invalid::Key));
-}
-
-const fn s(seconds: u64) -> Duration {
-    Duration::from_secs(seconds)
-}
-
-#[test]
-fn a_record_nobody_puts_again_runs_out() {
-    let mut expiry = Expiry::new();
-    expiry.observe(s(0), &Change::Connected(true));
-    expiry.observe(s(0), &Change::Put(offer().into()));
-    expiry.observe(s(2), &Change::Put(offer().into()));
-    assert_eq!(expiry.expired(s(4)), []);
-    assert_eq!(expiry.expired(s(5)), [Record::from(offer()).key()]);
-    assert_eq!(expiry.expired(s(6)), [], "each is told once");
-    expiry.observe(s(7), &Change::Put(offer().into()));
-    assert_eq!(expiry.expired(s(10)), [Record::from(offer()).key()]);
-}
-
-#[test]
-fn nothing_runs_out_while_the_bus_is_lost() {
-    let mut expiry = Expiry::new();
-    expiry.observe(s(0), &Change::Connected(true));
-    expiry.observe(s(10), &Change::Put(offer().into()));
-    expiry.observe(s(12), &Change::Connected(false));
-    assert_eq!(expiry.expired(s(100_000)), []);
-    expiry.observe(s(100_000), &Change::Connected(true));
-    assert_eq!(expiry.expired(s(100_000)), []);
-    assert_eq!(expiry.expired(s(100_001)), [Record::from(offer()).key()]);
-}
-
-#[test]
-fn losing_a_lost_bus_again_counts_no_time() {
-    let mut expiry = Expiry::new();
-    expiry.observe(s(0), &Change::Put(offer().into()));
-    expiry.observe(s(50), &Change::Connected(false));
-    expiry.observe(s(60), &Change::Connected(false));
-    expiry.observe(s(70), &Change::Connected(true));
-    expiry.observe(s(71), &Change::Connected(true));
-    assert_eq!(expiry.expired(s(72)), []);
-    assert_eq!(expiry.expired(s(73)).len(), 1);
-}
-
-#[test]
-fn a_snapshot_gives_new_keys_their_time_and_old_ones_no_more() {
-    let mut expiry = Expiry::new();
-    expiry.observe(s(0), &Change::Connected(true));
-    expiry.observe(s(0), &Change::Put(offer().into()));
-    expiry.observe(s(2), &Change::Snapshot(vec![offer().into(), node().into()]));
-    assert_eq!(expiry.expired(s(3)), [Record::from(offer()).key()]);
-    assert_eq!(expiry.expired(s(5)), [Record::from(node()).key()]);
-}
-
-#[test]
-fn deleted_keys_and_those_without_a_ttl_never_run_out() {
-    let mut expiry = Expiry::new();
-    expiry.observe(s(0), &Change::Connected(true));
-    expiry.observe(s(0), &Change::Put(offer().into()));
-    expiry.observe(s(1), &Change::Deleted(Record::from(offer()).key()));
-    expiry.observe(
-        s(1),
-        &Change::Put(
-            NodeRecord {
-                ttl_ms: 0,
-                ..node()
-            }
-            .into(),
-        ),
-    );
-    assert_eq!(expiry.expired(s(1000)), []);
+    assert_eq!(understand(None, None, None, &bytes), Err(Invalid::Key));
 }
 
 #[test]
@@ -409,7 +347,7 @@ fn prefixes_match_what_they_name() {
 proptest! {
     #[test]
     fn no_bytes_make_the_decoder_fall_over(bytes in prop::collection::vec(any::<u8>(), 0..200), subject in "[a-z0-9=.A-F]{0,40}") {
-        let _understood = understand(Some(&subject), None, &bytes);
+        let _understood = understand(Some(&subject), None, None, &bytes);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 use actix::Recipient;
 use actix::prelude::SendError;
 
+use super::hearing::Heard;
 use super::key::{Key, Prefix};
 use super::store::{Event, Store};
 use super::{Change, WatchId};
@@ -14,10 +15,11 @@ use super::{Change, WatchId};
 const MAX_BEHIND: usize = 4096;
 
 /// The watchers of a bus.
-#[derive(Default)]
 pub(super) struct Watchers {
     watchers: Vec<Watcher>,
     next: u64,
+    /// Up to when everything put was heard, as told last.
+    heard: Option<Heard>,
 }
 
 struct Watcher {
@@ -28,9 +30,19 @@ struct Watcher {
     behind: BTreeSet<Key>,
     snapshot_due: bool,
     connected_due: Option<bool>,
+    heard_due: Option<Heard>,
 }
 
 impl Watchers {
+    /// None, who are told `heard` when they come.
+    pub(super) fn new(heard: Option<Heard>) -> Self {
+        Self {
+            watchers: Vec::new(),
+            next: 0,
+            heard,
+        }
+    }
+
     /// Adds a watcher and gives it the snapshot.
     pub(super) fn add(
         &mut self,
@@ -48,6 +60,7 @@ impl Watchers {
             behind: BTreeSet::new(),
             snapshot_due: true,
             connected_due: connected.then_some(true),
+            heard_due: self.heard,
         };
         watcher.catch_up(store);
         self.watchers.push(watcher);
@@ -84,6 +97,16 @@ impl Watchers {
         })
     }
 
+    /// Tells everybody up to when all was heard, after all that was.
+    pub(super) fn tell_heard(&mut self, heard: Heard, store: &Store) -> bool {
+        self.heard = Some(heard);
+        self.each(|watcher| {
+            let was_behind = watcher.is_behind();
+            watcher.heard_due = Some(heard);
+            !was_behind && watcher.catch_up(store)
+        })
+    }
+
     /// How long to wait before trying again. A snapshot is costly to make, so its mailbox is given time.
     pub(super) fn pause(&self) -> Duration {
         let snapshot_due = self.watchers.iter().any(|watcher| watcher.snapshot_due);
@@ -107,7 +130,10 @@ impl Watchers {
 
 impl Watcher {
     fn is_behind(&self) -> bool {
-        self.snapshot_due || !self.behind.is_empty() || self.connected_due.is_some()
+        self.snapshot_due
+            || !self.behind.is_empty()
+            || self.connected_due.is_some()
+            || self.heard_due.is_some()
     }
 
     fn note(&mut self, key: &Key) {
@@ -122,7 +148,11 @@ impl Watcher {
 
     fn catch_up(&mut self, store: &Store) -> bool {
         if self.snapshot_due {
-            if !self.send(Change::Snapshot(store.matching(&self.prefix))) {
+            let snapshot = Change::Snapshot {
+                prefix: self.prefix.clone(),
+                records: store.matching(&self.prefix),
+            };
+            if !self.send(snapshot) {
                 return false;
             }
             self.snapshot_due = false;
@@ -142,6 +172,12 @@ impl Watcher {
                 return false;
             }
             self.connected_due = None;
+        }
+        if let Some(heard) = self.heard_due {
+            if !self.send(Change::Heard(heard)) {
+                return false;
+            }
+            self.heard_due = None;
         }
         true
     }

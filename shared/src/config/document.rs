@@ -1,14 +1,18 @@
 //! Loading a document: the file, laid over by the environment, with the line of every key.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fs::File;
-use std::io::Read;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
+use super::declared::{Declaration, Declarations, Scope, Written};
 use super::environment;
+use super::files::{self, Content, NamedFile, Reach, Use};
+use super::foreign;
 use super::lines;
-use super::mistakes::{Mistake, Mistakes};
+use super::mistakes::{Mistake, Mistakes, Warning};
+use super::open::read_configuration;
+use super::place::{Place, Places, parent};
+use super::reference::{Facts, Row};
 use super::table::{Table, join, nearest};
 use super::value::{FromValue, Value};
 
@@ -18,12 +22,12 @@ pub const MAX_FILE: usize = 16 << 20;
 /// A loaded configuration that knows where each of its values came from.
 #[derive(Debug)]
 pub struct Document {
-    file: String,
     root: BTreeMap<String, Value>,
-    /// Line of each key by its path.
-    lines: HashMap<String, usize>,
-    /// Name of the environment variable by the path it set.
-    variables: BTreeMap<String, String>,
+    places: Places,
+    /// Which of the files it names may be read.
+    reach: Reach,
+    /// Whether what is said of each key is kept, for the reference pages.
+    describes: bool,
     parsing: RefCell<Parsing>,
 }
 
@@ -31,10 +35,22 @@ pub struct Document {
 #[derive(Debug, Default)]
 struct Parsing {
     mistakes: Vec<Mistake>,
-    /// Keys asked for by the path of their table.
-    asked: BTreeMap<String, BTreeSet<&'static str>>,
-    /// Paths of tables whose keys are names given by the user.
-    maps: BTreeSet<String>,
+    warnings: Vec<Warning>,
+    unusable: Vec<Mistake>,
+    declarations: Declarations,
+}
+
+/// A document that was read to its end.
+#[derive(Debug)]
+pub struct Parsed<T> {
+    /// What it says.
+    pub value: T,
+    /// What is allowed, and yet not all that one may expect of it.
+    pub warnings: Vec<Warning>,
+    /// Files it names that can't be read now, or hold something else. A process that starts goes on without them where it can.
+    pub unusable: Mistakes,
+    /// The text with what was said of each key, to compare with a later one.
+    pub written: Written,
 }
 
 impl Document {
@@ -45,10 +61,17 @@ impl Document {
     pub fn load(path: &Path) -> Result<Self, Mistakes> {
         let name = path.display().to_string();
         let text = read(path, &name)?;
-        Self::build(&name, &text, environment::of_process())
+        Self::of_process(&name, &text, Reach::Everything)
     }
 
-    /// A document from text alone; `name` stands for the file in messages. The environment is not looked at.
+    /// A document from text, laid over by the variables of this process; of the files it names, those in `reach` are read.
+    pub(crate) fn of_process(name: &str, text: &str, reach: Reach) -> Result<Self, Mistakes> {
+        let mut document = Self::build(name, text, environment::of_process())?;
+        document.reach = reach;
+        Ok(document)
+    }
+
+    /// A document from text alone; `name` stands for the file in messages. Neither the environment nor the files it names are looked at.
     ///
     /// # Errors
     /// As [`Self::load`].
@@ -76,17 +99,48 @@ impl Document {
         let environment::Merged { root, variables } =
             environment::merge(name, text, &lines, variables)?;
         Ok(Self {
-            file: name.to_owned(),
             root,
-            lines,
-            variables,
+            places: Places {
+                file: name.to_owned(),
+                lines,
+                variables,
+            },
+            reach: Reach::Nothing,
+            describes: false,
             parsing: RefCell::default(),
         })
     }
 
     /// The table at the top.
     pub fn root(&self) -> Table<'_> {
-        Table::new(self, String::new(), &self.root)
+        Table::new(self, String::new(), &self.root, Scope::default())
+    }
+
+    /// As [`Self::parse`], with all that was found out besides.
+    ///
+    /// # Errors
+    /// As [`Self::parse`].
+    pub fn into_parsed<T>(
+        self,
+        parse: impl FnOnce(&mut Table<'_>) -> Option<T>,
+    ) -> Result<Parsed<T>, Mistakes> {
+        let value = self.parse(parse)?;
+        let Parsing {
+            mistakes: _,
+            warnings,
+            unusable,
+            declarations,
+        } = self.parsing.into_inner();
+        Ok(Parsed {
+            value,
+            warnings,
+            unusable: Mistakes::first(&self.places.file, unusable.into_iter()),
+            written: Written {
+                root: self.root,
+                declarations,
+                places: self.places,
+            },
+        })
     }
 
     /// Runs `parse` over the root table, then adds every key nobody asked for.
@@ -101,15 +155,48 @@ impl Document {
         let mut mistakes = std::mem::take(&mut self.parsing.borrow_mut().mistakes);
         match parsed {
             Some(parsed) if mistakes.is_empty() => Ok(parsed),
-            None if mistakes.is_empty() => {
-                Err(Mistakes::about_file(&self.file, None, "can't be used", ""))
-            }
+            None if mistakes.is_empty() => Err(Mistakes::about_file(
+                &self.places.file,
+                None,
+                "can't be used",
+                "",
+            )),
             _ => {
                 mistakes.sort_by_key(|mistake| mistake.line.unwrap_or(usize::MAX));
                 mistakes.dedup();
-                Err(Mistakes::first(&self.file, mistakes.into_iter()))
+                Err(Mistakes::first(&self.places.file, mistakes.into_iter()))
             }
         }
+    }
+
+    /// Has the next [`Self::parse`] keep what is said of each key, for [`Self::rows`].
+    pub fn describing(mut self) -> Self {
+        self.describes = true;
+        self
+    }
+
+    /// What the last [`Self::parse`] said of each key that is no table, in the order of [`Self::asked`]; nothing unless it was
+    /// [describing](Self::describing).
+    pub fn rows(&self) -> Vec<Row> {
+        let Declarations { asked, maps, .. } = &self.parsing.borrow().declarations;
+        let mut rows: BTreeMap<String, Row> = BTreeMap::new();
+        for (path, keys) in asked {
+            let table = pattern(path, maps);
+            for (key, declaration) in keys {
+                let Some(facts) = &declaration.facts else {
+                    continue;
+                };
+                let key = join(&table, key);
+                let row = rows.entry(key.clone()).or_insert_with(|| Row {
+                    key,
+                    live: declaration.scope.live,
+                    facts: Facts::default(),
+                });
+                row.live &= declaration.scope.live;
+                row.facts.join(facts.clone());
+            }
+        }
+        rows.into_values().collect()
     }
 
     /// Every key the last [`Self::parse`] asked for, as `bus.nats.servers`, `services[].vip` (array of tables) or `upstreams.*.timeout`
@@ -120,9 +207,9 @@ impl Document {
     pub fn asked(&self) -> Vec<String> {
         let parsing = self.parsing.borrow();
         let mut keys = BTreeSet::new();
-        for (path, asked) in &parsing.asked {
-            let table = pattern(path, &parsing.maps);
-            keys.extend(asked.iter().map(|key| join(&table, key)));
+        for (path, asked) in &parsing.declarations.asked {
+            let table = pattern(path, &parsing.declarations.maps);
+            keys.extend(asked.keys().map(|key| join(&table, key)));
         }
         keys.into_iter().collect()
     }
@@ -138,29 +225,100 @@ impl Document {
     pub(super) fn entered(&self, path: &str) {
         self.parsing
             .borrow_mut()
+            .declarations
             .asked
             .entry(path.to_owned())
             .or_default();
     }
 
-    pub(super) fn entered_map(&self, path: &str) {
-        self.parsing.borrow_mut().maps.insert(path.to_owned());
-    }
-
-    pub(super) fn asked_for(&self, path: &str, key: &'static str) {
+    pub(super) fn entered_map(&self, path: &str, scope: Scope) {
         self.parsing
             .borrow_mut()
-            .asked
-            .entry(path.to_owned())
-            .or_default()
-            .insert(key);
+            .declarations
+            .maps
+            .insert(path.to_owned(), scope);
+    }
+
+    pub(super) fn called(&self, path: &str, name: String) {
+        let called = &mut self.parsing.borrow_mut().declarations.called;
+        called.insert(path.to_owned(), name);
+    }
+
+    pub(super) fn asked_for(&self, path: &str, key: &'static str, scope: Scope) {
+        self.declare(path, key, |declaration| declaration.says(scope));
+    }
+
+    pub(super) fn declare(
+        &self,
+        path: &str,
+        key: &'static str,
+        declare: impl FnOnce(&mut Declaration),
+    ) {
+        declare(self.parsing.borrow_mut().declarations.entry(path, key));
+    }
+
+    pub(super) fn describe(&self, path: &str, key: &'static str, facts: impl FnOnce() -> Facts) {
+        if self.describes {
+            self.declare(path, key, |declaration| {
+                declaration.facts.get_or_insert_default().join(facts());
+            });
+        }
+    }
+
+    /// Reads the file that the key names, for comparing it later. `look` says what may be shown of it, or what is wrong with it; what comes of that
+    /// follows from how it is `used`. A file that must not be opened is a mistake.
+    pub(super) fn named_file(
+        &self,
+        table: &str,
+        key: &'static str,
+        path: PathBuf,
+        used: Use,
+        look: impl FnOnce(&[u8]) -> Result<Option<String>, String>,
+    ) -> NamedFile {
+        let mut digest = None;
+        let is_covered = self.reach.covers(&path);
+        let looked = match &self.reach {
+            _ if is_covered => files::read(&path)
+                .map_err(|error| format!("can't be read: {error}"))
+                .and_then(|bytes| {
+                    digest = files::digest_of(&bytes);
+                    look(&bytes)
+                }),
+            Reach::Nothing | Reach::Everything => Ok(None),
+            Reach::Within(_) => {
+                Err("is not beside a file that is read already, and a plan opens no others".into())
+            }
+        };
+        let shown = looked.unwrap_or_else(|why| {
+            let at = join(table, key);
+            let message = format!("{}: {why}", path.display());
+            match used {
+                Use::Opened if is_covered => {}
+                Use::Reread if is_covered => self.warn(&at, message, String::new()),
+                Use::Part | Use::Opened | Use::Reread => {
+                    let mistake = self.place(&at).mistake(message, "");
+                    self.parsing.borrow_mut().unusable.push(mistake);
+                }
+            }
+            None
+        });
+        let file = NamedFile::new(path, digest);
+        let content = Content {
+            file: file.clone(),
+            used,
+            shown,
+        };
+        self.declare(table, key, |declaration| {
+            declaration.content = Some(content);
+        });
+        file
     }
 
     /// Reads a value; text from the environment is also tried as the TOML value it spells, as a variable can hold nothing but text.
     pub(super) fn read<T: FromValue>(&self, path: &str, value: &Value) -> Result<T, String> {
         let read = T::from_value(value);
         match (&read, value) {
-            (Err(_), Value::String(text)) if self.variables.contains_key(path) => {
+            (Err(_), Value::String(text)) if self.places.variables.contains_key(path) => {
                 match environment::spelled(text) {
                     Some(value) => T::from_value(&value),
                     None => read,
@@ -171,41 +329,30 @@ impl Document {
     }
 
     pub(super) fn record(&self, path: &str, message: String, hint: String) {
-        let (file, line) = match self.variable(path) {
-            Some(variable) => (format!("${variable}"), None),
-            None => (self.file.clone(), self.line(path)),
-        };
-        self.parsing.borrow_mut().mistakes.push(Mistake {
-            file,
-            line,
-            key: path.to_owned(),
-            message,
-            hint,
-        });
+        let mistake = self.place(path).mistake(message, hint);
+        self.parsing.borrow_mut().mistakes.push(mistake);
     }
 
-    /// The line of a key, or of the nearest table around it that has one: what is missing is missing there.
-    fn line(&self, path: &str) -> Option<usize> {
-        let mut path = path;
-        loop {
-            if let Some(line) = self.lines.get(path) {
-                return Some(*line);
-            }
-            path = parent(path)?;
+    pub(super) fn warn(&self, path: &str, message: String, hint: String) {
+        let warning = Warning(self.place(path).mistake(message, hint));
+        let warnings = &mut self.parsing.borrow_mut().warnings;
+        if !warnings.contains(&warning) {
+            warnings.push(warning);
         }
     }
 
-    fn variable(&self, path: &str) -> Option<&str> {
-        self.variables.get(path).map(String::as_str)
+    pub(super) fn place(&self, path: &str) -> Place {
+        self.places.of(path)
     }
 
     fn find_unknown(&self, path: &str, values: &BTreeMap<String, Value>) {
         let known = {
-            let parsing = self.parsing.borrow();
-            if parsing.maps.contains(path) {
-                None
-            } else {
-                parsing.asked.get(path).cloned()
+            let Declarations { asked, maps, .. } = &self.parsing.borrow().declarations;
+            match maps.contains_key(path) {
+                true => None,
+                false => asked
+                    .get(path)
+                    .map(|asked| asked.keys().copied().collect::<BTreeSet<_>>()),
             }
         };
         for (key, value) in values {
@@ -213,8 +360,12 @@ impl Document {
             if let Some(known) = &known
                 && !known.contains(key.as_str())
             {
-                let hint = nearest(key, known.iter().copied())
-                    .map(|near| format!("did you mean `{near}`?"));
+                let foreign = foreign::hint(key).filter(|_| self.is_of_a_proxy());
+                let near = || {
+                    nearest(key, known.iter().copied())
+                        .map(|near| format!("did you mean `{near}`?"))
+                };
+                let hint = foreign.map(str::to_owned).or_else(near);
                 self.record_unknown(&inner, value, hint.unwrap_or_default());
                 continue;
             }
@@ -237,19 +388,27 @@ impl Document {
         }
     }
 
+    /// Whether the parser asked for what only a proxy of HTTP has.
+    fn is_of_a_proxy(&self) -> bool {
+        let parsing = self.parsing.borrow();
+        let root = parsing.declarations.asked.get("");
+        root.is_some_and(|keys| keys.contains_key("upstreams"))
+    }
+
     fn was_entered(&self, path: &str) -> bool {
-        self.parsing.borrow().asked.contains_key(path)
+        self.parsing.borrow().declarations.asked.contains_key(path)
     }
 
     /// An unknown table that only the environment made is reported by its variable.
     fn record_unknown(&self, path: &str, value: &Value, hint: String) {
         let inside = format!("{path}.");
         let made_by = self
+            .places
             .variables
             .iter()
             .find(|(set, _)| set.starts_with(&inside));
         match (value, made_by) {
-            (Value::Table(_), Some((_, variable))) if !self.lines.contains_key(path) => {
+            (Value::Table(_), Some((_, variable))) if !self.places.lines.contains_key(path) => {
                 self.parsing.borrow_mut().mistakes.push(Mistake {
                     file: format!("${variable}"),
                     line: None,
@@ -263,7 +422,7 @@ impl Document {
     }
 }
 
-fn read(path: &Path, name: &str) -> Result<String, Mistakes> {
+pub(crate) fn read(path: &Path, name: &str) -> Result<String, Mistakes> {
     let unreadable = |error: std::io::Error| {
         Mistakes::about_file(
             name,
@@ -272,11 +431,7 @@ fn read(path: &Path, name: &str) -> Result<String, Mistakes> {
             "name a file with --config",
         )
     };
-    let file = File::open(path).map_err(unreadable)?;
-    let mut bytes = Vec::new();
-    file.take(MAX_FILE as u64 + 1)
-        .read_to_end(&mut bytes)
-        .map_err(unreadable)?;
+    let bytes = read_configuration(path, MAX_FILE).map_err(unreadable)?;
     if bytes.len() > MAX_FILE {
         return Err(too_large(name));
     }
@@ -301,25 +456,8 @@ fn too_large(name: &str) -> Mistakes {
     )
 }
 
-/// The path of the table around: `a.b` of `a.b.c`, `a` of `a[0]`; quoted keys are taken whole.
-fn parent(path: &str) -> Option<&str> {
-    let mut quoted = false;
-    let mut escaped = false;
-    let mut cut = None;
-    for (index, character) in path.char_indices() {
-        match character {
-            _ if escaped => escaped = false,
-            '\\' if quoted => escaped = true,
-            '"' => quoted = !quoted,
-            '.' | '[' if !quoted => cut = Some(index),
-            _ => {}
-        }
-    }
-    cut.map(|index| &path[..index])
-}
-
 /// The path with indexes left out and the names of map entries replaced by `*`.
-fn pattern(path: &str, maps: &BTreeSet<String>) -> String {
+fn pattern(path: &str, maps: &BTreeMap<String, Scope>) -> String {
     let Some(above) = parent(path) else {
         return path.to_owned();
     };
@@ -327,7 +465,7 @@ fn pattern(path: &str, maps: &BTreeSet<String>) -> String {
     let own = &path[above.len()..];
     if own.starts_with('[') {
         format!("{outer}[]")
-    } else if maps.contains(above) {
+    } else if maps.contains_key(above) {
         format!("{outer}.*")
     } else {
         format!("{outer}{own}")

@@ -42,6 +42,16 @@ impl Mistake {
     }
 }
 
+/// What is allowed, and yet not all that one may expect of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Warning(pub Mistake);
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// Each part is cut where it is longer than anybody wants to read.
 impl fmt::Display for Mistake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -17,17 +17,33 @@
 //! assert_eq!(mistakes.to_string(), "l7.toml:3: node.drain_tme: unknown key — did you mean `drain_time`?");
 //! ```
 
+mod changes;
+mod configuration;
+mod declared;
 mod document;
 mod environment;
+mod files;
+mod foreign;
 mod lines;
 mod mistakes;
+mod open;
+mod place;
+pub mod reference;
 pub mod sections;
 mod table;
 mod units;
 mod value;
 
-pub use document::{Document, MAX_FILE};
-pub use mistakes::{Mistake, Mistakes};
+pub use changes::{Change, changes};
+pub use configuration::{Configuration, Loaded, Unusable};
+pub use declared::Written;
+pub(crate) use document::read;
+pub use document::{Document, MAX_FILE, Parsed};
+pub use files::{MAX_NAMED_FILE, NamedFile};
+pub(crate) use files::{Reach, directory, read as read_named};
+pub use mistakes::{Mistake, Mistakes, Warning};
+pub use open::open_regular;
+pub use place::Place;
 pub use table::Table;
 pub use units::{ByteSize, Cidr};
 pub use value::{Bounded, FromValue, Value};

@@ -54,7 +54,7 @@ pub enum Transport {
     /// They don't: watchers in this process only. The default, with nothing to install.
     Local,
     /// A JetStream key-value bucket.
-    Nats(NatsSection),
+    Nats(Box<NatsSection>),
 }
 
 /// `[bus.nats]`: the servers and the bucket.
@@ -78,6 +78,9 @@ pub struct NatsSection {
     pub retry_max: Duration,
     /// How long the servers remember that a key was deleted; a node cut off for longer keeps what it knew of the key.
     pub deletes_kept: Duration,
+    /// Where what was last known is kept for the next life of the process. Without it, in the directory that systemd makes for the unit; without that,
+    /// nowhere.
+    pub state_dir: Option<PathBuf>,
 }
 
 /// A user's name and password at the NATS server.
@@ -112,7 +115,7 @@ impl BusSection {
             .and_then(|mut table| NatsSection::parse(&mut table));
         match (by_nats, nats) {
             (true, Some(nats)) => Self {
-                transport: Transport::Nats(nats),
+                transport: Transport::Nats(Box::new(nats)),
             },
             (true, None) => {
                 if !bus.has("nats") {
@@ -165,7 +168,7 @@ impl NatsSection {
             );
         }
         let user = table.optional::<String>("user");
-        let password_file = table.optional::<PathBuf>("password_file");
+        let password_file = table.reread_file("password_file");
         let login = match (user, password_file) {
             (Some(user), Some(password_file)) => Some(Login {
                 user,
@@ -185,8 +188,8 @@ impl NatsSection {
             bucket,
             replicas: table.within("replicas", 1..=5, 1),
             login,
-            credentials: table.optional("credentials"),
-            ca: table.optional("ca"),
+            credentials: table.reread_file("credentials"),
+            ca: table.reread_file("ca"),
             connect_timeout: table.within(
                 "connect_timeout",
                 Duration::from_millis(100)..=Duration::from_secs(60),
@@ -197,6 +200,7 @@ impl NatsSection {
                 Duration::from_millis(100)..=Duration::from_secs(300),
                 Duration::from_secs(2),
             ),
+            state_dir: table.optional("state_dir"),
             deletes_kept: table.within("deletes_kept", Duration::from_secs(1)..=365 * DAY, DAY),
             servers: servers?,
         })

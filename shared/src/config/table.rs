@@ -3,19 +3,31 @@
 use std::collections::BTreeMap;
 use std::convert::identity;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 
+use super::declared::{Items, Scope};
 use super::document::Document;
+use super::files::{NamedFile, Use};
+use super::place::Place;
+use super::reference::Facts;
 use super::value::{Bounded, FromValue, Quoted, Value};
 use crate::bus::{MAX_NAME, is_name};
+
+/// Most characters of what people call a table.
+const LONGEST_CALLED: usize = 100;
 
 /// One table of a [`Document`].
 ///
 /// Asking for a key never fails: what is wrong is recorded in the document and the answer is `None` or the default, so that a parser runs to
 /// its end and the user hears about all mistakes at once.
+///
+/// What is asked of the root needs a restart to change. What is asked of [`Self::live`], there or below, takes effect when a running process
+/// [reloads](crate::reload): so a key that nobody thought about refuses the reload, and none is read and left lying.
 pub struct Table<'d> {
     document: &'d Document,
     path: String,
     values: &'d BTreeMap<String, Value>,
+    scope: Scope,
 }
 
 impl<'d> Table<'d> {
@@ -23,23 +35,48 @@ impl<'d> Table<'d> {
         document: &'d Document,
         path: String,
         values: &'d BTreeMap<String, Value>,
+        scope: Scope,
     ) -> Self {
         document.entered(&path);
         Self {
             document,
             path,
             values,
+            scope,
         }
+    }
+
+    /// The same table; what is asked of this handle, and of tables that come of it, takes effect while the process runs.
+    pub fn live(&self) -> Table<'d> {
+        self.scoped(Scope {
+            live: true,
+            ..self.scope
+        })
+    }
+
+    /// The same table; what is asked of this handle takes effect by a restart, though the table is live.
+    pub fn fixed(&self) -> Table<'d> {
+        self.scoped(Scope {
+            live: false,
+            ..self.scope
+        })
+    }
+
+    /// The same table; values asked of this handle are never shown, neither as a change nor in a mistake.
+    pub fn secret(&self) -> Table<'d> {
+        self.scoped(Scope {
+            secret: true,
+            ..self.scope
+        })
+    }
+
+    fn scoped(&self, scope: Scope) -> Table<'d> {
+        Table::new(self.document, self.path.clone(), self.values, scope)
     }
 
     /// Dotted path of this table, empty for the root: `upstreams.api`, `services[2]` (counted from 0).
     pub fn path(&self) -> &str {
         &self.path
-    }
-
-    /// What is written in this table, for comparing it with what is written later. Counts as asking for nothing.
-    pub fn written(&self) -> &'d BTreeMap<String, Value> {
-        self.values
     }
 
     /// Whether the key is there, whatever its value. Counts as asking for it.
@@ -49,6 +86,10 @@ impl<'d> Table<'d> {
 
     /// The value of a key that must be there; `None` after recording a mistake.
     pub fn required<T: FromValue>(&mut self, key: &'static str) -> Option<T> {
+        self.describe::<T>(key, || Facts {
+            required: true,
+            ..Facts::default()
+        });
         match self.value(key) {
             Some(value) => self.read(key, value, expected::<T>, identity, |_| true),
             None => self.missing(key, T::EXPECTED),
@@ -57,12 +98,14 @@ impl<'d> Table<'d> {
 
     /// The value of a key that may be missing; `None` also after recording a mistake.
     pub fn optional<T: FromValue>(&mut self, key: &'static str) -> Option<T> {
+        self.describe::<T>(key, Facts::default);
         let value = self.value(key)?;
         self.read(key, value, expected::<T>, identity, |_| true)
     }
 
     /// The value of a key, or `default` where it is missing.
     pub fn or<T: FromValue>(&mut self, key: &'static str, default: T) -> T {
+        self.describe::<T>(key, || of_default(&default));
         self.optional(key).unwrap_or(default)
     }
 
@@ -73,6 +116,7 @@ impl<'d> Table<'d> {
         range: RangeInclusive<T>,
         default: T,
     ) -> T {
+        self.describe::<T>(key, || of_default(&default));
         self.optional_within(key, range).unwrap_or(default)
     }
 
@@ -82,6 +126,10 @@ impl<'d> Table<'d> {
         key: &'static str,
         range: RangeInclusive<T>,
     ) -> Option<T> {
+        self.describe::<T>(key, || Facts {
+            range: Some((range.start().written(), range.end().written())),
+            ..Facts::default()
+        });
         let value = self.value(key)?;
         let unit = |hint| with_unit(value, &range).unwrap_or(hint);
         let allowed = |read: &T| range.contains(read);
@@ -94,6 +142,10 @@ impl<'d> Table<'d> {
         key: &'static str,
         range: RangeInclusive<T>,
     ) -> Option<T> {
+        self.describe::<T>(key, || Facts {
+            required: true,
+            ..Facts::default()
+        });
         if !self.has(key) {
             return self.missing(key, &bounds(&range));
         }
@@ -102,6 +154,10 @@ impl<'d> Table<'d> {
 
     /// The choice named by the text at `key`; `None` if the key is missing, or after recording a mistake.
     pub fn one_of<T: Clone>(&mut self, key: &'static str, choices: &[(&str, T)]) -> Option<T> {
+        self.document.describe(&self.path, key, || Facts {
+            choices: choices.iter().map(|(name, _)| (*name).to_owned()).collect(),
+            ..Facts::default()
+        });
         let value = self.value(key)?;
         let named = value
             .as_str()
@@ -127,13 +183,65 @@ impl<'d> Table<'d> {
     }
 
     /// As [`Self::one_of`], with a default for a missing key.
-    pub fn one_of_or<T: Clone>(
+    pub fn one_of_or<T: Clone + PartialEq>(
         &mut self,
         key: &'static str,
         choices: &[(&str, T)],
         default: T,
     ) -> T {
+        self.document.describe(&self.path, key, || {
+            let named = choices.iter().find(|(_, choice)| *choice == default);
+            Facts {
+                default: named.map(|(name, _)| (*name).to_owned()),
+                ..Facts::default()
+            }
+        });
         self.one_of(key, choices).unwrap_or(default)
+    }
+
+    /// A file whose content belongs to the configuration, such as a password: a reload compares it by its digest, and never shows it. One that
+    /// can't be read is no mistake here; it is for `check` and for a reload.
+    pub fn file(&mut self, key: &'static str) -> Option<NamedFile> {
+        self.file_holding(key, |_| Ok(()))
+    }
+
+    /// As [`Self::file`]; `look` says whether it holds what it should.
+    ///
+    /// # Errors
+    /// Those of `look`: what is wrong with the content.
+    pub fn file_holding(
+        &mut self,
+        key: &'static str,
+        look: impl FnOnce(&[u8]) -> Result<(), String>,
+    ) -> Option<NamedFile> {
+        let path = self.optional::<PathBuf>(key)?;
+        let document = self.document;
+        Some(
+            document.named_file(&self.path, key, path, Use::Part, |bytes| {
+                look(bytes).map(|()| None)
+            }),
+        )
+    }
+
+    /// The file at a key that must be there, as [`Self::file`], for a tier that opens it itself and says what is wrong with it. `shown` answers with
+    /// what a reload may show of the content, such as the names and the expiry of a certificate.
+    pub fn opened_file(
+        &mut self,
+        key: &'static str,
+        shown: impl FnOnce(&[u8]) -> Option<String>,
+    ) -> Option<NamedFile> {
+        let path = self.required::<PathBuf>(key)?;
+        let document = self.document;
+        Some(document.named_file(&self.path, key, path, Use::Opened, |bytes| Ok(shown(bytes))))
+    }
+
+    /// A file that is read whenever it is needed, such as a password for connections that are made again and again. A reload shows other content as a
+    /// change that takes effect, even of a key that needs a restart. One that can't be read is warned of.
+    pub fn reread_file(&mut self, key: &'static str) -> Option<PathBuf> {
+        let path = self.optional::<PathBuf>(key)?;
+        let document = self.document;
+        let file = document.named_file(&self.path, key, path, Use::Reread, |_| Ok(None));
+        Some(file.path().to_owned())
     }
 
     /// The sub-table `[key]`, if it is there.
@@ -150,18 +258,30 @@ impl<'d> Table<'d> {
         }
     }
 
-    /// The array of tables `[[key]]`, empty if it is missing.
+    /// The array of tables `[[key]]`, empty if it is missing. Tables are told apart by their places.
     pub fn tables(&mut self, key: &'static str) -> Vec<Table<'d>> {
-        self.items(key, None)
+        self.items(key, Items::ByPlace, None)
     }
 
-    /// As [`Self::tables`], and a text in place of a table is taken for what its key `main` should say.
-    pub fn tables_with(&mut self, key: &'static str, main: &'static str) -> Vec<Table<'d>> {
-        self.items(key, Some(main))
+    /// As [`Self::tables`]; they are told apart by what their key `name` says, wherever they stand. A text in place of a table is taken for what
+    /// that key should say.
+    pub fn tables_by(&mut self, key: &'static str, name: &'static str) -> Vec<Table<'d>> {
+        self.items(key, Items::By(name), Some(name))
     }
 
-    fn items(&mut self, key: &'static str, main: Option<&str>) -> Vec<Table<'d>> {
-        let Some(value) = self.value(key) else {
+    /// As [`Self::tables_by`], where their order means something, so that another order is a change.
+    pub fn ordered_tables_by(&mut self, key: &'static str, name: &'static str) -> Vec<Table<'d>> {
+        self.items(key, Items::InOrderBy(name), Some(name))
+    }
+
+    fn items(&mut self, key: &'static str, by: Items, main: Option<&str>) -> Vec<Table<'d>> {
+        let asked = self.value(key);
+        self.document.declare(&self.path, key, |declaration| {
+            if by != Items::ByPlace || declaration.items.is_none() {
+                declaration.items = Some(by);
+            }
+        });
+        let Some(value) = asked else {
             return Vec::new();
         };
         let path = join(&self.path, key);
@@ -177,7 +297,9 @@ impl<'d> Table<'d> {
         for (index, item) in items.iter().enumerate() {
             let path = format!("{path}[{index}]");
             match item {
-                Value::Table(values) => tables.push(Table::new(self.document, path, values)),
+                Value::Table(values) => {
+                    tables.push(Table::new(self.document, path, values, self.scope));
+                }
                 other => {
                     let main = main.filter(|_| other.as_str().is_some());
                     let hint = main.map(|main| format!("write {{ {main} = {other} }}"));
@@ -195,7 +317,7 @@ impl<'d> Table<'d> {
         let Some(mut table) = self.table(key) else {
             return Vec::new();
         };
-        self.document.entered_map(&table.path);
+        self.document.entered_map(&table.path, self.scope);
         let mut named = Vec::with_capacity(table.values.len());
         for (name, value) in table.values {
             if let Some(inner) = table.as_table(name, value) {
@@ -205,6 +327,18 @@ impl<'d> Table<'d> {
         named
     }
 
+    /// Says what people call this table, which its list tells apart from others by its place alone: changes of it are shown with both.
+    pub fn called(&self, name: &str) {
+        let shown = name.chars().take(LONGEST_CALLED);
+        let shown = shown.map(|c| if c.is_control() { '?' } else { c });
+        self.document.called(&self.path, shown.collect());
+    }
+
+    /// Where `key` of this table is written, or would be.
+    pub fn place(&self, key: &str) -> Place {
+        self.document.place(&join(&self.path, key))
+    }
+
     /// Records that something is wrong with `key` of this table; with an empty key, with the table itself.
     pub fn mistake(
         &mut self,
@@ -212,12 +346,26 @@ impl<'d> Table<'d> {
         message: impl Into<String>,
         hint: impl Into<String>,
     ) {
-        let path = if key.is_empty() {
-            self.path.clone()
-        } else {
-            join(&self.path, key)
-        };
-        self.document.record(&path, message.into(), hint.into());
+        self.document
+            .record(&self.path_of(key), message.into(), hint.into());
+    }
+
+    /// Records that something is allowed, and yet not all that one may expect of it; otherwise as [`Self::mistake`].
+    pub fn warning(
+        &mut self,
+        key: &'static str,
+        message: impl Into<String>,
+        hint: impl Into<String>,
+    ) {
+        self.document
+            .warn(&self.path_of(key), message.into(), hint.into());
+    }
+
+    fn path_of(&self, key: &str) -> String {
+        match key {
+            "" => self.path.clone(),
+            key => join(&self.path, key),
+        }
     }
 
     /// Whether `name` can be the name of `whose` ("a node") on the bus and in metrics ([`is_name`]); if not, a mistake is recorded at `key`.
@@ -252,8 +400,15 @@ impl<'d> Table<'d> {
         }
     }
 
+    fn describe<T: FromValue>(&self, key: &'static str, facts: impl FnOnce() -> Facts) {
+        self.document.describe(&self.path, key, || Facts {
+            word: T::WORD,
+            ..facts()
+        });
+    }
+
     fn value(&mut self, key: &'static str) -> Option<&'d Value> {
-        self.document.asked_for(&self.path, key);
+        self.document.asked_for(&self.path, key, self.scope);
         self.values.get(key)
     }
 
@@ -273,6 +428,13 @@ impl<'d> Table<'d> {
         };
         // A hint on a list is the whole message: see `FromValue::from_value`.
         let (message, hint) = match value {
+            _ if self.scope.secret => {
+                let kind = value.kind();
+                (
+                    format!("expected {}, got {kind}", expected()),
+                    String::new(),
+                )
+            }
             Value::Array(_) if !hint.is_empty() => (hint, String::new()),
             _ => (format!("expected {}, got {value}", expected()), hint),
         };
@@ -288,7 +450,7 @@ impl<'d> Table<'d> {
     fn as_table(&mut self, key: &str, value: &'d Value) -> Option<Table<'d>> {
         let path = join(&self.path, key);
         match value {
-            Value::Table(values) => Some(Table::new(self.document, path, values)),
+            Value::Table(values) => Some(Table::new(self.document, path, values, self.scope)),
             other => {
                 let hint = match in_list(&path) {
                     true => format!("write {} = {{ ... }}", join("", key)),
@@ -299,6 +461,13 @@ impl<'d> Table<'d> {
                 None
             }
         }
+    }
+}
+
+fn of_default<T: FromValue>(default: &T) -> Facts {
+    Facts {
+        default: Some(default.written()),
+        ..Facts::default()
     }
 }
 
@@ -363,7 +532,10 @@ pub(super) fn nearest<'c>(
     }
     candidates
         .map(|candidate| (strsim::jaro_winkler(word, candidate), candidate))
-        .filter(|(likeness, _)| *likeness >= 0.8)
+        // Letters in common make `client_max_body_size` like `max_header_size`; who mistypes changes few of them.
+        .filter(|(likeness, candidate)| {
+            *likeness >= 0.8 && strsim::normalized_damerau_levenshtein(word, candidate) >= 0.55
+        })
         .max_by(|(a, _), (b, _)| a.total_cmp(b))
         .map(|(_, candidate)| candidate)
 }

@@ -215,7 +215,7 @@ fn tables_where_values_belong_and_the_other_way_round_are_mistakes() {
     let printed = mistakes(text, |root| {
         root.table("a");
         root.tables("b");
-        root.tables_with("c", "name");
+        root.tables_by("c", "name");
         root.optional::<String>("d");
         for mut item in root.tables("f") {
             item.table("g");
@@ -380,16 +380,16 @@ password_file = "/etc/weir/nats"
         .unwrap()
         .parse(shared)
         .unwrap();
-    let Transport::Nats(NatsSection {
+    let Transport::Nats(nats) = parsed.bus.transport else {
+        panic!("not nats");
+    };
+    let NatsSection {
         servers,
         bucket,
         replicas,
         login,
         ..
-    }) = parsed.bus.transport
-    else {
-        panic!("not nats");
-    };
+    } = *nats;
     assert_eq!((servers.len(), bucket.as_str(), replicas), (2, "blue", 3));
     assert_eq!(login.map(|login| login.user), Some("weir".to_owned()));
 }

@@ -31,14 +31,16 @@ impl FromValue for Duration {
             _ => Err(String::new()),
         }
     }
-}
 
-impl Bounded for Duration {
-    const KIND: &'static str = "a duration";
+    const WORD: &'static str = "duration";
 
     fn written(&self) -> String {
         in_largest_unit(self.as_micros(), DURATION_UNITS, "0s")
     }
+}
+
+impl Bounded for Duration {
+    const KIND: &'static str = "a duration";
 
     fn meant_by(number: u64) -> Vec<(String, Self)> {
         let (seconds_down, minutes_up) = DURATION_UNITS.split_at(3);
@@ -79,6 +81,12 @@ impl FromValue for ByteSize {
             _ => Err(String::new()),
         }
     }
+
+    const WORD: &'static str = "size";
+
+    fn written(&self) -> String {
+        self.to_string()
+    }
 }
 
 impl fmt::Display for ByteSize {
@@ -89,10 +97,6 @@ impl fmt::Display for ByteSize {
 
 impl Bounded for ByteSize {
     const KIND: &'static str = "a size";
-
-    fn written(&self) -> String {
-        self.to_string()
-    }
 
     fn meant_by(number: u64) -> Vec<(String, Self)> {
         in_each_unit(number, SIZE_UNITS.iter())

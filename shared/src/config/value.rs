@@ -27,7 +27,7 @@ pub enum Value {
 
 impl Value {
     /// What kind of thing this is, for messages.
-    fn kind(&self) -> &'static str {
+    pub(super) fn kind(&self) -> &'static str {
         match self {
             Self::Bool(_) => "a boolean",
             Self::Integer(_) => "an integer",
@@ -84,15 +84,20 @@ pub trait FromValue: Sized {
     /// The hint for the user ("write \"5s\""), which follows "expected ..., got ..."; an empty string where [`Self::EXPECTED`] says it all. Of a
     /// list, the hint is the whole message: what is wrong in it, and what to write. So a type that no list can be gives none for one.
     fn from_value(value: &Value) -> Result<Self, String>;
+
+    /// The word that the reference pages have for the type; empty where one word doesn't say it.
+    const WORD: &'static str = "";
+
+    /// The value as a configuration has it, without quotes: `1h`; empty where it is only worked out.
+    fn written(&self) -> String {
+        String::new()
+    }
 }
 
 /// A type whose values may have to lie within a range: see [`Table::within`](super::Table::within).
 pub trait Bounded: FromValue + PartialOrd {
     /// What a value is, as in "expected a duration from 1s to 1h": `a duration`.
     const KIND: &'static str;
-
-    /// The value as a configuration has it, without quotes: `1h`.
-    fn written(&self) -> String;
 
     /// What a number without a unit may be meant to be, as written with one, the likeliest first; nothing where no unit belongs.
     fn meant_by(_number: u64) -> Vec<(String, Self)> {
@@ -109,6 +114,12 @@ impl FromValue for bool {
             _ => Err(String::new()),
         }
     }
+
+    const WORD: &'static str = "true false";
+
+    fn written(&self) -> String {
+        self.to_string()
+    }
 }
 
 macro_rules! integers {
@@ -123,14 +134,14 @@ macro_rules! integers {
                     _ => Err(String::new()),
                 }
             }
-        }
-
-        impl Bounded for $type {
-            const KIND: &'static str = "an integer";
 
             fn written(&self) -> String {
                 self.to_string()
             }
+        }
+
+        impl Bounded for $type {
+            const KIND: &'static str = "an integer";
         }
     )*};
 }
@@ -154,14 +165,13 @@ impl FromValue for f64 {
             _ => Err(String::new()),
         }
     }
+    fn written(&self) -> String {
+        self.to_string()
+    }
 }
 
 impl Bounded for f64 {
     const KIND: &'static str = "a number";
-
-    fn written(&self) -> String {
-        self.to_string()
-    }
 }
 
 impl FromValue for String {
@@ -176,6 +186,9 @@ impl FromValue for String {
             _ => Err(String::new()),
         }
     }
+    fn written(&self) -> String {
+        self.clone()
+    }
 }
 
 impl FromValue for PathBuf {
@@ -188,6 +201,7 @@ impl FromValue for PathBuf {
             Some(text) => Ok(Self::from(text)),
         }
     }
+    const WORD: &'static str = "path";
 }
 
 /// Reads `value` as text through `FromStr`, with no hint of its own.
@@ -278,5 +292,11 @@ impl<T: FromValue> FromValue for Vec<T> {
                 })
             })
             .collect()
+    }
+    const WORD: &'static str = "list";
+
+    fn written(&self) -> String {
+        let items: Vec<String> = self.iter().map(T::written).collect();
+        items.join(" ")
     }
 }

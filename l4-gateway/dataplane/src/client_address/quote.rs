@@ -10,8 +10,10 @@ use crate::wire::{icmp, put, tcp, u16_at};
 pub(crate) struct Quoted {
     /// The message, from its ICMP header on.
     pub(crate) message: Span,
+    /// Where the quote ends in the frame. More stands behind it in extended messages (RFC 4884 4), which stays where it is.
+    end: usize,
     /// Bytes of the quoted IP header.
-    pub(crate) header: usize,
+    header: usize,
 }
 
 /// Where in a segment, and what.
@@ -24,45 +26,69 @@ pub(crate) enum Inserted<'a> {
 }
 
 impl Quoted {
+    /// In a message whose quote is `length` bytes long, `header` of them the IP header; `None`: all that is left of the message.
+    pub(crate) fn new(message: Span, length: Option<usize>, header: usize) -> Self {
+        let quote = message.start + icmp::HEADER;
+        let end = length.map_or(message.end, |length| message.end.min(quote + length));
+        Self {
+            message,
+            end,
+            header,
+        }
+    }
+
     /// The quoted segment, as much as there is of it.
     pub(crate) fn segment(self, frame: &[u8]) -> &[u8] {
         frame
-            .get(self.start() + self.header..self.message.end)
+            .get(self.start() + self.header..self.end)
             .unwrap_or(&[])
     }
 
-    /// Bytes of the packet's payload as sent, however much of it is quoted; `None` if the quote ends before what tells.
-    pub(crate) fn payload_sent(self, frame: &[u8]) -> Option<usize> {
+    /// Whether the packet as sent can hold `inserted`. A quote may be too short to show it, or how long the segment's own header is
+    /// (RFC 792: 8 bytes of it); then what is long enough is taken to hold it.
+    pub(crate) fn can_hold(self, frame: &[u8], inserted: Inserted<'_>) -> bool {
         let segment = self.segment(frame);
-        (segment.len() > tcp::OFFSET)
-            .then(|| self.sent(frame).saturating_sub(tcp::header_length(segment)))
+        let header = (segment.len() > tcp::OFFSET).then(|| tcp::header_length(segment));
+        let sent = self.sent(frame);
+        match inserted {
+            Inserted::Payload(bytes) => sent >= header.unwrap_or(tcp::HEADER) + bytes.len(),
+            Inserted::Option(bytes) => {
+                let shown = segment.get(tcp::HEADER..).unwrap_or(&[]);
+                header.unwrap_or(sent).min(sent) >= tcp::HEADER + bytes.len()
+                    && bytes.starts_with(&shown[..shown.len().min(bytes.len())])
+            }
+        }
     }
 
     /// Takes out what was inserted, as far as it is quoted; the lengths and checksums become those of the packet as it was. The error's
-    /// own checksum is left to be made anew. The message gets shorter, and the frame is cut.
+    /// own checksum is left to be made anew. The message gets shorter, and the frame is cut; in an extended one the quote is padded by
+    /// zeros instead (RFC 4884 4).
     pub(crate) fn take_out<F: Frame>(&mut self, frame: &mut F, inserted: Inserted<'_>) {
         let quote = self.start();
         let transport = quote + self.header;
         let sent = self.sent(frame.bytes());
         let segment = self.segment(frame.bytes());
+        let quoted = segment.len();
         let (at, bytes) = match inserted {
-            Inserted::Payload(bytes) => (tcp::header_length(segment), bytes),
+            Inserted::Payload(bytes) if quoted > tcp::OFFSET => {
+                (tcp::header_length(segment), bytes)
+            }
+            Inserted::Payload(bytes) => (quoted, bytes),
             Inserted::Option(bytes) => (tcp::HEADER, bytes),
         };
-        let quoted = segment.len();
         let Some(left) = sent.checked_sub(bytes.len()) else {
             return;
         };
         let mut delta = Delta::removed(bytes).and(Delta::word(sent as u16, left as u16));
         let all = frame.bytes_mut();
-        let Some(segment) = all.get_mut(transport..self.message.end) else {
+        let Some(segment) = all.get_mut(transport..self.end) else {
             return;
         };
         let from = (at + bytes.len()).min(quoted);
         let gone = from.saturating_sub(at);
         segment.copy_within(from.., from - gone);
         match inserted {
-            Inserted::Option(_) => {
+            Inserted::Option(_) if quoted >= tcp::OFFSET + 2 => {
                 let old = u16_at(segment, tcp::OFFSET);
                 let new = old.wrapping_sub((bytes.len() as u16 / 4) << 12);
                 put(segment, tcp::OFFSET, new.to_be_bytes());
@@ -74,12 +100,17 @@ impl Quoted {
                 put(segment, tcp::URGENT, new.to_be_bytes());
                 delta = delta.and(Delta::word(old, new));
             }
-            Inserted::Payload(_) => {}
+            Inserted::Payload(_) | Inserted::Option(_) => {}
         }
         if quoted >= tcp::CHECKSUM + 2 {
             update(segment, delta);
         }
-        self.message.end -= gone;
+        if self.end < self.message.end {
+            segment[quoted - gone..].fill(0);
+        } else {
+            self.message.end -= gone;
+            self.end = self.message.end;
+        }
         write_length(all.get_mut(quote..).unwrap_or(&mut []), self.header + left);
         self.message.write_length(all);
         frame.trim(self.message.end);

@@ -107,6 +107,11 @@ impl Flow {
         ) || is_near(sequence, self.client_acked)
     }
 
+    /// Whether the client may have sent a segment with this number, as the target counts, not long ago.
+    pub(crate) fn may_have_passed_on(&self, sequence: u32) -> bool {
+        is_near(self.as_client_counts(sequence), self.client_next)
+    }
+
     /// Whether a SYN from the client makes another connection of the flow, instead of being passed on for the target to judge.
     ///
     /// Where the target isn't heard the client's word has to do. Else both ends must have closed the connection, or an RST reset it
@@ -126,6 +131,17 @@ impl Flow {
             }
             _ => false,
         }
+    }
+
+    /// Whether this is the number of the client's last SYN, of a flow that [`Flow::is_unanswered`].
+    pub(crate) fn began_with(&self, sequence: u32) -> bool {
+        sequence.wrapping_add(1) == self.origin
+    }
+
+    /// Whether the target has answered no SYN of the client, but by an RST. Where targets aren't heard, whether the client has
+    /// acknowledged no answer.
+    pub(crate) fn is_unanswered(&self) -> bool {
+        self.progress.phase() == FlowState::SynReceived
     }
 
     /// Follows a segment that was believed. An RST that has at least one number exactly, out of the 2^32 there are, is a sure one.

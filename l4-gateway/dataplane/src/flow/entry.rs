@@ -232,6 +232,22 @@ impl Flow {
         }
     }
 
+    /// Whether it counts as established: the handshake is complete, and neither FIN nor RST has been believed.
+    #[inline]
+    pub(crate) fn is_established(&self) -> bool {
+        self.progress.state() == FlowState::Established
+    }
+
+    /// Whether the connection is closed, as far as can be seen, and the flow is kept for what may come late.
+    pub(crate) fn is_closed(&self) -> bool {
+        match self.progress.state() {
+            FlowState::TimeWait | FlowState::Closed => true,
+            // Where the target isn't heard, that is how every connection ends.
+            FlowState::FinClient => !self.is_two_sided(),
+            _ => false,
+        }
+    }
+
     /// Notes that a SYN was passed on to a target that may have forgotten the connection.
     pub(super) fn knock(&mut self, sequence: u32) {
         self.origin = sequence.wrapping_add(1);

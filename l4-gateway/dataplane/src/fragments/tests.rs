@@ -20,11 +20,11 @@ fn limits() -> Limits {
     }
 }
 
-const HEAD: Head = Head {
-    source_port: 40_000,
-    destination_port: 53,
+const HEAD: Head = Head::Ports(Ports {
+    source: 40_000,
+    destination: 53,
     protocol: Protocol::Udp,
-};
+});
 
 struct Rig {
     fragments: Fragments,

@@ -1,4 +1,5 @@
 use super::*;
+use crate::NextHops;
 use crate::counters::Counters;
 use crate::ids::Ids;
 use crate::port::Segment;
@@ -24,7 +25,7 @@ impl Node {
             ipv4: Some(Segment {
                 address: Ipv4Addr::new(10, 2, 0, 11),
                 prefix: 8,
-                gateway: None,
+                gateways: NextHops::ON_LINK,
             }),
             ipv6: None,
             mtu: 1500,

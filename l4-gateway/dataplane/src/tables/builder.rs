@@ -5,10 +5,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::announced::announced;
 use super::net::{Hop, Net};
 use super::{Cut, Cuts, LocalIp, Owned, Tables, TablesError};
 use crate::family::{Family, V4, V6};
 use crate::ids::{Ids, TargetId};
+use crate::limits::MOST_ROUTERS;
+use crate::next_hops::{NextHop, NextHops, Sharing};
 use crate::port::{Port, PortIndex, Route};
 use crate::schedule;
 use crate::service::{Mode, Service, ServiceConfig, Target, Timeouts};
@@ -36,6 +39,8 @@ pub struct TablesBuilder {
     services: Vec<ServiceConfig>,
     retired: Vec<(IpAddr, Retired)>,
     cuts: Vec<Cut>,
+    announcement: u64,
+    is_silent: bool,
 }
 
 impl TablesBuilder {
@@ -77,6 +82,19 @@ impl TablesBuilder {
         self
     }
 
+    /// Has all addresses that are answered for announced again where `number` is another than in the snapshot before (RFC 5227 3, RFC 4861
+    /// 7.2.6): the node serves again, or a link is back. New addresses, and those whose port or MAC is another, are announced without it.
+    pub fn announcement(&mut self, number: u64) -> &mut Self {
+        self.announcement = number;
+        self
+    }
+
+    /// Announces nothing: the node does not serve yet, and another may have its addresses.
+    pub fn silent(&mut self) -> &mut Self {
+        self.is_silent = true;
+        self
+    }
+
     /// Adds a service.
     pub fn service(&mut self, service: ServiceConfig) -> &mut Self {
         self.services.push(service);
@@ -90,12 +108,16 @@ impl TablesBuilder {
     /// The first thing found wrong. Numbers given out meanwhile stay given out until [`Ids::reclaim`].
     pub fn build(&self, ids: &mut Ids, previous: Option<&Tables>) -> Result<Tables, TablesError> {
         self.check_ports()?;
+        let mut routers = Vec::new();
         let mut tables = Tables {
             serial: SERIAL.fetch_add(1, Ordering::Relaxed),
             ports: self.ports.clone(),
-            v4: self.net()?,
-            v6: self.net()?,
+            v4: self.net(&mut routers)?,
+            v6: self.net(&mut routers)?,
+            routers: Vec::new(),
             next_hops: Vec::new(),
+            announced: Arc::default(),
+            announcement: self.announcement,
             cuts: Cuts::default(),
             local_ips: Vec::with_capacity(self.local_ips.len()),
             steering: Steering::default(),
@@ -126,7 +148,11 @@ impl TablesBuilder {
                 IpAddr::V6(address) => add_retired::<V6>(&mut tables.v6, *address, *role, ids)?,
             }
         }
+        tables.routers = routers;
         tables.next_hops = next_hops(&tables);
+        if !self.is_silent {
+            tables.announced = announced(&tables, previous);
+        }
         tables.cuts = Cuts::new(&tables, &self.cuts, ids);
         Ok(tables)
     }
@@ -148,9 +174,9 @@ impl TablesBuilder {
     }
 
     /// Routes and the ports' own addresses of one family.
-    fn net<V: Family>(&self) -> Result<Net<V>, TablesError> {
+    fn net<V: Family>(&self, routers: &mut Vec<NextHop>) -> Result<Net<V>, TablesError> {
         let mut net = Net {
-            routes: self.routes()?,
+            routes: self.routes(routers)?,
             ..Net::default()
         };
         for port in &self.ports {
@@ -162,21 +188,16 @@ impl TablesBuilder {
         Ok(net)
     }
 
-    /// On-link prefixes, routes and gateways as one list, longest prefix first.
-    fn routes<V: Family>(&self) -> Result<Vec<Hop<V>>, TablesError> {
+    /// On-link prefixes, routes and gateways as one list, longest prefix first; their routers are added to `routers`.
+    fn routes<V: Family>(&self, routers: &mut Vec<NextHop>) -> Result<Vec<Hop<V>>, TablesError> {
         let segments = || {
             let segment = |port| V::segment(port).map(|segment| (port.index, segment));
             self.ports.iter().filter_map(segment)
         };
-        let mut routes = Vec::new();
+        let mut ways = Vec::new();
         for (port, segment) in segments() {
             check_prefix::<V>(segment.address, segment.prefix)?;
-            routes.push(Hop {
-                destination: segment.address,
-                prefix: segment.prefix,
-                port,
-                gateway: None,
-            });
+            ways.push((port, (segment.address, segment.prefix), NextHops::ON_LINK));
         }
         for route in &self.routes {
             let Some(destination) = V::address(route.destination) else {
@@ -187,51 +208,85 @@ impl TablesBuilder {
                 destination: route.destination,
                 gateway,
             };
-            let gateway = match route.gateway {
-                Some(given) => Some(V::address(given).ok_or_else(|| mixed(given))?),
-                None => None,
-            };
-            self.check_gateway::<V>(route.port, gateway)?;
-            routes.push(Hop {
-                destination,
-                prefix: route.prefix,
-                port: route.port,
-                gateway,
-            });
+            let via = |given: IpAddr| V::address(given).ok_or_else(|| mixed(given));
+            let via: Vec<V::Address> = route.via.iter().map(via).collect::<Result<_, _>>()?;
+            let via = NextHops::new(via, route.via.sharing()).unwrap_or(NextHops::ON_LINK);
+            self.check_gateways::<V>(route.port, &via)?;
+            ways.push((route.port, (destination, route.prefix), via));
         }
         for (port, segment) in segments() {
-            self.check_gateway::<V>(port, segment.gateway)?;
-            if segment.gateway.is_some() {
-                routes.push(Hop {
-                    destination: V::unspecified(),
-                    prefix: 0,
-                    port,
-                    gateway: segment.gateway,
-                });
+            self.check_gateways::<V>(port, &segment.gateways)?;
+            if !segment.gateways.is_on_link() {
+                ways.push((port, (V::unspecified(), 0), segment.gateways));
             }
         }
-        routes.sort_by_key(|hop| std::cmp::Reverse(hop.prefix));
-        Ok(routes)
+        let mut hops = Vec::new();
+        for (port, (destination, prefix), via) in ways {
+            let first = hops.len();
+            let hop = |gateway, rank, router| Hop {
+                destination,
+                prefix,
+                port,
+                gateway,
+                rank,
+                router,
+                is_alone: true,
+            };
+            if via.is_on_link() {
+                hops.push(hop(None, first, None));
+            }
+            for gateway in via.iter() {
+                let rank = match via.sharing() {
+                    Sharing::InOrder => hops.len(),
+                    Sharing::ByFlow => first,
+                };
+                let router = NextHop {
+                    port,
+                    address: gateway.into(),
+                };
+                let known = routers.iter().position(|known| *known == router);
+                let place = known.unwrap_or(routers.len());
+                if known.is_none() {
+                    routers.push(router);
+                }
+                hops.push(hop(Some(gateway), rank, Some(place)));
+            }
+        }
+        if routers.len() > MOST_ROUTERS {
+            return Err(TablesError::TooManyRouters);
+        }
+        hops.sort_by_key(|hop| std::cmp::Reverse(hop.prefix));
+        let networks: Vec<_> = hops
+            .iter()
+            .map(|hop| (hop.destination, hop.prefix))
+            .collect();
+        for hop in &mut hops {
+            let of_prefix = networks.iter().filter(|(destination, prefix)| {
+                *prefix == hop.prefix && V::matches(*destination, hop.destination, hop.prefix)
+            });
+            hop.is_alone = of_prefix.count() == 1;
+        }
+        Ok(hops)
     }
 
-    fn check_gateway<V: Family>(
+    fn check_gateways<V: Family>(
         &self,
         index: PortIndex,
-        gateway: Option<V::Address>,
+        gateways: &NextHops<V::Address>,
     ) -> Result<(), TablesError> {
         let port = self
             .ports
             .iter()
             .find(|port| port.index == index)
             .ok_or(TablesError::UnknownPort(index.0))?;
-        match gateway {
-            Some(gateway) if !port.covers::<V>(gateway) && !V::is_link_local(gateway) => {
-                Err(TablesError::GatewayOffLink {
-                    gateway: gateway.into(),
-                    port: index.0,
-                })
-            }
-            _ => Ok(()),
+        let is_off_link =
+            |gateway: &V::Address| !port.covers::<V>(*gateway) && !V::is_link_local(*gateway);
+        match gateways.iter().find(is_off_link) {
+            Some(gateway) => Err(TablesError::GatewayOffLink {
+                gateway: gateway.into(),
+                port: index.0,
+            }),
+            None => Ok(()),
         }
     }
 }
@@ -462,14 +517,14 @@ fn check_mode<V: Family>(
 }
 
 fn next_hops(tables: &Tables) -> Vec<(PortIndex, IpAddr)> {
-    let gateways = tables.v4.gateways().chain(tables.v6.gateways());
+    let routers = tables.routers.iter().map(|hop| (hop.port, hop.address));
     let targets = tables
         .services()
         .flat_map(|service| &service.eligible)
         .filter_map(|id| tables.target(*id));
     let targets = targets.filter_map(|target| tables.route(target.config.address.ip()));
     let mut seen = HashSet::new();
-    gateways
+    routers
         .chain(targets)
         .filter(|hop| seen.insert(*hop))
         .collect()

@@ -29,6 +29,9 @@ pub enum TablesError {
         /// The port it was given for.
         port: u16,
     },
+    /// More routers than can be watched.
+    #[error("the routes have more than {} routers", crate::limits::MOST_ROUTERS)]
+    TooManyRouters,
     /// A route over a port that doesn't exist.
     #[error("a route names port {0}, which isn't given")]
     UnknownPort(u16),

@@ -2,18 +2,18 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
-use std::net::IpAddr;
 
 use super::{LocalIp, Owned};
 use crate::family::Family;
 use crate::ids::ServiceId;
+use crate::next_hops::Living;
 use crate::port::{Port, PortIndex};
 use crate::service::Protocol;
 
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Net<V: Family> {
-    /// Longest prefix first.
+    /// Longest prefix first; of one prefix, those that are to be preferred.
     pub(super) routes: Vec<Hop<V>>,
     pub(super) owned: Map<V::Address, Owned>,
     pub(super) local_ips: Vec<LocalIp<V::Address>>,
@@ -29,6 +29,12 @@ pub(super) struct Hop<V: Family> {
     pub(super) prefix: u8,
     pub(super) port: PortIndex,
     pub(super) gateway: Option<V::Address>,
+    /// The lower, the sooner it is used; hops of one rank share flows.
+    pub(super) rank: usize,
+    /// The gateway's place among the snapshot's routers.
+    pub(super) router: Option<usize>,
+    /// No other hop is of its prefix.
+    pub(super) is_alone: bool,
 }
 
 impl<V: Family> Default for Net<V> {
@@ -88,21 +94,88 @@ impl<V: Family> Net<V> {
             .filter(move |local| local.port == port)
     }
 
-    /// The port and the next hop towards a destination; the longest prefix wins, then the earlier entry.
+    /// The hop that is to be preferred towards a destination, and those that come after it.
+    fn first(&self, destination: V::Address) -> Option<(&Hop<V>, &[Hop<V>])> {
+        let covers = |hop: &Hop<V>| V::matches(destination, hop.destination, hop.prefix);
+        let at = self.routes.iter().position(covers)?;
+        self.routes.get(at..)?.split_first()
+    }
+
+    /// The port that leads towards a destination, and the next hop that is to be preferred.
     pub(crate) fn route(&self, destination: V::Address) -> Option<(PortIndex, V::Address)> {
-        let hop = self
-            .routes
-            .iter()
-            .find(|hop| V::matches(destination, hop.destination, hop.prefix))?;
+        let (hop, _) = self.first(destination)?;
         Some((hop.port, hop.gateway.unwrap_or(destination)))
     }
 
-    /// The gateways of all routes, with their ports.
-    pub(super) fn gateways(&self) -> impl Iterator<Item = (PortIndex, IpAddr)> {
-        self.routes
-            .iter()
-            .filter_map(|hop| hop.gateway.map(|gateway| (hop.port, gateway.into())))
+    /// The way of a flow towards a destination, if it must be by the port that [`Net::route`] leads to or by any. Of the hops that `living`
+    /// has, the first rank is used; of none, the first rank of all. Of one rank, the hop that scores highest takes the flow.
+    pub(crate) fn way(
+        &self,
+        destination: V::Address,
+        by: By,
+        living: Living,
+        score: impl Fn(V::Address) -> u64,
+    ) -> Option<(PortIndex, V::Address)> {
+        let (first, rest) = self.first(destination)?;
+        let chosen = match first.is_alone {
+            true => first,
+            false => choose(destination, (first, rest), by, living, score),
+        };
+        Some((chosen.port, chosen.gateway.unwrap_or(destination)))
     }
+
+    /// The hops towards clients: of the default route; without one, of all routes by routers that lead to none of the `targets`.
+    pub(super) fn ways_out<'a>(
+        &'a self,
+        targets: &'a [V::Address],
+    ) -> impl Iterator<Item = &'a Hop<V>> {
+        let has_default = self.routes.last().is_some_and(|hop| hop.prefix == 0);
+        let leads_to =
+            |hop: &Hop<V>, target: V::Address| V::matches(target, hop.destination, hop.prefix);
+        self.routes.iter().filter(move |hop| match has_default {
+            true => hop.prefix == 0,
+            false => hop.gateway.is_some() && !targets.iter().any(|target| leads_to(hop, *target)),
+        })
+    }
+}
+
+/// Which ports a way may lead by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum By {
+    AnyPort,
+    /// The port of the first hop.
+    OnePort,
+}
+
+/// One of the hops of the longest prefix: `first`, or one of the `rest` that is of the same prefix.
+#[cold]
+fn choose<'a, V: Family>(
+    destination: V::Address,
+    (first, rest): (&'a Hop<V>, &'a [Hop<V>]),
+    by: By,
+    living: Living,
+    score: impl Fn(V::Address) -> u64,
+) -> &'a Hop<V> {
+    let may_be = |hop: &&Hop<V>| {
+        V::matches(destination, hop.destination, hop.prefix)
+            && (by == By::AnyPort || hop.port == first.port)
+    };
+    let same_prefix = rest.iter().take_while(|hop| hop.prefix == first.prefix);
+    let others = same_prefix.filter(may_be);
+    let hops = || std::iter::once(first).chain(others.clone());
+    let lives = |hop: &&Hop<V>| hop.router.is_none_or(|router| living.has(router));
+    let score = |hop: &Hop<V>| hop.gateway.map_or(0, &score);
+    // The first of those that score highest.
+    let highest = |best: &'a Hop<V>, hop: &'a Hop<V>| match score(hop) > score(best) {
+        true => hop,
+        false => best,
+    };
+    let rank = hops().find(lives).map(|hop| hop.rank);
+    let of_rank = |hop: &&Hop<V>| match rank {
+        Some(rank) => hop.rank == rank && lives(hop),
+        None => hop.rank == first.rank,
+    };
+    hops().filter(of_rank).reduce(highest).unwrap_or(first)
 }
 
 /// A map that packets look things up in.

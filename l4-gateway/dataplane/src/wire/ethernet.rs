@@ -10,6 +10,17 @@ pub(crate) const IPV6: u16 = 0x86dd;
 /// EtherType of ARP.
 pub(crate) const ARP: u16 = 0x0806;
 
+/// EtherType of a VLAN tag, which stands between the addresses and the EtherType of the payload (IEEE 802.1Q-2022 9.5).
+pub(crate) const VLAN: u16 = 0x8100;
+/// Where a tag stands in the frame, and its bytes.
+pub(crate) const TAG: (usize, usize) = (12, 4);
+
+/// Whether a tag, from behind its EtherType on, has the null VLAN: it says a priority and nothing else (IEEE 802.1Q-2022 table 9-2).
+pub(crate) fn is_priority_tag(tag: &[u8]) -> bool {
+    tag.first_chunk()
+        .is_some_and(|word| u16::from_be_bytes(*word) & 0x0fff == 0)
+}
+
 /// The first 14 bytes of a frame.
 pub(crate) type Header = [u8; ETHERNET_HEADER];
 

@@ -9,6 +9,8 @@ use crate::service::Protocol;
 
 /// The header of every message used here, bytes.
 pub(crate) const HEADER: usize = 8;
+/// Offset of the checksum.
+pub(crate) const CHECKSUM: usize = 2;
 
 /// The numbers of one ICMP.
 #[derive(Clone, Copy, Debug)]
@@ -76,6 +78,12 @@ impl Kinds {
         kind == self.too_big.0 && (self.too_big_by_type || code == self.too_big.1)
     }
 
+    /// Whether an error says that a packet's receiver can't be reached, or doesn't listen: unreachable for whatever reason but the packet's
+    /// size.
+    pub(crate) fn is_unreachable(&self, kind: u8, code: u8) -> bool {
+        kind == self.no_route.0 && !self.is_too_big(kind, code)
+    }
+
     #[inline]
     pub(crate) fn is_neighbour_discovery(&self, kind: u8) -> bool {
         self.neighbours.contains(&kind)
@@ -100,6 +108,14 @@ pub(crate) fn parse<V: Family>(ip: &Ip<V>, message: &[u8]) -> Result<u8, DropRea
         return Err(DropReason::BadIcmp);
     }
     Ok(message[0])
+}
+
+/// As [`parse`] of the first fragment of a message, whose checksum is of all of it: it has to be an echo request.
+pub(crate) fn parse_start<V: Family>(message: &[u8]) -> Result<(), DropReason> {
+    match message.first() {
+        Some(kind) if message.len() >= HEADER && *kind == V::KINDS.echo_request => Ok(()),
+        _ => Err(DropReason::Fragment),
+    }
 }
 
 /// Writes the checksum of a message between these addresses.
@@ -134,15 +150,15 @@ fn mtu_bits<V: Family>() -> u32 {
     if V::IS_V6 { u32::MAX } else { 0xffff }
 }
 
-/// Whether more stands behind the quote of an error, at a place that a length in its header tells (RFC 4884 4).
-pub(crate) fn is_extended<V: Family>(message: &[u8]) -> bool {
-    let length = match V::IS_V6 {
+/// Bytes of the quote of an error, where more stands behind it (RFC 4884 4): the header tells in double words, of IPv6 in pairs of them.
+pub(crate) fn quote_before_extension<V: Family>(message: &[u8]) -> Option<usize> {
+    let (length, unit) = match V::IS_V6 {
         // There the field is part of the size.
-        true if mtu::<V>(message).is_some() => None,
-        true => message.get(4),
-        false => message.get(5),
+        true if mtu::<V>(message).is_some() => return None,
+        true => (message.get(4)?, 8),
+        false => (message.get(5)?, 4),
     };
-    length.is_some_and(|length| *length != 0)
+    (*length != 0).then_some(usize::from(*length) * unit)
 }
 
 /// What an error quotes of the packet it is about. The quote may be cut after the first 8 bytes behind the IP header, and its

@@ -85,7 +85,7 @@ impl Worker {
             })
     }
 
-    /// A SYN from a client whose old connection is closing: that one goes, a new one takes its place.
+    /// A SYN from a client whose old connection is closing, or can't come about: that one goes, a new one takes its place.
     pub(super) fn reschedule<V: Family, F: Frame>(
         &mut self,
         context: &mut Context<'_>,
@@ -93,6 +93,10 @@ impl Worker {
         stage: &Stage,
         number: u32,
     ) -> Verdict {
+        let staged = &stage.of::<V>(frame.bytes());
+        if let Err(reason) = self.hold_sound(context, frame.bytes(), staged) {
+            return Verdict::Drop(reason);
+        }
         self.cells.worker(WorkerCount::FlowsRescheduled, 1);
         self.end_flow(context.tables, context.now, number);
         self.admit::<V, F>(context, frame, stage, Some(number))
@@ -120,6 +124,10 @@ impl Worker {
                 return Ok(number);
             }
             choice = Some(chosen);
+        }
+        // What takes a flow's place was looked at before that had to go.
+        if reuse.is_none() {
+            self.hold_sound(context, frame, staged)?;
         }
         if reuse.is_none() && self.flows.is_full() {
             self.cells
@@ -354,6 +362,9 @@ impl Worker {
         match staged.tuple.protocol {
             // Never an RST for an RST (RFC 9293 3.10.7.1).
             Protocol::Tcp if staged.flags & tcp::RST != 0 => Verdict::Drop(reason),
+            _ if self.hold_sound(context, frame.bytes(), staged).is_err() => {
+                Verdict::Drop(DropReason::BadTransportChecksum)
+            }
             Protocol::Tcp => {
                 reply::reset(frame, &staged.ip, context.port.mac);
                 self.cells.worker(WorkerCount::ResetsSent, 1);

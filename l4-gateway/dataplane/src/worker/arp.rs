@@ -18,8 +18,9 @@ impl Worker {
             Ok(arp) => arp,
             Err(reason) => return Verdict::Drop(reason),
         };
-        if context.tables.v4().owned(arp.sender).is_some() {
-            // Someone else uses one of our addresses: nothing to learn, and answering would feed the quarrel.
+        if let Some(owned) = context.tables.v4().owned(arp.sender) {
+            // Nothing to learn, and answering would feed the quarrel.
+            self.contend(context, arp.sender.into(), owned, arp.sender_mac);
             return Verdict::Kernel;
         }
         let ours = context.port.address::<V4>() == Some(arp.target);

@@ -46,6 +46,8 @@ pub(super) enum Kind {
     Neighbour,
     /// IPv6 to a multicast MAC: it may be a question about an address of ours.
     Multicast,
+    /// In no VLAN, but with a tag that says how urgent it is.
+    PriorityTagged,
     /// Nothing further to do.
     Settled(Verdict),
 }
@@ -182,8 +184,9 @@ impl<V: Family> Staged<V> {
     }
 }
 
+/// See [`Stage::trim`].
 #[inline]
-fn trim<F: Frame>(frame: &mut F, total: u16) {
+pub(super) fn trim<F: Frame>(frame: &mut F, total: u16) {
     let end = SHORTEST_FRAME.max(ETHERNET_HEADER + usize::from(total));
     if frame.bytes().len() > end {
         frame.trim(end);
@@ -234,6 +237,10 @@ impl Worker {
             }
             ethernet::ARP => {
                 stage.kind = Kind::Arp;
+                Ok(())
+            }
+            ethernet::VLAN if ethernet::is_priority_tag(packet) => {
+                stage.kind = Kind::PriorityTagged;
                 Ok(())
             }
             _ => Err(Verdict::Kernel),

@@ -1,12 +1,15 @@
 //! Ends the flows of targets, services and LocalIPs that are to be left for good ([`crate::TargetConfig::cut`], [`crate::Cut`]), some at
-//! a time.
+//! a time. A client's datagram doesn't wait until the walk comes to its flow: it is what the next one goes elsewhere by.
 
-use super::{NONE, Worker};
-use crate::Emitted;
-use crate::counters::ServiceCount;
+use super::classify::Stage;
+use super::{Context, NONE, Worker};
+use crate::family::Family;
+use crate::flow::Side;
 use crate::limits::{RESETS_PER_TICK, visits_per_tick};
+use crate::service::Protocol;
 use crate::tables::Tables;
 use crate::time::Now;
+use crate::{Emitted, Frame, Verdict};
 
 /// How far the walk through all flows is.
 pub(super) struct Walk {
@@ -21,6 +24,12 @@ impl Walk {
         next: NONE,
         again: false,
     };
+
+    /// Whether there may be flows to be cut that it has not come to yet.
+    #[inline(always)]
+    pub(super) fn is_under_way(&self) -> bool {
+        self.next != NONE
+    }
 }
 
 impl Worker {
@@ -41,9 +50,41 @@ impl Worker {
         }
     }
 
+    /// Whether a packet is a client's datagram whose flow the walk is about to end.
+    #[cold]
+    pub(super) fn leaves(
+        &self,
+        context: &Context<'_>,
+        stage: &Stage,
+        number: u32,
+        side: Side,
+    ) -> bool {
+        side == Side::Client
+            && stage.protocol == Protocol::Udp
+            && stage.ttl > 1
+            && context.tables.cuts_flow(self.flows.get(number))
+    }
+
+    /// Ends the flow of a client's datagram, which is scheduled anew.
+    #[cold]
+    pub(super) fn leave<V: Family, F: Frame>(
+        &mut self,
+        context: &mut Context<'_>,
+        frame: &mut F,
+        stage: &Stage,
+        number: u32,
+    ) -> Verdict {
+        let staged = &stage.of::<V>(frame.bytes());
+        if let Err(reason) = self.hold_sound(context, frame.bytes(), staged) {
+            return Verdict::Drop(reason);
+        }
+        self.cut_flow(context.tables, context.now, context.out, number);
+        self.admit::<V, F>(context, frame, stage, Some(number))
+    }
+
     /// Goes on with the walk: the flows of what is cut end, and both ends of those that are open hear of it.
     pub(super) fn cut(&mut self, tables: &Tables, now: Now, out: &mut Emitted) {
-        if self.cuts.next == NONE {
+        if !self.cuts.is_under_way() {
             return;
         }
         let flows = self.flows.capacity() as u32;
@@ -60,14 +101,7 @@ impl Worker {
             if !flow.is_alive() || !tables.cuts_flow(flow) {
                 continue;
             }
-            let service = flow.service();
-            if flow.is_open() {
-                resets -= 1;
-                self.reset_both_ends(tables, now, out, number);
-            }
-            self.cells.service(service, ServiceCount::FlowsCut, 1);
-            // Off the index; the wheel frees its entry.
-            self.end_flow(tables, now, number);
+            resets -= u32::from(self.cut_flow(tables, now, out, number));
         }
         if self.cuts.next >= flows {
             self.cuts.next = if self.cuts.again { 0 } else { NONE };

@@ -62,7 +62,13 @@ impl Worker {
         };
         let flow = self.flows.get_mut(number);
         if flow.hears_client(numbers, next) {
+            let was_established = flow.is_established();
             flow.progress = flow.progress.after_client_alone(numbers.flags);
+            let is_established = flow.is_established();
+            if is_established != was_established {
+                self.cells
+                    .flow_established(flow.service(), flow.target_id, is_established);
+            }
         } else {
             self.cells.worker(WorkerCount::SegmentsDisbelieved, 1);
         }

@@ -101,11 +101,16 @@ impl Worker {
         let service = flow.service();
         let segment = span.of_mut(frame.bytes_mut());
         let is_syn = stage.flags & (tcp::SYN | tcp::ACK) == tcp::SYN;
-        // Timestamps alone don't count as options, but in a SYN they may have to go.
+        // Timestamps alone don't count as options, but in a SYN they may have to go. So has MPTCP where something is put into segments: it
+        // numbers the bytes of a subflow by options of its own (RFC 8684 3.3), in which a header has no place, and which give way to TOA.
+        // Without it in the SYN both ends speak plain TCP (RFC 8684 3.7).
         if is_syn || stage.flags & tcp::OPTIONS != 0 {
             let (forged, mut delta) = toa::strip(segment);
             if is_syn && strips_timestamps(context.tables, flow) {
                 delta = delta.and(tcp::strip_timestamps(segment));
+            }
+            if stage.flags & tcp::SYN != 0 && flow.insertion() != Insertion::None {
+                delta = delta.and(tcp::strip_mptcp(segment));
             }
             update(segment, delta);
             self.cells
@@ -179,6 +184,11 @@ impl Worker {
         if self.flows.get(number).insertion() == Insertion::None {
             return Ok(());
         }
+        if stage.flags & tcp::SYN != 0 {
+            let segment = span.of_mut(frame.bytes_mut());
+            let delta = tcp::strip_mptcp(segment);
+            update(segment, delta);
+        }
         if stage.flags & (tcp::SYN | tcp::ACK) == tcp::SYN | tcp::ACK {
             self.begin(span.of(frame.bytes()), number)?;
             // Of the link, not of the next hop: to look that up could make room among those that the packet at hand is bound for.
@@ -248,41 +258,28 @@ impl Worker {
         let flow = self.flows.get(number);
         let addresses = V::addresses(&self.flows, number);
         let range = staged.payload();
-        let mut quoted = Quoted {
-            message: Span {
-                start: range.start,
-                end: range.end,
-            },
-            header,
+        let message = Span {
+            start: range.start,
+            end: range.end,
         };
-        let message = quoted.message.of_mut(frame.bytes_mut());
-        icmp::lower_mtu::<V>(message, inserted::<V>(flow));
-        if icmp::is_extended::<V>(message) {
-            // What stands behind the quote has to stay in its place.
-            return staged.ip.total;
-        }
-        let segment = quoted.segment(frame.bytes());
-        match flow.gap() {
+        let bytes = message.of_mut(frame.bytes_mut());
+        icmp::lower_mtu::<V>(bytes, inserted::<V>(flow));
+        let mut quoted = Quoted::new(message, icmp::quote_before_extension::<V>(bytes), header);
+        let (proxy, toa);
+        let inserted = match flow.gap() {
             Some(gap) => {
+                let segment = quoted.segment(frame.bytes());
                 let sequence = u32_at(segment, tcp::SEQUENCE).wrapping_sub(flow.shift);
-                let payload = quoted.payload_sent(frame.bytes());
-                if sequence == gap.origin && payload.is_some_and(|sent| sent >= gap.length as usize)
-                {
-                    let header = proxy_header::<V>(flow, &addresses);
-                    quoted.take_out(frame, Inserted::Payload(header.bytes()));
-                }
+                proxy = proxy_header::<V>(flow, &addresses);
+                (sequence == gap.origin).then(|| Inserted::Payload(proxy.bytes()))
             }
             None => {
-                let toa = toa_option::<V>(flow, &addresses);
-                let options = segment.get(tcp::HEADER..).unwrap_or(&[]);
-                if toa
-                    .bytes()
-                    .starts_with(&options[..options.len().min(toa.bytes().len())])
-                    && options.len() >= 2
-                {
-                    quoted.take_out(frame, Inserted::Option(toa.bytes()));
-                }
+                toa = toa_option::<V>(flow, &addresses);
+                Some(Inserted::Option(toa.bytes()))
             }
+        };
+        if let Some(inserted) = inserted.filter(|it| quoted.can_hold(frame.bytes(), *it)) {
+            quoted.take_out(frame, inserted);
         }
         (quoted.message.end - ETHERNET_HEADER) as u16
     }

@@ -10,6 +10,7 @@ use crate::nat::{self, Rewrite};
 use crate::neighbour::{State, Waiting};
 use crate::reply;
 use crate::service::Protocol;
+use crate::tables::By;
 use crate::wire::icmp::Problem;
 use crate::wire::{tcp, u32_at};
 use crate::{DropReason, Frame, Verdict};
@@ -27,10 +28,13 @@ impl Worker {
         if side == Side::Target && !self.is_on_its_port::<V>(context, number) {
             return Verdict::Drop(DropReason::WrongPort);
         }
+        if self.cuts.is_under_way() && self.leaves(context, stage, number, side) {
+            return self.leave::<V, F>(context, frame, stage, number);
+        }
         // Few are: SYNs, those with options beyond timestamps, those that take the client's address along.
         let is_special =
             stage.flags & (tcp::SYN | tcp::OPTIONS) != 0 || self.flows.get(number).inserts();
-        if is_special && self.begins_anew(stage, number, side) {
+        if is_special && self.begins_anew(context, frame.bytes(), stage, (number, side)) {
             return self.reschedule::<V, F>(context, frame, stage, number);
         }
         if !self.flows.get(number).is_two_sided() {
@@ -94,15 +98,6 @@ impl Worker {
         self.forward_to(context, hop, frame.bytes_mut())
     }
 
-    /// Whether a packet is a SYN from a client whose connection is over.
-    #[cold]
-    fn begins_anew(&self, stage: &Stage, number: u32, side: Side) -> bool {
-        side == Side::Client
-            && stage.flags & (tcp::SYN | tcp::ACK) == tcp::SYN
-            && self.flows.get(number).is_over()
-            && stage.ttl > 1
-    }
-
     /// Moves the flow's state by a segment, if it is believed.
     #[inline]
     fn follow_tcp<V: Family>(&mut self, frame: &[u8], stage: &Stage, number: u32, side: Side) {
@@ -130,6 +125,7 @@ impl Worker {
         side: Side,
     ) {
         let flow = self.flows.get_mut(number);
+        let was_established = flow.is_established();
         let flags = numbers.flags;
         let believed = match side {
             Side::Client => flow.hears_client(numbers, next),
@@ -141,10 +137,19 @@ impl Worker {
         }
         let before = flow.progress.state();
         flow.follow(side, numbers);
+        let is_established = flow.is_established();
+        if is_established != was_established {
+            self.cells
+                .flow_established(flow.service(), flow.target_id, is_established);
+        }
         match side {
             Side::Client if flags & tcp::FIN != 0 => self.client_ended::<V>(number),
             Side::Target if flags & tcp::RST != 0 && before != FlowState::Closed => {
                 self.cells.target(flow.target_id, TargetCount::Resets, 1);
+                if before == FlowState::SynReceived {
+                    self.cells
+                        .target(flow.target_id, TargetCount::SynsRefused, 1);
+                }
             }
             Side::Client | Side::Target => {}
         }
@@ -206,10 +211,19 @@ impl Worker {
             Side::Client => addresses.target,
             Side::Target => addresses.client,
         };
-        let (port, address) = context
-            .tables
-            .net::<V>()
-            .route(destination)
+        let net = context.tables.net::<V>();
+        // LocalIPs are of the port that leads to the target; answers may leave by any.
+        let by = match side {
+            Side::Client => By::OnePort,
+            Side::Target => By::AnyPort,
+        };
+        let score = |router: V::Address| {
+            let client = self.flows.get(number).client_key::<V>(&addresses);
+            self.secret
+                .hash_address(router.into(), self.flows.hash(&client))
+        };
+        let (port, address) = net
+            .way(destination, by, self.routers.living(), score)
             .ok_or(DropReason::NoRoute)?;
         let slot = self
             .neighbours
@@ -244,7 +258,7 @@ impl Worker {
         if reason == DropReason::NoRoute {
             let staged = &stage.of::<V>(frame);
             let source = own_address(context, staged);
-            self.icmp_error(context, frame, staged, source, Problem::NoRoute);
+            self.tell_sender(context, frame, staged, source, Problem::NoRoute);
         }
         Verdict::Drop(reason)
     }
@@ -282,7 +296,7 @@ impl Worker {
     ) -> Verdict {
         let staged = &stage.of::<V>(frame);
         let source = own_address(context, staged);
-        self.icmp_error(context, frame, staged, source, Problem::TooBig(mtu));
+        self.tell_sender(context, frame, staged, source, Problem::TooBig(mtu));
         Verdict::Drop(DropReason::TooBig)
     }
 
@@ -296,8 +310,22 @@ impl Worker {
     ) -> Verdict {
         let staged = &stage.of::<V>(frame);
         let source = own_address(context, staged);
-        self.icmp_error(context, frame, staged, source, Problem::TimeExceeded);
+        self.tell_sender(context, frame, staged, source, Problem::TimeExceeded);
         Verdict::Drop(DropReason::TtlExpired)
+    }
+
+    /// As [`Worker::icmp_error`], unless the packet is damaged.
+    fn tell_sender<V: Family>(
+        &mut self,
+        context: &mut Context<'_>,
+        frame: &[u8],
+        staged: &Staged<V>,
+        source: V::Address,
+        problem: Problem,
+    ) {
+        if self.hold_sound(context, frame, staged).is_ok() {
+            self.icmp_error(context, frame, staged, source, problem);
+        }
     }
 
     /// Sends an ICMP error about a frame to its sender, unless the rate limit, RFC 1122 3.2.2 or RFC 4443 2.4 forbids; whether it went.

@@ -1,18 +1,18 @@
 //! A fragment: which packet's, whose, and what its first fragment says about it (`crate::fragments`).
 
 use super::classify::{Stage, is_forwarded};
-use super::{Context, NONE, Worker};
+use super::{Context, NONE, Worker, echo};
 use crate::client_address::Insertion;
 use crate::counters::WorkerCount;
 use crate::family::Family;
 use crate::flow::{Side, Tuple};
-use crate::fragments::{Head, Part, Turn};
+use crate::fragments::{Head, Part, Ports, Turn};
 use crate::limits::ETHERNET_HEADER;
 use crate::nat;
 use crate::service::{Mode, Protocol};
 use crate::steer;
 use crate::wire::ip::{self, Ip};
-use crate::wire::{tcp, u16_at, udp};
+use crate::wire::{icmp, tcp, u16_at, udp};
 use crate::{DropReason, Frame, Verdict};
 
 /// A fragment as found in a frame.
@@ -127,7 +127,7 @@ impl Worker {
         self.scratch = frame;
     }
 
-    /// The first fragment goes the way of a whole packet. Its flow is noted. Where the client's address goes along none does: room for it
+    /// The first fragment goes the way of a whole packet, of an echo request back. Its flow is noted. Where the client's address goes along none does: room for it
     /// would have to move all the others.
     fn go_first<V: Family, F: Frame>(
         &mut self,
@@ -136,7 +136,10 @@ impl Worker {
         found: &Found<V>,
         known: &mut Known,
     ) -> Verdict {
-        let tuple = tuple(found, known.head);
+        let Head::Ports(ports) = known.head else {
+            return self.echo(context, frame, &found.ip);
+        };
+        let tuple = tuple(found, ports);
         let hash = self.flows.hash(&tuple);
         if let Some(owner) = self.other_owner(context, &tuple, hash, known.directs) {
             return Verdict::Redirect(owner);
@@ -177,7 +180,10 @@ impl Worker {
         found: &Found<V>,
         known: Known,
     ) -> Verdict {
-        let tuple = tuple(found, known.head);
+        let Head::Ports(ports) = known.head else {
+            return self.echo(context, frame, &found.ip);
+        };
+        let tuple = tuple(found, ports);
         let hash = self.flows.hash(&tuple);
         if let Some(owner) = self.other_owner(context, &tuple, hash, known.directs) {
             return Verdict::Redirect(owner);
@@ -259,27 +265,35 @@ fn find<V: Family>(frame: &[u8]) -> Result<Found<V>, DropReason> {
             udp::parse_start::<V>(payload)?;
             (Protocol::Udp, 0)
         }
+        protocol if protocol == V::ICMP => {
+            icmp::parse_start::<V>(payload)?;
+            return Ok(Found {
+                ip,
+                part,
+                head: Some((Head::Echo, 0)),
+            });
+        }
         _ => return Err(DropReason::Fragment),
     };
-    let head = Head {
-        source_port: u16_at(payload, 0),
-        destination_port: u16_at(payload, 2),
+    let ports = Ports {
+        source: u16_at(payload, 0),
+        destination: u16_at(payload, 2),
         protocol,
     };
     Ok(Found {
         ip,
         part,
-        head: Some((head, flags)),
+        head: Some((Head::Ports(ports), flags)),
     })
 }
 
-fn tuple<V: Family>(found: &Found<V>, head: Head) -> Tuple<V> {
+fn tuple<V: Family>(found: &Found<V>, ports: Ports) -> Tuple<V> {
     Tuple {
         source: found.ip.source,
         destination: found.ip.destination,
-        source_port: head.source_port,
-        destination_port: head.destination_port,
-        protocol: head.protocol,
+        source_port: ports.source,
+        destination_port: ports.destination,
+        protocol: ports.protocol,
     }
 }
 
@@ -290,9 +304,12 @@ fn renumber<V: Family>(frame: &mut [u8], part: &Part, number: u32) {
     }
 }
 
-/// Whether a fragment is ours to forward; if not, what becomes of it.
+/// Whether a fragment is ours to forward, or to answer; if not, what becomes of it.
 #[cold]
 pub(super) fn is_followed<V: Family>(context: &Context<'_>, ip: &Ip<V>) -> Result<(), Verdict> {
+    if ip.protocol == V::ICMP && echo::is_answered::<V>(context, ip.destination) {
+        return Ok(());
+    }
     if !is_forwarded::<V>(context, ip.destination) {
         return Err(Verdict::Kernel);
     }

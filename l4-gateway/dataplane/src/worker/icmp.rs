@@ -1,16 +1,15 @@
-//! ICMP and ICMPv6: echo answered for our addresses, errors about our flows rewritten and passed on.
+//! ICMP and ICMPv6: echo answered for our addresses ([`echo`]), errors about our flows rewritten and passed on.
 
 use super::classify::{Staged, is_forwarded};
-use super::{Context, NONE, Worker};
+use super::{Context, NONE, Worker, echo};
 use crate::counters::{ServiceCount, WorkerCount};
 use crate::family::Family;
 use crate::flow::{Addresses, Flow, Side};
 use crate::limits::{ETHERNET_HEADER, LEAST_PATH_MTU};
 use crate::nat;
 use crate::service::Protocol;
-use crate::tables::Owned;
 use crate::wire::icmp::{self, Quote};
-use crate::{DropReason, Frame, Verdict, reply, steer};
+use crate::{DropReason, Frame, Verdict, steer};
 
 impl Worker {
     pub(super) fn icmp<V: Family, F: Frame>(
@@ -20,19 +19,12 @@ impl Worker {
         staged: &Staged<V>,
     ) -> Verdict {
         let destination = staged.ip.destination;
-        let ours = match context.tables.net::<V>().owned(destination) {
-            Some(Owned::Vip { .. } | Owned::LocalIp(_)) => true,
-            Some(Owned::Port { answers }) => {
-                answers && context.port.address::<V>() == Some(destination)
-            }
-            None => false,
-        };
         if !is_forwarded::<V>(context, destination)
             && let Some(verdict) = self.tunnel_error(context, frame, staged)
         {
             return verdict;
         }
-        if !ours {
+        if !echo::is_answered::<V>(context, destination) {
             return Verdict::Kernel;
         }
         let message = frame.bytes().get(staged.payload()).unwrap_or(&[]);
@@ -41,15 +33,7 @@ impl Worker {
             Err(reason) => return Verdict::Drop(reason),
         };
         match kind {
-            kind if kind == V::KINDS.echo_request => {
-                if !super::admit::may_answer::<V>(context.tables, staged.ip.source) {
-                    return Verdict::Drop(DropReason::MartianSource);
-                }
-                staged.trim(frame);
-                reply::echo(frame.bytes_mut(), &staged.ip, context.port.mac);
-                self.cells.worker(WorkerCount::EchoReplies, 1);
-                Verdict::Transmit(context.port.index)
-            }
+            kind if kind == V::KINDS.echo_request => self.echo(context, frame, &staged.ip),
             kind if V::KINDS.is_error(kind) && is_forwarded::<V>(context, destination) => {
                 self.forward_icmp(context, frame, staged)
             }
@@ -88,6 +72,9 @@ impl Worker {
         };
         if side == Side::Target && !self.is_on_its_port::<V>(context, number) {
             return Verdict::Drop(DropReason::WrongPort);
+        }
+        if side == Side::Target {
+            self.note_unreachable(message, &quote, number);
         }
         if side == Side::Client
             && let Err(reason) = self.may_tell_target::<V>(context, message, &quote, number)

@@ -42,6 +42,18 @@ impl Worker {
                 "ports towards {target:?} on {local:?}"
             );
         }
+        let mut established = std::collections::HashMap::new();
+        for (_, flow) in self.flows.iter() {
+            let count = established.entry(flow.target_id).or_insert(0_u64);
+            *count += u64::from(flow.is_established());
+        }
+        for (target, count) in established {
+            assert_eq!(
+                self.cells.established_flows(target),
+                count,
+                "established flows to {target:?}"
+            );
+        }
         if self.workers == 1 {
             Self::check_together([self]);
         }

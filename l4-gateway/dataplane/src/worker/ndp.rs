@@ -44,13 +44,15 @@ impl Worker {
             Err(reason) => return Verdict::Drop(reason),
         };
         let net = context.tables.v6();
-        if net.owned(ndp.source).is_some() {
-            // Someone else uses one of our addresses: nothing to learn, and answering would feed the quarrel.
-            return Verdict::Kernel;
-        }
         let from = frame
             .first_chunk()
             .map_or(MacAddr::default(), ethernet::source);
+        if let Some(owned) = net.owned(ndp.source) {
+            // Nothing to learn, and answering would feed the quarrel.
+            let mac = ndp.mac.unwrap_or(from);
+            self.contend(context, ndp.source.into(), owned, mac);
+            return Verdict::Kernel;
+        }
         match ndp.kind {
             ndp::Kind::Solicitation if answers(context, &ndp) => {
                 // Who probes for a duplicate (RFC 4862 5.4) has no address yet; a host that asks without its MAC has it.
@@ -72,7 +74,9 @@ impl Worker {
                 solicited,
                 overrides,
             } => {
-                if net.owned(ndp.target).is_some() {
+                if let Some(owned) = net.owned(ndp.target) {
+                    let mac = ndp.mac.unwrap_or(from);
+                    self.contend(context, ndp.target.into(), owned, mac);
                     return Verdict::Kernel;
                 }
                 let ours = context.port.address::<V6>() == Some(ndp.destination);

@@ -1,16 +1,12 @@
-//! What ARP and neighbour discovery share: announcing our addresses, and taking in what others say of theirs.
+//! What ARP and neighbour discovery share: taking in what others say of their addresses.
 
 use std::net::IpAddr;
 
 use super::{Context, Event, Worker};
 use crate::counters::WorkerCount;
-use crate::family::{V4, V6};
-use crate::neighbour::{Lesson, emit};
-use crate::tables::{LocalIp, Tables};
-use crate::wire::arp::{Arp, Operation};
-use crate::wire::ipv6::ALL_NODES;
-use crate::wire::ndp::{self, Ndp};
-use crate::{Emitted, Learned, MacAddr};
+use crate::neighbour::Lesson;
+use crate::next_hops::NextHop;
+use crate::{Learned, MacAddr};
 
 /// What a neighbour says of itself.
 pub(super) struct Heard {
@@ -25,60 +21,6 @@ pub(super) struct Heard {
 }
 
 impl Worker {
-    /// Announces LocalIPs that are new or moved to another port or MAC, so that no target goes on with what it knew before
-    /// (RFC 5227 3, RFC 4861 7.2.6).
-    pub(super) fn announce(&mut self, tables: &Tables, out: &mut Emitted) {
-        let places = || {
-            let place = |local: &LocalIp| tables.port(local.port).map(|port| (local.address, port));
-            tables.local_ips().iter().filter_map(place)
-        };
-        let hash = places().fold(1, |hash, (address, port)| {
-            let [a, b, c, d, e, f] = port.mac.0;
-            let mac = u64::from_be_bytes([0, port.index.0 as u8, a, b, c, d, e, f]);
-            let address = match address {
-                IpAddr::V4(address) => u128::from(address.to_bits()),
-                IpAddr::V6(address) => address.to_bits(),
-            };
-            self.secret.hash_wide(address, u128::from(mac), hash)
-        });
-        if hash == self.announced {
-            return;
-        }
-        self.announced = hash;
-        for (address, port) in places() {
-            match address {
-                IpAddr::V4(address) if port.covers::<V4>(address) => {
-                    let announcement = Arp {
-                        operation: Operation::Request,
-                        sender_mac: port.mac,
-                        sender: address,
-                        target_mac: MacAddr::default(),
-                        target: address,
-                    };
-                    self.cells.worker(WorkerCount::ArpRequests, 1);
-                    let frame = announcement.frame(MacAddr::BROADCAST);
-                    emit(out, &self.cells, port.index, &frame);
-                }
-                IpAddr::V6(address) if port.covers::<V6>(address) => {
-                    let announcement = Ndp {
-                        kind: ndp::Kind::Advertisement {
-                            solicited: false,
-                            overrides: true,
-                        },
-                        source: address,
-                        destination: ALL_NODES,
-                        target: address,
-                        mac: Some(port.mac),
-                    };
-                    self.cells.worker(WorkerCount::NeighbourAdvertisements, 1);
-                    let frame = announcement.frame(port.mac, ndp::multicast_mac(ALL_NODES));
-                    emit(out, &self.cells, port.index, &frame);
-                }
-                IpAddr::V4(_) | IpAddr::V6(_) => {}
-            }
-        }
-    }
-
     /// Takes in what a neighbour says, here and in the other workers.
     pub(super) fn hear(&mut self, context: &mut Context<'_>, heard: &Heard) {
         let learned = Learned {
@@ -87,6 +29,10 @@ impl Worker {
             mac: heard.mac,
             overrides: heard.overrides,
         };
+        self.routers.heard(NextHop {
+            port: learned.port,
+            address: learned.address,
+        });
         let lesson = self
             .neighbours
             .learn(context.now, learned, context.out, &self.cells);
@@ -97,6 +43,22 @@ impl Worker {
             Lesson::Unknown => heard.announces,
             Lesson::Known { news, .. } => news,
         };
+        if let Lesson::Known {
+            named: true,
+            moved: Some(from),
+            ..
+        } = lesson
+        {
+            self.cells.worker(WorkerCount::NextHopsMoved, 1);
+            let due = self.reports.next_hop_moved.pass(context.now);
+            let event = Event::NextHopMoved {
+                port: learned.port,
+                address: learned.address,
+                from,
+                to: learned.mac,
+            };
+            self.report_if(due, context.out, event);
+        }
         if self.workers == 1 || !worth_telling {
             return;
         }

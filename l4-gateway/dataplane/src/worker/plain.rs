@@ -182,6 +182,10 @@ impl Worker {
                 }
                 FlowState::Established
             }
+            // The flow may be about to be cut.
+            Protocol::Udp if self.cuts.is_under_way() && context.tables.cuts_flow(flow) => {
+                return None;
+            }
             Protocol::Udp => FlowState::Udp,
         };
         let neighbour = self.neighbours.reached(hop, stage.total)?;

@@ -261,15 +261,22 @@ impl Worker {
         has_room
     }
 
-    /// Notes that a flow which keeps its source at its target was alive until now.
+    /// Notes that a flow which keeps its source at its target was alive until now, or until its last packet if its connection is closed:
+    /// what is left of it then is there for late segments.
     pub(super) fn persist(&self, tables: &Tables, now: Now, number: u32) {
         let flow = self.flows.get(number);
+        let alive = if flow.is_closed() {
+            let kept = tables.timeout(flow.service(), flow.progress.timed_as());
+            Now::of_tick(flow.deadline.saturating_sub(kept)).min(now)
+        } else {
+            now
+        };
         let client = self.flows.addresses(number).client;
         if let Some(service) = tables.service(flow.service())
             && let Some(source) = self.source(service, client)
         {
             let templates = &self.counters.shared().templates;
-            templates.refresh(source, flow.target_id, now);
+            templates.refresh(source, flow.target_id, alive, now);
         }
     }
 
@@ -281,7 +288,8 @@ impl Worker {
         let persistence = service.config.policy.persistence?;
         let whose = u64::from(service.id.0) | PERSISTENCE;
         let hash = persistence.prefix.hash(&self.secret, client, whose);
-        Some(Source::new(hash, persistence.timeout))
+        let source = persistence.prefix.of(client);
+        Some(Source::new(source, hash, persistence.timeout))
     }
 }
 
@@ -289,6 +297,7 @@ impl Worker {
 pub(super) fn refusal(policy: &Policy, reason: DropReason) -> Refusal {
     match reason {
         DropReason::Denied => policy.on_denied,
+        DropReason::BadTransportChecksum => Refusal::Drop,
         DropReason::ServiceConnections
         | DropReason::ServiceRate
         | DropReason::SourceConnections
@@ -299,7 +308,7 @@ pub(super) fn refusal(policy: &Policy, reason: DropReason) -> Refusal {
 }
 
 /// Whether a target remembered for a service still is one of its, and gets new flows.
-fn takes_flows(tables: &Tables, service: &Service, target: TargetId) -> bool {
+pub(super) fn takes_flows(tables: &Tables, service: &Service, target: TargetId) -> bool {
     let target = tables.target(target);
     target.is_some_and(|target| target.service == service.id && target.config.takes_flows())
 }
@@ -310,6 +319,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::NextHops;
     use crate::{
         Counters, FlowLimits, Ids, Limits, Persistence, Port, PortIndex, Protocol, Secret, Segment,
         ServiceConfig, SourcePrefix, TargetConfig,
@@ -324,7 +334,7 @@ mod tests {
             ipv4: Some(Segment {
                 address: [10, 3, 0, 11].into(),
                 prefix: 24,
-                gateway: None,
+                gateways: NextHops::ON_LINK,
             }),
             ipv6: None,
             mtu: 1500,

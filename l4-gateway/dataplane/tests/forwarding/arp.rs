@@ -172,39 +172,3 @@ fn padding_of_a_request_is_kept() {
     expected.resize(60, 0);
     assert_eq!(sent, expected);
 }
-
-#[test]
-fn local_ips_are_announced_when_they_are_new_or_move() {
-    let announcements = |rig: &mut Rig| {
-        rig.worker.tick(&rig.tables, rig.now, &mut rig.out);
-        let sent: Vec<_> = rig
-            .emitted()
-            .into_iter()
-            .filter(|(_, frame)| frame[12..14] == [8, 6] && frame[28..32] == frame[38..42])
-            .collect();
-        rig.out.clear();
-        sent
-    };
-    let announcement = |mac| {
-        (
-            INSIDE,
-            frame::arp(
-                1,
-                MacAddr::BROADCAST,
-                (mac, rig::LOCAL_IP),
-                (MacAddr::default(), rig::LOCAL_IP),
-            ),
-        )
-    };
-    let mut rig = rig(true, true);
-    assert_eq!(announcements(&mut rig), [announcement(INSIDE_MAC)]);
-    rig.swap(&rig::services());
-    assert_eq!(announcements(&mut rig), [], "nothing moved");
-    let mut ports = rig::ports();
-    ports[1].mac = frame::mac(0x77);
-    rig.tables = rig::builder(&ports, &rig::services())
-        .build(&mut rig.ids, Some(&rig.tables))
-        .unwrap();
-    assert_eq!(announcements(&mut rig), [announcement(frame::mac(0x77))]);
-    assert_eq!(announcements(&mut rig), []);
-}

@@ -1,13 +1,14 @@
 //! The client's address in front of the stream and in a TCP option: whole frames, over IPv4 and IPv6. Here is what both ways to tell it
 //! have in common.
 
+mod mptcp;
 mod proxy;
 mod talk;
 mod toa;
 
 use dataplane::{ClientAddress, DropReason};
 
-use super::frame::{ACK, FIN, PSH, SYN, tcp};
+use super::frame::{self, ACK, FIN, PSH, SYN, tcp};
 use super::net::{BOTH, Net};
 use super::rig::{self, OUTSIDE, Rig, from_client, to_client};
 use talk::{Part, Talk, client, header, part, toa, too_big};
@@ -138,14 +139,22 @@ fn errors_of_routers_quote_what_the_client_sent() {
             talk.from_client(&first).unwrap();
             let seen = talk.as_target_sees(left).ttl(60).ip();
             let own = as_sent(&talk, sent);
-            // Whole; cut behind the header, inside it, and in front of it.
+            // Whole; cut behind the header, inside it, and in front of it; and cut inside the TCP header, as short as RFC 792 allows: all
+            // that tells of the header then is the packet's length.
             let inserted = seen.len() - own.len();
             let payload = net.ip_header() + 20;
-            for quoted in [seen.len(), payload + 40, payload + 7, payload] {
+            let cuts = [
+                payload + 40,
+                payload + 7,
+                payload,
+                payload - 6,
+                payload - 12,
+            ];
+            for quoted in [seen.len()].into_iter().chain(cuts) {
                 if quoted > seen.len() {
                     continue;
                 }
-                let left_of_it = quoted - inserted.min(quoted - payload);
+                let left_of_it = quoted - inserted.min(quoted.saturating_sub(payload));
                 let got = error(&mut talk, &seen, quoted);
                 assert_eq!(
                     got,
@@ -178,8 +187,58 @@ fn errors_of_routers_quote_what_the_client_sent() {
             .ttl(60)
             .ip();
         let own = as_sent(&talk, &part(0, ACK).data(&data));
-        let got = error(&mut talk, &seen, seen.len());
-        assert_eq!(got, expected(&own, 1300 - toa.len() as u32));
+        let options = net.ip_header() + 20;
+        for quoted in [seen.len(), options + 4, options, options - 6, options - 12] {
+            let left_of_it = quoted - toa.len().min(quoted.saturating_sub(options));
+            let got = error(&mut talk, &seen, quoted);
+            let expected = expected(&own[..left_of_it], 1300 - toa.len() as u32);
+            assert_eq!(got, expected, "{quoted} of a segment with the option");
+        }
+    }
+}
+
+/// RFC 4884: the quote is padded to a length that the header tells, and the extension stands behind it.
+#[test]
+fn errors_with_an_extension_quote_what_the_client_sent_and_keep_it_in_its_place() {
+    let extension = [0x20, 0, 0xdf, 0xff, 0, 8, 1, 1, 0, 1, 2, 3];
+    for net in BOTH {
+        let ((kind, code), unit, place) = match net {
+            Net::V4 => (net.too_big(), 4, 16),
+            // "Packet too big" has no room to tell a length.
+            Net::V6 => (net.port_unreachable(), 8, 24),
+        };
+        let length = (128 / unit) << place;
+        let mtu = |mtu: usize| if net == Net::V4 { mtu as u32 } else { 0 };
+        let padded = |packet: &[u8]| {
+            let mut quote = packet[..packet.len().min(128)].to_vec();
+            quote.resize(128, 0);
+            [&quote[..], &extension].concat()
+        };
+        let (router, data) = (net.address(2, 1), b"0123456789");
+        for client_address in [ClientAddress::ProxyV2, ClientAddress::Toa] {
+            let (seen, inserted) = match client_address {
+                ClientAddress::Toa => (part(0, ACK).options(&toa(net)).data(data), toa(net).len()),
+                _ => {
+                    let stream = [&header(net)[..], data].concat();
+                    (part(0, ACK).data(&stream), header(net).len())
+                }
+            };
+            let mut talk = Talk::established(net, client_address);
+            let seen = talk.as_target_sees(&seen).ttl(60).ip();
+            let own = talk.as_client_sends(&part(0, ACK).data(data)).ttl(60).ip();
+            let rest = length | mtu(1300);
+            let error = frame::icmp(router, net.local_ip(), kind, code, rest, &padded(&seen));
+            // What is cut off the end of a long quote comes back as padding: there is nothing else to put there.
+            let mut quote = padded(&own);
+            if seen.len() > 128 {
+                quote[128 - inserted..128].fill(0);
+            }
+            let rest = length | mtu(1300 - inserted);
+            let (vip, client) = (net.vip_ip(), client(net).ip());
+            let expected = frame::icmp(vip, client, kind, code, rest, &quote).ttl(63);
+            let got = talk.inside(&error).unwrap();
+            assert_eq!(got, to_client(&expected), "{client_address:?}, {net:?}");
+        }
     }
 }
 

@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 
 use dataplane::{
-    DropReason, FlowState, Ids, Limits, Mode, Protocol, Route, ServiceConfig, TablesError, Verdict,
+    DropReason, FlowState, Ids, Limits, Mode, NextHops, Protocol, Route, ServiceConfig,
+    TablesError, Verdict,
 };
 
 use super::frame::{ACK, FIN, PSH, Packet, Payload, RST, SYN, icmp, tcp, udp};
@@ -480,7 +481,7 @@ fn what_contradicts_a_mode_is_no_snapshot() {
             destination: far.ip(),
             prefix: 32,
             port: INSIDE,
-            gateway: None,
+            via: NextHops::ON_LINK,
         });
     };
     assert_eq!(build(&with(Mode::Direct, far), &on_link), Ok(()));

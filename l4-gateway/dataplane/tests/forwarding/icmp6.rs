@@ -2,7 +2,7 @@
 
 use std::net::Ipv6Addr;
 
-use dataplane::{DropReason, Verdict};
+use dataplane::{DropReason, NextHops, Verdict};
 
 use super::frame::{self, ACK, FRAGMENT, OPTIONS, PSH, Packet, mac};
 use super::net::{Net::V6, both_ports};
@@ -345,7 +345,7 @@ fn a_packet_without_a_route_is_answered() {
     let mut rig = Rig::both().speaking(V6);
     let opened = rig.establish(V6.client(10, 5000), 1);
     let mut ports = both_ports();
-    ports[0].ipv6.as_mut().unwrap().gateway = None;
+    ports[0].ipv6.as_mut().unwrap().gateways = NextHops::ON_LINK;
     let builder = rig::builder(&ports, &V6.services());
     rig.tables = builder.build(&mut rig.ids, Some(&rig.tables)).unwrap();
     rig.out.clear();

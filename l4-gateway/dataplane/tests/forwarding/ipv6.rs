@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use dataplane::{DropReason, FlowState, Protocol, TablesError, Verdict};
+use dataplane::{DropReason, FlowState, NextHops, Protocol, TablesError, Verdict};
 
 use super::frame::{
     self, ACK, FIN, FRAGMENT, HOP_BY_HOP, NOTHING, OPTIONS, PSH, Packet, Payload, ROUTING, SYN, mac,
@@ -502,7 +502,7 @@ fn snapshots_hold_families_apart() {
     );
     let elsewhere: Ipv6Addr = "2001:db8:9::1".parse().unwrap();
     assert_eq!(
-        build(&|ports, _| ports[0].ipv6.as_mut().unwrap().gateway = Some(elsewhere)),
+        build(&|ports, _| ports[0].ipv6.as_mut().unwrap().gateways = NextHops::one(elsewhere)),
         Err(TablesError::GatewayOffLink {
             gateway: elsewhere.into(),
             port: 0,

@@ -11,10 +11,17 @@
 #![allow(clippy::type_complexity, reason = "tables of cases")]
 #![allow(unreachable_pub, reason = "a test binary has no outside")]
 
+mod announcements;
 mod arp;
+mod attempts;
 mod client_address;
+mod damage;
 mod direct;
+mod down;
 mod draining;
+mod echo;
+mod ended;
+mod established;
 mod floods;
 mod forgery;
 mod fragments;
@@ -33,11 +40,14 @@ mod net;
 mod nic;
 mod one_packet;
 mod persistence;
+mod persistence_view;
 mod placement;
+mod priority;
 mod refusals;
 mod resets;
 mod resync;
 mod rig;
+mod routers;
 mod simulation;
 mod snapshots;
 mod steering;

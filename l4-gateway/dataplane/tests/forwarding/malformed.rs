@@ -188,6 +188,11 @@ fn cases() -> Vec<(&'static str, Vec<u8>, DropReason)> {
             BadUdp,
         ),
         (
+            "a damaged SYN",
+            good().tap(|frame| frame[38] ^= 1),
+            BadTransportChecksum,
+        ),
+        (
             "ICMP of 7 bytes",
             from_client(&raw(1, &[8, 0, 0xf7, 0xff, 0, 0, 0])),
             BadIcmp,

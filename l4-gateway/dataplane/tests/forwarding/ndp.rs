@@ -281,24 +281,6 @@ fn what_rfc_4861_says_to_ignore_is_dropped() {
     }
 }
 
-#[test]
-fn local_ips_are_announced_when_they_are_new() {
-    let mut rig = rig(true, false);
-    rig.worker.tick(&rig.tables, rig.now, &mut rig.out);
-    let announcement = announcement(INSIDE_MAC, V6.local_ip());
-    let count = |rig: &Rig| {
-        let emitted = rig.emitted();
-        emitted
-            .iter()
-            .filter(|sent| **sent == (INSIDE, announcement.clone()))
-            .count()
-    };
-    assert_eq!(count(&rig), 1);
-    rig.out.clear();
-    rig.worker.tick(&rig.tables, rig.now, &mut rig.out);
-    assert_eq!(count(&rig), 0);
-}
-
 pub fn solicitation(
     port: PortIndex,
     asked: IpAddr,
@@ -446,24 +428,6 @@ fn advertisements_count_by_their_flags() {
         let expected = if moved { other } else { mac(21) };
         assert_eq!(sent[..6], expected.0, "{description}");
     }
-}
-
-#[test]
-fn who_claims_an_address_of_ours_is_not_believed() {
-    let mut rig = Rig::both().speaking(V6);
-    let claim = ndp(
-        ADVERTISEMENT,
-        (V6.local_ip(), ALL_NODES),
-        OVERRIDE,
-        V6.local_ip(),
-        Some((2, mac(9))),
-    )
-    .macs(mac(9), group_mac(ALL_NODES))
-    .frame();
-    assert_eq!(rig.try_send(INSIDE, claim).0, Verdict::Kernel);
-    let question = question((mac(9), V6.local_ip()), V6.inside_address());
-    assert_eq!(rig.try_send(INSIDE, question).0, Verdict::Kernel);
-    assert!(rig.out.is_empty());
 }
 
 #[test]

@@ -18,7 +18,7 @@ fn requests(rig: &mut Rig) -> Vec<(PortIndex, Vec<u8>)> {
     let sent = rig
         .emitted()
         .into_iter()
-        .filter(|(_, frame)| is_question(frame))
+        .filter(|(_, frame)| asked_for(frame).is_some())
         .collect();
     rig.out.clear();
     sent
@@ -52,17 +52,7 @@ fn gateways_and_targets_are_resolved_before_the_first_packet() {
     for net in BOTH {
         let mut rig = Rig::serving(net, &rig::small(), &net.services());
         tick(&mut rig, 1);
-        let announcement = match net {
-            Net::V4 => frame::arp(
-                1,
-                MacAddr::BROADCAST,
-                (INSIDE_MAC, rig::LOCAL_IP),
-                (MacAddr::default(), rig::LOCAL_IP),
-            ),
-            Net::V6 => ndp::announcement(INSIDE_MAC, net.local_ip()),
-        };
         let expected = [
-            (INSIDE, announcement),
             question(OUTSIDE, net.gateway(), None),
             request(net, 21, None),
             request(net, 22, None),
@@ -250,7 +240,10 @@ fn a_next_hop_in_use_is_confirmed_by_unicast_before_it_is_stale() {
         let mut rig = Rig::of(net);
         let opened = rig.establish(net.client(1, 4000), 1);
         tick(&mut rig, 29_000);
-        assert_eq!(requests(&mut rig), []);
+        let mut asked = requests(&mut rig);
+        // Routers are watched.
+        asked.retain(|(port, _)| *port == INSIDE);
+        assert_eq!(asked, []);
         tick(&mut rig, 2000);
         assert!(requests(&mut rig).contains(&request(net, 21, Some(mac(21)))));
         // While it is being confirmed, the old address is used.
@@ -300,6 +293,41 @@ fn a_target_that_moves_to_another_mac_is_found_again() {
             rig.from_client(&opened, frame::ACK, 2, 9001)[..6],
             mac(77).0
         );
+    }
+}
+
+#[test]
+fn a_next_hop_that_goes_over_to_another_mac_is_told_of() {
+    for net in BOTH {
+        let mut rig = Rig::of(net);
+        let (first, second) = (mac(21), mac(0x71));
+        let address = net.target_ip(21);
+        rig.out.clear();
+        rig.resolve(INSIDE, address, first);
+        assert_eq!(rig.events(), [], "what is known already");
+        rig.resolve(INSIDE, address, second);
+        let moved = |from, to| Event::NextHopMoved {
+            port: INSIDE,
+            address,
+            from,
+            to,
+        };
+        assert_eq!(rig.events(), [moved(first, second)]);
+        // Back and forth: counted each time, told once a second.
+        rig.out.clear();
+        for _ in 0..10 {
+            rig.now.0 += 250 * MILLISECOND;
+            rig.resolve(INSIDE, address, first);
+            rig.resolve(INSIDE, address, second);
+        }
+        assert_eq!(rig.events(), [moved(second, first); 2]);
+        assert_eq!(rig.worker_counts().next_hops_moved, 21);
+        // Hosts that the snapshot doesn't name are many.
+        rig.out.clear();
+        let stranger = net.address(2, 77);
+        rig.resolve(INSIDE, stranger, first);
+        rig.resolve(INSIDE, stranger, second);
+        assert_eq!(rig.events(), []);
     }
 }
 

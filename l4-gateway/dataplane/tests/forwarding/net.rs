@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use dataplane::{Port, Protocol, Segment, ServiceConfig};
+use dataplane::{NextHops, Port, Protocol, Segment, ServiceConfig};
 
 use super::rig::{self, up};
 
@@ -197,12 +197,12 @@ pub fn both_ports() -> [Port; 2] {
         ipv4: Some(Segment {
             address: v4(Net::V4.address(segment, 11)),
             prefix: Net::V4.segment_bits(),
-            gateway: gateway(Net::V4).map(v4),
+            gateways: routers(gateway(Net::V4).map(v4)),
         }),
         ipv6: Some(Segment {
             address: v6(Net::V6.address(segment, 11)),
             prefix: Net::V6.segment_bits(),
-            gateway: gateway(Net::V6).map(v6),
+            gateways: routers(gateway(Net::V6).map(v6)),
         }),
         mtu: 1500,
         answers: true,
@@ -214,10 +214,14 @@ pub fn both_ports() -> [Port; 2] {
     ]
 }
 
+fn routers<A: Copy>(one: Option<A>) -> NextHops<A> {
+    one.map_or(NextHops::ON_LINK, NextHops::one)
+}
+
 pub fn set_gateway(port: &mut Port, net: Net, gateway: Option<IpAddr>) {
     match net {
-        Net::V4 => port.ipv4.as_mut().unwrap().gateway = gateway.map(v4),
-        Net::V6 => port.ipv6.as_mut().unwrap().gateway = gateway.map(v6),
+        Net::V4 => port.ipv4.as_mut().unwrap().gateways = routers(gateway.map(v4)),
+        Net::V6 => port.ipv6.as_mut().unwrap().gateways = routers(gateway.map(v6)),
     }
 }
 

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dataplane::{
-    Counters, FlowLimits, Persistence, Policy, Protocol, Quota, Scheduler, ServiceConfig,
+    Counters, FlowLimits, Mode, Persistence, Policy, Protocol, Quota, Scheduler, ServiceConfig,
     SourcePrefix, Verdict,
 };
 
-use super::frame::{self, ACK, SYN};
+use super::frame::{self, ACK, FIN, RST, SYN};
 use super::net::{BOTH, Net};
-use super::rig::{self, INSIDE, OUTSIDE, Rig, from_client, up};
+use super::rig::{self, INSIDE, OUTSIDE, Opened, Rig, from_client, up};
 
 const TIMEOUT: u64 = 60;
 
@@ -87,6 +87,62 @@ fn a_source_is_remembered_as_long_as_a_flow_lives() {
         rig.pass(4 * TIMEOUT);
         rig.from_client(&connection, ACK, 101, 9001);
         assert_eq!(opened(&mut rig, net.client(10, 4001)), connection.target);
+    }
+}
+
+/// What is left of a connection when it is closed keeps nobody anywhere.
+#[test]
+fn a_source_is_forgotten_the_timeout_after_its_connection_was_closed() {
+    for net in BOTH {
+        let fin = |rig: &mut Rig, opened: &Opened| {
+            rig.from_client(opened, FIN | ACK, 101, 9001);
+            rig.from_target(opened, FIN | ACK, 9001, 102);
+            rig.from_client(opened, ACK, 102, 9002);
+        };
+        let rst = |rig: &mut Rig, opened: &Opened| {
+            rig.from_client(opened, RST, 101, 0);
+        };
+        let ends: [(&str, &dyn Fn(&mut Rig, &Opened)); 2] = [("FIN", &fin), ("RST", &rst)];
+        for (description, end) in ends {
+            for (passed, stays) in [(TIMEOUT - 2, true), (TIMEOUT + 2, false)] {
+                let mut services = services(net);
+                services[0].timeouts.time_wait = Duration::from_secs(3 * TIMEOUT);
+                services[0].timeouts.close = Duration::from_secs(3 * TIMEOUT);
+                let mut rig = Rig::serving(net, &rig::small(), &services).resolved();
+                let connection = rig.establish(net.client(10, 4000), 100);
+                rig.pass(2 * TIMEOUT);
+                end(&mut rig, &connection);
+                rig.pass(passed);
+                assert_eq!(rig.flow_count(), 1, "its flow is still there");
+                let next = opened(&mut rig, net.client(10, 4001));
+                assert_eq!(next == connection.target, stays, "{description}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_source_is_forgotten_the_timeout_after_its_client_closed_where_targets_are_not_heard() {
+    for net in BOTH {
+        for (passed, stays) in [(TIMEOUT - 2, true), (TIMEOUT + 2, false)] {
+            let mut services = services(net);
+            services[0].mode = Mode::Direct;
+            services[0].timeouts.fin_wait = Duration::from_secs(3 * TIMEOUT);
+            services[0].targets = [21, 22, 23].map(|n| up(net.target(n, 80))).into();
+            let mut rig = Rig::serving(net, &rig::small(), &services).resolved();
+            let send = |rig: &mut Rig, port, flags, seq| {
+                let packet = frame::tcp(net.client(10, port), net.vip(80), flags).seq(seq, 9001);
+                // The MAC of its target.
+                rig.outside(&packet).1[5]
+            };
+            let target = send(&mut rig, 4000, SYN, 100);
+            send(&mut rig, 4000, ACK, 101);
+            rig.pass(2 * TIMEOUT);
+            send(&mut rig, 4000, FIN | ACK, 101);
+            rig.pass(passed);
+            assert_eq!(rig.flow_count(), 1);
+            assert_eq!(send(&mut rig, 4001, SYN, 100) == target, stays);
+        }
     }
 }
 

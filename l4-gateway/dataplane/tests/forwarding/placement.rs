@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use dataplane::{DropReason, FlowState, Route, ServiceConfig};
+use dataplane::{DropReason, FlowState, NextHops, Route, ServiceConfig};
 
 use super::frame::{self, ACK, PSH, Packet, RST, SYN, mac, target_of};
 use super::net::{BOTH, Net};
@@ -171,7 +171,7 @@ fn a_flow_survives_its_target_moving_to_another_port() {
             destination: net.target_ip(21),
             prefix: net.address_bits(),
             port: OUTSIDE,
-            gateway: Some(router),
+            via: NextHops::one(router),
         });
         rig.tables = builder.build(&mut rig.ids, Some(&rig.tables)).unwrap();
         rig.refresh();

@@ -380,7 +380,7 @@ impl Rig {
 }
 
 /// A connection as a test knows it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Opened {
     pub client: SocketAddr,
     pub local_port: u16,

@@ -1,9 +1,11 @@
 //! A seeded simulation: clients and targets of both families speak TCP and UDP through the node, in all modes, over a network that loses,
-//! duplicates and reorders (`world`), while the configuration is changed, ports run out, the clock leaps and hosts get other MACs.
+//! duplicates, damages and reorders (`world`), while the configuration is changed, ports run out, the clock leaps, hosts get other MACs and
+//! targets die silently.
 //!
 //! After each step the node's invariants are checked (`rules`). What arrives must be what was sent (`clients`), targets must hear of the
-//! right client (`targets`), and an established connection may only be reset for a reason (`clients::Excuse`). A failure prints the command
-//! that repeats its run (`replay`).
+//! right client (`targets`), and an established connection may only be reset for a reason (`clients::Excuse`). What is damaged is neither answered
+//! nor begins a flow, and stays damaged; no SYN that the node rewrites offers MPTCP where it inserts bytes (`world`). A failure prints the
+//! command that repeats its run (`replay`).
 
 mod clients;
 mod configuration;
@@ -18,7 +20,7 @@ mod sequences;
 mod targets;
 mod world;
 
-use dataplane::{Mode, ServiceCounts, ServiceId, WorkerCounts};
+use dataplane::{Mode, ServiceCounts, ServiceId, TargetCounts, TargetId, WorkerCounts};
 
 use clients::Ends;
 use world::{Happened, Scenario, World};
@@ -29,8 +31,11 @@ struct Tally {
     ends: Vec<Ends>,
     happened: Vec<Happened>,
     services: Vec<ServiceCounts>,
+    targets: Vec<TargetCounts>,
     workers: Vec<WorkerCounts>,
     told: u64,
+    /// Damaged packets of known flows that came to a target.
+    damaged: u64,
 }
 
 impl Tally {
@@ -43,8 +48,11 @@ impl Tally {
         self.ends.push(world.clients.ends);
         self.happened.push(world.happened);
         self.told += world.targets.told;
+        self.damaged += world.targets.damaged;
         let services = (0..node.limits.services).map(|id| counters.service(ServiceId(id)));
         self.services.extend(services);
+        let targets = (0..node.limits.targets).map(|id| counters.target(TargetId(id)));
+        self.targets.extend(targets);
         let workers = 0..node.lanes.len() as u16;
         self.workers
             .extend(workers.map(|worker| counters.worker(worker)));
@@ -82,6 +90,7 @@ fn streams_arrive_unchanged_and_nothing_leaks_whatever_happens() {
         workers: &[1],
         modes: &[Mode::FullNat],
         limited: false,
+        silent_routers: false,
     };
     let test = "streams_arrive_unchanged_and_nothing_leaks_whatever_happens";
     if let Some(tally) = simulate(test, 1..=3, &scenario) {
@@ -96,12 +105,38 @@ fn streams_arrive_unchanged_and_nothing_leaks_whatever_happens() {
             happened.reloads > 20,
             happened.leaps > 5,
             happened.moved > 5,
+            happened.found_down > 4,
+            targets.syns_unanswered > 20,
             workers.flows_rescheduled > 20,
             services.port_exhausted > 20,
             services.flow_table_full > 20,
+            happened.damaged > 200,
+            happened.damage_seen > 20,
+            happened.with_mptcp > 20,
+            ends.damaged > 20,
             services.flows_cut > 0,
         );
         assert!(tally.told > 100, "{}", tally.told);
+        assert!(tally.damaged > 20, "{}", tally.damaged);
+    }
+}
+
+#[test]
+fn a_router_that_falls_silent_is_left_for_one_that_answers() {
+    let scenario = Scenario {
+        workers: &[1, 3],
+        modes: EVERY_MODE,
+        limited: false,
+        silent_routers: true,
+    };
+    let test = "a_router_that_falls_silent_is_left_for_one_that_answers";
+    if let Some(tally) = simulate(test, 401..=404, &scenario) {
+        has_met!(
+            tally,
+            ends.completed > 50,
+            happened.silent_routers > 3,
+            happened.lost_by_router > 20,
+        );
     }
 }
 
@@ -111,9 +146,10 @@ fn limits_persistence_and_cuts_that_come_and_go_leave_no_trace() {
         workers: &[1],
         modes: EVERY_MODE,
         limited: true,
+        silent_routers: false,
     };
     let test = "limits_persistence_and_cuts_that_come_and_go_leave_no_trace";
-    if let Some(tally) = simulate(test, 101..=102, &scenario) {
+    if let Some(tally) = simulate(test, 101..=103, &scenario) {
         has_met!(
             tally,
             ends.completed > 50,
@@ -135,6 +171,7 @@ fn what_goes_past_the_node_on_its_way_back_arrives_too() {
         workers: &[1],
         modes: &[Mode::Direct, Mode::Tunnel],
         limited: false,
+        silent_routers: false,
     };
     let test = "what_goes_past_the_node_on_its_way_back_arrives_too";
     if let Some(tally) = simulate(test, 201..=202, &scenario) {
@@ -145,6 +182,7 @@ fn what_goes_past_the_node_on_its_way_back_arrives_too() {
             ends.in_fragments > 20,
             ends.too_big > 0,
             happened.moved > 2,
+            happened.found_down > 1,
         );
     }
 }
@@ -155,6 +193,7 @@ fn several_workers_have_what_one_has() {
         workers: &[2, 3, 4],
         modes: EVERY_MODE,
         limited: true,
+        silent_routers: false,
     };
     let test = "several_workers_have_what_one_has";
     if let Some(tally) = simulate(test, 301..=302, &scenario) {
@@ -177,6 +216,7 @@ fn a_run_is_the_same_again() {
         workers: &[3],
         modes: EVERY_MODE,
         limited: true,
+        silent_routers: false,
     };
     let digests = [1, 2].map(|_| {
         let mut world = World::new(401, &scenario);

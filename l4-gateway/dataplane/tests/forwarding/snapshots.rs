@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use dataplane::{
-    DropReason, Ids, MacAddr, PortIndex, Protocol, Retired, Route, ServiceConfig, Tables,
+    DropReason, Ids, MacAddr, NextHops, PortIndex, Protocol, Retired, Route, ServiceConfig, Tables,
     TablesBuilder, TablesError, TargetConfig, Verdict,
 };
 
@@ -239,7 +239,7 @@ fn flows_follow_a_route_that_changes() {
             destination: net.address(9, 0),
             prefix: net.segment_bits(),
             port: OUTSIDE,
-            gateway: Some(other),
+            via: NextHops::one(other),
         });
         rig.tables = builder.build(&mut rig.ids, Some(&rig.tables)).unwrap();
         rig.refresh();
@@ -308,11 +308,11 @@ fn what_contradicts_itself_is_no_snapshot() {
         .map(|address| address.parse().unwrap());
         type Change =
             Box<dyn FnOnce(&mut Vec<dataplane::Port>, &mut Vec<ServiceConfig>, &mut TablesBuilder)>;
-        let route = |destination, prefix, port, gateway| Route {
+        let route = |destination, prefix, port, gateway: Option<IpAddr>| Route {
             destination,
             prefix,
             port,
-            gateway,
+            via: gateway.map_or(NextHops::ON_LINK, NextHops::one),
         };
         let cases: Vec<(TablesError, Change)> = vec![
             (
@@ -455,7 +455,7 @@ fn the_longest_route_wins() {
                 destination: destination.parse().unwrap(),
                 prefix,
                 port: INSIDE,
-                gateway: Some(behind(last)),
+                via: NextHops::one(behind(last)),
             });
         }
         let mut rig = Rig::from(&rig::small(), &builder, 0, 1)

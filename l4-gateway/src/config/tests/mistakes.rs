@@ -1,6 +1,6 @@
 //! What users see when a configuration is wrong.
 
-use super::{LEAST, parse, with};
+use super::{parse, with};
 
 #[test]
 fn mistakes_name_the_key_and_what_to_do() {
@@ -101,6 +101,140 @@ fn mistakes_name_the_key_and_what_to_do() {
             ],
             "services[0].least_path_mtu: is for mode = \"fullnat\" only",
         ),
+        (
+            &[("iface=int0", "iface=ext0")],
+            "l4.toml:13: ports[1].device: interface ext0 is port ext's already — each device has an interface of its own",
+        ),
+        (
+            &[(",iface=ext0", "")],
+            "l4.toml:7: ports[0].device: the interface is missing — write \"net_af_packet0,iface=eth0\"",
+        ),
+        (
+            &[("iface=ext0", "iface=")],
+            "ports[0].device: iface= can't be an interface: expected 1 to 15 bytes without `/` and `:` — name one of `ip link`",
+        ),
+        (
+            &[("iface=ext0", "iface=an-interface-too")],
+            "ports[0].device: iface=an-interface-too can't be an interface",
+        ),
+        (
+            &[("iface=ext0", "iface=ext0,iface=ext1")],
+            "ports[0].device: iface is there twice — leave one out",
+        ),
+        (
+            &[("iface=ext0", "iface=ext0,framesize=4096")],
+            "ports[0].device: unknown argument \"framesize\" — af_packet takes iface, qpairs, blocksz, framesz, framecnt, qdisc_bypass",
+        ),
+        (
+            &[("net_af_packet0", "eth_af_packet0")],
+            "ports[0].device: eth_af_packet is the driver's old name",
+        ),
+        (
+            &[("iface=ext0", "iface=ext0,qpairs=0")],
+            "ports[0].device: expected qpairs=1 or more, got qpairs=0 — leave it out",
+        ),
+        (
+            &[
+                ("iface=ext0", "iface=ext0,qpairs=1"),
+                ("[[ports]]", "[workers]\ncount = 2\n[[ports]]"),
+            ],
+            "ports[0].device: qpairs=1 is less than the port's queues (2) — leave it out: it follows from `queues`",
+        ),
+        (
+            &[("iface=ext0", "iface=ext0,framesz=1024")],
+            "ports[0].device: slots of 1024 bytes (framesz) have no room for packets of 1500 (mtu) — leave framesz and blocksz out",
+        ),
+        (
+            &[("iface=ext0\"", "iface=ext0,blocksz=4096\"\nmtu = 2000")],
+            "ports[0].device: slots of 2048 bytes (framesz) have no room for packets of 2000 (mtu)",
+        ),
+        (
+            &[("iface=ext0", "iface=ext0,framesz=8192")],
+            "ports[0].device: expected blocksz as a multiple of 4096 and of the slots of 8192 bytes (framesz), got 4096",
+        ),
+        (
+            &[("iface=ext0", "iface=ext0,framecnt=511")],
+            "ports[0].device: expected framecnt as a multiple of the 2 slots of a block, got 511",
+        ),
+        (
+            &[("net_af_packet0,iface=ext0", "net_af_packet0;iface=ext0")],
+            "l4.toml:7: ports[0].device: expected a DPDK device such as \"0000:3b:00.0\" or \"net_af_packet0,iface=eth0\", \
+             got \"net_af_packet0;iface=ext0\" — write `,` between arguments: \"net_af_packet0,iface=ext0\"",
+        ),
+        (
+            &[("net_af_packet0,iface=ext0", "0000:3b:00.9")],
+            "got \"0000:3b:00.9\" — of a PCI address, the device goes up to 1f and the function up to 7",
+        ),
+        (
+            &[
+                ("net_af_packet0,iface=ext0", "0000:3b:00.0"),
+                ("net_af_packet1,iface=int0", "3B:00.0"),
+            ],
+            "ports[1].device: the device \"0000:3b:00.0\" is already at ports[0].device",
+        ),
+        (
+            &[(
+                "gateway =",
+                "exception = \"net_tap0,iface=ext0\"\ngateway =",
+            )],
+            "l4.toml:9: ports[0].exception: interface ext0 is port ext's already — name another for the kernel's side, such as iface=weir-ext",
+        ),
+        (
+            &[(
+                "local_ips =",
+                "exception = \"net_tap0,iface=ext0\"\nlocal_ips =",
+            )],
+            "ports[1].exception: interface ext0 is port ext's already",
+        ),
+        (
+            &[(
+                "gateway =",
+                "exception = \"net_af_packet0,iface=a\"\ngateway =",
+            )],
+            "ports[0].exception: the device \"net_af_packet0\" is already at ports[0].device",
+        ),
+        (
+            &[
+                ("gateway =", "exception = \"net_tap0\"\ngateway ="),
+                ("local_ips =", "exception = \"net_tap0\"\nlocal_ips ="),
+            ],
+            "ports[1].exception: the device \"net_tap0\" is already at ports[0].exception",
+        ),
+        (
+            &[(
+                "device = \"net_af_packet0,iface=ext0\"",
+                "device = \"net_bonding0,mode=1\"\nmtu = 1501\nmembers = [\"net_af_packet0,iface=a\", \"net_af_packet2,iface=b\"]",
+            )],
+            "l4.toml:8: ports[0].mtu: a bond of af_packet members takes no more than 1500, got 1501",
+        ),
+        (
+            &[(
+                "device = \"net_af_packet0,iface=ext0\"",
+                "device = \"net_bonding0,mode=1\"\nmembers = [\"net_af_packet0,iface=a\", \"net_af_packet2,iface=a\"]",
+            )],
+            "ports[0].members: interface a is port ext's already — each device has an interface of its own",
+        ),
+        (
+            &[(
+                "device = \"net_af_packet0,iface=ext0\"",
+                "device = \"net_bonding0,mode=1\"\nmembers = [\"net_af_packet0,iface=a\", \"net_af_packet2\"]",
+            )],
+            "ports[0].members: net_af_packet2: the interface is missing",
+        ),
+        (
+            &[(
+                "gateway =",
+                "routes = [{ to = \"10.9.0.0/16\", via = \"10.2.0.2\" }, { to = \"10.9.8.7/16\", via = \"10.2.0.3\" }]\ngateway =",
+            )],
+            "ports[0].routes[1].to: 10.9.8.7/16 has a route of this port already, at ports[0].routes[0] — name all its routers in the `via` of one",
+        ),
+        (
+            &[(
+                "[[ports]]",
+                "[eal]\nhuge_pages = false\nframes = 65535\nmemory = \"255MiB\"\n[[ports]]",
+            )],
+            "l4.toml:8: eal.memory: 65535 frame buffers take 255MiB, and 303MiB with rings and drivers — leave it out",
+        ),
         (&[("port = 80", "")], "services[0].port: is missing"),
         (
             &[("protocol = \"tcp\"", "")],
@@ -148,7 +282,32 @@ fn mistakes_name_the_key_and_what_to_do() {
         ),
         (
             &[("\"10.2.0.1\"", "[]")],
-            "l4.toml:9: ports[0].gateway: the list is empty: write an IP address such as \"10.0.0.1\"",
+            "l4.toml:9: ports[0].gateway: the list is empty: write an IP address, or a list of them",
+        ),
+        (
+            &[("\"10.2.0.1\"", "[\"10.2.0.1\", \"10.2.0.2\", \"10.2.0.1\"]")],
+            "l4.toml:9: ports[0].gateway: 10.2.0.1 is given twice",
+        ),
+        (
+            &[(
+                "\"10.2.0.1\"",
+                "[\"10.2.0.1\", \"10.2.0.2\", \"10.2.0.3\", \"10.2.0.4\", \"10.2.0.5\", \"10.2.0.6\", \"10.2.0.7\", \"10.2.0.8\", \"10.2.0.9\"]",
+            )],
+            "l4.toml:9: ports[0].gateway: 9 routers of one family are more than 8",
+        ),
+        (
+            &[(
+                "gateway = \"10.2.0.1\"",
+                "gateway = [\"10.2.0.1\", \"10.9.0.1\"]",
+            )],
+            "l4.toml:9: ports[0].gateway: 10.9.0.1 is not in the port's network",
+        ),
+        (
+            &[(
+                "gateway = \"10.2.0.1\"",
+                "gateway = \"10.2.0.1\"\nnext_hops = \"ecmp\"",
+            )],
+            "ports[0].next_hops: expected one of \"in_order\", \"by_flow\", got \"ecmp\"",
         ),
         (
             &[("[\"10.3.0.100\"]", "[\"fd00:3::100\"]")],
@@ -219,6 +378,10 @@ fn mistakes_name_the_key_and_what_to_do() {
         ),
         (&[("10.3.0.21:8080", "10.3.0.21:0")], "0 is not a port"),
         (
+            &[("10.3.0.21:8080\"", "10.3.0.21:8080\", sorry = true")],
+            "services[0].targets: all of them are sorry targets",
+        ),
+        (
             &[("port = 80", "port = 80\nmode = \"nat\"")],
             "services[0].mode: expected one of \"fullnat\", \"dr\", \"tunnel\"",
         ),
@@ -274,7 +437,7 @@ fn mistakes_name_the_key_and_what_to_do() {
                 ("10.2.0.11/24", "0.0.0.11/8"),
                 ("gateway = \"10.2.0.1\"", ""),
             ],
-            "can't be forwarded by: 0.0.0.11 can't be a host's address",
+            "0.0.0.11 can't be a host's address",
         ),
         (
             &[(
@@ -343,6 +506,14 @@ fn mistakes_name_the_key_and_what_to_do() {
         (
             &[("[[ports]]", "[workers]\ncount = 3\ncores = [1]\n[[ports]]")],
             "1 CPUs, but count = 3",
+        ),
+        (
+            &[("port = 80", "port = 80\ncut_down_after = \"25h\"")],
+            "services[0].cut_down_after: expected a duration from 0s to 1d, got \"25h\" — write \"never\" to leave such flows alone",
+        ),
+        (
+            &[("port = 80", "port = 80\ncut_down_after = \"always\"")],
+            "services[0].cut_down_after: expected a duration such as \"5m\", or \"never\", got \"always\"",
         ),
         (
             &[("port = 80", "port = 80\none_packet = false")],
@@ -427,139 +598,5 @@ fn mistakes_name_the_key_and_what_to_do() {
             complaints.contains(complaint),
             "{changes:?} gave {complaints:?}, not {complaint:?}"
         );
-    }
-}
-
-#[test]
-fn a_list_of_addresses_in_place_of_targets_is_told_how_to_be_tables() {
-    let complaints = parse(&with(&[(
-        "{ address = \"10.3.0.21:8080\" }",
-        "\"10.3.0.21:8080\", 7",
-    )]));
-    assert_eq!(
-        complaints.unwrap_err(),
-        "l4.toml:22: services[0].targets[0]: expected a table, got \"10.3.0.21:8080\" — write { address = \"10.3.0.21:8080\" }\n\
-         l4.toml:22: services[0].targets[1]: expected a table, got 7"
-    );
-}
-
-#[test]
-fn one_mistake_does_not_make_other_keys_unknown() {
-    for timeout in ["", "timeout = \"soon\", "] {
-        let persistence = format!("port = 80\npersistence = {{ {timeout}prefix_v4 = 24 }}");
-        let complaints = parse(&with(&[("port = 80", &persistence)])).unwrap_err();
-        assert!(complaints.contains("persistence.timeout"), "{complaints}");
-        assert!(!complaints.contains("unknown key"), "{complaints}");
-    }
-}
-
-#[test]
-fn a_mistake_is_told_once_with_the_right_bounds() {
-    for (port, hint) in [("\"80\"", " — write 80, without quotes"), ("65536", "")] {
-        let complaints = parse(&with(&[("port = 80", &format!("port = {port}"))])).unwrap_err();
-        assert_eq!(
-            complaints,
-            format!(
-                "l4.toml:21: services[0].port: expected an integer from 1 to 65535, got {port}{hint}"
-            )
-        );
-    }
-}
-
-#[test]
-fn a_key_of_no_effect_for_two_reasons_is_told_once() {
-    let others = "is for mode = \"fullnat\" only — leave it out";
-    for (protocol, keys, complaint) in [
-        (
-            "udp",
-            "mode = \"tunnel\"\ntimestamps = \"keep\"",
-            format!("l4.toml:23: services[0].timestamps: {others}"),
-        ),
-        (
-            "udp",
-            "mode = \"dr\"\nclient_address = \"toa\"",
-            format!("l4.toml:23: services[0].client_address: {others}"),
-        ),
-        (
-            "tcp",
-            "one_packet = true\npersistence.timeout = \"1m\"",
-            "l4.toml:22: services[0].one_packet: is for protocol = \"udp\" only — leave it out"
-                .to_owned(),
-        ),
-    ] {
-        let complaints = parse(&with(&[
-            ("\"tcp\"", &format!("\"{protocol}\"")),
-            ("10.3.0.21:8080", "10.3.0.21:80"),
-            ("port = 80\n", &format!("port = 80\n{keys}\n")),
-        ]));
-        assert_eq!(complaints.unwrap_err(), complaint);
-    }
-}
-
-#[test]
-fn two_services_on_one_address_and_port_are_a_mistake_unless_the_protocol_differs() {
-    let second = |protocol: &str| {
-        format!(
-            "{LEAST}\n[[services]]\nname = \"b\"\nvip = \"10.0.0.100\"\nprotocol = \"{protocol}\"\nport = 80\ntargets = [{{ address = \"10.3.0.22:80\" }}]"
-        )
-    };
-    assert!(parse(&second("udp")).is_ok());
-    let complaints = parse(&second("tcp")).unwrap_err();
-    assert!(
-        complaints.contains(
-            "services[1]: the service on \"tcp 10.0.0.100:80\" is already at services[0]"
-        ),
-        "{complaints}"
-    );
-}
-
-#[test]
-fn all_mistakes_come_at_once() {
-    let text = with(&[
-        ("id = \"l4-1\"", "id = \"a b\""),
-        ("10.2.0.11/24", "10.2.0.11/44"),
-        ("port = 80", "port = 0"),
-        ("\"10.3.0.100\"", "\"x\""),
-    ]);
-    let complaints = parse(&text).unwrap_err();
-    for key in [
-        "node.id",
-        "ports[0].address",
-        "ports[1].local_ips",
-        "services[0].port",
-    ] {
-        assert!(complaints.contains(key), "{key} in {complaints}");
-    }
-}
-
-#[test]
-fn a_vip_announced_differently_must_be_one_of_ours() {
-    let bgp = "[bgp]\nlocal_as = 65010\nrouter_id = \"10.2.0.11\"\n[[bgp.neighbours]]\naddress = \"10.2.0.1\"\nremote_as = 65001\n";
-    assert!(parse(&format!("{LEAST}{bgp}")).unwrap().bgp.is_some());
-    let vip = |address: &str| format!("[[bgp.vips]]\naddress = \"{address}\"\n");
-    let vips = ["10.0.0.100", "10.0.0.99", "10.0.0.98", "2001:db8::1"].map(vip);
-    let complaints = parse(&format!("{LEAST}{bgp}{}", vips.concat())).unwrap_err();
-    assert_eq!(
-        complaints,
-        "l4.toml:32: bgp.vips[1].address: 10.0.0.99 is the VIP of no service here — leave it out, or add the service\n\
-         l4.toml:34: bgp.vips[2].address: 10.0.0.98 is the VIP of no service here — leave it out, or add the service\n\
-         l4.toml:36: bgp.vips[3].address: expected an IPv4 address such as \"10.0.0.1\", got \"2001:db8::1\""
-    );
-}
-
-#[test]
-fn garbage_is_refused_without_a_panic() {
-    let mut seed = 0x2545_f491_4f6c_dd1du64;
-    for _ in 0..2000 {
-        let mut text = LEAST.as_bytes().to_vec();
-        for _ in 0..6 {
-            seed ^= seed << 13;
-            seed ^= seed >> 7;
-            seed ^= seed << 17;
-            let at = (seed >> 8) as usize % text.len();
-            text[at] = seed as u8 & 0x7f;
-        }
-        let text = String::from_utf8(text).unwrap();
-        let _ = parse(&text);
     }
 }

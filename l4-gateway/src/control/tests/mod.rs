@@ -1,6 +1,9 @@
+mod down;
 mod gradual;
+mod intent;
 mod reload;
 mod scale;
+mod sorry;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -8,7 +11,8 @@ use std::time::Duration;
 use dataplane::{MacAddr, Tables};
 use health::{Check, State, Transition};
 use shared::bus::{
-    Change, DrainRecord, Key, NodeRecord, Record, RegistrationRecord, TargetRecord, Tier,
+    Change, DrainRecord, Heard, Key, NodeRecord, Prefix, Record, RegistrationRecord, TargetRecord,
+    Tier,
 };
 use shared::config::Document;
 
@@ -54,7 +58,7 @@ struct Node {
     checks: Vec<Check>,
     puts: Vec<Record>,
     warnings: Vec<String>,
-    deleted: Vec<Key>,
+    left: bool,
     taken_back: Vec<Key>,
 }
 
@@ -76,12 +80,13 @@ impl Node {
             checks: Vec::new(),
             puts: Vec::new(),
             warnings: Vec::new(),
-            deleted: Vec::new(),
+            left: false,
             taken_back: Vec::new(),
         };
         let actions = node.control.begin();
         node.carry_out(actions);
         node.bus(&Change::Connected(true));
+        node.bus(&Change::Heard(Heard::ALWAYS));
         let actions = node.control.pulse_is(Pulse::Beating);
         node.carry_out(actions);
         node
@@ -97,7 +102,7 @@ impl Node {
                 }
                 Action::Check(checks) => self.checks = checks,
                 Action::Warn(text) => self.warnings.push(text),
-                Action::Delete(key) => self.deleted.push(key),
+                Action::Leave => self.left = true,
                 Action::TakeBack(key) => self.taken_back.push(key),
             }
         }
@@ -188,6 +193,13 @@ fn put(record: impl Into<Record>) -> Change {
     Change::Put(record.into())
 }
 
+fn snapshot(records: Vec<Record>) -> Change {
+    Change::Snapshot {
+        prefix: Prefix::All,
+        records,
+    }
+}
+
 fn key(service: &str, addr: &str) -> Key {
     Key::Registration {
         service: service.into(),
@@ -270,16 +282,26 @@ fn a_draining_registration_takes_no_new_flows_but_stays() {
 }
 
 #[test]
-fn a_registration_runs_out_by_connected_time_only() {
+fn a_registration_runs_out_only_while_it_would_be_heard() {
+    let heard = |since, until| {
+        Change::Heard(Heard {
+            since: Duration::from_secs(since),
+            until: Duration::from_secs(until),
+        })
+    };
     let mut node = Node::start();
     node.bus_at(0, &put(offer("plain", "10.3.0.31:53")));
-    node.bus_at(1, &Change::Connected(false));
+    node.bus_at(1, &heard(0, 1));
     node.tick_at(3600);
-    assert_eq!(node.targets(1).len(), 2, "a lost bus lets nothing expire");
-    node.bus_at(3600, &Change::Connected(true));
-    node.tick_at(3601);
+    assert_eq!(node.targets(1).len(), 2, "nothing proves that we hear");
+    node.bus_at(3602, &heard(3600, 3602));
+    node.tick_at(3602);
     assert_eq!(node.targets(1).len(), 2);
+    node.bus_at(3603, &heard(3600, 3603));
     node.tick_at(3603);
+    assert_eq!(node.targets(1), ["10.3.0.53:53"]);
+    // The servers still have what its owner left.
+    node.bus_at(3604, &snapshot(vec![offer("plain", "10.3.0.31:53").into()]));
     assert_eq!(node.targets(1), ["10.3.0.53:53"]);
 }
 
@@ -299,11 +321,9 @@ fn a_bus_that_lost_its_memory_takes_no_healthy_target_away() {
     let mut node = Node::start();
     node.bus(&put(offer("checked", "10.3.0.31:80")));
     node.health("checked", "10.3.0.31:80", State::Up);
-    node.bus(&Change::Snapshot(Vec::new()));
+    node.bus(&snapshot(Vec::new()));
     assert_eq!(node.eligible(0), ["10.3.0.31:80"]);
-    node.bus(&Change::Snapshot(vec![
-        offer("checked", "10.3.0.31:80").into(),
-    ]));
+    node.bus(&snapshot(vec![offer("checked", "10.3.0.31:80").into()]));
     node.health("checked", "10.3.0.31:80", State::Down);
     assert_eq!(node.targets(0).len(), 2, "somebody stands behind it again");
 }
@@ -460,13 +480,7 @@ fn a_node_that_left_is_not_heard_of_again() {
     let mut node = Node::start();
     let actions = node.control.leave();
     node.carry_out(actions);
-    assert_eq!(
-        node.deleted,
-        [Key::Node {
-            tier: Tier::L4,
-            id: "l4-1".into()
-        }]
-    );
+    assert!(node.left, "its record is taken back");
     let before = node.puts.len();
     node.tick_at(1);
     let actions = node.control.pulse_is(Pulse::Stalled("stopped".into()));

@@ -136,7 +136,7 @@ fn what_can_not_be_forwarded_by_changes_nothing() {
 fn records_of_targets_that_nobody_here_probes_are_taken_back() {
     let mut node = Node::start();
     // Offer and record come in no order.
-    node.bus(&Change::Snapshot(vec![
+    node.bus(&snapshot(vec![
         own_record("checked", "10.3.0.30:80").into(),
         own_record("checked", "10.3.0.99:80").into(),
         own_record("plain", "10.3.0.53:53").into(),

@@ -85,7 +85,7 @@ fn a_thousand_services_of_a_hundred_targets_come_up_and_are_told() {
             ttl_ms: 3000,
         }));
     }
-    node.bus(&Change::Snapshot(records));
+    node.bus(&snapshot(records));
     let weight = |node: &Node| {
         let targets = node.control.services().iter().flat_map(|s| s.targets());
         targets
@@ -94,7 +94,7 @@ fn a_thousand_services_of_a_hundred_targets_come_up_and_are_told() {
     };
     assert_eq!(weight(&node), 2 * (SERVICES * TARGETS) as u32);
     node.tick_at(10);
-    node.bus(&Change::Snapshot(Vec::new()));
+    node.bus(&snapshot(Vec::new()));
     assert_eq!(
         node.record().services.iter().filter(|s| all_up(s)).count(),
         SERVICES

@@ -86,7 +86,7 @@ fn withdrawn_without_targets(chain: &mut Chain) -> Result<()> {
     for node in L7 {
         chain.start(node)?;
     }
-    hops(chain, 2, Duration::from_secs(15))?;
+    chain.wait_whole()?;
     let answer = Curl::new(chain.lab()).get("http://shop.weir.test/")?;
     ensure!(answer.status == 200, "{answer:?}");
     Ok(())

@@ -1,4 +1,4 @@
-//! Heads of HTTP requests: the target (with `0` or `2` before it for HTTP/1.0 or HTTP/2), then one field a line.
+//! Heads of HTTP requests, the target first (with `0` or `2` before it for HTTP/1.0 or HTTP/2), then one field a line.
 
 pub(super) fn seeds() -> Vec<Vec<u8>> {
     [
@@ -48,4 +48,33 @@ pub(super) fn words() -> Vec<String> {
         .into_iter()
         .chain(others.map(str::to_owned))
         .collect()
+}
+
+/// Responses as backends send them. The first byte is the chunk size in bytes; its bit 7 makes the request a HEAD.
+pub(super) fn responses() -> Vec<Vec<u8>> {
+    [
+        "\x01HTTP/1.1 200 OK\r\ncontent-length: 5\r\nX-A: b\r\n\r\nhelloHTTP/1.1 304 Not Modified\r\n\r\n",
+        "\x07HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 Fine by me\r\ntransfer-encoding: chunked\r\n\r\n5;a=\"b\"\r\nhello\r\n0\r\nx-sum: 1\r\n\r\n",
+        "\x03HTTP/1.0 404 Not Found\r\nconnection: keep-alive\r\n\r\nuntil the end",
+        "\x02HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n\x01\x02",
+        "\x40HTTP/1.1 200 OK\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n",
+        "\x11HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nffffffffffffffff\r\nx",
+    ]
+    .map(|text| text.as_bytes().to_vec())
+    .to_vec()
+}
+
+pub(super) fn response_words() -> Vec<String> {
+    [
+        "HTTP/1.1 200 OK\r\n",
+        "HTTP/1.0 204 No Content\r\n",
+        "content-length: ",
+        "transfer-encoding: chunked\r\n",
+        "connection: close\r\n",
+        "\r\n\r\n",
+        "\r\n0\r\n\r\n",
+        "1;\r\n",
+    ]
+    .map(str::to_owned)
+    .to_vec()
 }

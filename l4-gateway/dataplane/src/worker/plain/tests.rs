@@ -14,7 +14,7 @@ use crate::port::{Port, Segment};
 use crate::secret::Secret;
 use crate::service::{ServiceConfig, TargetConfig};
 use crate::tables::Tables;
-use crate::{Emitted, Learned, MacAddr, Now, Verdict};
+use crate::{Emitted, Learned, MacAddr, NextHops, Now, Verdict};
 
 const OUTSIDE: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
 const INSIDE: MacAddr = MacAddr([2, 0, 0, 0, 0, 2]);
@@ -134,7 +134,10 @@ fn tables_with(
             ipv4: Some(Segment {
                 address: Ipv4Addr::new(10, 2 + index as u8, 0, 11),
                 prefix: 24,
-                gateway: (index == 0).then_some(Ipv4Addr::new(10, 2, 0, 1)),
+                gateways: match index {
+                    0 => NextHops::one(Ipv4Addr::new(10, 2, 0, 1)),
+                    _ => NextHops::ON_LINK,
+                },
             }),
             ipv6: None,
             mtu: if index == 0 { 1500 } else { mtu },

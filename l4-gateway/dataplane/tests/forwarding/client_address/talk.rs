@@ -122,6 +122,9 @@ impl Frame for Full {
     fn make_room(&mut self, _at: usize, _len: usize) -> bool {
         false
     }
+    fn cut(&mut self, at: usize, len: usize) -> bool {
+        self.0.cut(at, len)
+    }
 }
 
 /// A connection from the client to the target, by a node with one service.

@@ -8,7 +8,7 @@ use dataplane::Protocol;
 use super::configuration::names;
 use super::endpoint::{Endpoint, Segment, State, refuse};
 use super::hosts::{is_numbered, last_byte};
-use super::packet::{ICMP, ICMP6, Made, Packet, Reassembly, TCP, UDP, tcp};
+use super::packet::{ICMP, ICMP6, Made, Packet, Reassembly, TCP, UDP, offering, tcp};
 use super::random::Random;
 use super::world::{MILLISECOND, SECOND};
 use crate::frame;
@@ -40,6 +40,8 @@ pub struct Ends {
     pub datagrams: u32,
     pub in_fragments: u32,
     pub too_big: u32,
+    /// Packets that came damaged.
+    pub damaged: u32,
 }
 
 struct Connection {
@@ -93,7 +95,7 @@ impl Clients {
             return (packets, SECOND);
         }
         if !self.last_ones && random.one_in(4) {
-            packets.push(query(client, random));
+            packets.push(query(client, None, random));
         }
         let over = match self.connections.get_mut(&client) {
             None => true,
@@ -114,9 +116,14 @@ impl Clients {
         packets.extend(
             segments
                 .iter()
-                .map(|segment| tcp(client, connection.vip, segment)),
+                .map(|segment| offering(tcp(client, connection.vip, segment), segment)),
         );
         (packets, 100 * MILLISECOND)
+    }
+
+    /// One more datagram of a client to a VIP.
+    pub fn ask(client: SocketAddr, vip: SocketAddr, random: &mut Random) -> Made {
+        query(client, Some(vip), random)
     }
 
     fn is_done(&self, client: SocketAddr) -> bool {
@@ -151,6 +158,10 @@ impl Clients {
         let was_part = packet.is_part();
         let packet = reassembly.take(lived, packet)?;
         self.ends.in_fragments += u32::from(was_part);
+        if packet.is_damaged() {
+            self.ends.damaged += 1;
+            return None;
+        }
         packet.check();
         match packet.protocol {
             ICMP | ICMP6 => {
@@ -295,11 +306,12 @@ pub fn name_of(client: SocketAddr) -> [u8; 4] {
     [family, last_byte(client.ip()), high, low]
 }
 
-/// A datagram of some length that says who asks whom, and is otherwise made of its own number.
-fn query(client: SocketAddr, random: &mut Random) -> Made {
+/// A datagram of some length, to this VIP or any, that says who asks whom, and is otherwise made of its own number.
+fn query(client: SocketAddr, vip: Option<SocketAddr>, random: &mut Random) -> Made {
     let mut vips = names(Protocol::Udp);
     vips.retain(|(vip, _)| vip.is_ipv4() == client.is_ipv4());
-    let (vip, _) = random.pick(&vips);
+    let (drawn, _) = random.pick(&vips);
+    let vip = vip.unwrap_or(drawn);
     let length = match random.below(8) {
         0 => 1380 + random.below(120),
         1 => random.below(3000),

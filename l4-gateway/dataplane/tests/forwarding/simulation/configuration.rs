@@ -1,17 +1,18 @@
 //! The node's configuration over time, kept as the gateway keeps it: targets are drained before their flows are cut, and cut before they
-//! are forgotten; addresses that go are known for their flows a while longer.
+//! are forgotten; addresses that go are known for their flows a while longer. Probes find hosts that fall silent, after a while, and for as
+//! long as another target serves, their flows are cut in time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use dataplane::{
-    ClientAddress, Counters, Cut, FlowLimits, Ids, Mode, Persistence, Policy, Port, PortIndex,
-    Protocol, Quota, Refusal, Retired, Scheduler, ServiceConfig, SourcePrefix, Spread, Tables,
-    TablesBuilder, TargetConfig, Timeouts, UnknownSegment,
+    ClientAddress, Counters, Cut, FlowLimits, Ids, Mode, NextHops, Persistence, Policy, Port,
+    PortIndex, Protocol, Quota, Refusal, Retired, Scheduler, ServiceConfig, Sharing, SourcePrefix,
+    Spread, Tables, TablesBuilder, TargetConfig, Timeouts, UnknownSegment,
 };
 
-use super::hosts::{TARGETS, net as net_of};
+use super::hosts::{ROUTERS, TARGETS, net as net_of, router};
 use super::random::Random;
 use super::world::SECOND;
 use crate::net::{self, BOTH, Net};
@@ -36,6 +37,8 @@ pub struct Configuration {
     services: BTreeMap<Name, Offered>,
     local_ips: BTreeSet<IpAddr>,
     retired: BTreeMap<Used, Leaving>,
+    /// Hosts that probes find silent, and since when.
+    down: BTreeMap<u8, u64>,
     /// Nothing is limited any more.
     calm: bool,
 }
@@ -49,6 +52,8 @@ struct Offered {
     targets: BTreeMap<u8, Phase>,
     /// How long a target is drained before its flows are cut; never without one.
     cut_after: Option<u64>,
+    /// How long one is down.
+    cut_down_after: Option<u64>,
 }
 
 /// How far a target is with one service.
@@ -90,6 +95,7 @@ impl Configuration {
             services: BTreeMap::new(),
             local_ips: BOTH.map(|net| net.address(2, 100)).into(),
             retired: BTreeMap::new(),
+            down: BTreeMap::new(),
             calm: false,
         };
         for name in [names(Protocol::Tcp), names(Protocol::Udp)].concat() {
@@ -118,6 +124,10 @@ impl Configuration {
             config,
             targets: TARGETS.map(|target| (target, serves)).collect(),
             cut_after: (!random.one_in(3)).then(|| random.below(3) * SECOND),
+            cut_down_after: (!random.one_in(4)).then(|| match protocol {
+                Protocol::Tcp => random.below(8) * SECOND,
+                Protocol::Udp => random.pick(&[0, 0, 0, 2 * SECOND]),
+            }),
         };
         self.services.insert(name, offered);
     }
@@ -192,9 +202,19 @@ impl Configuration {
             .collect()
     }
 
+    /// A host answers probes or doesn't. Whether that is news.
+    pub fn probed(&mut self, host: u8, answers: bool, now: u64) -> bool {
+        match answers {
+            true => self.down.remove(&host).is_some(),
+            false if self.down.contains_key(&host) => false,
+            false => self.down.insert(host, now).is_none(),
+        }
+    }
+
     /// Follows time: whether the snapshot has to change.
     pub fn advance(&mut self, now: u64, ids: &Ids, counters: &Counters) -> bool {
-        let mut changes = false;
+        // Some flows' time may be over.
+        let mut changes = !self.down.is_empty();
         for service in self.services.values_mut() {
             let cut_after = service.cut_after;
             service.targets.retain(|_, phase| {
@@ -233,7 +253,7 @@ impl Configuration {
             builder.local_ip(*address);
         }
         for service in self.services.values() {
-            builder.service(service.describe(now));
+            builder.service(service.describe(now, &self.down));
         }
         for (used, leaving) in &self.retired {
             let is_over = now >= leaving.until;
@@ -280,22 +300,42 @@ impl Offered {
         }
     }
 
-    fn describe(&self, now: u64) -> ServiceConfig {
+    fn describe(&self, now: u64, down: &BTreeMap<u8, u64>) -> ServiceConfig {
         let mut config = self.config.clone();
         let port = config.port;
+        let takes_flows = |(target, phase): (&u8, &Phase)| {
+            let serves = |phase: &Phase| {
+                matches!(
+                    phase,
+                    Phase::Serves {
+                        weight: 1..,
+                        up: true
+                    }
+                )
+            };
+            serves(phase) && !down.contains_key(target)
+        };
+        let others_serve = self.targets.iter().any(takes_flows);
         let targets = self.targets.iter().map(|(target, phase)| {
             let address = net_of(config.vip).target(*target, port);
+            let is_over = |(since, after): (&u64, u64)| now >= since + after;
+            let cut = others_serve
+                && down
+                    .get(target)
+                    .zip(self.cut_down_after)
+                    .is_some_and(is_over);
             match *phase {
                 Phase::Serves { weight, up } => TargetConfig {
                     weight,
-                    up,
+                    up: up && !down.contains_key(target),
+                    cut,
                     ..rig::up(address)
                 },
                 Phase::Leaves { since } => TargetConfig {
                     weight: 0,
                     up: false,
                     draining: true,
-                    cut: self.cut_after.is_some_and(|after| now >= since + after),
+                    cut: cut || self.cut_after.is_some_and(|after| now >= since + after),
                     address,
                 },
             }
@@ -364,10 +404,18 @@ fn policy(random: &mut Random, protocol: Protocol) -> Policy {
     }
 }
 
-/// Both ports, the inner one of this MTU.
-pub fn ports(inside_mtu: u16) -> [Port; 2] {
-    let [outside, mut inside] = net::both_ports();
+/// Both ports, the inner one of this MTU; outside are two routers, which flows use so.
+pub fn ports(inside_mtu: u16, sharing: Sharing) -> [Port; 2] {
+    let [mut outside, mut inside] = net::both_ports();
     inside.mtu = inside_mtu;
+    if let Some(segment) = &mut outside.ipv4 {
+        let routers = ROUTERS.map(|number| net::v4(router(Net::V4, number)));
+        segment.gateways = NextHops::new(routers, sharing).expect("two");
+    }
+    if let Some(segment) = &mut outside.ipv6 {
+        let routers = ROUTERS.map(|number| net::v6(router(Net::V6, number)));
+        segment.gateways = NextHops::new(routers, sharing).expect("two");
+    }
     assert_eq!(inside.index, PortIndex(1));
     [outside, inside]
 }

@@ -1,7 +1,7 @@
 //! The hosts on the node's two segments as Ethernet knows them: who has which MAC, and answers for which address.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use dataplane::{MacAddr, PortIndex};
 
@@ -10,12 +10,16 @@ use crate::frame;
 use crate::net::{ALL_NODES, BOTH, Net};
 use crate::rig::{self, INSIDE, INSIDE_MAC, OUTSIDE, OUTSIDE_MAC};
 
-/// The router, and the hosts that are targets.
-pub const ROUTER: u8 = 1;
+/// The routers, and the hosts that are targets.
+pub const ROUTERS: std::ops::RangeInclusive<u8> = 1..=2;
 pub const TARGETS: std::ops::RangeInclusive<u8> = 21..=24;
 
 /// Within this a next hop that says nothing of its new MAC must be found: it is believed 30 s, then asked six times.
 const FOUND_WITHIN: u64 = 40 * SECOND;
+
+/// Within this a silent router must be left for one that answers: it is asked five times a second, and may miss two; the workers hear of it
+/// at their next turns, on the same snapshot.
+const LEFT_WITHIN: u64 = 3 * SECOND;
 
 pub struct Hosts(BTreeMap<(PortIndex, u8), Host>);
 
@@ -24,8 +28,20 @@ struct Host {
     /// How many MACs it had before.
     generation: u8,
     changed: u64,
-    /// It hears and says nothing until then.
+    /// It hears and says nothing in this time.
+    silent_since: u64,
     silent_until: u64,
+}
+
+impl Host {
+    fn is_silent(&self, lived: u64) -> bool {
+        lived < self.silent_until
+    }
+
+    /// Whether it has spoken, by one MAC, for a while.
+    fn is_settled(&self, lived: u64) -> bool {
+        lived >= self.silent_until + LEFT_WITHIN && lived >= self.changed + LEFT_WITHIN
+    }
 }
 
 /// Whom a frame is for.
@@ -39,7 +55,7 @@ pub enum Addressee {
 impl Hosts {
     pub fn new() -> Self {
         let targets = TARGETS.map(|n| (INSIDE, n));
-        let all = targets.chain([(OUTSIDE, ROUTER)]);
+        let all = targets.chain(ROUTERS.map(|n| (OUTSIDE, n)));
         Self(all.map(|key| (key, Host::default())).collect())
     }
 
@@ -54,8 +70,47 @@ impl Hosts {
         host.changed = lived;
     }
 
-    pub fn silence(&mut self, port: PortIndex, host: u8, until: u64) {
-        self.0.get_mut(&(port, host)).expect("a host").silent_until = until;
+    pub fn silence(&mut self, port: PortIndex, host: u8, lived: u64, until: u64) {
+        let host = self.0.get_mut(&(port, host)).expect("a host");
+        if !host.is_silent(lived) {
+            host.silent_since = lived;
+        }
+        host.silent_until = until;
+    }
+
+    /// The routers that forward, or all if none does.
+    pub fn routers(&self, lived: u64) -> Vec<u8> {
+        let speaks = |number: &u8| !self.0[&(OUTSIDE, *number)].is_silent(lived);
+        let speaking: Vec<u8> = ROUTERS.filter(speaks).collect();
+        match speaking.is_empty() {
+            true => ROUTERS.collect(),
+            false => speaking,
+        }
+    }
+
+    /// Whether all routers have been there for a while.
+    pub fn are_routers_settled(&self, lived: u64) -> bool {
+        ROUTERS
+            .into_iter()
+            .all(|n| self.0[&(OUTSIDE, n)].is_settled(lived))
+    }
+
+    /// Asserts that a packet was not sent by a router that has been silent for long while the other answers.
+    pub fn hold_for_way_out(&self, frame: &[u8], lived: u64) {
+        let router = |number: u8| &self.0[&(OUTSIDE, number)];
+        let number = frame[5];
+        let (by, other) = (router(number), router(ROUTERS.sum::<u8>() - number));
+        let is_left = by.is_silent(lived) && lived > by.silent_since + LEFT_WITHIN;
+        assert!(
+            !(is_left && other.is_settled(lived)),
+            "by router {number}, which has been silent for {} ms",
+            (lived - by.silent_since) * 1000 / SECOND
+        );
+    }
+
+    /// Whether a host hears and says nothing.
+    pub fn is_silent(&self, port: PortIndex, host: u8, lived: u64) -> bool {
+        self.0[&(port, host)].is_silent(lived)
     }
 
     /// Whom a frame that the node sent is for, so long as it has lived.
@@ -81,7 +136,7 @@ impl Hosts {
             );
             return Addressee::Nobody;
         }
-        if lived < host.silent_until {
+        if host.is_silent(lived) {
             return Addressee::Nobody;
         }
         Addressee::One(number)
@@ -92,7 +147,7 @@ impl Hosts {
         let asked = question(frame)?;
         let number = last_byte(asked);
         let host = self.0.get(&(port, number))?;
-        if lived < host.silent_until {
+        if host.is_silent(lived) {
             return None;
         }
         Some(rig::answer(port, asked, self.mac(port, number)))
@@ -102,9 +157,17 @@ impl Hosts {
     pub fn announcements(&self, port: PortIndex, host: u8) -> [Vec<u8>; 2] {
         let mac = self.mac(port, host);
         BOTH.map(|net| match port {
-            OUTSIDE => announcement(net.gateway(), mac),
+            OUTSIDE => announcement(router(net, host), mac),
             _ => announcement(net.target_ip(host), mac),
         })
+    }
+}
+
+/// A router's address.
+pub fn router(net: Net, number: u8) -> IpAddr {
+    match net.gateway() {
+        IpAddr::V4(_) => net.address(1, number),
+        IpAddr::V6(first) => Ipv6Addr::from_bits(first.to_bits() - 1 + u128::from(number)).into(),
     }
 }
 

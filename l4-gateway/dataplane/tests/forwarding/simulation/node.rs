@@ -118,14 +118,17 @@ impl Node {
             .all(|lane| Arc::ptr_eq(&lane.snapshot, newest))
     }
 
-    /// A frame arrives at some queue: which worker looked at it first.
-    pub fn receive(&mut self, port: PortIndex, frame: Vec<u8>) -> (usize, Verdict) {
+    /// A frame arrives at some queue: which worker looked at it first. `follows`: it notices the newest snapshot with it.
+    pub fn receive(&mut self, port: PortIndex, frame: Vec<u8>, follows: bool) -> (usize, Verdict) {
         let queue = if has_ports(&frame) {
             self.nic.queue(&frame, self.lanes.len())
         } else {
             0
         };
         let lane = &mut self.lanes[queue];
+        if follows {
+            lane.snapshot = Arc::clone(&self.newest);
+        }
         let (mut frames, mut verdicts) = ([frame], [Verdict::Kernel]);
         lane.worker.burst(
             &lane.snapshot.tables,
@@ -141,8 +144,8 @@ impl Node {
         (queue, verdicts[0])
     }
 
-    /// A worker's turn; `follows`: it notices the newest snapshot now. The verdicts on what was handed to it.
-    pub fn turn(&mut self, index: usize, follows: bool) -> Vec<Verdict> {
+    /// A worker's turn; `follows`: it notices the newest snapshot now. What was handed to it as it came, and the verdicts on it.
+    pub fn turn(&mut self, index: usize, follows: bool) -> Vec<(PortIndex, Vec<u8>, Verdict)> {
         let lane = &mut self.lanes[index];
         if follows {
             lane.snapshot = Arc::clone(&self.newest);
@@ -152,6 +155,7 @@ impl Node {
         }
         let mut all = Vec::new();
         for (port, frame, times) in std::mem::take(&mut self.lanes[index].ring) {
+            let came = frame.clone();
             let lane = &mut self.lanes[index];
             let (mut frames, mut verdicts) = ([frame], [Verdict::Kernel]);
             lane.worker.handed_over(
@@ -165,7 +169,7 @@ impl Node {
             let [frame] = frames;
             self.carry_out(index, port, frame, verdicts[0], times);
             self.pass_on(index, times);
-            all.push(verdicts[0]);
+            all.push((port, came, verdicts[0]));
         }
         let lane = &mut self.lanes[index];
         lane.worker

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::endpoint::Segment;
 use super::world::SECOND;
-use crate::frame::{self, RST, checksum};
+use crate::frame::{self, RST, SYN, checksum};
 
 /// A packet that a host makes.
 pub use crate::frame::Packet as Made;
@@ -111,6 +111,38 @@ impl Packet {
 
     /// Holds the transport checksum of a whole packet to be right, and there.
     pub fn check(&self) {
+        assert_eq!(self.residue(), 0, "transport checksum of {self:?}");
+        assert!(
+            self.protocol != UDP || word(&self.payload, 6) != 0,
+            "the checksum went missing: {self:?}"
+        );
+    }
+
+    /// Whether a whole packet is as wrong as [`damaged`] made it, whatever was rewritten since.
+    pub fn is_damaged(&self) -> bool {
+        self.residue() == !DAMAGE
+    }
+
+    /// Whether a whole segment has an option of this kind.
+    pub fn has_option(&self, kind: u8) -> bool {
+        let mut options = &self.payload[20..usize::from(self.payload[12] >> 4) * 4];
+        while let [first, rest @ ..] = options {
+            options = match first {
+                0 => return false,
+                1 => rest,
+                first if *first == kind => return true,
+                _ => &options[usize::from(rest[0])..],
+            };
+        }
+        false
+    }
+
+    pub fn is_syn(&self) -> bool {
+        self.part.is_none() && self.protocol == TCP && self.payload[13] & SYN != 0
+    }
+
+    /// What the sum over a whole packet leaves: 0 if its transport checksum is right.
+    fn residue(&self) -> u16 {
         let mut summed = Vec::new();
         if self.protocol != ICMP {
             for address in [self.source, self.destination] {
@@ -123,11 +155,7 @@ impl Packet {
             summed.extend([0, 0, 0, self.protocol]);
         }
         summed.extend(&self.payload);
-        assert_eq!(checksum(&summed), 0, "transport checksum of {self:?}");
-        assert!(
-            self.protocol != UDP || word(&self.payload, 6) != 0,
-            "the checksum went missing: {self:?}"
-        );
+        checksum(&summed)
     }
 
     pub fn from(&self) -> SocketAddr {
@@ -183,6 +211,38 @@ pub fn tcp(from: SocketAddr, to: SocketAddr, segment: &Segment) -> Made {
         ref data,
     } = *segment;
     frame::tcp(from, to, flags).seq(seq, ack).data(data)
+}
+
+/// MP_CAPABLE of a SYN (RFC 8684 3.1), which some ends have in theirs.
+const CAPABLE: [u8; 4] = [MPTCP, 4, 1, 1];
+pub const MPTCP: u8 = 30;
+
+/// A segment as one end in two sends its SYN: with MPTCP.
+pub fn offering(packet: Made, segment: &Segment) -> Made {
+    match segment.flags & SYN != 0 && segment.seq.is_multiple_of(2) {
+        true => packet.tcp_options(&CAPABLE),
+        false => packet,
+    }
+}
+
+/// By how much the checksum of a damaged packet is wrong. What is rewritten on the way leaves that as it is (RFC 1624).
+const DAMAGE: u16 = 0x1234;
+
+/// A whole segment or datagram, damaged on its way; none of what has another checksum, or none.
+pub fn damaged(packet: &Made) -> Option<Made> {
+    let is_part = packet.fragment & 0x3fff != 0 || !packet.extensions.is_empty();
+    let at = match packet.transport().0 {
+        TCP if !is_part => 16,
+        UDP if !is_part => 6,
+        _ => return None,
+    };
+    let mut packet = packet.clone();
+    let bytes = packet.raw_mut();
+    let (sum, carry) = word(bytes, at).overflowing_add(DAMAGE);
+    let sum = sum.wrapping_add(u16::from(carry));
+    bytes[at..at + 2].copy_from_slice(&sum.to_be_bytes());
+    // A datagram of 0 has none.
+    (sum != 0).then_some(packet)
 }
 
 /// The fragments that have come of packets to one host, and the time the last of each came.

@@ -4,10 +4,15 @@ use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 
 use dataplane::{
-    DropReason, DropReason as Drop, LocalIpId, Protocol, ServiceId, TargetId, Verdict, Worker,
+    DropReason, DropReason as Drop, FlowState, FlowView, LocalIpId, PortIndex, Protocol, ServiceId,
+    TargetId, Verdict, Worker,
 };
 
+use super::hosts::is_discovery;
 use super::node::Node;
+use super::packet::{Packet, TCP, UDP};
+use crate::frame::{ACK, RST, SYN};
+use crate::rig::{INSIDE, OUTSIDE};
 
 /// What no frame of an honest host is dropped for.
 const NEVER: &[DropReason] = &[
@@ -129,6 +134,49 @@ pub fn hold_for_cuts(node: &Node, lane: usize) {
         assert!(
             !lane.snapshot.is_cut(&flow),
             "left is {flow:?}, which was to be cut"
+        );
+    }
+}
+
+/// After a worker has passed on what a client sent: a datagram has left a target whose flows are cut, and an unanswered SYN one that takes
+/// no flows while another does. Only where answers are seen: elsewhere this SYN may be a copy of one that was answered.
+pub fn hold_for_sent(node: &Node, lane: usize, port: PortIndex, frame: &[u8], verdict: Verdict) {
+    let went = matches!(verdict, Verdict::Held) || verdict == Verdict::Transmit(INSIDE);
+    if port != OUTSIDE || !went || is_discovery(frame) {
+        return;
+    }
+    let packet = Packet::read(&frame[14..]);
+    if packet.is_part() || ![TCP, UDP].contains(&packet.protocol) {
+        return;
+    }
+    let lane = &node.lanes[lane];
+    let tables = &lane.snapshot.tables;
+    let is_udp = packet.protocol == UDP;
+    let is_of_it = |flow: &FlowView| {
+        (flow.client, flow.vip) == (packet.from(), packet.to())
+            && (flow.protocol == Protocol::Udp) == is_udp
+    };
+    let flows: Vec<FlowView> = lane.worker.flows(node.now).filter(is_of_it).collect();
+    // Flows of one packet each stand beside one another, and the walk is yet to come to some.
+    let [flow] = &flows[..] else {
+        return;
+    };
+    if is_udp {
+        assert!(
+            !lane.snapshot.is_cut(flow),
+            "a datagram goes by {flow:?}, which is to be cut"
+        );
+        return;
+    }
+    let is_syn = packet.segment().flags & (SYN | ACK | RST) == SYN;
+    let is_unanswered = flow.state == FlowState::SynReceived && flow.local.is_some();
+    let Some(service) = tables.service(flow.service) else {
+        return;
+    };
+    if is_syn && is_unanswered && !service.eligible.is_empty() {
+        assert!(
+            service.eligible.contains(&flow.target_id),
+            "a SYN goes by {flow:?}, whose target takes no flows"
         );
     }
 }

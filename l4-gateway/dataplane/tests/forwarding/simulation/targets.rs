@@ -11,7 +11,7 @@ use dataplane::ClientAddress;
 use super::clients::{Named, name_of};
 use super::endpoint::{Endpoint, Segment, State, refuse};
 use super::hosts::{is_local_ip, is_numbered, last_byte, net};
-use super::packet::{ICMP, ICMP6, Made, Packet, Reassembly, TCP, UDP, tcp};
+use super::packet::{ICMP, ICMP6, Made, Packet, Reassembly, TCP, UDP, offering, tcp};
 use super::random::Random;
 use super::world::SECOND;
 use crate::frame::{self, ACK, RST, SYN, octets};
@@ -26,6 +26,8 @@ pub struct Targets {
     reassembly: BTreeMap<u8, Reassembly>,
     /// Segments from which a target learned more of a stream whose client it was told.
     pub told: u64,
+    /// Packets that came damaged.
+    pub damaged: u64,
 }
 
 /// Which target, its own end and the other.
@@ -49,6 +51,7 @@ impl Targets {
             servers: BTreeMap::new(),
             reassembly: BTreeMap::new(),
             told: 0,
+            damaged: 0,
         }
     }
 
@@ -79,6 +82,10 @@ impl Targets {
             .entry(host)
             .or_default()
             .take(lived, packet)?;
+        if packet.is_damaged() {
+            self.damaged += 1;
+            return None;
+        }
         packet.check();
         if [ICMP, ICMP6].contains(&packet.protocol) {
             return None;
@@ -97,7 +104,7 @@ impl Targets {
             TCP => {
                 let segment = packet.segment();
                 let answer = self.to_server(ends, &segment, packet.told(), random, lived)?;
-                Some(tcp(ends.1, ends.2, &answer))
+                Some(offering(tcp(ends.1, ends.2, &answer), &answer))
             }
             protocol => panic!("protocol {protocol}"),
         }

@@ -4,13 +4,13 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use dataplane::{ClientAddress, Limits, Mode, PortIndex, Verdict};
+use dataplane::{ClientAddress, DropReason, Limits, Mode, PortIndex, Protocol, Sharing, Verdict};
 
 use super::clients::{Clients, Excuse};
 use super::configuration::{Configuration, Fixed, ports};
-use super::hosts::{Addressee, Hosts, ROUTER, TARGETS, is_discovery, is_local_ip};
+use super::hosts::{Addressee, Hosts, ROUTERS, TARGETS, is_discovery, is_local_ip};
 use super::node::Node;
-use super::packet::{Made, Packet, UDP};
+use super::packet::{MPTCP, Made, Packet, UDP, damaged};
 use super::random::Random;
 use super::rules::{self, Rules};
 use super::sequences::Sequences;
@@ -27,12 +27,16 @@ pub struct Scenario {
     pub modes: &'static [Mode],
     /// Whether limits and persistence come and go.
     pub limited: bool,
+    /// Whether routers fall silent all the time, over a network that loses nothing.
+    pub silent_routers: bool,
 }
 
 /// What happens next.
 enum Event {
     /// A frame reaches the node's port.
     ToNode(PortIndex, Vec<u8>),
+    /// One that was damaged on its way.
+    Damaged(PortIndex, Vec<u8>),
     /// One that nobody sent for a purpose.
     Garbage(Vec<u8>),
     /// A frame the node sent reaches the segment behind this port.
@@ -64,6 +68,7 @@ pub struct World {
     /// The time that the clock leapt over.
     leapt: u64,
     lossy: bool,
+    silent_routers: bool,
     /// Nothing is disturbed any more.
     calm: bool,
     /// Identifications of hosts' packets.
@@ -77,7 +82,17 @@ pub struct Happened {
     pub refused_reloads: u32,
     pub leaps: u32,
     pub moved: u32,
+    /// Packets that a silent router lost, and times that one fell silent.
+    pub lost_by_router: u32,
+    pub silent_routers: u32,
+    /// Targets that probes found silent.
+    pub found_down: u32,
     pub redirected: u32,
+    /// Packets damaged on their way to the node, and those of them that it dropped for that.
+    pub damaged: u32,
+    pub damage_seen: u32,
+    /// SYNs that the node rewrote and left MPTCP in.
+    pub with_mptcp: u32,
     /// Of all frames the node sent, in order.
     pub digest: u64,
 }
@@ -104,7 +119,10 @@ impl World {
             modes: scenario.modes,
             limited: scenario.limited,
             spread,
-            ports: ports(random.pick(&[1400, 1500, 1500])),
+            ports: ports(
+                random.pick(&[1400, 1500, 1500]),
+                random.pick(&[Sharing::InOrder, Sharing::ByFlow]),
+            ),
         };
         // Few ports and little room, so that both run out at times.
         let ports = workers * random.pick(&[2, 3, 6]);
@@ -137,7 +155,8 @@ impl World {
             agenda: BTreeMap::new(),
             order: 0,
             leapt: 0,
-            lossy: !random.one_in(4),
+            lossy: !scenario.silent_routers && !random.one_in(4),
+            silent_routers: scenario.silent_routers,
             calm: false,
             identification: 1,
             random,
@@ -190,14 +209,27 @@ impl World {
         let ((at, _), event) = self.agenda.pop_first().expect("there is always more to do");
         self.node.now.0 = self.node.now.0.max(at);
         let touched;
+        let mut is_damaged = false;
         match event {
             Event::ToNode(port, frame) => {
                 let verdict;
-                (touched, verdict) = self.node.receive(port, frame);
+                let follows = self.random.one_in(2);
+                (touched, verdict) = self.node.receive(port, frame.clone(), follows);
                 rules::hold_for_verdict(verdict);
+                rules::hold_for_sent(&self.node, touched, port, &frame, verdict);
+                let damaged = Verdict::Drop(DropReason::BadTransportChecksum);
+                assert_ne!(verdict, damaged, "a whole packet");
                 self.happened.redirected += u32::from(matches!(verdict, Verdict::Redirect(_)));
             }
-            Event::Garbage(frame) => (touched, _) = self.node.receive(OUTSIDE, frame),
+            Event::Damaged(port, frame) => {
+                let verdict;
+                (touched, verdict) = self.node.receive(port, frame, false);
+                is_damaged = true;
+                let seen = Verdict::Drop(DropReason::BadTransportChecksum);
+                self.happened.damaged += 1;
+                self.happened.damage_seen += u32::from(verdict == seen);
+            }
+            Event::Garbage(frame) => (touched, _) = self.node.receive(OUTSIDE, frame, false),
             Event::FromNode(port, frame) => return self.from_node(port, &frame),
             Event::PastNode(packet) => return self.to_client(Packet::read(&packet)),
             Event::Client(client) => return self.client(client),
@@ -210,8 +242,12 @@ impl World {
             Event::Disturb => return self.disturb(),
         }
         let makes_flows = self.rules.hold(&self.node, touched);
+        assert!(!(is_damaged && makes_flows), "a flow begins damaged");
         for (port, frame) in std::mem::take(&mut self.node.sent) {
             self.happened.digest = digest(self.happened.digest, &frame);
+            if !is_discovery(&frame) {
+                self.hold_for_sent(port, &Packet::read(&frame[14..]), is_damaged);
+            }
             if port == INSIDE && !is_discovery(&frame) {
                 let packet = Packet::read(&frame[14..]);
                 if is_local_ip(packet.source) {
@@ -222,13 +258,46 @@ impl World {
         }
     }
 
+    /// What must hold of a packet that the node sends; `is_damaged`: because of a damaged one.
+    fn hold_for_sent(&mut self, port: PortIndex, packet: &Packet, is_damaged: bool) {
+        if is_damaged && !packet.is_part() {
+            let inner = packet.inner();
+            let packet = inner.as_ref().unwrap_or(packet);
+            assert!(
+                packet.is_damaged(),
+                "an answer to a damaged packet, or one mended: {packet:?}"
+            );
+        }
+        let inserts = self.configuration.fixed.client_address != ClientAddress::None;
+        let is_rewritten = port == OUTSIDE || is_local_ip(packet.source);
+        if is_rewritten && packet.is_syn() {
+            let has_mptcp = packet.has_option(MPTCP);
+            assert!(
+                !(inserts && has_mptcp),
+                "MPTCP where bytes are inserted: {packet:?}"
+            );
+            self.happened.with_mptcp += u32::from(has_mptcp);
+        }
+    }
+
+    /// Damages one packet in some on its way to the node.
+    fn damage(&mut self, port: PortIndex, packet: &Made) {
+        if self.lossy
+            && self.order.is_multiple_of(29)
+            && let Some(damaged) = damaged(packet)
+        {
+            self.after(MILLISECOND, Event::Damaged(port, damaged.frame()));
+        }
+    }
+
     fn turn(&mut self, worker: usize) {
         let follows = self.random.one_in(2);
         for (client, vip) in rules::about_to_be_cut(&self.node, worker, follows) {
             self.clients.excuse(client, vip, Excuse::Cut);
         }
-        for verdict in self.node.turn(worker, follows) {
+        for (port, frame, verdict) in self.node.turn(worker, follows) {
             rules::hold_for_verdict(verdict);
+            rules::hold_for_sent(&self.node, worker, port, &frame, verdict);
         }
         rules::hold_for_cuts(&self.node, worker);
         let pause = if self.calm { 50 } else { 10 };
@@ -246,6 +315,10 @@ impl World {
             }
             return;
         }
+        if port == OUTSIDE && !self.lossy {
+            self.hosts.hold_for_way_out(frame, lived);
+            self.happened.lost_by_router += u32::from(matches!(addressee, Addressee::Nobody));
+        }
         let host = match addressee {
             Addressee::One(host) => host,
             Addressee::Nobody => return,
@@ -253,7 +326,7 @@ impl World {
         };
         let packet = Packet::read(&frame[14..]);
         if port == OUTSIDE {
-            assert_eq!(host, ROUTER);
+            assert!(ROUTERS.contains(&host));
             self.to_client(packet);
         } else if let Some(answer) = self.targets.take(host, packet, &mut self.random, lived) {
             self.from_target(host, answer);
@@ -277,9 +350,12 @@ impl World {
 
     fn from_client(&mut self, packet: Made) {
         let size = self.clients.size(packet.source);
-        let mac = self.hosts.mac(OUTSIDE, ROUTER);
+        let routers = self.hosts.routers(self.lived());
+        let mac = self.hosts.mac(OUTSIDE, self.random.pick(&routers));
         for packet in self.pieces(packet, size) {
-            let frame = packet.macs(mac, OUTSIDE_MAC).frame();
+            let packet = packet.macs(mac, OUTSIDE_MAC);
+            self.damage(OUTSIDE, &packet);
+            let frame = packet.frame();
             self.network(|| Event::ToNode(OUTSIDE, frame.clone()));
         }
     }
@@ -290,7 +366,9 @@ impl World {
         let mac = self.hosts.mac(INSIDE, host);
         for packet in self.pieces(packet, 1400) {
             if by_node {
-                let frame = packet.macs(mac, INSIDE_MAC).frame();
+                let packet = packet.macs(mac, INSIDE_MAC);
+                self.damage(INSIDE, &packet);
+                let frame = packet.frame();
                 self.network(|| Event::ToNode(INSIDE, frame.clone()));
             } else {
                 let bytes = packet.ip();
@@ -339,12 +417,34 @@ impl World {
     }
 
     fn control(&mut self) {
-        let (now, node) = (self.node.now.0, &self.node);
-        let changes = self.configuration.advance(now, &node.ids, &node.counters);
+        let (now, lived, node) = (self.node.now.0, self.lived(), &self.node);
+        let mut changes = false;
+        for host in TARGETS {
+            let answers = !self.hosts.is_silent(INSIDE, host, lived);
+            let is_news = self.configuration.probed(host, answers, now);
+            self.happened.found_down += u32::from(is_news && !answers);
+            changes |= is_news;
+        }
+        changes |= self.configuration.advance(now, &node.ids, &node.counters);
         if changes {
             self.reload();
+            self.go_on_asking();
         }
         self.after(500 * MILLISECOND, Event::Control);
+    }
+
+    /// Clients ask targets that have just been left.
+    fn go_on_asking(&mut self) {
+        let node = &self.node;
+        let left = node
+            .flows()
+            .map(|(_, flow)| flow)
+            .filter(|flow| flow.protocol == Protocol::Udp && node.newest.is_cut(flow));
+        let left: Vec<_> = left.map(|flow| (flow.client, flow.vip)).collect();
+        for (client, vip) in left {
+            let datagram = Clients::ask(client, vip, &mut self.random);
+            self.from_client(datagram);
+        }
     }
 
     fn reload(&mut self) {
@@ -362,12 +462,21 @@ impl World {
             return;
         }
         let lived = self.lived();
-        let host = 21 + self.random.below(4) as u8;
+        if self.silent_routers && self.hosts.are_routers_settled(lived) {
+            let router = self.random.pick(&[*ROUTERS.start(), *ROUTERS.end()]);
+            let until = lived + self.random.below(8 * SECOND);
+            self.hosts.silence(OUTSIDE, router, lived, until);
+            self.happened.silent_routers += 1;
+        }
+        let target = 21 + self.random.below(4) as u8;
         let (port, host) = match self.random.below(6) {
-            0 => (OUTSIDE, ROUTER),
-            _ => (INSIDE, host),
+            0 | 1 => (
+                OUTSIDE,
+                self.random.pick(&[*ROUTERS.start(), *ROUTERS.end()]),
+            ),
+            _ => (INSIDE, target),
         };
-        match self.random.below(12) {
+        match self.random.below(14) {
             0..=5 => {
                 for _ in 0..=self.random.below(3) {
                     self.configuration.change(&mut self.random, self.node.now.0);
@@ -388,8 +497,15 @@ impl World {
                 }
             }
             8 => {
-                let until = lived + self.random.below(10 * SECOND);
-                self.hosts.silence(port, host, until);
+                let until = lived + self.random.below(20 * SECOND);
+                self.hosts.silence(port, host, lived, until);
+            }
+            9..=10 => {
+                // Clients wait longer than this for a connection to go on.
+                let until = lived + self.random.below(20 * SECOND);
+                if !self.hosts.is_silent(INSIDE, target, lived) {
+                    self.hosts.silence(INSIDE, target, lived, until);
+                }
             }
             _ => {
                 let garbage = self.garbage();
@@ -405,7 +521,7 @@ impl World {
         self.agenda.retain(|_, event| {
             !matches!(
                 event,
-                Event::ToNode(..) | Event::FromNode(..) | Event::PastNode(_)
+                Event::ToNode(..) | Event::Damaged(..) | Event::FromNode(..) | Event::PastNode(_)
             )
         });
         let flows: Vec<_> = self.node.flows().map(|(_, flow)| flow).collect();
@@ -435,10 +551,13 @@ impl World {
     /// silent nothing may be left.
     pub fn calm_down(&mut self) {
         (self.calm, self.lossy) = (true, false);
+        let lived = self.lived();
         for host in TARGETS {
-            self.hosts.silence(INSIDE, host, 0);
+            self.hosts.silence(INSIDE, host, lived, 0);
         }
-        self.hosts.silence(OUTSIDE, ROUTER, 0);
+        for router in ROUTERS {
+            self.hosts.silence(OUTSIDE, router, lived, 0);
+        }
         let now = self.node.now.0;
         self.configuration.restore(&mut self.random, now);
         self.reload();

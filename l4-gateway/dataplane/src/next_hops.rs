@@ -1,0 +1,171 @@
+//! The routers of a route, and which of all routers answer.
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::limits::MOST_NEXT_HOPS;
+use crate::port::PortIndex;
+
+/// The routers of a route; none if its destinations are on the port's own segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NextHops<A> {
+    routers: [Option<A>; MOST_NEXT_HOPS],
+    sharing: Sharing,
+}
+
+/// How flows use several routers that answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Sharing {
+    /// All of them the first one that answers.
+    #[default]
+    InOrder,
+    /// Each flow one of them, by a hash of its client: when one dies, its flows alone move, and move back when it returns (highest random
+    /// weight, Thaler and Ravishankar 1998).
+    ByFlow,
+}
+
+impl<A: Copy> NextHops<A> {
+    /// The destinations are on the segment themselves.
+    pub const ON_LINK: Self = Self {
+        routers: [None; MOST_NEXT_HOPS],
+        sharing: Sharing::InOrder,
+    };
+
+    /// One router.
+    #[must_use]
+    pub fn one(router: A) -> Self {
+        let mut one = Self::ON_LINK;
+        one.routers[0] = Some(router);
+        one
+    }
+
+    /// Several routers; none if they are more than [`MOST_NEXT_HOPS`].
+    pub fn new(routers: impl IntoIterator<Item = A>, sharing: Sharing) -> Option<Self> {
+        let mut several = Self {
+            sharing,
+            ..Self::ON_LINK
+        };
+        for (at, router) in routers.into_iter().enumerate() {
+            *several.routers.get_mut(at)? = Some(router);
+        }
+        Some(several)
+    }
+
+    /// The routers, in order.
+    pub fn iter(&self) -> impl Iterator<Item = A> + use<A> {
+        self.routers.into_iter().flatten()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_on_link(&self) -> bool {
+        self.routers[0].is_none()
+    }
+
+    /// How flows use them.
+    #[must_use]
+    pub fn sharing(&self) -> Sharing {
+        self.sharing
+    }
+}
+
+/// A router that a snapshot names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct NextHop {
+    /// The port whose segment it is on.
+    pub port: PortIndex,
+    /// Its address.
+    pub address: IpAddr,
+}
+
+/// Which of a snapshot's routers answer, by their place in [`crate::Tables::routers`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Living(u64);
+
+impl Living {
+    /// How many can be told apart: the other bits name the snapshot where workers share them.
+    pub(crate) const MOST: usize = 48;
+
+    /// Whether the router at this place answers.
+    #[must_use]
+    pub fn has(self, place: usize) -> bool {
+        place < Self::MOST && self.0 >> place & 1 != 0
+    }
+
+    pub(crate) fn set(&mut self, place: usize, lives: bool) {
+        if place < Self::MOST {
+            self.0 = self.0 & !(1 << place) | u64::from(lives) << place;
+        }
+    }
+
+    /// The same routers at their places in another snapshot; new ones don't answer yet.
+    pub(crate) fn moved(self, from: &[NextHop], to: &[NextHop]) -> Self {
+        let mut moved = Self::default();
+        for (place, hop) in to.iter().enumerate() {
+            let before = from.iter().position(|known| known == hop);
+            moved.set(place, before.is_some_and(|before| self.has(before)));
+        }
+        moved
+    }
+}
+
+/// What the worker that watches routers tells the others, and whoever asks: which answer, and by which snapshot that is meant.
+#[derive(Debug, Default)]
+pub(crate) struct SharedLiving(AtomicU64);
+
+impl SharedLiving {
+    pub(crate) fn tell(&self, serial: u64, Living(bits): Living) {
+        self.0
+            .store(serial << Living::MOST | bits, Ordering::Relaxed);
+    }
+
+    /// None if another snapshot was meant.
+    pub(crate) fn of(&self, serial: u64) -> Option<Living> {
+        let told = self.0.load(Ordering::Relaxed);
+        let meant = told >> Living::MOST == serial << Living::MOST >> Living::MOST;
+        meant.then_some(Living(told & ((1 << Living::MOST) - 1)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hop(last: u8) -> NextHop {
+        NextHop {
+            port: PortIndex(0),
+            address: [10, 0, 0, last].into(),
+        }
+    }
+
+    #[test]
+    fn who_lives_is_carried_over_to_another_snapshot() {
+        let mut living = Living::default();
+        living.set(1, true);
+        let moved = living.moved(&[hop(1), hop(2)], &[hop(3), hop(2), hop(1)]);
+        assert_eq!(
+            [0, 1, 2, 47, 48, 64].map(|place| moved.has(place)),
+            [false, true, false, false, false, false]
+        );
+    }
+
+    #[test]
+    fn what_is_told_of_another_snapshot_counts_for_nothing() {
+        let shared = SharedLiving::default();
+        let mut living = Living::default();
+        living.set(47, true);
+        shared.tell(0x1_0007, living);
+        assert_eq!(shared.of(0x1_0007), Some(living));
+        assert_eq!(shared.of(8), None);
+    }
+
+    #[test]
+    fn no_more_routers_fit_than_there_is_room_for() {
+        let routers = |count: u8| NextHops::new(0..count, Sharing::ByFlow);
+        let most = routers(MOST_NEXT_HOPS as u8).unwrap();
+        assert!(most.iter().eq(0..MOST_NEXT_HOPS as u8));
+        assert!(!most.is_on_link());
+        assert_eq!(routers(MOST_NEXT_HOPS as u8 + 1), None);
+        assert!(routers(0).unwrap().is_on_link());
+    }
+}

@@ -1,0 +1,181 @@
+//! Announcing our addresses on their segments (RFC 5227 3, RFC 4861 7.2.6), so that nobody goes on with what was known of them before; and
+//! saying so when another host has one of them (RFC 5227 2.4).
+//!
+//! The first worker does it for all. Announcements get lost, so each is repeated; a node with many VIPs spreads them over time.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::{Context, Event, Worker};
+use crate::counters::WorkerCount;
+use crate::limits::{
+    ANNOUNCEMENT_INTERVAL, ANNOUNCEMENTS, ANNOUNCEMENTS_AT_ONCE, ANNOUNCEMENTS_PER_SECOND,
+    DEFENCE_INTERVAL,
+};
+use crate::neighbour::emit;
+use crate::rate::TokenBucket;
+use crate::tables::{Announced, Owned, Tables};
+use crate::wire::arp::{Arp, Operation};
+use crate::wire::ipv6::ALL_NODES;
+use crate::wire::ndp::{self, Ndp};
+use crate::{Emitted, MacAddr, Now};
+
+/// What is still to be announced.
+pub(super) struct Announcements {
+    /// The snapshot's as of the last look.
+    known: Arc<[Announced]>,
+    announcement: u64,
+    /// By round: what is due in it, and when, in milliseconds. Each in the order of time.
+    rounds: [VecDeque<(u64, Announced)>; ANNOUNCEMENTS],
+    allowance: TokenBucket,
+    /// The LocalIPs defended not long ago, and when, in milliseconds.
+    defended: Vec<(IpAddr, u64)>,
+}
+
+impl Announcements {
+    pub(super) fn new() -> Self {
+        Self {
+            known: Arc::default(),
+            announcement: 0,
+            rounds: Default::default(),
+            allowance: TokenBucket::new(ANNOUNCEMENTS_PER_SECOND),
+            defended: Vec::new(),
+        }
+    }
+
+    /// Takes over a snapshot: what is new, or elsewhere than before, is due; what is gone is announced no more.
+    pub(super) fn follow(&mut self, tables: &Tables, now: Now) {
+        let all = tables.announced();
+        let again = std::mem::replace(&mut self.announcement, tables.announcement())
+            != tables.announcement();
+        if Arc::ptr_eq(&self.known, all) && !again {
+            return;
+        }
+        let before = std::mem::replace(&mut self.known, Arc::clone(all));
+        let is_listed = |list: &[Announced], one: &Announced| list.binary_search(one).is_ok();
+        for round in &mut self.rounds {
+            round.retain(|(_, one)| !again && is_listed(all, one));
+        }
+        let new = all
+            .iter()
+            .filter(|one| again || !is_listed(&before, one))
+            .map(|one| (now.millis(), *one));
+        if let Some(first) = self.rounds.first_mut() {
+            first.extend(new);
+        }
+    }
+
+    /// One that is due and may go now; its next round is planned.
+    fn next(&mut self, now: Now) -> Option<Announced> {
+        let is_due =
+            |round: &VecDeque<(u64, _)>| round.front().is_some_and(|(due, _)| *due <= now.millis());
+        let at = self.rounds.iter().position(is_due)?;
+        if !self.allowance.take(now) {
+            return None;
+        }
+        let (_, one) = self.rounds.get_mut(at)?.pop_front()?;
+        if let Some(next) = self.rounds.get_mut(at + 1) {
+            next.push_back((now.millis() + ANNOUNCEMENT_INTERVAL, one));
+        }
+        Some(one)
+    }
+
+    /// Whether an address may be defended now: once in a while, or two that have the same address would drive each other.
+    fn may_defend(&mut self, address: IpAddr, now: Now) -> bool {
+        let now = now.millis();
+        self.defended
+            .retain(|(_, last)| now.saturating_sub(*last) < DEFENCE_INTERVAL);
+        if self.defended.iter().any(|(of, _)| *of == address) {
+            return false;
+        }
+        self.defended.push((address, now));
+        true
+    }
+}
+
+impl Worker {
+    /// Sends the announcements that are due.
+    pub(super) fn announce(&mut self, now: Now, out: &mut Emitted) {
+        for _ in 0..ANNOUNCEMENTS_AT_ONCE {
+            let Some(one) = self.announcements.next(now) else {
+                break;
+            };
+            self.announce_one(&one, out);
+        }
+    }
+
+    fn announce_one(&self, one: &Announced, out: &mut Emitted) {
+        let Announced { port, address, mac } = *one;
+        match address {
+            IpAddr::V4(address) => {
+                let announcement = Arp {
+                    operation: Operation::Request,
+                    sender_mac: mac,
+                    sender: address,
+                    target_mac: MacAddr::default(),
+                    target: address,
+                };
+                self.cells.worker(WorkerCount::ArpRequests, 1);
+                let frame = announcement.frame(MacAddr::BROADCAST);
+                emit(out, &self.cells, port, &frame);
+            }
+            IpAddr::V6(address) => {
+                let announcement = Ndp {
+                    kind: ndp::Kind::Advertisement {
+                        solicited: false,
+                        overrides: true,
+                    },
+                    source: address,
+                    destination: ALL_NODES,
+                    target: address,
+                    mac: Some(mac),
+                };
+                self.cells.worker(WorkerCount::NeighbourAdvertisements, 1);
+                let frame = announcement.frame(mac, ndp::multicast_mac(ALL_NODES));
+                emit(out, &self.cells, port, &frame);
+            }
+        }
+    }
+
+    /// Another host at `mac` says that it has `address`, which is `owned` by this node. That is a conflict if this node answers for it on the
+    /// port: it is told, and a LocalIP is defended, as answers of targets would go astray (RFC 5227 2.4 b). A VIP isn't: it may be served by
+    /// the other.
+    #[cold]
+    pub(super) fn contend(
+        &mut self,
+        context: &mut Context<'_>,
+        address: IpAddr,
+        owned: Owned,
+        mac: MacAddr,
+    ) {
+        let port = context.port;
+        let announced = Announced {
+            port: port.index,
+            address,
+            mac: port.mac,
+        };
+        let is_ours = |port: &crate::Port| port.mac == mac;
+        if context.tables.ports().iter().any(is_ours)
+            || context
+                .tables
+                .announced()
+                .binary_search(&announced)
+                .is_err()
+        {
+            return;
+        }
+        self.cells.worker(WorkerCount::AddressConflicts, 1);
+        let due = self.reports.address_conflict.pass(context.now);
+        let event = Event::AddressConflict {
+            port: port.index,
+            address,
+            mac,
+        };
+        self.report_if(due, context.out, event);
+        if matches!(owned, Owned::LocalIp(_)) && self.announcements.may_defend(address, context.now)
+        {
+            self.announce_one(&announced, context.out);
+        }
+    }
+}
