@@ -76,7 +76,7 @@ pub(crate) fn echo<V: Family>(frame: &mut [u8], ip: &Ip<V>, mac: MacAddr) {
         let [_, code] = old.to_be_bytes();
         let new = u16::from_be_bytes([V::KINDS.echo_reply, code]);
         put(message, 0, new.to_be_bytes());
-        Delta::word(old, new).apply_at(message, icmp::CHECKSUM);
+        Delta::word(old, new).apply_bare_at(message, icmp::CHECKSUM);
     }
 }
 

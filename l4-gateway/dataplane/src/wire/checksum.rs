@@ -124,15 +124,27 @@ impl Delta {
     /// Brings a UDP checksum up to date: 0 means there is none and stays (RFC 768), a computed 0 is sent as 0xffff.
     #[inline]
     pub(crate) fn apply_udp_at(self, bytes: &mut [u8], at: usize) {
+        if let Some(place) = bytes.get_mut(at..).and_then(<[u8]>::first_chunk_mut)
+            && *place != [0, 0]
+        {
+            *place = self.fold_never_zero(*place);
+        }
+    }
+
+    /// Brings a checksum up to date under which all may be zero, as in the answer to an empty ping. Equation 3 then gives 0, which is wrong;
+    /// everywhere else 0xffff is as right as 0, so it is written always.
+    #[inline]
+    pub(crate) fn apply_bare_at(self, bytes: &mut [u8], at: usize) {
         if let Some(place) = bytes.get_mut(at..).and_then(<[u8]>::first_chunk_mut) {
-            let checksum = u16::from_ne_bytes(*place);
-            if checksum != 0 {
-                let updated = match self.fold_into(checksum) {
-                    0 => 0xffff,
-                    updated => updated,
-                };
-                *place = updated.to_ne_bytes();
-            }
+            *place = self.fold_never_zero(*place);
+        }
+    }
+
+    #[inline]
+    fn fold_never_zero(self, checksum: [u8; 2]) -> [u8; 2] {
+        match self.fold_into(u16::from_ne_bytes(checksum)) {
+            0 => [0xff; 2],
+            updated => updated.to_ne_bytes(),
         }
     }
 

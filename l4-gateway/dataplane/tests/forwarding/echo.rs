@@ -282,3 +282,19 @@ fn damage_comes_back_to_its_sender() {
         assert_eq!(reason, DropReason::BadIcmp);
     }
 }
+
+#[test]
+fn a_ping_without_a_single_bit_is_answered_with_a_checksum_that_receivers_take() {
+    // Identifier, sequence number and data are zero, and so is the type of the answer: the sum under the checksum has two zeros (RFC 1624 3).
+    for net in BOTH {
+        let mut rig = Rig::of(net);
+        let (ask, answer) = numbers(net);
+        let (client, vip) = (net.client(10, 1).ip(), net.vip_ip());
+        let request = icmp(client, vip, ask, 0, 0, &[0; 8]);
+        let expected = icmp(vip, client, answer, 0, 0, &[0; 8]);
+        assert_eq!(
+            through(&mut rig, &[&request]),
+            [(OUTSIDE, to_client(&expected))]
+        );
+    }
+}
