@@ -220,8 +220,10 @@ impl Worker {
                 update(segment, delta);
             }
             (Insertion::Toa, _) if stage.flags & tcp::RST == 0 => {
-                let answers = acknowledges && distance(flow.origin, acknowledged) > 0;
-                if answers || tcp::occupies(segment) > 0 {
+                // What was sent for the connection before, and comes late, acknowledges nothing of this one.
+                let ahead = distance(flow.origin, acknowledged);
+                let is_open = ahead > 0 || ahead == 0 && tcp::occupies(segment) > 0;
+                if acknowledges && is_open {
                     flow.set_insertion(Insertion::ToaDone);
                 }
             }

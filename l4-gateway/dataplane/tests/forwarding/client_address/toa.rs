@@ -54,6 +54,12 @@ fn the_option_is_needed_no_more_when_the_target_speaks() {
         let mut talk = Talk::established(net, ClientAddress::Toa);
         talk.down(&part(0, RST), &part(0, RST));
         talk.up(&part(0, ACK), &part(0, ACK).options(&toa(net)));
+        // Nor what it sent in the connection before, and comes late.
+        for late in [part(-12_000, ACK | FIN), part(-1, ACK | PSH).data(b"bye")] {
+            let mut talk = Talk::established(net, ClientAddress::Toa);
+            talk.down(&late, &late);
+            talk.up(&part(0, ACK), &part(0, ACK).options(&toa(net)));
+        }
     }
 }
 
