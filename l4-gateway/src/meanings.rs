@@ -468,7 +468,12 @@ pub const MEANINGS: &[Meaning] = &[
     (
         Kind::Counter,
         "weir_l4_worker_next_hops_moved_total",
-        "Times that a router or target said to be at another MAC than the one in use",
+        "Times that a router or target went over to another MAC, as the one in use did not answer any more",
+    ),
+    (
+        Kind::Counter,
+        "weir_l4_worker_next_hops_contested_total",
+        "Times that another host said to have the address of a router or target whose MAC in use answered still",
     ),
     (
         Kind::Counter,

@@ -62,6 +62,10 @@ fn workers(forwarder: &Forwarder, counters: &Counters, flows_limit: f64) {
                 counts.next_hops_moved,
             ),
             (
+                "weir_l4_worker_next_hops_contested_total",
+                counts.next_hops_contested,
+            ),
+            (
                 "weir_l4_worker_address_conflicts_total",
                 counts.address_conflicts,
             ),

@@ -155,7 +155,7 @@ mod tests {
                 port: router.port,
                 address: router.address,
                 mac: MacAddr([2, 0, 0, 0, 1, number]),
-                overrides: true,
+                weight: dataplane::Weight::Claim,
             };
             worker.learn(Now(0), learned, &mut out);
         }

@@ -16,7 +16,8 @@ use std::sync::Arc;
 
 use dataplane::{
     Counters, Emitted, FlowState, Frame, Ids, Learned, Limits, MacAddr, NextHops, Now, Port,
-    PortIndex, Protocol, Secret, Segment, ServiceConfig, Tables, TargetConfig, Verdict, Worker,
+    PortIndex, Protocol, Secret, Segment, ServiceConfig, Tables, TargetConfig, Verdict, Weight,
+    Worker,
 };
 
 const BURST: usize = 32;
@@ -227,7 +228,7 @@ impl Bench {
                 port: PortIndex(port),
                 address: address.into(),
                 mac: MacAddr([2, 0, 0, 0, 1, 0]),
-                overrides: true,
+                weight: Weight::Claim,
             };
             bench.worker.learn(bench.now, learned, &mut bench.out);
         }

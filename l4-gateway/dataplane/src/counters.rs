@@ -180,6 +180,8 @@ counted! {
         AddressConflicts address_conflicts,
         /// Times that a next hop which the snapshot names went over to another MAC than the one in use.
         NextHopsMoved next_hops_moved,
+        /// Times that another host said to have the address of such a next hop, whose MAC in use answered still.
+        NextHopsContested next_hops_contested,
         /// Neighbour advertisements sent.
         NeighbourAdvertisements neighbour_advertisements,
         /// Neighbour solicitations sent.

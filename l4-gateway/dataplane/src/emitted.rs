@@ -39,8 +39,8 @@ pub enum Event {
         /// The other host's MAC.
         mac: MacAddr,
     },
-    /// A next hop that the snapshot names (a router, a target) is at another MAC than the one in use: it has failed over, or somebody else
-    /// has its address.
+    /// A next hop that the snapshot names (a router, a target) is at another MAC than the one in use, which doesn't answer any more: it has
+    /// failed over.
     NextHopMoved {
         /// The port it is on.
         port: PortIndex,
@@ -50,6 +50,17 @@ pub enum Event {
         from: MacAddr,
         /// The MAC from now on.
         to: MacAddr,
+    },
+    /// Another host says that it has the address of a next hop that the snapshot names, whose MAC in use answers still and stays.
+    NextHopContested {
+        /// The port it is on.
+        port: PortIndex,
+        /// Its address.
+        address: IpAddr,
+        /// The MAC in use.
+        mac: MacAddr,
+        /// The other's.
+        other: MacAddr,
     },
     /// All local ports towards a target are in use: new flows to it are refused. More LocalIPs would help.
     PortsExhausted {
@@ -81,8 +92,19 @@ pub struct Learned {
     pub address: IpAddr,
     /// Its MAC.
     pub mac: MacAddr,
-    /// It counts against another MAC that is known and in use (RFC 4861 7.2.5).
-    pub overrides: bool,
+    /// How much it counts against another MAC that is known and in use.
+    pub weight: Weight,
+}
+
+/// How much what a next hop says of its MAC counts against another one that is in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Weight {
+    /// Nothing: an advertisement that says itself that it overrides none (RFC 4861 7.2.5).
+    Hint,
+    /// The MAC in use is to be asked, and counts for more if it answers.
+    Claim,
+    /// Everything: the MAC in use was asked, and doesn't answer.
+    Settled,
 }
 
 impl Emitted {

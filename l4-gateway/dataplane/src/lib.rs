@@ -58,7 +58,7 @@ pub use client_address::ClientAddress;
 pub use counters::{
     Counters, ServiceCount, ServiceCounts, TargetCount, TargetCounts, WorkerCount, WorkerCounts,
 };
-pub use emitted::{Emitted, Event, Learned};
+pub use emitted::{Emitted, Event, Learned, Weight};
 pub use flow::FlowState;
 pub use flow_view::FlowView;
 pub use frame::{DropReason, Frame, Verdict};

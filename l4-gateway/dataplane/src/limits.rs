@@ -237,6 +237,10 @@ pub(crate) const NEIGHBOUR_HOLD: u64 = NEIGHBOUR_REQUESTS as u64 * NEIGHBOUR_RET
 pub(crate) const NEIGHBOUR_PROBES: u8 = 6;
 /// How many of [`NEIGHBOUR_PROBES`] go to the address known so far.
 pub(crate) const NEIGHBOUR_UNICAST_PROBES: u8 = 3;
+/// Questions to the MAC in use, when another says to have a neighbour's address, before that is believed.
+pub(crate) const CONTEST_PROBES: u8 = 3;
+/// Between two of them, milliseconds: 450 in all, which a real failover costs. Hosts of a LAN answer within a few.
+pub(crate) const CONTEST_RETRANSMIT: u64 = 150;
 /// How long frames for a next hop that doesn't answer are dropped before it is asked again, milliseconds.
 pub(crate) const NEIGHBOUR_FAILED: u64 = 3000;
 /// A neighbour unused for so long is forgotten instead of refreshed, milliseconds.

@@ -8,6 +8,8 @@
 //!                        v                   |   +----------------------+
 //!                      Failed <--------------+------- 6 requests -------+
 //! ```
+//! Another MAC than the one in use is believed once that doesn't answer any more (`contest.rs`).
+//!
 //! What a snapshot names (gateways, targets that take flows) is asked for at once and kept refreshed, so that no packet has to
 //! wait; any other neighbour is left alone while nothing is sent to it, and forgotten after a minute.
 //! Replies and gratuitous announcements count for known entries only, so that nobody on the segment can fill the table.
@@ -16,10 +18,16 @@
 //! any number of them up, so that a neighbour which is given up ends no epoch: its slot rests (`slots.rs`), and a packet that comes to it
 //! wakes it.
 
+mod contest;
+mod entry;
+mod question;
 mod slots;
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
+pub(crate) use contest::Settled;
+pub(crate) use entry::{Neighbour, State};
+pub(crate) use question::{ask_for, emit};
 use slots::Slots;
 
 use crate::counters::{Cells, WorkerCount};
@@ -27,74 +35,14 @@ use crate::emitted::{Emitted, Event, Learned};
 use crate::flow::{Index, NONE};
 use crate::held::{Held, Room};
 use crate::limits::{
-    Limits, NEIGHBOUR_BUDGET, NEIGHBOUR_FAILED, NEIGHBOUR_HOLD, NEIGHBOUR_IDLE, NEIGHBOUR_PROBES,
-    NEIGHBOUR_REACHABLE, NEIGHBOUR_REQUESTS, NEIGHBOUR_RETRANSMIT, NEIGHBOUR_UNICAST_PROBES,
-    SLOTS_PER_NEIGHBOUR, UNRESOLVED_PER_SECOND,
+    CONTEST_RETRANSMIT, Limits, NEIGHBOUR_BUDGET, NEIGHBOUR_FAILED, NEIGHBOUR_HOLD, NEIGHBOUR_IDLE,
+    NEIGHBOUR_PROBES, NEIGHBOUR_REACHABLE, NEIGHBOUR_REQUESTS, NEIGHBOUR_RETRANSMIT,
+    NEIGHBOUR_UNICAST_PROBES, SLOTS_PER_NEIGHBOUR, UNRESOLVED_PER_SECOND,
 };
 use crate::next_hops::NextHop;
 use crate::rate::TokenBucket;
 use crate::secret::Secret;
-use crate::wire::arp::{Arp, Operation};
-use crate::wire::ipv6;
-use crate::wire::ndp::{self, Ndp};
 use crate::{MacAddr, Now, Port, PortIndex, Tables};
-
-/// What is known of one next hop: a cache line.
-#[derive(Clone, Copy, Debug)]
-#[repr(align(64))]
-pub(crate) struct Neighbour {
-    pub(crate) address: IpAddr,
-    pub(crate) port: PortIndex,
-    /// Destination and source MAC of frames to it.
-    pub(crate) header: [u8; 12],
-    /// Longest IP packet the port carries.
-    pub(crate) mtu: u16,
-    pub(crate) state: State,
-    /// Something was sent to it since the timer last looked.
-    used: bool,
-    /// The snapshot names it: it counts as used.
-    named: bool,
-    /// Requests sent in this state.
-    requests: u8,
-    /// When the timer looks next, and when something was last seen to use it; milliseconds.
-    due: u64,
-    last_used: u64,
-}
-
-impl Neighbour {
-    fn mac(&self) -> MacAddr {
-        let [a, b, c, d, e, f, ..] = self.header;
-        MacAddr([a, b, c, d, e, f])
-    }
-}
-
-/// How far the resolution is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum State {
-    /// The slot is free, or rests: who it was is still there for those who remember it.
-    Free,
-    /// Asked for; frames wait.
-    Incomplete,
-    /// The MAC was confirmed.
-    Reachable,
-    /// The MAC is used, and being confirmed again.
-    Probing,
-    /// Doesn't answer: frames are dropped until it is asked again.
-    Failed,
-}
-
-const FREE: Neighbour = Neighbour {
-    address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-    port: PortIndex(0),
-    header: [0; 12],
-    mtu: 0,
-    state: State::Free,
-    used: false,
-    named: false,
-    requests: 0,
-    due: 0,
-    last_used: 0,
-};
 
 /// All next hops of a worker. Memory is fixed at the start.
 pub(crate) struct Neighbours {
@@ -107,6 +55,8 @@ pub(crate) struct Neighbours {
     secret: Secret,
     /// Where the timer goes on among those in use.
     cursor: usize,
+    /// Contests that the MAC in use has lost, to be told.
+    settled: Vec<Settled>,
     /// From 1: 0 is no epoch.
     epoch: u16,
     /// How many [`Event::Unresolved`] may still go.
@@ -125,11 +75,18 @@ pub(crate) enum Waiting {
 pub(crate) enum Lesson {
     /// No neighbour of ours.
     Unknown,
-    /// A neighbour; whether the snapshot names it, and whether its MAC was unknown or another. `moved`: the MAC that was in use until now.
-    Known {
+    /// A neighbour whose MAC in use stays another.
+    Disbelieved,
+    /// The MAC is in use from now on.
+    Believed {
+        /// The snapshot names the neighbour.
         named: bool,
+        /// The MAC was unknown, or another.
         news: bool,
+        /// The MAC that was in use until now.
         moved: Option<MacAddr>,
+        /// The MAC that was said to have the address, until this one answered.
+        kept_against: Option<MacAddr>,
     },
 }
 
@@ -138,7 +95,7 @@ impl Neighbours {
         let most = limits.neighbours.min(u16::MAX / 2);
         let count = most.saturating_mul(SLOTS_PER_NEIGHBOUR).min(u16::MAX - 1);
         Self {
-            entries: vec![FREE; usize::from(count)].into_boxed_slice(),
+            entries: vec![Neighbour::FREE; usize::from(count)].into_boxed_slice(),
             index: Index::new(usize::from(most)),
             slots: Slots::new(count),
             most: usize::from(most),
@@ -150,6 +107,7 @@ impl Neighbours {
             }),
             secret,
             cursor: 0,
+            settled: Vec::with_capacity(NEIGHBOUR_BUDGET),
             epoch: 1,
             reports: TokenBucket::new(UNRESOLVED_PER_SECOND),
         }
@@ -244,7 +202,7 @@ impl Neighbours {
             state: State::Incomplete,
             due: now.millis(),
             last_used: now.millis(),
-            ..FREE
+            ..Neighbour::FREE
         };
         let hash = self.hash(egress.index, address);
         self.index.insert(hash, u32::from(slot));
@@ -266,7 +224,7 @@ impl Neighbours {
     #[inline]
     pub(crate) fn reached(&mut self, slot: u16, bytes: u16) -> Option<&Neighbour> {
         let entry = self.entries.get_mut(usize::from(slot))?;
-        if !matches!(entry.state, State::Reachable | State::Probing) || bytes > entry.mtu {
+        if !entry.state.is_usable() || bytes > entry.mtu {
             return None;
         }
         entry.used = true;
@@ -305,8 +263,8 @@ impl Neighbours {
         }
     }
 
-    /// Takes in what an address says its MAC is. Only neighbours already known are changed, and another MAC than one in use counts
-    /// only if it `overrides` (RFC 4861 7.2.5).
+    /// Takes in what an address says its MAC is. Only neighbours already known are changed, and another MAC than one in use must have more
+    /// weight than that (`contest.rs`).
     pub(crate) fn learn(
         &mut self,
         now: Now,
@@ -314,31 +272,33 @@ impl Neighbours {
         out: &mut Emitted,
         cells: &Cells,
     ) -> Lesson {
-        let Learned {
-            port,
-            address,
-            mac,
-            overrides,
-        } = learned;
-        let Some(slot) = self.find(port, address) else {
+        let Some(slot) = self.find(learned.port, learned.address) else {
             return Lesson::Unknown;
         };
         let entry = &mut self.entries[usize::from(slot)];
-        let usable = matches!(entry.state, State::Reachable | State::Probing);
-        let news = !usable || entry.header[..6] != mac.0;
-        let named = entry.named;
-        let lesson = Lesson::Known {
-            named,
-            news: news && (overrides || !usable),
-            moved: (usable && news && overrides).then(|| entry.mac()),
-        };
-        if usable && news && !overrides {
-            return lesson;
+        let usable = entry.state.is_usable();
+        let is_another = usable && entry.mac() != learned.mac;
+        if is_another && !entry.gives_way(learned, now) {
+            return Lesson::Disbelieved;
         }
-        entry.header[..6].copy_from_slice(&mac.0);
-        entry.state = State::Reachable;
-        entry.requests = 0;
-        entry.due = now.millis() + NEIGHBOUR_REACHABLE;
+        let lesson = Lesson::Believed {
+            named: entry.named,
+            news: is_another || !usable,
+            moved: is_another.then(|| entry.mac()),
+            kept_against: entry.claimant.take().filter(|_| !is_another),
+        };
+        let was_asked_for = entry.is_anyone_asked();
+        entry.header[..6].copy_from_slice(&learned.mac.0);
+        if (is_another || !usable) && !was_asked_for {
+            entry.has_only_spoken(now);
+        } else {
+            entry.requests = 0;
+            // A contest lasts until its next question is due: who says the same again and again has none asked in between.
+            if entry.state != State::Contested {
+                entry.state = State::Reachable;
+                entry.due = now.millis() + NEIGHBOUR_REACHABLE;
+            }
+        }
         let (header, port) = (entry.header, entry.port);
         self.held.release(slot, |frame, since| {
             // Its flow may be gone and its port another's by now (the clock leapt, or nobody ran the timers).
@@ -384,6 +344,7 @@ impl Neighbours {
                     self.ask(tables, now, at, out, cells)
                 }
                 State::Probing => self.ask(tables, now, at, out, cells),
+                State::Contested => self.contest(tables, now, at, out, cells),
                 _ if unused_for >= NEIGHBOUR_IDLE => self.forget(at, cells),
                 State::Reachable if unused_for < NEIGHBOUR_REACHABLE => {
                     entry.state = State::Probing;
@@ -431,8 +392,15 @@ impl Neighbours {
     fn ask(&mut self, tables: &Tables, now: Now, at: usize, out: &mut Emitted, cells: &Cells) {
         let entry = &mut self.entries[at];
         entry.requests += 1;
-        entry.due = now.millis() + NEIGHBOUR_RETRANSMIT;
-        let directly = entry.state == State::Probing && entry.requests <= NEIGHBOUR_UNICAST_PROBES;
+        let (directly, wait) = match entry.state {
+            State::Contested => (true, CONTEST_RETRANSMIT),
+            State::Probing => (
+                entry.requests <= NEIGHBOUR_UNICAST_PROBES,
+                NEIGHBOUR_RETRANSMIT,
+            ),
+            _ => (false, NEIGHBOUR_RETRANSMIT),
+        };
+        entry.due = now.millis() + wait;
         let known = directly.then(|| entry.mac());
         let hop = NextHop {
             port: entry.port,
@@ -444,7 +412,7 @@ impl Neighbours {
     /// The MAC of a neighbour, if it is known.
     pub(crate) fn mac_of(&self, port: PortIndex, address: IpAddr) -> Option<MacAddr> {
         let entry = self.known(self.find(port, address)?)?;
-        matches!(entry.state, State::Reachable | State::Probing).then(|| entry.mac())
+        entry.state.is_usable().then(|| entry.mac())
     }
 
     fn fail(&mut self, now: Now, at: usize, out: &mut Emitted, cells: &Cells) {
@@ -541,61 +509,6 @@ impl Neighbours {
         }
         self.held.check_invariants();
     }
-}
-
-/// Asks who has an address: the host whose MAC is `known`, or everybody.
-pub(crate) fn ask_for(
-    tables: &Tables,
-    hop: NextHop,
-    known: Option<MacAddr>,
-    out: &mut Emitted,
-    cells: &Cells,
-) {
-    let Some(port) = tables.port(hop.port) else {
-        return;
-    };
-    // Without an address of the family nobody could answer: the port lost it with the last snapshot.
-    match (hop.address, port.ipv4, port.ipv6) {
-        (IpAddr::V4(address), Some(own), _) => {
-            let request = Arp {
-                operation: Operation::Request,
-                sender_mac: port.mac,
-                sender: own.address,
-                target_mac: MacAddr::default(),
-                target: address,
-            };
-            let to = known.unwrap_or(MacAddr::BROADCAST);
-            cells.worker(WorkerCount::ArpRequests, 1);
-            emit(out, cells, port.index, &request.frame(to));
-        }
-        (IpAddr::V6(address), _, Some(own)) => {
-            let group = ipv6::solicited_node(address);
-            let (destination, to) =
-                known.map_or((group, ndp::multicast_mac(group)), |mac| (address, mac));
-            let solicitation = Ndp {
-                kind: ndp::Kind::Solicitation,
-                source: own.address,
-                destination,
-                target: address,
-                mac: Some(port.mac),
-            };
-            cells.worker(WorkerCount::NeighbourSolicitations, 1);
-            emit(out, cells, port.index, &solicitation.frame(port.mac, to));
-        }
-        (IpAddr::V4(_), None, _) | (IpAddr::V6(_), _, None) => {}
-    }
-}
-
-/// Hands a frame to the caller, or counts that there was no room; whether it goes.
-pub(crate) fn emit(out: &mut Emitted, cells: &Cells, port: PortIndex, frame: &[u8]) -> bool {
-    let goes = out.frame(port, frame);
-    let count = if goes {
-        WorkerCount::Emitted
-    } else {
-        WorkerCount::EmittedOverflow
-    };
-    cells.worker(count, 1);
-    goes
 }
 
 #[cfg(test)]

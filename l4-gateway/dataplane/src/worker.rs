@@ -49,7 +49,6 @@ use crate::fragments::Fragments;
 use crate::frame::{Frame, Verdict};
 use crate::limits::{LEARNED_PER_SECOND, Limits, MAX_BURST, RESETS_PER_TICK, visits_per_tick};
 use crate::neighbour::Neighbours;
-use crate::next_hops::NextHop;
 use crate::offloads::WrongSums;
 use crate::port::{Port, PortIndex};
 use crate::ports::PortPool;
@@ -121,6 +120,7 @@ struct Reports {
     no_target: Interval,
     address_conflict: Interval,
     next_hop_moved: Interval,
+    next_hop_contested: Interval,
     wrong_sums: Interval,
 }
 
@@ -473,11 +473,7 @@ impl Worker {
 
     /// Takes over what another worker learned ([`Event::Learned`]); frames that waited for it go to `out`.
     pub fn learn(&mut self, now: Now, learned: Learned, out: &mut Emitted) {
-        self.routers.heard(NextHop {
-            port: learned.port,
-            address: learned.address,
-        });
-        self.neighbours.learn(now, learned, out, &self.cells);
+        self.take_in(now, learned, out);
     }
 
     /// Runs the timers: flows that expired go, next hops are refreshed or asked for again. Call it about every millisecond;
@@ -510,6 +506,7 @@ impl Worker {
         self.announce(now, out);
         self.watch_routers(tables, now, out);
         self.neighbours.tick(tables, now, out, &self.cells);
+        self.tell_settled(now, out);
         self.fragments.tick(now, &self.cells);
         if self.neighbours.is_between_epochs() {
             self.forget_old_hops();

@@ -613,7 +613,23 @@ impl Handler<News> for ControlPlane {
                     %address,
                     %from,
                     %to,
-                    "the next hop is at another MAC: it has failed over, or another host has its address"
+                    "the next hop is at another MAC: it has failed over; the MAC before does not answer any more"
+                );
+            }
+            Event::NextHopContested {
+                port,
+                address,
+                mac,
+                other,
+            } => {
+                tracing::warn!(
+                    worker,
+                    port = self.port_name(port),
+                    %address,
+                    %mac,
+                    %other,
+                    "another host says that it has the address of a next hop, which answers still and stays in use: a spare that took over too \
+                     early, a duplicate address or a forgery; find it by its MAC"
                 );
             }
             Event::AddressConflict { port, address, mac } => {

@@ -392,7 +392,7 @@ impl Worker {
     fn forward_to(&mut self, context: &mut Context<'_>, hop: u16, frame: &mut [u8]) -> Verdict {
         let neighbour = self.neighbours.sending(hop);
         match neighbour.state {
-            State::Reachable | State::Probing => {
+            State::Reachable | State::Probing | State::Contested => {
                 if let Some(place) = frame.first_chunk_mut() {
                     *place = neighbour.header;
                 }

@@ -6,7 +6,7 @@ use super::{Context, Event, Worker};
 use crate::counters::WorkerCount;
 use crate::neighbour::Lesson;
 use crate::next_hops::NextHop;
-use crate::{Learned, MacAddr};
+use crate::{Emitted, Learned, MacAddr, Now, Weight};
 
 /// What a neighbour says of itself.
 pub(super) struct Heard {
@@ -23,50 +23,100 @@ pub(super) struct Heard {
 impl Worker {
     /// Takes in what a neighbour says, here and in the other workers.
     pub(super) fn hear(&mut self, context: &mut Context<'_>, heard: &Heard) {
-        let learned = Learned {
+        let hop = NextHop {
             port: context.port.index,
             address: heard.address,
+        };
+        let weight = match heard.overrides {
+            false => Weight::Hint,
+            true if self.routers.is_silent(hop) => Weight::Settled,
+            true => Weight::Claim,
+        };
+        let learned = Learned {
+            port: hop.port,
+            address: hop.address,
             mac: heard.mac,
-            overrides: heard.overrides,
+            weight,
         };
-        self.routers.heard(NextHop {
-            port: learned.port,
-            address: learned.address,
-        });
-        let lesson = self
-            .neighbours
-            .learn(context.now, learned, context.out, &self.cells);
-        let worth_telling = match lesson {
+        let lesson = self.take_in(context.now, learned, context.out);
+        let is_named = match lesson {
+            // It may be known to another worker, if it answers or announces itself; hosts that only ask are many.
+            Lesson::Unknown if heard.answers_us || heard.announces => false,
             // Another worker may have asked.
-            _ if heard.answers_us => true,
-            // It may be known to another worker, if it announces itself; hosts that only ask are many.
-            Lesson::Unknown => heard.announces,
-            Lesson::Known { news, .. } => news,
+            Lesson::Believed { named, news, .. } if heard.answers_us || news => named,
+            Lesson::Unknown | Lesson::Disbelieved | Lesson::Believed { .. } => return,
         };
-        if let Lesson::Known {
+        if let Lesson::Believed {
             named: true,
             moved: Some(from),
             ..
         } = lesson
         {
-            self.cells.worker(WorkerCount::NextHopsMoved, 1);
-            let due = self.reports.next_hop_moved.pass(context.now);
-            let event = Event::NextHopMoved {
+            self.report_moved(context.now, learned, from, context.out);
+        }
+        self.tell(context.now, learned, is_named, context.out);
+    }
+
+    /// Takes in what is said of a neighbour, whoever heard it.
+    pub(super) fn take_in(&mut self, now: Now, learned: Learned, out: &mut Emitted) -> Lesson {
+        let lesson = self.neighbours.learn(now, learned, out, &self.cells);
+        if lesson != Lesson::Disbelieved {
+            self.routers.heard(NextHop {
                 port: learned.port,
                 address: learned.address,
-                from,
-                to: learned.mac,
-            };
-            self.report_if(due, context.out, event);
+            });
         }
-        if self.workers == 1 || !worth_telling {
+        if let Lesson::Believed {
+            named: true,
+            kept_against: Some(other),
+            ..
+        } = lesson
+        {
+            self.cells.worker(WorkerCount::NextHopsContested, 1);
+            let due = self.reports.next_hop_contested.pass(now);
+            let event = Event::NextHopContested {
+                port: learned.port,
+                address: learned.address,
+                mac: learned.mac,
+                other,
+            };
+            self.report_if(due, out, event);
+        }
+        lesson
+    }
+
+    /// Tells of the neighbours that went over to another MAC as theirs didn't answer any more.
+    pub(super) fn tell_settled(&mut self, now: Now, out: &mut Emitted) {
+        while let Some(settled) = self.neighbours.settled() {
+            if settled.named {
+                self.report_moved(now, settled.learned, settled.from, out);
+            }
+            self.tell(now, settled.learned, settled.named, out);
+        }
+    }
+
+    fn report_moved(&mut self, now: Now, to: Learned, from: MacAddr, out: &mut Emitted) {
+        self.cells.worker(WorkerCount::NextHopsMoved, 1);
+        let due = self.reports.next_hop_moved.pass(now);
+        let event = Event::NextHopMoved {
+            port: to.port,
+            address: to.address,
+            from,
+            to: to.mac,
+        };
+        self.report_if(due, out, event);
+    }
+
+    /// Tells the other workers, as far as they are to be told of so many.
+    fn tell(&mut self, now: Now, learned: Learned, is_named: bool, out: &mut Emitted) {
+        if self.workers == 1 {
             return;
         }
-        let allowance = match lesson {
-            Lesson::Known { named: true, .. } => &mut self.lessons.named,
-            Lesson::Known { .. } | Lesson::Unknown => &mut self.lessons.others,
+        let allowance = match is_named {
+            true => &mut self.lessons.named,
+            false => &mut self.lessons.others,
         };
-        let due = allowance.take(context.now);
-        self.report_if(due, context.out, Event::Learned(learned));
+        let due = allowance.take(now);
+        self.report_if(due, out, Event::Learned(learned));
     }
 }

@@ -86,7 +86,14 @@ impl Routers {
         self.hops.extend_from_slice(hops);
     }
 
-    /// Somebody says that he is there.
+    /// Whether a router has left as many questions in a row unanswered as let it count as dead.
+    pub(super) fn is_silent(&self, who: NextHop) -> bool {
+        let place = self.hops.iter().position(|hop| *hop == who);
+        let watched = place.and_then(|place| self.watched.get(place));
+        watched.is_some_and(|watched| watched.misses >= ROUTER_MISSES)
+    }
+
+    /// A router is there, by the MAC in use.
     pub(super) fn heard(&mut self, who: NextHop) {
         if self.watched.is_empty() {
             return;

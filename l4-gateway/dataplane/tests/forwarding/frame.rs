@@ -77,7 +77,7 @@ pub struct Icmp {
     pub data: Vec<u8>,
 }
 
-pub fn mac(last: u8) -> MacAddr {
+pub const fn mac(last: u8) -> MacAddr {
     MacAddr([0x02, 0, 0, 0, 0, last])
 }
 

@@ -15,6 +15,7 @@ mod announcements;
 mod arp;
 mod attempts;
 mod client_address;
+mod contests;
 mod damage;
 mod direct;
 mod down;

@@ -373,7 +373,7 @@ fn advertisements_count_by_their_flags() {
     let hop = V6.target_ip(21);
     let own = V6.inside_address();
     let told = |to, flags, option| ndp(ADVERTISEMENT, (hop, to), flags, hop, option);
-    // Whether the next frame to the target goes to the other MAC.
+    // Whether frames to the target go to the other MAC, once the one in use has not answered.
     let cases = [
         (
             "an answer that overrides",
@@ -423,6 +423,7 @@ fn advertisements_count_by_their_flags() {
             _ => INSIDE_MAC,
         };
         rig.try_send(INSIDE, packet.macs(other, to).frame());
+        rig.outlast_contest();
         let query = frame::udp(V6.client(10, 5000), V6.vip(53), b"query");
         let (_, sent) = rig.transmitted(OUTSIDE, from_client(&query));
         let expected = if moved { other } else { mac(21) };

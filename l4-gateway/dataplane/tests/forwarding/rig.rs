@@ -335,6 +335,15 @@ impl Rig {
         self.worker.check_invariants();
     }
 
+    /// Lets as much time pass as a contest for a next hop's address takes, in which nobody answers.
+    pub fn outlast_contest(&mut self) {
+        for _ in 0..50 {
+            self.now.0 += 10 * MILLISECOND;
+            self.worker.tick(&self.tables, self.now, &mut self.out);
+        }
+        self.worker.check_invariants();
+    }
+
     pub fn swap(&mut self, services: &[ServiceConfig]) {
         self.tables = builder(&self.net.ports(), services)
             .build(&mut self.ids, Some(&self.tables))

@@ -1,10 +1,11 @@
 //! A seeded simulation: clients and targets of both families speak TCP and UDP through the node, in all modes, over a network that loses,
-//! duplicates, damages and reorders (`world`), while the configuration is changed, ports run out, the clock leaps, hosts get other MACs and
-//! targets die silently.
+//! duplicates, damages and reorders (`world`), while the configuration is changed, ports run out, the clock leaps, hosts get other MACs,
+//! others claim theirs, and targets die silently.
 //!
 //! After each step the node's invariants are checked (`rules`). What arrives must be what was sent (`clients`), targets must hear of the
 //! right client (`targets`), and an established connection may only be reset for a reason (`clients::Excuse`). What is damaged is neither answered
-//! nor begins a flow, and stays damaged; no SYN that the node rewrites offers MPTCP where it inserts bytes (`world`). A failure prints the
+//! nor begins a flow, and stays damaged; no SYN that the node rewrites offers MPTCP where it inserts bytes, and over a network that loses nothing no packet goes to who claims the
+//! address of a host that is there (`world`). A failure prints the
 //! command that repeats its run (`replay`).
 
 mod clients;
@@ -105,6 +106,9 @@ fn streams_arrive_unchanged_and_nothing_leaks_whatever_happens() {
             happened.reloads > 20,
             happened.leaps > 5,
             happened.moved > 5,
+            happened.forged > 50,
+            workers.next_hops_contested > 5,
+            workers.next_hops_moved > 2,
             happened.found_down > 4,
             targets.syns_unanswered > 20,
             workers.flows_rescheduled > 20,
@@ -136,6 +140,8 @@ fn a_router_that_falls_silent_is_left_for_one_that_answers() {
             ends.completed > 50,
             happened.silent_routers > 3,
             happened.lost_by_router > 20,
+            happened.forged > 50,
+            workers.next_hops_contested > 5,
         );
     }
 }

@@ -14,7 +14,7 @@ use crate::port::{Port, Segment};
 use crate::secret::Secret;
 use crate::service::{ServiceConfig, TargetConfig};
 use crate::tables::Tables;
-use crate::{Emitted, Learned, MacAddr, NextHops, Now, Verdict};
+use crate::{Emitted, Learned, MacAddr, NextHops, Now, Verdict, Weight};
 
 const OUTSIDE: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
 const INSIDE: MacAddr = MacAddr([2, 0, 0, 0, 0, 2]);
@@ -79,7 +79,7 @@ impl Node {
                 port: PortIndex(port),
                 address: Ipv4Addr::from(address).into(),
                 mac: mac_of(address),
-                overrides: true,
+                weight: Weight::Claim,
             };
             self.worker.learn(now, learned, &mut self.out);
         }

@@ -21,6 +21,9 @@ const FOUND_WITHIN: u64 = 40 * SECOND;
 /// at their next turns, on the same snapshot.
 const LEFT_WITHIN: u64 = 3 * SECOND;
 
+/// Within this a node that believed somebody's claim to be a host must be back: where it knew of no MAC, or heard of none when it asked.
+const UNMASKED_WITHIN: u64 = 2 * SECOND;
+
 pub struct Hosts(BTreeMap<(PortIndex, u8), Host>);
 
 #[derive(Default)]
@@ -31,6 +34,8 @@ struct Host {
     /// It hears and says nothing in this time.
     silent_since: u64,
     silent_until: u64,
+    /// When somebody else last claimed its addresses.
+    forged: u64,
 }
 
 impl Host {
@@ -50,7 +55,12 @@ pub enum Addressee {
     One(u8),
     /// Who had the MAC once, or is silent.
     Nobody,
+    /// Who said to be this host, which has spoken, by one MAC, for a while.
+    Forger,
 }
+
+/// The MACs that forgers claim addresses by have this generation.
+const FORGED: u8 = 0xff;
 
 impl Hosts {
     pub fn new() -> Self {
@@ -86,6 +96,11 @@ impl Hosts {
             true => ROUTERS.collect(),
             false => speaking,
         }
+    }
+
+    /// Whether a host has been there for a while.
+    pub fn is_settled(&self, port: PortIndex, host: u8, lived: u64) -> bool {
+        self.0[&(port, host)].is_settled(lived)
     }
 
     /// Whether all routers have been there for a while.
@@ -128,6 +143,14 @@ impl Hosts {
         let Some(host) = self.0.get(&(port, number)) else {
             panic!("a frame to nobody: {:x?}", &frame[..14]);
         };
+        if generation == FORGED {
+            let is_left = host.is_settled(lived) && lived > host.forged + UNMASKED_WITHIN;
+            assert!(!is_left, "to who claimed to be host {number}");
+            return match host.is_settled(lived) {
+                true => Addressee::Forger,
+                false => Addressee::Nobody,
+            };
+        }
         if generation != host.generation {
             assert!(
                 lived < host.changed + FOUND_WITHIN,
@@ -156,11 +179,25 @@ impl Hosts {
     /// What a host says of its MAC to everyone, for each of its addresses.
     pub fn announcements(&self, port: PortIndex, host: u8) -> [Vec<u8>; 2] {
         let mac = self.mac(port, host);
-        BOTH.map(|net| match port {
-            OUTSIDE => announcement(router(net, host), mac),
-            _ => announcement(net.target_ip(host), mac),
+        addresses(port, host).map(|address| announcement(address, mac))
+    }
+
+    /// What somebody else says to have a host's addresses by: to everyone, or as if he had been asked.
+    pub fn forge(&mut self, port: PortIndex, host: u8, lived: u64, answers: bool) -> [Vec<u8>; 2] {
+        self.0.get_mut(&(port, host)).expect("a host").forged = lived;
+        let mac = MacAddr([2, 0, 0, 0, FORGED, host]);
+        addresses(port, host).map(|address| match answers {
+            true => rig::answer(port, address, mac),
+            false => announcement(address, mac),
         })
     }
+}
+
+fn addresses(port: PortIndex, host: u8) -> [IpAddr; 2] {
+    BOTH.map(|net| match port {
+        OUTSIDE => router(net, host),
+        _ => net.target_ip(host),
+    })
 }
 
 /// A router's address.

@@ -87,6 +87,9 @@ pub struct Happened {
     pub silent_routers: u32,
     /// Targets that probes found silent.
     pub found_down: u32,
+    /// Claims to have a host's addresses by somebody else, and packets sent to him.
+    pub forged: u32,
+    pub misled: u32,
     pub redirected: u32,
     /// Packets damaged on their way to the node, and those of them that it dropped for that.
     pub damaged: u32,
@@ -322,6 +325,10 @@ impl World {
         let host = match addressee {
             Addressee::One(host) => host,
             Addressee::Nobody => return,
+            Addressee::Forger => {
+                self.happened.misled += 1;
+                return;
+            }
             Addressee::Everyone => panic!("a packet to everyone: {frame:?}"),
         };
         let packet = Packet::read(&frame[14..]);
@@ -512,8 +519,23 @@ impl World {
                 self.after(0, Event::Garbage(garbage));
             }
         }
+        if self.order.is_multiple_of(3) && self.hosts.is_settled(port, host, lived) {
+            self.forge(port, host);
+        }
         let pause = self.random.below(SECOND / 2);
         self.after(pause, Event::Disturb);
+    }
+
+    /// Somebody says, now and again, that he has a host's addresses.
+    fn forge(&mut self, port: PortIndex, host: u8) {
+        let answers = self.order.is_multiple_of(2);
+        for times in 0..self.order % 5 {
+            let lived = self.lived() + times * 40 * MILLISECOND;
+            for frame in self.hosts.forge(port, host, lived, answers) {
+                self.after(times * 40 * MILLISECOND, Event::ToNode(port, frame));
+                self.happened.forged += 1;
+            }
+        }
     }
 
     /// No network holds a frame for so long: what was under way is lost, and flows expire.

@@ -1,0 +1,318 @@
+//! Another host says that it has the address of a next hop whose MAC is in use.
+
+use std::net::IpAddr;
+
+use dataplane::{Event, MacAddr, PortIndex};
+
+use super::frame::{self, ACK, arp, mac};
+use super::ndp;
+use super::neighbours::{question, request, requests};
+use super::net::{BOTH, Net, v4};
+use super::rig::{self, INSIDE, MILLISECOND, OUTSIDE, Opened, ROUTER_MAC, Rig, answer, asked_for};
+
+const REAL: MacAddr = mac(21);
+const OTHER: MacAddr = mac(0x71);
+
+/// What a host at `from` may say to have an address of the inner segment by.
+fn claims(net: Net, address: IpAddr, from: MacAddr) -> Vec<(&'static str, Vec<u8>)> {
+    let own = net.inside_address();
+    let asked = match net {
+        Net::V4 => {
+            let (address, nobody) = (v4(address), MacAddr::default());
+            let sender = (from, address);
+            let tells = |operation| arp(operation, MacAddr::BROADCAST, sender, (nobody, address));
+            vec![
+                ("a gratuitous ARP request", tells(1)),
+                ("a gratuitous ARP reply", tells(2)),
+                (
+                    "a question for the port's address",
+                    arp(1, MacAddr::BROADCAST, sender, (nobody, v4(own))),
+                ),
+            ]
+        }
+        Net::V6 => vec![
+            ("an announcement", ndp::announcement(from, address)),
+            (
+                "a question for the port's address",
+                ndp::question((from, address), own),
+            ),
+        ],
+    };
+    let answers = ("an answer", answer(INSIDE, address, from));
+    asked.into_iter().chain([answers]).collect()
+}
+
+/// A node with a connection to the target in contest.
+fn connected(net: Net) -> (Rig, Opened) {
+    let mut rig = Rig::of(net);
+    let opened = rig.establish(net.client(1, 4000), 1);
+    assert_eq!(opened.target, 21);
+    rig.out.clear();
+    (rig, opened)
+}
+
+/// Where the connection's packets go.
+fn way(rig: &mut Rig, opened: &Opened) -> MacAddr {
+    let sent = rig.from_client(opened, ACK, 2, 9001);
+    MacAddr(*sent.first_chunk().unwrap())
+}
+
+/// What the node asks in a tick some milliseconds later, of the inner segment.
+fn asks(rig: &mut Rig, milliseconds: u64) -> Vec<(PortIndex, Vec<u8>)> {
+    rig.now.0 += milliseconds * MILLISECOND;
+    rig.worker.tick(&rig.tables, rig.now, &mut rig.out);
+    rig.worker.check_invariants();
+    let mut asked = requests(rig);
+    asked.retain(|(port, _)| *port == INSIDE);
+    asked
+}
+
+fn moved(net: Net, from: MacAddr, to: MacAddr) -> Event {
+    Event::NextHopMoved {
+        port: INSIDE,
+        address: net.target_ip(21),
+        from,
+        to,
+    }
+}
+
+fn contested(net: Net) -> Event {
+    Event::NextHopContested {
+        port: INSIDE,
+        address: net.target_ip(21),
+        mac: REAL,
+        other: OTHER,
+    }
+}
+
+#[test]
+fn a_forged_claim_is_not_believed_while_the_mac_in_use_answers() {
+    for net in BOTH {
+        let address = net.target_ip(21);
+        for (description, claim) in claims(net, address, OTHER) {
+            // It answers at once, or only the last question.
+            for lost in [0, 2] {
+                let (mut rig, opened) = connected(net);
+                rig.try_send(INSIDE, claim.clone());
+                rig.out.clear();
+                let mut asked = asks(&mut rig, 1);
+                for _ in 0..lost {
+                    assert_eq!(way(&mut rig, &opened), REAL, "{description}");
+                    asked.extend(asks(&mut rig, 150));
+                }
+                let directly = request(net, 21, Some(REAL));
+                assert_eq!(asked, vec![directly; 1 + lost], "{description}");
+                rig.resolve(INSIDE, address, REAL);
+                assert_eq!(rig.events(), [contested(net)], "{description}");
+                rig.out.clear();
+                for _ in 0..100 {
+                    assert_eq!(asks(&mut rig, 10), [], "{description}");
+                    assert_eq!(way(&mut rig, &opened), REAL, "{description}");
+                }
+                let counts = rig.worker_counts();
+                assert_eq!((counts.next_hops_contested, counts.next_hops_moved), (1, 0));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_next_hop_that_fails_over_is_believed_within_half_a_second() {
+    for net in BOTH {
+        for (description, claim) in claims(net, net.target_ip(21), OTHER) {
+            let (mut rig, opened) = connected(net);
+            rig.try_send(INSIDE, claim);
+            rig.out.clear();
+            let directly = request(net, 21, Some(REAL));
+            for _ in 0..3 {
+                assert_eq!(
+                    asks(&mut rig, 1),
+                    std::slice::from_ref(&directly),
+                    "{description}"
+                );
+                assert_eq!(asks(&mut rig, 148), []);
+                assert_eq!(way(&mut rig, &opened), REAL, "{description}");
+                rig.now.0 += MILLISECOND;
+            }
+            asks(&mut rig, 1);
+            assert_eq!(way(&mut rig, &opened), OTHER, "{description}");
+            let counts = rig.worker_counts();
+            assert_eq!((counts.next_hops_contested, counts.next_hops_moved), (0, 1));
+            // It has only said so: it is asked itself.
+            assert_eq!(asks(&mut rig, 1), [request(net, 21, Some(OTHER))]);
+            rig.resolve(INSIDE, net.target_ip(21), OTHER);
+            assert_eq!(asks(&mut rig, 2000), []);
+            assert_eq!(way(&mut rig, &opened), OTHER, "{description}");
+        }
+    }
+}
+
+#[test]
+fn a_failover_is_told_and_the_way_back_is_the_same() {
+    for net in BOTH {
+        let mut rig = Rig::of(net);
+        let address = net.target_ip(21);
+        for (from, to) in [(REAL, OTHER), (OTHER, REAL)] {
+            rig.out.clear();
+            rig.resolve(INSIDE, address, to);
+            assert_eq!(rig.events(), []);
+            rig.outlast_contest();
+            assert_eq!(rig.events(), [moved(net, from, to)]);
+            rig.resolve(INSIDE, address, to);
+            rig.now.0 += 1000 * MILLISECOND;
+        }
+        // Hosts that the snapshot doesn't name are many.
+        let stranger = net.address(2, 77);
+        rig.out.clear();
+        rig.resolve(INSIDE, stranger, REAL);
+        rig.resolve(INSIDE, stranger, OTHER);
+        rig.outlast_contest();
+        assert_eq!(rig.events(), []);
+    }
+}
+
+/// Whoever is right: a spare that speaks up too early, or somebody who wants the traffic.
+#[test]
+fn of_two_that_both_answer_the_older_stays_and_it_is_told_once_a_second() {
+    for net in BOTH {
+        let (mut rig, opened) = connected(net);
+        let address = net.target_ip(21);
+        let all = claims(net, address, OTHER);
+        let known = rig.worker_counts().neighbours;
+        let (mut told, mut asked) = (0, 0);
+        for round in 0..1000 {
+            for (_, claim) in &all {
+                rig.try_send(INSIDE, claim.clone());
+            }
+            rig.now.0 += 10 * MILLISECOND;
+            rig.out.clear();
+            rig.worker.tick(&rig.tables, rig.now, &mut rig.out);
+            for (port, sent) in rig.emitted() {
+                let Some(wanted) = asked_for(&sent) else {
+                    continue;
+                };
+                if wanted == address {
+                    asked += 1;
+                    rig.resolve(port, address, REAL);
+                } else if wanted == net.gateway() {
+                    rig.resolve(port, wanted, ROUTER_MAC);
+                } else {
+                    rig.resolve(port, wanted, mac(rig::last(wanted)));
+                }
+            }
+            assert_eq!(way(&mut rig, &opened), REAL, "round {round}");
+            told += rig.events().len();
+        }
+        assert!((60..=67).contains(&asked), "{asked} questions in 10 s");
+        assert!((9..=11).contains(&told), "{told} events in 10 s");
+        let counts = rig.worker_counts();
+        assert_eq!(counts.next_hops_contested, asked);
+        assert_eq!((counts.neighbours, counts.next_hops_moved), (known, 0));
+    }
+}
+
+#[test]
+fn who_fails_over_is_believed_though_others_claim_the_address_too() {
+    for net in BOTH {
+        let (mut rig, opened) = connected(net);
+        let address = net.target_ip(21);
+        for round in 0..45u8 {
+            rig.try_send(INSIDE, answer(INSIDE, address, mac(0x80 + round)));
+            rig.resolve(INSIDE, address, OTHER);
+            asks(&mut rig, 10);
+        }
+        asks(&mut rig, 10);
+        asks(&mut rig, 10);
+        assert_eq!(way(&mut rig, &opened), OTHER);
+    }
+}
+
+/// All three questions, or their answers, were lost, or the forger was faster than an answer to the first question of all.
+#[test]
+fn a_forger_who_is_believed_and_silent_is_left_after_a_second() {
+    for net in BOTH {
+        let (mut rig, opened) = connected(net);
+        let address = net.target_ip(21);
+        rig.resolve(INSIDE, address, OTHER);
+        rig.outlast_contest();
+        assert_eq!(way(&mut rig, &opened), OTHER);
+        rig.out.clear();
+        assert_eq!(asks(&mut rig, 1000), [request(net, 21, None)]);
+        rig.resolve(INSIDE, address, REAL);
+        assert_eq!(way(&mut rig, &opened), REAL, "at once");
+    }
+}
+
+#[test]
+fn a_router_that_does_not_answer_anyway_is_believed_at_another_mac_at_once() {
+    for net in BOTH {
+        let mut rig = Rig::of(net);
+        let gateway = net.gateway();
+        let claim = answer(OUTSIDE, gateway, OTHER);
+        let mut unanswered = 0;
+        let opened = rig.establish(net.client(1, 4000), 1);
+        for _ in 0..40 {
+            rig.now.0 += 20 * MILLISECOND;
+            rig.out.clear();
+            rig.worker.tick(&rig.tables, rig.now, &mut rig.out);
+            let asked = [None, Some(ROUTER_MAC)].map(|known| question(OUTSIDE, gateway, known));
+            unanswered += rig
+                .emitted()
+                .iter()
+                .filter(|sent| asked.contains(sent))
+                .count();
+        }
+        assert_eq!(unanswered, 4);
+        rig.try_send(OUTSIDE, claim);
+        let (target, local) = opened.inside(net);
+        let answer = frame::tcp(target, local, ACK).seq(9001, 2u32.wrapping_add(opened.shift));
+        let (_, sent) = rig.inside(&answer, opened.target);
+        assert_eq!(sent[..6], OTHER.0);
+    }
+}
+
+/// By an advertisement that overrides nothing, or by a router that has the address and stays a spare.
+#[test]
+fn an_answer_that_is_not_believed_says_nothing_of_a_router() {
+    let net = Net::V6;
+    let mut rig = Rig::of(net);
+    let gateway = net.gateway();
+    rig.pass(1);
+    let lives = |rig: &Rig| rig.counters.living(&rig.tables).unwrap().has(0);
+    assert!(lives(&rig));
+    let own = net.outside_address();
+    let hint = frame::ndp(136, (gateway, own), 0x40, gateway, Some((2, OTHER)));
+    let hint = hint.macs(OTHER, rig::OUTSIDE_MAC).frame();
+    for _ in 0..100 {
+        rig.now.0 += 10 * MILLISECOND;
+        rig.worker.tick(&rig.tables, rig.now, &mut rig.out);
+        rig.try_send(OUTSIDE, hint.clone());
+    }
+    assert!(!lives(&rig));
+}
+
+#[test]
+fn forged_claims_for_everything_known_ask_each_once_in_a_while_and_grow_nothing() {
+    let net = Net::V4;
+    let mut rig = Rig::of(net);
+    let known = rig.worker_counts().neighbours;
+    let addresses = [net.target_ip(21), net.target_ip(22)];
+    for n in 0..50_000u32 {
+        let [.., a, b, c] = n.to_be_bytes();
+        let from = MacAddr([2, 1, 1, a, b, c]);
+        let address = match n % 3 {
+            2 => net.address(2, 200 + (n % 50) as u8),
+            place => addresses[place as usize],
+        };
+        rig.try_send(INSIDE, answer(INSIDE, address, from));
+    }
+    assert_eq!(rig.events(), []);
+    assert!(
+        rig.emitted().is_empty(),
+        "nothing is sent at a stranger's pace"
+    );
+    rig.refresh();
+    rig.refresh();
+    assert_eq!(rig.worker_counts().neighbours, known);
+    assert_eq!(rig.worker_counts().next_hops_moved, 0);
+}

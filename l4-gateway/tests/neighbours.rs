@@ -1,0 +1,85 @@
+//! The MACs of next hops: kept against others that claim their addresses, left when they fail over.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)] // A test may end on what it did not expect.
+
+mod lab;
+
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+use dataplane::MacAddr;
+
+use lab::wire::Wire;
+use lab::{Echo, FIRST, Gateway, Lab, SECOND, pattern};
+
+const FORGER: MacAddr = MacAddr([2, 0, 0, 0, 0, 0x66]);
+const REPLACEMENT: MacAddr = MacAddr([2, 0, 0, 0, 0, 0x77]);
+const INSIDE: Ipv4Addr = Ipv4Addr::new(10, 3, 0, 11);
+
+/// An ARP reply to the node, or an announcement to all: `address` is at `mac`.
+fn says(mac: MacAddr, address: Ipv4Addr, to: Option<MacAddr>) -> Vec<u8> {
+    let (operation, destination, asking) = match to {
+        Some(node) => (2, node, INSIDE),
+        None => (1, MacAddr::BROADCAST, address),
+    };
+    let head = [8, 6, 0, 1, 8, 0, 6, 4, 0, operation];
+    [
+        &destination.0[..],
+        &mac.0,
+        &head,
+        &mac.0,
+        &address.octets(),
+        &to.unwrap_or_default().0,
+        &asking.octets(),
+    ]
+    .concat()
+}
+
+fn count(gateway: &Gateway, name: &str) -> u64 {
+    gateway.metric(&format!("weir_l4_worker_{name}_total{{worker=\"0\"}}"))
+}
+
+#[test]
+fn connections_outlive_forged_answers_and_a_failover_of_their_targets() {
+    let lab = Lab::new();
+    lab.target().usual_targets();
+    let gateway = Gateway::start(&lab, &lab.usual());
+    let node = gateway.mac("int");
+    let wire = Wire::open(&lab.target(), Ipv4Addr::new(10, 3, 0, 254));
+    let mut open: Vec<Echo> = (0..4)
+        .map(|_| lab.client().run(|| Echo::connect(80).unwrap()))
+        .collect();
+    let began = Instant::now();
+    for round in 0..20 {
+        for target in [FIRST, SECOND] {
+            for to in [Some(node), None] {
+                assert!(wire.send(&says(FORGER, target, to)));
+            }
+        }
+        for echo in &mut open {
+            echo.exchange(&pattern(10_000, round));
+        }
+    }
+    gateway.wait("contested", || count(&gateway, "next_hops_contested") > 1);
+    assert_eq!(count(&gateway, "next_hops_moved"), 0);
+    let told = |what: &str| gateway.log().matches(what).count() as u64;
+    let contested = "another host says that it has the address of a next hop";
+    gateway.wait("told", || told(contested) > 0);
+    let most = began.elapsed().as_secs() + 2;
+    assert!(told(contested) <= most, "{}", gateway.log());
+
+    let mac = REPLACEMENT.to_string();
+    lab.target().ip(&["link", "set", "t0", "address", &mac]);
+    for target in [FIRST, SECOND] {
+        assert!(wire.send(&says(REPLACEMENT, target, None)));
+    }
+    let began = Instant::now();
+    for echo in &mut open {
+        echo.exchange(&pattern(10_000, 99));
+    }
+    // 450 ms, and what TCP waits until it sends again.
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(3), "{took:?}");
+    assert_eq!(count(&gateway, "next_hops_moved"), 2);
+    gateway.wait("told", || told("the next hop is at another MAC") > 0);
+}
