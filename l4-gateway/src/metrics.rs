@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use dataplane::{Counters, DropReason, TargetId};
+use dataplane::{Counters, DropReason, RouterState, TargetId};
 use metrics::{counter, gauge};
 
 use crate::actors::View;
@@ -161,7 +161,7 @@ fn routers(config: &Config, forwarder: &Forwarder) {
             ("port", port.name.clone()),
             ("address", router.address.to_string()),
         ];
-        gauge!("weir_l4_router_up", &labels).set(flag(living.has(place)));
+        gauge!("weir_l4_router_up", &labels).set(flag(living.state(place) == RouterState::Up));
     }
 }
 

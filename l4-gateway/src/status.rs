@@ -6,7 +6,8 @@ use std::net::IpAddr;
 use bgp_ctl::decision::Force;
 use bgp_ctl::status::{Status as BgpStatus, StatusBoard};
 use dataplane::{
-    Counters, DropReason, FlowView, PortIndex, ServiceCounts, Tables, TargetId, WorkerCounts,
+    Counters, DropReason, FlowView, PortIndex, RouterState, ServiceCounts, Tables, TargetId,
+    WorkerCounts,
 };
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -62,21 +63,24 @@ pub(crate) fn status(from: Sources<'_>) -> Value {
             .map(|(place, router)| {
                 json!({
                     "address": router.address,
-                    "answers": living.map(|living| living.has(place)),
+                    "answers": living.map(|living| living.state(place).answers()),
+                    "state": living.map(|living| living.state(place).label()),
                 })
             })
             .collect()
     };
     let mut warnings = from.host.warnings(from.config, &from.forwarder.ports());
-    warnings.extend(from.config.ports.iter().flat_map(|port| {
-        let dead = routers(port.index)
-            .into_iter()
-            .filter(|router| router["answers"] == false);
-        dead.map(|router| {
-            let address = router["address"].as_str().unwrap_or_default();
-            format!("router {address} on port {} does not answer", port.name)
-        })
-    }));
+    for (place, router) in tables.routers().iter().enumerate() {
+        let port = from.config.ports.get(usize::from(router.port.0));
+        let what = match living.map(|living| living.state(place)) {
+            None | Some(RouterState::Up) => continue,
+            Some(RouterState::Unheard) => "has never answered",
+            Some(RouterState::Down) => "does not answer",
+            Some(RouterState::Lossy) => "leaves many questions unanswered, or comes and goes",
+        };
+        let (address, port) = (router.address, port.map_or("?", |port| &port.name));
+        warnings.push(format!("router {address} on port {port} {what}"));
+    }
     let ports: Vec<Value> = from
         .config
         .ports

@@ -78,7 +78,7 @@ impl Ways<'_> {
             .routers()
             .iter()
             .position(|known| *known == router);
-        place.is_some_and(|place| self.living.has(place))
+        place.is_some_and(|place| self.living.state(place).answers())
     }
 
     fn name(&self, port: PortIndex) -> &str {

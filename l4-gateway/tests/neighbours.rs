@@ -8,9 +8,10 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use dataplane::MacAddr;
+use serde_json::Value;
 
 use lab::wire::Wire;
-use lab::{Echo, FIRST, Gateway, Lab, SECOND, pattern};
+use lab::{Echo, FIRST, Gateway, LOCAL_IP, Lab, SECOND, SERVICES, WORKERS, pattern};
 
 const FORGER: MacAddr = MacAddr([2, 0, 0, 0, 0, 0x66]);
 const REPLACEMENT: MacAddr = MacAddr([2, 0, 0, 0, 0, 0x77]);
@@ -82,4 +83,38 @@ fn connections_outlive_forged_answers_and_a_failover_of_their_targets() {
     assert!(took < Duration::from_secs(3), "{took:?}");
     assert_eq!(count(&gateway, "next_hops_moved"), 2);
     gateway.wait("told", || told("the next hop is at another MAC") > 0);
+}
+
+#[test]
+fn a_router_that_has_never_answered_is_told_once_and_shown_as_such() {
+    let lab = Lab::new();
+    lab.target().usual_targets();
+    lab.client().address("c0", "10.2.0.2/24");
+    let external = "address = \"10.2.0.11/24\"\ngateway = [\"10.2.0.2\", \"10.2.0.3\"]";
+    let internal = format!("address = \"10.3.0.11/24\"\nlocal_ips = [\"{LOCAL_IP}\"]");
+    let config = lab.node(WORKERS, [external.into(), internal], SERVICES);
+    let gateway = Gateway::start(&lab, &config);
+    let states = || -> Vec<String> {
+        let status = gateway.status();
+        let routers = status["ports"][0]["routers"].as_array().unwrap().clone();
+        let state = |router: &Value| router["state"].as_str().unwrap().to_owned();
+        routers.iter().map(state).collect()
+    };
+    let told = |what: &str| gateway.log().matches(what).count();
+    const UNHEARD: &str = "the router has not answered since it was configured";
+    gateway.wait("told", || told(UNHEARD) > 0);
+    assert_eq!(states(), ["up", "never answered"]);
+    let warnings = gateway.status()["warnings"].to_string();
+    assert!(
+        warnings.contains("router 10.2.0.3 on port ext has never answered"),
+        "{warnings}"
+    );
+    let answers = told("the router answers");
+    lab.client().address("c0", "10.2.0.3/24");
+    gateway.wait("answered", || told("the router answers") > answers);
+    assert_eq!(states(), ["up", "up"]);
+    assert_eq!(
+        (told(UNHEARD), told("the next hop does not answer")),
+        (1, 0)
+    );
 }

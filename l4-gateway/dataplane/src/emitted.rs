@@ -23,9 +23,16 @@ pub struct Emitted {
 pub enum Event {
     /// What a next hop says of itself may be news to others: give it to all other workers by [`crate::Worker::learn`].
     Learned(Learned),
-    /// A next hop doesn't answer ARP or neighbour solicitations.
+    /// A next hop doesn't answer ARP or neighbour solicitations. Once, until it does.
     Unresolved {
         /// The port it was looked for on.
+        port: PortIndex,
+        /// Its address.
+        address: IpAddr,
+    },
+    /// A next hop that was [`Event::Unresolved`] answers.
+    Resolved {
+        /// The port it is on.
         port: PortIndex,
         /// Its address.
         address: IpAddr,

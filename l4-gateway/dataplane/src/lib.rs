@@ -69,7 +69,7 @@ pub use limits::{
     TICK_NANOSECONDS,
 };
 pub use mac::MacAddr;
-pub use next_hops::{Living, NextHop, NextHops, Sharing};
+pub use next_hops::{Living, NextHop, NextHops, RouterState, Sharing};
 pub use persistence_view::PersistenceView;
 pub use policy::{FlowLimits, Persistence, Policy, Quota, Refusal, SourcePrefix};
 pub use port::{Port, PortIndex, Route, Segment};

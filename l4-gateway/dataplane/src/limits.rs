@@ -258,6 +258,11 @@ pub(crate) const ROUTER_INTERVAL: u64 = 200;
 pub(crate) const ROUTER_MISSES: u8 = 3;
 /// Answers in a row after which one that was dead counts as living again.
 pub(crate) const ROUTER_ANSWERS: u8 = 3;
+/// Questions that losses are counted over: 6.4 s. One that dies within as many of its return is lossy too.
+pub(crate) const ROUTER_WINDOW: u32 = u32::BITS;
+/// Of the window, the losses from which a router that answers is lossy, and down to which it stays so: half, and a quarter.
+pub(crate) const ROUTER_LOSSES: u32 = ROUTER_WINDOW / 2;
+pub(crate) const ROUTER_LOSSES_LEFT: u32 = ROUTER_WINDOW / 4;
 
 /// Neighbours looked at in one [`crate::Worker::tick`].
 pub(crate) const NEIGHBOUR_BUDGET: usize = 64;

@@ -287,6 +287,15 @@ impl Neighbours {
             moved: is_another.then(|| entry.mac()),
             kept_against: entry.claimant.take().filter(|_| !is_another),
         };
+        if std::mem::take(&mut entry.told_silent) {
+            let event = Event::Resolved {
+                port: entry.port,
+                address: entry.address,
+            };
+            if !out.event(event) {
+                cells.worker(WorkerCount::EmittedOverflow, 1);
+            }
+        }
         let was_asked_for = entry.is_anyone_asked();
         entry.header[..6].copy_from_slice(&learned.mac.0);
         if (is_another || !usable) && !was_asked_for {
@@ -424,10 +433,19 @@ impl Neighbours {
             port: entry.port,
             address: entry.address,
         };
-        if !self.reports.take(now) {
-            cells.worker(WorkerCount::EventsSuppressed, 1);
-        } else if !out.event(event) {
-            cells.worker(WorkerCount::EmittedOverflow, 1);
+        // Once, until it answers.
+        if !entry.told_silent {
+            let not_told = if !self.reports.take(now) {
+                Some(WorkerCount::EventsSuppressed)
+            } else if !out.event(event) {
+                Some(WorkerCount::EmittedOverflow)
+            } else {
+                None
+            };
+            entry.told_silent = not_told.is_none();
+            if let Some(count) = not_told {
+                cells.worker(count, 1);
+            }
         }
         self.drop_held(at, cells);
     }

@@ -78,52 +78,108 @@ pub struct NextHop {
     pub address: IpAddr,
 }
 
-/// Which of a snapshot's routers answer, by their place in [`crate::Tables::routers`].
+/// How a router does that is watched. The later, the better it is to send to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, PartialOrd, Ord, Hash)]
+pub enum RouterState {
+    /// It has never answered.
+    #[default]
+    Unheard,
+    /// It doesn't answer any more.
+    Down,
+    /// It answers, but leaves many questions unanswered, or has come and gone lately: used where no better one leads.
+    Lossy,
+    /// It answers.
+    Up,
+}
+
+impl RouterState {
+    /// The name for people and metrics.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            RouterState::Unheard => "never answered",
+            RouterState::Down => "down",
+            RouterState::Lossy => "lossy",
+            RouterState::Up => "up",
+        }
+    }
+
+    /// Whether it answers, however badly.
+    #[must_use]
+    pub fn answers(self) -> bool {
+        self >= RouterState::Lossy
+    }
+}
+
+/// How a snapshot's routers do, by their place in [`crate::Tables::routers`]: two bits for each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct Living(u64);
+pub struct Living {
+    /// Those that answer.
+    answering: u64,
+    /// Of those that answer the good ones; of the others those that did once.
+    better: u64,
+}
 
 impl Living {
     /// How many can be told apart: the other bits name the snapshot where workers share them.
     pub(crate) const MOST: usize = 48;
 
-    /// Whether the router at this place answers.
+    /// How the router at this place does.
     #[must_use]
-    pub fn has(self, place: usize) -> bool {
-        place < Self::MOST && self.0 >> place & 1 != 0
-    }
-
-    pub(crate) fn set(&mut self, place: usize, lives: bool) {
-        if place < Self::MOST {
-            self.0 = self.0 & !(1 << place) | u64::from(lives) << place;
+    pub fn state(self, place: usize) -> RouterState {
+        let has = |bits: u64| place < Self::MOST && bits >> place & 1 != 0;
+        match (has(self.answering), has(self.better)) {
+            (false, false) => RouterState::Unheard,
+            (false, true) => RouterState::Down,
+            (true, false) => RouterState::Lossy,
+            (true, true) => RouterState::Up,
         }
     }
 
-    /// The same routers at their places in another snapshot; new ones don't answer yet.
+    pub(crate) fn set(&mut self, place: usize, state: RouterState) {
+        if place < Self::MOST {
+            let write =
+                |bits: &mut u64, bit: bool| *bits = *bits & !(1 << place) | u64::from(bit) << place;
+            write(&mut self.answering, state.answers());
+            let is_better = matches!(state, RouterState::Down | RouterState::Up);
+            write(&mut self.better, is_better);
+        }
+    }
+
+    /// The same routers at their places in another snapshot; new ones haven't answered yet.
     pub(crate) fn moved(self, from: &[NextHop], to: &[NextHop]) -> Self {
         let mut moved = Self::default();
         for (place, hop) in to.iter().enumerate() {
-            let before = from.iter().position(|known| known == hop);
-            moved.set(place, before.is_some_and(|before| self.has(before)));
+            if let Some(before) = from.iter().position(|known| known == hop) {
+                moved.set(place, self.state(before));
+            }
         }
         moved
     }
 }
 
-/// What the worker that watches routers tells the others, and whoever asks: which answer, and by which snapshot that is meant.
+/// What the worker that watches routers tells the others, and whoever asks: how they do, and by which snapshot that is meant.
 #[derive(Debug, Default)]
-pub(crate) struct SharedLiving(AtomicU64);
+pub(crate) struct SharedLiving([AtomicU64; 2]);
 
 impl SharedLiving {
-    pub(crate) fn tell(&self, serial: u64, Living(bits): Living) {
-        self.0
-            .store(serial << Living::MOST | bits, Ordering::Relaxed);
+    pub(crate) fn tell(&self, serial: u64, living: Living) {
+        for (word, bits) in self.0.iter().zip([living.answering, living.better]) {
+            word.store(serial << Living::MOST | bits, Ordering::Release);
+        }
     }
 
-    /// None if another snapshot was meant.
+    /// None if another snapshot was meant, or it is being told this moment.
     pub(crate) fn of(&self, serial: u64) -> Option<Living> {
-        let told = self.0.load(Ordering::Relaxed);
-        let meant = told >> Living::MOST == serial << Living::MOST >> Living::MOST;
-        meant.then_some(Living(told & ((1 << Living::MOST) - 1)))
+        let read = || self.0.each_ref().map(|word| word.load(Ordering::Acquire));
+        let [answering, better] = read();
+        let is_whole = read() == [answering, better];
+        let is_meant = |told: u64| told >> Living::MOST == serial << Living::MOST >> Living::MOST;
+        let bits = |told: u64| told & ((1 << Living::MOST) - 1);
+        (is_whole && is_meant(answering) && is_meant(better)).then_some(Living {
+            answering: bits(answering),
+            better: bits(better),
+        })
     }
 }
 
@@ -140,20 +196,24 @@ mod tests {
 
     #[test]
     fn who_lives_is_carried_over_to_another_snapshot() {
+        use RouterState::{Down, Lossy, Unheard, Up};
         let mut living = Living::default();
-        living.set(1, true);
+        living.set(0, Lossy);
+        living.set(1, Up);
         let moved = living.moved(&[hop(1), hop(2)], &[hop(3), hop(2), hop(1)]);
         assert_eq!(
-            [0, 1, 2, 47, 48, 64].map(|place| moved.has(place)),
-            [false, true, false, false, false, false]
+            [0, 1, 2, 47, 48, 64].map(|place| moved.state(place)),
+            [Unheard, Up, Lossy, Unheard, Unheard, Unheard]
         );
+        living.set(1, Down);
+        assert_eq!(living.state(1), Down);
     }
 
     #[test]
     fn what_is_told_of_another_snapshot_counts_for_nothing() {
         let shared = SharedLiving::default();
         let mut living = Living::default();
-        living.set(47, true);
+        living.set(47, RouterState::Up);
         shared.tell(0x1_0007, living);
         assert_eq!(shared.of(0x1_0007), Some(living));
         assert_eq!(shared.of(8), None);

@@ -1,7 +1,7 @@
 //! Owns [`Control`], feeds it and carries out its actions.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -421,6 +421,11 @@ impl ControlPlane {
         port.map_or("(removed)", |port| &port.name)
     }
 
+    fn is_router(&self, port: PortIndex, address: IpAddr) -> bool {
+        let port = self.control.ports().get(usize::from(port.0));
+        port.is_some_and(|port| port.is_router(address))
+    }
+
     fn service_name(&self, id: ServiceId) -> &str {
         let known = self
             .control
@@ -597,10 +602,15 @@ impl Handler<News> for ControlPlane {
                     "no target takes new flows"
                 );
             }
-            Event::Unresolved { port, address } => {
+            // Of routers the watchdog speaks.
+            Event::Unresolved { port, address } if !self.is_router(port, address) => {
                 let port = self.port_name(port);
-                tracing::warn!(worker, port, %address, "the next hop does not answer ARP");
+                tracing::warn!(worker, port, %address, "the next hop does not answer ARP or neighbour solicitations");
             }
+            Event::Resolved { port, address } if !self.is_router(port, address) => {
+                tracing::info!(worker, port = self.port_name(port), %address, "the next hop answers");
+            }
+            Event::Unresolved { .. } | Event::Resolved { .. } => {}
             Event::NextHopMoved {
                 port,
                 address,

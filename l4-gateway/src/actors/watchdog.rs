@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, AsyncContext, Context, Handler, Message, Recipient};
-use dataplane::{Living, Tables};
+use dataplane::{Living, NextHop, RouterState, Tables};
 use metrics::counter;
 use shared::telemetry::monotonic;
 
@@ -29,6 +29,9 @@ const LINKS: Duration = Duration::from_millis(10);
 /// and withdrawing the VIPs for that would cost more.
 const ROUTERLESS: Duration = Duration::from_secs(2);
 
+/// A router that has not answered for so long since it was configured is told of, once.
+const UNHEARD: Duration = Duration::from_secs(2);
+
 /// Watches heartbeats, links and routers.
 pub struct Watchdog {
     forwarder: Arc<Forwarder>,
@@ -40,6 +43,8 @@ pub struct Watchdog {
     links: Vec<PortLink>,
     /// The snapshot that was looked at last, and which of its routers answer.
     seen: Option<(Arc<Tables>, Living)>,
+    /// The routers that have never answered, since when they are asked, and whether that was told.
+    unheard: Vec<(NextHop, Duration, bool)>,
     /// Why the links leave no way, if they don't.
     cut_off: Option<String>,
     /// Since when no router towards clients answers, and what is to be said of it.
@@ -84,6 +89,7 @@ impl Watchdog {
             stalled: None,
             links: Vec::new(),
             seen: None,
+            unheard: Vec::new(),
             cut_off: None,
             routerless: None,
             to,
@@ -150,12 +156,19 @@ impl Watchdog {
         let Some(living) = self.forwarder.living(&tables) else {
             return;
         };
-        if let Some((known, lived)) = &self.seen {
-            if Arc::ptr_eq(known, &tables) && living == *lived && !links_have_changed {
-                return;
+        let now = monotonic();
+        self.say_who_is_unheard(now);
+        let (known, lived) = match &self.seen {
+            Some((known, lived)) => {
+                if Arc::ptr_eq(known, &tables) && living == *lived && !links_have_changed {
+                    return;
+                }
+                (known.routers(), *lived)
             }
-            self.say_what_changed((known, *lived), (&tables, living));
-        }
+            None => (&[][..], Living::default()),
+        };
+        self.say_what_changed((known, lived), (tables.routers(), living));
+        self.unheard = still_unheard(&self.unheard, tables.routers(), living, now);
         let links = self.names.iter().zip(&self.links);
         let down: Vec<Option<String>> = links
             .map(|(port, link)| (!link.up).then(|| why_down(port, link)))
@@ -169,28 +182,51 @@ impl Watchdog {
         self.cut_off = ways.none_by_links();
         self.routerless = ways.none_by_routers().map(|why| {
             let since = self.routerless.as_ref().map(|(since, _)| *since);
-            (since.unwrap_or_else(monotonic), why)
+            (since.unwrap_or(now), why)
         });
         self.seen = Some((tables, living));
     }
 
     fn say_what_changed(
         &self,
-        (before, lived): (&Tables, Living),
-        (now, lives): (&Tables, Living),
+        (before, lived): (&[NextHop], Living),
+        (now, lives): (&[NextHop], Living),
     ) {
-        for (place, router) in now.routers().iter().enumerate() {
-            let known = before.routers().iter().position(|known| known == router);
-            let did_live = known.is_some_and(|known| lived.has(known));
-            let port = self.names.get(usize::from(router.port.0));
-            match (did_live, lives.has(place)) {
-                (false, true) => {
-                    tracing::info!(port, address = %router.address, "the router answers");
+        for (place, router) in now.iter().enumerate() {
+            let known = before.iter().position(|known| known == router);
+            let did = known.map_or(RouterState::Unheard, |known| lived.state(known));
+            let does = lives.state(place);
+            let (port, address) = (self.names.get(usize::from(router.port.0)), router.address);
+            match (did, does) {
+                (did, does) if did == does => {}
+                (_, RouterState::Unheard) => {}
+                (RouterState::Lossy, RouterState::Up) => {
+                    tracing::info!(port, %address, "the router answers all questions again");
                 }
-                (true, false) => {
-                    tracing::warn!(port, address = %router.address, "the router does not answer");
+                (_, RouterState::Up) => tracing::info!(port, %address, "the router answers"),
+                (_, RouterState::Lossy) => tracing::warn!(
+                    port,
+                    %address,
+                    "the router leaves many questions unanswered, or comes and goes: it is used only where no better one leads"
+                ),
+                (_, RouterState::Down) => {
+                    tracing::warn!(port, %address, "the router does not answer");
                 }
-                (false, false) | (true, true) => {}
+            }
+        }
+    }
+
+    /// Says of each router that has not answered yet that it hasn't, once.
+    fn say_who_is_unheard(&mut self, now: Duration) {
+        for (router, since, is_told) in &mut self.unheard {
+            if !*is_told && now.saturating_sub(*since) >= UNHEARD {
+                *is_told = true;
+                let port = self.names.get(usize::from(router.port.0));
+                tracing::warn!(
+                    port,
+                    address = %router.address,
+                    "the router has not answered since it was configured: it is asked on"
+                );
             }
         }
     }
@@ -226,6 +262,23 @@ impl Watchdog {
             link_is_back,
         });
     }
+}
+
+/// The routers that have never answered: since `now`, those that are not among them yet.
+fn still_unheard(
+    before: &[(NextHop, Duration, bool)],
+    routers: &[NextHop],
+    living: Living,
+    now: Duration,
+) -> Vec<(NextHop, Duration, bool)> {
+    let places = routers.iter().enumerate();
+    places
+        .filter(|(place, _)| living.state(*place) == RouterState::Unheard)
+        .map(|(_, router)| {
+            let known = before.iter().find(|(known, ..)| known == router);
+            known.copied().unwrap_or((*router, now, false))
+        })
+        .collect()
 }
 
 fn why_down(port: &str, link: &PortLink) -> String {

@@ -201,7 +201,7 @@ impl PortConfig {
     }
 
     /// Whether an address is a router's on the port's segment.
-    pub(super) fn is_router(&self, address: IpAddr) -> bool {
+    pub fn is_router(&self, address: IpAddr) -> bool {
         self.routers().any(|router| router == address)
     }
 

@@ -20,6 +20,8 @@ pub(crate) struct Neighbour {
     pub(super) used: bool,
     /// The snapshot names it: it counts as used.
     pub(super) named: bool,
+    /// It was told that it doesn't answer.
+    pub(super) told_silent: bool,
     /// Requests sent in this state.
     pub(super) requests: u8,
     /// The MAC that is said to have its address, while that is contested and the MAC in use has not answered.
@@ -40,6 +42,7 @@ impl Neighbour {
         state: State::Free,
         used: false,
         named: false,
+        told_silent: false,
         requests: 0,
         claimant: None,
         due: 0,

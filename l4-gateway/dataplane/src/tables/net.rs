@@ -6,7 +6,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use super::{LocalIp, Owned};
 use crate::family::Family;
 use crate::ids::ServiceId;
-use crate::next_hops::Living;
+use crate::next_hops::{Living, RouterState};
 use crate::port::{Port, PortIndex};
 use crate::service::Protocol;
 
@@ -107,8 +107,8 @@ impl<V: Family> Net<V> {
         Some((hop.port, hop.gateway.unwrap_or(destination)))
     }
 
-    /// The way of a flow towards a destination, if it must be by the port that [`Net::route`] leads to or by any. Of the hops that `living`
-    /// has, the first rank is used; of none, the first rank of all. Of one rank, the hop that scores highest takes the flow.
+    /// The way of a flow towards a destination, if it must be by the port that [`Net::route`] leads to or by any. Of the hops that do
+    /// best by `living` the first rank is used; of one rank, the hop that scores highest takes the flow.
     pub(crate) fn way(
         &self,
         destination: V::Address,
@@ -163,19 +163,23 @@ fn choose<'a, V: Family>(
     let same_prefix = rest.iter().take_while(|hop| hop.prefix == first.prefix);
     let others = same_prefix.filter(may_be);
     let hops = || std::iter::once(first).chain(others.clone());
-    let lives = |hop: &&Hop<V>| hop.router.is_none_or(|router| living.has(router));
+    let standing = |hop: &Hop<V>| match hop.router.map(|router| living.state(router)) {
+        // Without a router there is nobody to ask. Whether one that is silent has ever answered says nothing of what it does now.
+        None => RouterState::Up,
+        Some(RouterState::Unheard) => RouterState::Down,
+        Some(state) => state,
+    };
     let score = |hop: &Hop<V>| hop.gateway.map_or(0, &score);
     // The first of those that score highest.
     let highest = |best: &'a Hop<V>, hop: &'a Hop<V>| match score(hop) > score(best) {
         true => hop,
         false => best,
     };
-    let rank = hops().find(lives).map(|hop| hop.rank);
-    let of_rank = |hop: &&Hop<V>| match rank {
-        Some(rank) => hop.rank == rank && lives(hop),
-        None => hop.rank == first.rank,
-    };
-    hops().filter(of_rank).reduce(highest).unwrap_or(first)
+    let best = hops().map(standing).max();
+    let are_best = || hops().filter(|hop| Some(standing(hop)) == best);
+    let rank = are_best().next().map(|hop| hop.rank);
+    let of_rank = are_best().filter(|hop| Some(hop.rank) == rank);
+    of_rank.reduce(highest).unwrap_or(first)
 }
 
 /// A map that packets look things up in.

@@ -2,15 +2,27 @@
 //! next hops up anew when the answer changes.
 //!
 //! ```text
-//!            answer                 3 questions without one
-//!   (new) ------------> lives <------------------------------> dead
-//!                                 3 answers in a row
+//!                answer            3 questions in a row without one
+//!   (unheard) ------------> up <------------------------------------> down
+//!                                        3 answers in a row
+//!
+//!                16 of the last 32 lost; or down within 32 of its return
+//!                        up -----------------------------------> lossy
+//!                           <-----------------------------------
+//!                                 at most 8 of the last 32 lost
 //! ```
+//!
+//! A router that loses two questions of three never loses three in a row; one that comes and goes is up each time after three answers. Flows that
+//! went with it each time would lose more than by any other, so a lossy one must show for longer that it is good again. It is still a way: where
+//! all questions are answered late or not at all (routers limit ARP under load), the node has no better one, and goes on.
 
 use super::Worker;
-use crate::limits::{ROUTER_ANSWERS, ROUTER_INTERVAL, ROUTER_MISSES};
+use crate::limits::{
+    ROUTER_ANSWERS, ROUTER_INTERVAL, ROUTER_LOSSES, ROUTER_LOSSES_LEFT, ROUTER_MISSES,
+    ROUTER_WINDOW,
+};
 use crate::neighbour::ask_for;
-use crate::next_hops::{Living, NextHop};
+use crate::next_hops::{Living, NextHop, RouterState};
 use crate::{Emitted, Now, Tables};
 
 /// What a worker knows of the routers.
@@ -29,12 +41,17 @@ struct Watched {
     due: u64,
     /// A question waits for its answer.
     asked: bool,
-    /// Questions in a row without an answer, and with one since it died.
+    /// Questions in a row without an answer, and with one.
     misses: u8,
     answers: u8,
-    /// It has answered once, and lives.
+    /// The latest questions, a bit each: whether they were lost.
+    lost: u32,
+    /// Questions since it came back, if it did not long ago.
+    back_for: Option<u32>,
+    /// It has answered, and does so still.
     known: bool,
-    lives: bool,
+    answers_still: bool,
+    is_lossy: bool,
 }
 
 impl Watched {
@@ -43,7 +60,7 @@ impl Watched {
         if self.asked {
             self.misses = self.misses.saturating_add(1);
             self.answers = 0;
-            self.lives &= self.misses < ROUTER_MISSES;
+            self.count(true);
         }
         self.asked = true;
         self.due = now + ROUTER_INTERVAL;
@@ -52,17 +69,52 @@ impl Watched {
     }
 
     fn heard(&mut self) {
+        self.misses = 0;
         if std::mem::take(&mut self.asked) {
             self.answers = self.answers.saturating_add(1);
+            self.count(false);
         }
-        self.misses = 0;
-        self.lives |= !self.known || self.answers >= ROUTER_ANSWERS;
-        self.known = true;
+        if !self.known {
+            self.known = true;
+            self.answers_still = true;
+            self.lost = 0;
+        }
+    }
+
+    /// Judges it by one more question.
+    fn count(&mut self, is_lost: bool) {
+        self.lost = self.lost << 1 | u32::from(is_lost);
+        let losses = self.lost.count_ones();
+        let back_for = self.back_for.map(|questions| questions + 1);
+        self.back_for = back_for.filter(|questions| *questions < ROUTER_WINDOW);
+        if self.answers_still && self.misses >= ROUTER_MISSES {
+            self.answers_still = false;
+            self.is_lossy |= self.back_for.is_some();
+        } else if self.known && !self.answers_still && self.answers >= ROUTER_ANSWERS {
+            self.answers_still = true;
+            self.back_for = Some(0);
+            // What it lost while it was down is no more than that.
+            if !self.is_lossy {
+                self.lost = 0;
+            }
+        } else if self.answers_still && losses >= ROUTER_LOSSES {
+            self.is_lossy = true;
+        }
+        self.is_lossy &= losses > ROUTER_LOSSES_LEFT || !self.answers_still;
+    }
+
+    fn state(&self) -> RouterState {
+        match (self.known, self.answers_still, self.is_lossy) {
+            (false, ..) => RouterState::Unheard,
+            (true, false, _) => RouterState::Down,
+            (true, true, true) => RouterState::Lossy,
+            (true, true, false) => RouterState::Up,
+        }
     }
 }
 
 impl Routers {
-    /// Which of them live, for [`crate::tables::Net::way`].
+    /// How they do, for [`crate::tables::Net::way`].
     pub(super) fn living(&self) -> Living {
         self.living
     }
@@ -136,7 +188,7 @@ impl Worker {
                     .filter(|_| directly);
                 ask_for(tables, *hop, known, out, &self.cells);
             }
-            living.set(place, watched.lives);
+            living.set(place, watched.state());
         }
         let living = *living;
         shared.tell(self.serial, living);
@@ -150,33 +202,85 @@ impl Worker {
 mod tests {
     use super::*;
 
-    /// Asked at each interval from 0 on; whether it lives after each.
-    fn lives(answers: &[bool]) -> Vec<bool> {
+    const YES: bool = true;
+    const NO: bool = false;
+
+    /// Asked at each interval from 0 on; how it does after each.
+    fn states(answers: impl IntoIterator<Item = bool>) -> Vec<RouterState> {
         let mut watched = Watched::default();
         let asked = (0..).step_by(ROUTER_INTERVAL as usize).zip(answers);
         asked
             .map(|(now, answers)| {
                 assert!(now >= watched.due);
                 watched.ask(now);
-                if *answers {
+                if answers {
                     watched.heard();
                 }
-                watched.lives
+                watched.state()
             })
+            .collect()
+    }
+
+    /// Runs of the same answers, and of the same states.
+    fn run<T: Copy>(parts: &[(usize, T)]) -> Vec<T> {
+        parts
+            .iter()
+            .flat_map(|(times, what)| vec![*what; *times])
             .collect()
     }
 
     #[test]
     fn the_first_answer_counts_three_misses_too_and_then_three_answers() {
-        let (yes, no) = (true, false);
-        assert_eq!(lives(&[no, no, yes]), [no, no, yes]);
+        use RouterState::{Down, Unheard, Up};
+        assert_eq!(states([NO, NO, YES]), [Unheard, Unheard, Up]);
+        assert_eq!(states([NO; 100]), [Unheard; 100]);
         // The third miss is known when the fourth question is asked.
-        let answers = [yes, no, no, no, no, yes, yes, no, yes, yes, yes];
-        assert_eq!(
-            lives(&answers),
-            [yes, yes, yes, yes, no, no, no, no, no, no, yes]
-        );
-        assert_eq!(lives(&[yes, no, no, yes, no, no, yes]), [yes; 7]);
+        let answers = [YES, NO, NO, NO, NO, YES, YES, NO, YES, YES, YES];
+        let expected = run(&[(4, Up), (6, Down), (1, Up)]);
+        assert_eq!(states(answers), expected);
+        assert_eq!(states([YES, NO, NO, YES, NO, NO, YES]), [Up; 7]);
+    }
+
+    #[test]
+    fn one_that_was_away_for_long_is_back_after_three_answers() {
+        use RouterState::{Down, Up};
+        let answers = run(&[(50, YES), (200, NO), (50, YES)]);
+        let expected = run(&[(53, Up), (199, Down), (48, Up)]);
+        assert_eq!(states(answers), expected);
+    }
+
+    #[test]
+    fn half_of_a_window_lost_makes_it_lossy_until_three_quarters_are_answered() {
+        use RouterState::{Lossy, Up};
+        let flapping = [NO, NO, YES].into_iter().cycle().take(3 * 50);
+        let answers = run(&[(40, YES)]).into_iter().chain(flapping);
+        let found = states(answers.chain([YES; 60]));
+        // Two of three: the sixteenth is known after eight rounds.
+        let expected = run(&[(63, Up), (145, Lossy), (42, Up)]);
+        assert_eq!(found, expected);
+        // A third lost is no reason.
+        let answers = [YES, YES, NO].into_iter().cycle().take(300);
+        assert_eq!(states(answers), [Up; 300]);
+    }
+
+    #[test]
+    fn one_that_dies_soon_after_its_return_must_be_good_for_longer() {
+        use RouterState::{Down, Lossy, Up};
+        let found = states(run(&[(40, YES), (10, NO), (10, YES), (10, NO), (40, YES)]));
+        let expected = [
+            (43, Up),
+            (9, Down),
+            (11, Up),
+            (9, Down),
+            // Ten were lost, and eight may be.
+            (21, Lossy),
+            (17, Up),
+        ];
+        assert_eq!(found, run(&expected));
+        // Later that is forgotten.
+        let found = states(run(&[(40, YES), (10, NO), (40, YES), (10, NO), (5, YES)]));
+        let expected = [(43, Up), (9, Down), (41, Up), (9, Down), (3, Up)];
+        assert_eq!(found, run(&expected));
     }
 
     #[test]
@@ -189,15 +293,15 @@ mod tests {
             watched.asked = false;
             watched.heard();
         }
-        assert!(watched.lives);
+        assert_eq!(watched.state(), RouterState::Up);
         for now in 10..14 {
             watched.ask(now);
         }
-        assert!(!watched.lives);
+        assert_eq!(watched.state(), RouterState::Down);
         watched.heard();
         for _ in 0..10 {
             watched.heard();
         }
-        assert!(!watched.lives);
+        assert_eq!(watched.state(), RouterState::Down);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use dataplane::{Event, MacAddr, PortIndex};
+use dataplane::{Event, MacAddr, PortIndex, RouterState};
 
 use super::frame::{self, ACK, arp, mac};
 use super::ndp;
@@ -278,8 +278,8 @@ fn an_answer_that_is_not_believed_says_nothing_of_a_router() {
     let mut rig = Rig::of(net);
     let gateway = net.gateway();
     rig.pass(1);
-    let lives = |rig: &Rig| rig.counters.living(&rig.tables).unwrap().has(0);
-    assert!(lives(&rig));
+    let state = |rig: &Rig| rig.counters.living(&rig.tables).unwrap().state(0);
+    assert_eq!(state(&rig), RouterState::Up);
     let own = net.outside_address();
     let hint = frame::ndp(136, (gateway, own), 0x40, gateway, Some((2, OTHER)));
     let hint = hint.macs(OTHER, rig::OUTSIDE_MAC).frame();
@@ -288,7 +288,7 @@ fn an_answer_that_is_not_believed_says_nothing_of_a_router() {
         rig.worker.tick(&rig.tables, rig.now, &mut rig.out);
         rig.try_send(OUTSIDE, hint.clone());
     }
-    assert!(!lives(&rig));
+    assert_eq!(state(&rig), RouterState::Down);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use dataplane::{Counters, NextHops, Port, PortIndex, Route, Sharing, TablesBuilder};
+use dataplane::{Counters, NextHops, Port, PortIndex, Route, RouterState, Sharing, TablesBuilder};
 
 use super::frame::{self, ACK, mac};
 use super::net::{BOTH, Net, set_gateway};
@@ -110,7 +110,7 @@ fn all_flows_use_the_first_router_that_lives_and_move_within_a_second() {
         pass(&mut rig, 2000, &[]);
         assert_eq!(way(&mut rig, &opened), FIRST);
         let living = rig.counters.living(&rig.tables).unwrap();
-        assert!(!living.has(0) && !living.has(1));
+        assert_eq!([0, 1].map(|at| living.state(at)), [RouterState::Down; 2]);
     }
 }
 
@@ -124,8 +124,58 @@ fn a_router_that_misses_two_questions_in_a_row_is_not_left() {
         for _ in 0..10 {
             pass(&mut rig, 400, &[SECOND]);
             assert_eq!(way(&mut rig, &opened), FIRST);
-            pass(&mut rig, 200, &both);
+            pass(&mut rig, 800, &both);
             assert_eq!(way(&mut rig, &opened), FIRST);
+        }
+    }
+}
+
+/// One that answers a question of three is left, though never three in a row are lost.
+#[test]
+fn a_lossy_router_is_left_for_good_ones_and_kept_before_dead_ones() {
+    for net in BOTH {
+        for sharing in [Sharing::InOrder, Sharing::ByFlow] {
+            let mut rig = Rig::from(&limits(), &builder(net, sharing), 0, 1).speaking(net);
+            let both = [FIRST, SECOND];
+            pass(&mut rig, 1000, &both);
+            let lossy = |rig: &mut Rig, others: &[u8], seconds: u64| {
+                let first: Vec<u8> = [&[FIRST], others].concat();
+                for _ in 0..seconds * 10 / 6 {
+                    pass(rig, 400, others);
+                    pass(rig, 200, &first);
+                }
+            };
+            // By flow, one of those that share takes this way.
+            let mut all = Vec::new();
+            for last in 0..100 {
+                all.push(rig.establish(net.client(last, 4000), 1000));
+            }
+            let mut by_first = |opened: &Opened| way(&mut rig, opened) == FIRST;
+            let opened = all.into_iter().find(&mut by_first).unwrap();
+            lossy(&mut rig, &[SECOND], 3);
+            assert_eq!(
+                way(&mut rig, &opened),
+                FIRST,
+                "half of a window is not lost"
+            );
+            lossy(&mut rig, &[SECOND], 4);
+            let states = |rig: &Rig| {
+                let living = rig.counters.living(&rig.tables).unwrap();
+                [0, 1].map(|at| living.state(at))
+            };
+            assert_eq!(states(&rig), [RouterState::Lossy, RouterState::Up]);
+            for _ in 0..5 {
+                assert_eq!(way(&mut rig, &opened), SECOND);
+                lossy(&mut rig, &[SECOND], 1);
+            }
+            // The other dies: better than nothing.
+            lossy(&mut rig, &[], 2);
+            assert_eq!(states(&rig), [RouterState::Lossy, RouterState::Down]);
+            assert_eq!(way(&mut rig, &opened), FIRST);
+            pass(&mut rig, 1000, &both);
+            assert_eq!(way(&mut rig, &opened), SECOND);
+            pass(&mut rig, 5000, &both);
+            assert_eq!(way(&mut rig, &opened), FIRST, "it is good again");
         }
     }
 }
@@ -260,6 +310,7 @@ fn what_one_worker_finds_out_holds_for_all_and_for_the_next_snapshot() {
         assert_eq!(counters.living(&asks.tables), None);
         pass(&mut asks, 10, &both);
         let living = counters.living(&asks.tables).unwrap();
-        assert!(living.has(0) && living.has(1), "known from before");
+        let states = [0, 1].map(|at| living.state(at));
+        assert_eq!(states, [RouterState::Up; 2], "known from before");
     }
 }
