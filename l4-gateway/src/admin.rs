@@ -184,7 +184,7 @@ pub(crate) fn ready(view: &View, bgp: Option<&StatusBoard>) -> Result<(), String
 fn shows(wanted: End, config: &Config, view: &View) -> Result<(), String> {
     let has_it = |service: &ServiceView| {
         let mut targets = service.targets.iter();
-        targets.any(|target| wanted.matches(target.address))
+        targets.any(|target| wanted.matches(target.address.0))
     };
     let meant = view.services.iter().filter(|service| has_it(service));
     let mut modes = meant.filter_map(|view| {

@@ -11,11 +11,12 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use shared::admin::{CommandError, arguments, asker, client};
 use shared::bus::unix_ms;
-use shared::cli::{address_and_port, cell, warn};
+use shared::cli::{cell, warn};
 
 use crate::actors::{Board, ControlPlane, Intend};
 use crate::config::{Config, MOST_WEIGHT};
 use crate::control::{Asked, Intended, Wish};
+use crate::endpoint::Endpoint;
 use crate::forwarder::Forwarder;
 use crate::range;
 
@@ -45,9 +46,9 @@ pub(crate) enum Target {
 pub(crate) struct Which {
     /// The name of its service
     service: String,
-    /// Where it listens
-    #[arg(value_name = "ADDR:PORT", value_parser = address_and_port)]
-    address: SocketAddr,
+    /// Where it listens, as `targets` shows it; without a port where it has those of its service
+    #[arg(value_name = "ADDR[:PORT]")]
+    address: Endpoint,
     /// Why, for the log and for whoever looks at the targets
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
@@ -90,7 +91,7 @@ struct WantedVip {
 struct Wanted {
     action: String,
     service: String,
-    address: Option<SocketAddr>,
+    address: Option<Endpoint>,
     weight: Option<u16>,
     reason: Option<String>,
     /// Read by [`asker`].
@@ -237,7 +238,7 @@ pub(crate) async fn target(
     let service = wanted.service;
     let intend = Intend {
         service: service.clone(),
-        address,
+        address: address.0,
         wish,
         asked: Asked {
             by: by.clone(),

@@ -24,6 +24,7 @@ mod devices;
 #[allow(unsafe_code)]
 pub mod dpdk;
 mod drain;
+pub mod endpoint;
 mod error;
 pub mod filter;
 mod flows;

@@ -9,10 +9,11 @@ use dataplane::{PersistenceView, SourcePrefix};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use shared::admin::{CommandError, arguments, client};
-use shared::cli::{Watch, address_and_port, cell, table};
+use shared::cli::{Watch, cell, table};
 
-use crate::actors::View;
+use crate::actors::{ServiceView, View};
 use crate::admin::{LIMIT, LISTED};
+use crate::endpoint::Endpoint;
 use crate::forwarder::Forwarder;
 use crate::range;
 use crate::views::duration;
@@ -27,8 +28,8 @@ pub(crate) struct Persistence {
     #[arg(long, value_name = "NAME")]
     service: Option<String>,
     /// Only sources that stay with this target
-    #[arg(long, value_name = "ADDR:PORT", value_parser = address_and_port)]
-    target: Option<SocketAddr>,
+    #[arg(long, value_name = "ADDR[:PORT]")]
+    target: Option<Endpoint>,
     #[arg(long, default_value_t = LISTED, value_parser = range::parser(LIMIT), help = range::help("How many at most", &LIMIT))]
     limit: usize,
     /// Show them as JSON: one document, with --watch one line each time
@@ -44,7 +45,7 @@ pub(crate) struct Persistence {
 struct Which {
     client: Option<IpAddr>,
     service: Option<String>,
-    target: Option<SocketAddr>,
+    target: Option<Endpoint>,
     limit: Option<usize>,
 }
 
@@ -73,7 +74,7 @@ async fn list(admin: SocketAddr, wanted: &Persistence) -> Result<String, String>
     }
     let sources = answer["sources"].as_array().map(Vec::as_slice);
     let row = |source: &Value| {
-        let known = ["service", "source", "target"].map(|key| cell(&source[key]));
+        let known = ["service", "group", "source", "target"].map(|key| cell(&source[key]));
         let left = source["expires_in_seconds"].as_u64();
         known
             .into_iter()
@@ -81,7 +82,7 @@ async fn list(admin: SocketAddr, wanted: &Persistence) -> Result<String, String>
             .collect::<Vec<String>>()
     };
     let rows: Vec<_> = sources.unwrap_or_default().iter().map(row).collect();
-    let mut text = table(&["service", "source", "target", "expires"], &rows);
+    let mut text = table(&["service", "group", "source", "target", "expires"], &rows);
     match answer["left_out"].as_u64() {
         None | Some(0) => {}
         Some(more) => text.push_str(&format!(
@@ -121,17 +122,21 @@ fn find(forwarder: &Forwarder, view: &View, which: &Which, limit: usize) -> Valu
     let tables = forwarder.tables();
     let mut sources = Vec::new();
     let mut left_out = 0_u64;
-    let names = view.services.iter();
-    let names: HashMap<_, _> = names
-        .filter_map(|service| Some((service.id?, service.name.as_str())))
+    let services = view.services.iter();
+    let services: HashMap<_, _> = services
+        .filter_map(|service| Some((service.id?, service)))
         .collect();
+    let wanted = view.services.iter();
+    let wanted = wanted.filter(|service| which.service.as_ref() == Some(&service.name));
+    let wanted: Vec<_> = wanted.collect();
     for found in forwarder.counters().persistence(&tables, forwarder.now()) {
         // One that the view does not have yet.
-        let Some(service) = names.get(&found.service) else {
+        let Some(service) = services.get(&found.service) else {
             continue;
         };
-        let is_wanted = which.service.as_ref().is_none_or(|name| name == service)
-            && which.target.is_none_or(|target| found.target == target)
+        let is_of_service = wanted.iter().any(|wanted| is_for(wanted, service));
+        let is_wanted = (which.service.is_none() || is_of_service)
+            && which.target.is_none_or(|target| is_at(&found, target))
             && which.client.is_none_or(|client| is_of(client, &found));
         if !is_wanted {
             continue;
@@ -141,13 +146,36 @@ fn find(forwarder: &Forwarder, view: &View, which: &Which, limit: usize) -> Valu
             continue;
         }
         sources.push(json!({
-            "service": service,
+            "service": service.name,
+            "group": service.persistence_group,
             "source": source(&found),
-            "target": found.target.to_string(),
+            "target": target(&found),
             "expires_in_seconds": found.expires_in.as_secs(),
         }));
     }
     json!({ "sources": sources, "left_out": left_out })
+}
+
+/// Whether what a service remembers is for another, or for it itself.
+fn is_for(wanted: &ServiceView, remembers: &ServiceView) -> bool {
+    let group = |service: &ServiceView| service.persistence?.group;
+    wanted.name == remembers.name || group(wanted).is_some() && group(wanted) == group(remembers)
+}
+
+/// Whether a source stays with a target, or in a group, with the host of a target.
+fn is_at(found: &PersistenceView, target: Endpoint) -> bool {
+    match found.group {
+        Some(_) => found.target.ip() == target.0.ip(),
+        None => found.target == target.0,
+    }
+}
+
+/// Where a source's new flows go: a target, or in a group, a host.
+fn target(found: &PersistenceView) -> String {
+    match found.group {
+        Some(_) => found.target.ip().to_string(),
+        None => Endpoint(found.target).to_string(),
+    }
 }
 
 /// Whether a client is of a source.
@@ -173,14 +201,56 @@ fn source(found: &PersistenceView) -> String {
 mod tests {
     use std::time::Duration;
 
-    use dataplane::ServiceId;
+    use dataplane::{PersistenceGroup, ServiceId};
 
     use super::*;
+
+    #[test]
+    fn a_source_of_a_group_is_at_a_host_and_one_of_a_service_at_a_target() {
+        let found = |group, target: &str| PersistenceView {
+            service: ServiceId(0),
+            group,
+            source: "10.2.0.1".parse().unwrap(),
+            prefix: 32,
+            target: target.parse().unwrap(),
+            expires_in: Duration::ZERO,
+        };
+        let group = Some(PersistenceGroup::new([10, 0, 0, 100].into(), "web"));
+        for (group, at, shown, here, elsewhere) in [
+            (
+                None,
+                "10.3.0.21:80",
+                "10.3.0.21:80",
+                "10.3.0.21:80",
+                "10.3.0.21:81",
+            ),
+            (
+                None,
+                "10.3.0.21:0",
+                "10.3.0.21:*",
+                "10.3.0.21",
+                "10.3.0.21:80",
+            ),
+            (
+                group,
+                "10.3.0.21:80",
+                "10.3.0.21",
+                "10.3.0.21:443",
+                "10.3.0.22:80",
+            ),
+        ] {
+            let found = found(group, at);
+            assert_eq!(target(&found), shown);
+            assert!(is_at(&found, here.parse().unwrap()), "{here}");
+            assert!(!is_at(&found, elsewhere.parse().unwrap()), "{elsewhere}");
+        }
+    }
 
     #[test]
     fn a_source_is_an_address_or_a_network_and_its_clients_are_known() {
         let found = |source: &str, prefix| PersistenceView {
             service: ServiceId(0),
+            group: None,
             source: source.parse().unwrap(),
             prefix,
             target: "10.3.0.21:80".parse().unwrap(),

@@ -15,6 +15,7 @@ use shared::reload::{Follow, Step};
 
 use crate::actors::{Board, ControlPlane, Forgets, Reload};
 use crate::config::{Config, ServiceSettings};
+use crate::endpoint::Endpoint;
 use crate::forwarder::Forwarder;
 
 /// The node, as it goes on by another configuration.
@@ -79,7 +80,7 @@ impl Follow<Config> for Following {
 struct Flows {
     service: String,
     active: u64,
-    of_targets: Vec<(SocketAddr, u64)>,
+    of_targets: Vec<(Endpoint, u64)>,
 }
 
 /// Which flows would be ended for what changes from `before` to `after`, and when. Those that go on until they end by themselves are not among them.
@@ -93,11 +94,11 @@ fn ends(before: &Config, after: &Config, flows: &[Flows]) -> Vec<String> {
                 .cloned()
         };
         let Some(was) = of(before) else { continue };
-        let at = SocketAddr::new(was.vip, was.port);
+        let at = was.ports.at(was.vip);
         let still_served = after
             .services
             .iter()
-            .find(|service| key(service) == key(&was));
+            .find(|service| has_flows_of(service, &was));
         match still_served {
             None => {
                 let removed = after.drain.removed_addresses;
@@ -130,23 +131,23 @@ fn cut(flows: &Flows, was: &ServiceSettings, is: &ServiceSettings, time: Duratio
         found.map(|target| target.weight)
     };
     let open = flows.of_targets.iter().filter(|(_, active)| *active > 0);
-    open.filter_map(|(address, active)| {
-        let why = match (weight(was, *address), weight(is, *address)) {
+    open.filter_map(|(target, active)| {
+        let why = match (weight(was, target.0), weight(is, target.0)) {
             (Some(_), None) => "is removed",
             (Some(1..), Some(0)) => "has weight 0",
             _ => return None,
         };
         let (service, time) = (&flows.service, time.written());
         Some(format!(
-            "{active} flows of service {service} to {address}: the target {why}; those left after {time} are ended"
+            "{active} flows of service {service} to {target}: the target {why}; those left after {time} are ended"
         ))
     })
     .collect()
 }
 
-/// What flows know their service by.
-fn key(service: &ServiceSettings) -> impl PartialEq {
-    (service.vip, service.protocol, service.port)
+/// Whether flows of a service are a service's from now on.
+fn has_flows_of(service: &ServiceSettings, was: &ServiceSettings) -> bool {
+    was.goes_on_as(service) && (service.ports == was.ports || service.name == was.name)
 }
 
 #[cfg(test)]
@@ -164,7 +165,7 @@ mod tests {
         };
         let config = parse(example);
         let service = config.services[0].clone();
-        let target = service.targets[0].address;
+        let target = Endpoint(service.targets[0].address);
         let flows = |active| {
             [Flows {
                 service: service.name.clone(),
@@ -187,7 +188,7 @@ mod tests {
         assert_eq!(changed(&|_| {}), none);
         assert_eq!(changed(&|service| service.targets.clear()), none);
         assert_eq!(changed(&|service| service.name = "other".into()), none);
-        let (name, at) = (&service.name, SocketAddr::new(service.vip, service.port));
+        let (name, at) = (&service.name, service.ports.at(service.vip));
         let alone = |line: String| (vec![line], vec![]);
         assert_eq!(
             changed(&|service| {
@@ -208,7 +209,7 @@ mod tests {
             ))
         );
         assert_eq!(
-            changed(&|service| service.port += 1),
+            changed(&|service| service.ports = (service.ports.first() + 1).into()),
             alone(format!(
                 "3 flows of service {name} ({at}): it is no longer configured; those left after 1h are ended"
             ))

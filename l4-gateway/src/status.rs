@@ -213,6 +213,7 @@ fn service(view: &ServiceView, counters: &Counters, free_ports: &HashMap<TargetI
                 IpAddr::V4(_) => persistence.prefix.v4,
                 IpAddr::V6(_) => persistence.prefix.v6,
             },
+            "group": view.persistence_group,
         })),
         "client_address": view.client_address,
         "limits": {

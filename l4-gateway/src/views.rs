@@ -261,16 +261,17 @@ fn rate(value: &Value) -> String {
     }
 }
 
-/// `5m/24`: for how long, and for which prefix, if that is less than the address.
+/// `5m/24 web`: for how long, for which prefix, if that is less than the address, and in which group, if in one.
 fn persistence(value: &Value) -> String {
     let Some(seconds) = value["timeout_seconds"].as_u64() else {
         return "-".into();
     };
     let whole = |prefix: &u64| ![32, 128].contains(prefix);
-    match value["source_prefix"].as_u64().filter(whole) {
-        Some(prefix) => format!("{}/{prefix}", duration(seconds)),
-        None => duration(seconds),
-    }
+    let prefix = value["source_prefix"].as_u64().filter(whole);
+    let prefix = prefix.map(|prefix| format!("/{prefix}"));
+    let group = value["group"].as_str().map(|group| format!(" {group}"));
+    let [prefix, group] = [prefix, group].map(Option::unwrap_or_default);
+    format!("{}{prefix}{group}", duration(seconds))
 }
 
 /// How long ago that was; nothing is known of 0.
@@ -332,7 +333,7 @@ mod tests {
         let status = json!({ "services": [
             {
                 "name": "web", "vip": "10.0.0.100", "port": 80, "protocol": "tcp", "mode": "fullnat", "scheduler": "wlc",
-                "persistence": { "timeout_seconds": 300, "source_prefix": 24 }, "client_address": "toa", "healthy": 1,
+                "persistence": { "timeout_seconds": 300, "source_prefix": 24, "group": "shop" }, "client_address": "toa", "healthy": 1,
                 "limits": { "target_connections": 100, "target_new_per_second": null }, "vip_force": "withdraw", "flows": 7, "active": 4, "inactive": 3, "flows_created": 70,
                 "packets_in": 500, "packets_out": 400, "bytes_in": 5000, "bytes_out": 4000, "resets_sent": 3, "denied": 2,
                 "limited": 1, "no_target": 0,
@@ -377,7 +378,7 @@ mod tests {
                 ("PROTOCOL", "tcp"),
                 ("MODE", "fullnat"),
                 ("SCHEDULER", "wlc"),
-                ("PERSISTENCE", "5m/24"),
+                ("PERSISTENCE", "5m/24 shop"),
                 ("CLIENT_ADDRESS", "toa"),
                 ("TARGETS", "1"),
                 ("HEALTHY", "1"),

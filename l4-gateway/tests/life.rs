@@ -346,6 +346,7 @@ fn frames_of_a_capture_file_are_answered_into_another() {
 
 const EXAMPLE: &str = include_str!("../../deploy/examples/l4-gateway.toml");
 const STANDALONE: &str = include_str!("../../deploy/examples/l4-standalone.toml");
+const FTP: &str = include_str!("../../deploy/examples/l4-ftp.toml");
 
 /// The exit status of `check` for such a file, and what it printed.
 fn check(config: &str) -> (Option<i32>, String) {
@@ -363,7 +364,7 @@ fn check(config: &str) -> (Option<i32>, String) {
 
 #[test]
 fn check_takes_the_examples() {
-    for example in [EXAMPLE, STANDALONE] {
+    for example in [EXAMPLE, STANDALONE, FTP] {
         assert_eq!(check(example), (Some(0), "ok\n".into()));
     }
 }

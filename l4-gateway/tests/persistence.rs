@@ -32,8 +32,12 @@ fn a_source_is_listed_with_its_target_and_can_be_asked_for() {
     ] {
         let text = list(arguments);
         let row: Vec<&str> = text.lines().nth(1).unwrap().split_whitespace().collect();
-        assert_eq!(row[..3], ["tcp", "10.2.0.0/24", "10.3.0.21:8080"], "{text}");
-        assert!(row[3].starts_with("4m") || row[3] == "5m", "{text}");
+        assert_eq!(
+            row[..4],
+            ["tcp", "-", "10.2.0.0/24", "10.3.0.21:8080"],
+            "{text}"
+        );
+        assert!(row[4].starts_with("4m") || row[4] == "5m", "{text}");
         assert_eq!(text.lines().count(), 2, "{text}");
     }
     for arguments in [

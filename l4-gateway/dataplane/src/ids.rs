@@ -5,6 +5,7 @@ use std::hash::Hash;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::limits::Limits;
+use crate::port_range::PortRange;
 use crate::service::Protocol;
 
 /// A service's number, the same in all snapshots.
@@ -25,7 +26,7 @@ pub struct LocalIpId(pub u8);
 /// [`Ids::reclaim`].
 #[derive(Debug)]
 pub struct Ids {
-    services: Pool<(IpAddr, Protocol, u16)>,
+    services: Pool<(IpAddr, Protocol, PortRange)>,
     targets: Pool<(ServiceId, SocketAddr)>,
     local_ips: Pool<IpAddr>,
 }
@@ -43,8 +44,13 @@ impl Ids {
     }
 
     /// The number of a service; none when [`Limits::services`] names are in use.
-    pub fn service(&mut self, vip: IpAddr, protocol: Protocol, port: u16) -> Option<ServiceId> {
-        self.services.number((vip, protocol, port)).map(ServiceId)
+    pub fn service(
+        &mut self,
+        vip: IpAddr,
+        protocol: Protocol,
+        ports: PortRange,
+    ) -> Option<ServiceId> {
+        self.services.number((vip, protocol, ports)).map(ServiceId)
     }
 
     /// The number of a target; none when [`Limits::targets`] names are in use.
@@ -64,10 +70,31 @@ impl Ids {
         &self,
         vip: IpAddr,
         protocol: Protocol,
-        port: u16,
+        ports: PortRange,
     ) -> Option<ServiceId> {
-        let number = self.services.numbers.get(&(vip, protocol, port));
+        let number = self.services.numbers.get(&(vip, protocol, ports));
         number.copied().map(ServiceId)
+    }
+
+    /// Has a service keep its number, and by it its flows, while its ports change from `before` to `after`. Whether it does: not where the one
+    /// has no number, or the other has one of its own.
+    pub fn change_ports(
+        &mut self,
+        vip: IpAddr,
+        protocol: Protocol,
+        before: PortRange,
+        after: PortRange,
+    ) -> bool {
+        let numbers = &mut self.services.numbers;
+        let after = (vip, protocol, after);
+        if numbers.contains_key(&after) {
+            return false;
+        }
+        let Some(number) = numbers.remove(&(vip, protocol, before)) else {
+            return false;
+        };
+        numbers.insert(after, number);
+        true
     }
 
     /// The number that a LocalIP has already.
@@ -123,10 +150,10 @@ impl Ids {
         &self,
         vip: IpAddr,
         protocol: Protocol,
-        port: u16,
+        ports: PortRange,
         counters: &crate::Counters,
     ) -> u64 {
-        let id = self.known_service(vip, protocol, port);
+        let id = self.known_service(vip, protocol, ports);
         id.map_or(0, |id| counters.service(id).flows_active)
     }
 }

@@ -34,6 +34,7 @@ mod offloads;
 mod persistence_view;
 mod policy;
 mod port;
+mod port_range;
 mod ports;
 mod rate;
 mod reply;
@@ -71,8 +72,9 @@ pub use limits::{
 pub use mac::MacAddr;
 pub use next_hops::{Living, NextHop, NextHops, RouterState, Sharing};
 pub use persistence_view::PersistenceView;
-pub use policy::{FlowLimits, Persistence, Policy, Quota, Refusal, SourcePrefix};
+pub use policy::{FlowLimits, Persistence, PersistenceGroup, Policy, Quota, Refusal, SourcePrefix};
 pub use port::{Port, PortIndex, Route, Segment};
+pub use port_range::{PortRange, PortRangeError};
 pub use rss::{Between, Fields, Hashed, Rss, RssError};
 pub use secret::Secret;
 pub use service::{

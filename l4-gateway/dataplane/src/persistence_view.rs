@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::counters::Counters;
 use crate::ids::ServiceId;
+use crate::policy::PersistenceGroup;
 use crate::tables::Tables;
 use crate::templates::whole_seconds;
 use crate::time::Now;
@@ -12,8 +13,10 @@ use crate::time::Now;
 /// One source, for operators.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PersistenceView {
-    /// The service.
+    /// The service that sent it there.
     pub service: ServiceId,
+    /// Whose services all send it to that host, if several do.
+    pub group: Option<PersistenceGroup>,
     /// The first address of the source.
     pub source: IpAddr,
     /// How many leading bits of a client's address are the source's.
@@ -35,6 +38,7 @@ impl Counters {
             let timeout = Duration::from_secs(whole_seconds(persistence.timeout));
             Some(PersistenceView {
                 service: service.id,
+                group: persistence.group,
                 source: remembered.source,
                 prefix: match remembered.source {
                     IpAddr::V4(_) => persistence.prefix.v4,

@@ -1,5 +1,6 @@
 //! What a service grants to whom: limits, access, and that a source stays with its target.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -83,6 +84,27 @@ pub struct Persistence {
     pub timeout: Duration,
     /// What counts as one source.
     pub prefix: SourcePrefix,
+    /// Whose other services' flows count as well, if any's do.
+    pub group: Option<PersistenceGroup>,
+}
+
+/// Services whose sources stay with one host, whichever of them they use (a firewall mark in LVS).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PersistenceGroup(u64);
+
+impl PersistenceGroup {
+    /// The group of this name at a VIP: the same for as long as the process runs.
+    #[must_use]
+    pub fn new(vip: IpAddr, name: &str) -> Self {
+        let mut hasher = DefaultHasher::new();
+        (vip, name).hash(&mut hasher);
+        Self(hasher.finish())
+    }
+
+    /// For [`SourcePrefix::hash`].
+    pub(crate) fn number(self, secret: &Secret, kind: u64) -> u64 {
+        secret.hash(self.0, kind)
+    }
 }
 
 /// How many leading bits of a client's address say whose it is.

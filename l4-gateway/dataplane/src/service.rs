@@ -10,6 +10,8 @@ use crate::ids::{ServiceId, TargetId};
 use crate::limits::LEAST_PATH_MTU;
 use crate::policy::Policy;
 use crate::port::PortIndex;
+use crate::port_range::PortRange;
+use crate::tables::Tables;
 use crate::time::ticks;
 use crate::wire::{ipv4, ipv6};
 
@@ -127,7 +129,7 @@ impl Mode {
 /// One target as configured, with what health and operators say of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TargetConfig {
-    /// Where it listens.
+    /// Where it listens. With port 0, as targets of a service of several ports have it: at the port that the client sent to.
     pub address: SocketAddr,
     /// Its share of new flows; 0 gives it none.
     pub weight: u16,
@@ -139,15 +141,16 @@ pub struct TargetConfig {
     pub cut: bool,
 }
 
-/// One service as configured. `(vip, protocol, port)` is its identity.
+/// One service as configured. `(vip, protocol, ports)` is its identity.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceConfig {
     /// The address clients send to.
     pub vip: IpAddr,
     /// TCP or UDP.
     pub protocol: Protocol,
-    /// The port clients send to.
-    pub port: u16,
+    /// The ports clients send to. Of services at one VIP, one of that port alone goes before those that have it in a range, and these before
+    /// one of all ports.
+    pub ports: PortRange,
     /// How packets reach the targets.
     pub mode: Mode,
     /// How new flows are spread.
@@ -176,11 +179,11 @@ pub struct ServiceConfig {
 impl ServiceConfig {
     /// A service with defaults and no targets.
     #[must_use]
-    pub fn new(vip: impl Into<IpAddr>, protocol: Protocol, port: u16) -> Self {
+    pub fn new(vip: impl Into<IpAddr>, protocol: Protocol, ports: impl Into<PortRange>) -> Self {
         Self {
             vip: vip.into(),
             protocol,
-            port,
+            ports: ports.into(),
             mode: Mode::default(),
             scheduler: Scheduler::default(),
             timeouts: Timeouts::default(),
@@ -217,6 +220,26 @@ pub struct Service {
     pub(crate) plan: Arc<[u16]>,
 }
 
+impl Service {
+    /// Its targets on one host.
+    pub(crate) fn targets_on<'t>(
+        &'t self,
+        tables: &'t Tables,
+        host: IpAddr,
+    ) -> impl Iterator<Item = &'t Target> {
+        let target = |id: &TargetId| tables.target(*id);
+        let comes_before =
+            |id: &TargetId| target(id).is_some_and(|target| target.config.address.ip() < host);
+        let first = self.targets.partition_point(comes_before);
+        let rest = self
+            .targets
+            .iter()
+            .skip(first)
+            .map_while(move |id| tables.target(*id));
+        rest.take_while(move |target| target.config.address.ip() == host)
+    }
+}
+
 /// One target in a snapshot.
 #[derive(Clone, Debug)]
 pub struct Target {
@@ -231,6 +254,14 @@ pub struct Target {
 }
 
 impl TargetConfig {
+    /// Where it gets what a client sends to a port.
+    pub(crate) fn port_for(&self, sent_to: u16) -> u16 {
+        match self.address.port() {
+            0 => sent_to,
+            port => port,
+        }
+    }
+
     /// Whether it gets new flows.
     #[must_use]
     pub fn takes_flows(&self) -> bool {

@@ -26,6 +26,7 @@ use crate::ids::{LocalIpId, ServiceId, TargetId};
 use crate::limits::{FEW_TARGETS, TICK_NANOSECONDS};
 use crate::next_hops::NextHop;
 use crate::port::{Port, PortIndex};
+use crate::port_range::PortRange;
 use crate::service::{Protocol, Service, Target, TickTimeouts};
 use crate::steer::Steering;
 
@@ -131,7 +132,7 @@ impl Tables {
         self.targets.get(id.0 as usize)?.as_ref()
     }
 
-    /// The service at this address.
+    /// The service that takes what is sent to this address.
     #[must_use]
     pub fn service_at(
         &self,
@@ -142,6 +143,22 @@ impl Tables {
         let id = match vip.into() {
             IpAddr::V4(vip) => self.v4.service_at(vip, port, protocol),
             IpAddr::V6(vip) => self.v6.service_at(vip, port, protocol),
+        };
+        self.service(id?)
+    }
+
+    /// The service of exactly these ports.
+    #[must_use]
+    pub fn service_of(
+        &self,
+        vip: impl Into<IpAddr>,
+        ports: impl Into<PortRange>,
+        protocol: Protocol,
+    ) -> Option<&Service> {
+        let ports = ports.into();
+        let id = match vip.into() {
+            IpAddr::V4(vip) => self.v4.service_of(vip, ports, protocol),
+            IpAddr::V6(vip) => self.v6.service_of(vip, ports, protocol),
         };
         self.service(id?)
     }
@@ -207,7 +224,8 @@ impl Tables {
                 let router = hop.router.and_then(|place| tables.routers.get(place));
                 (hop.port, router.copied())
             };
-            (!net.by_address.is_empty()).then(|| net.ways_out(&targets).map(way).collect())
+            net.has_services()
+                .then(|| net.ways_out(&targets).map(way).collect())
         }
         [ways::<V4>(self), ways::<V6>(self)]
             .into_iter()

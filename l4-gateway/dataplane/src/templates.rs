@@ -151,18 +151,24 @@ impl Templates {
         (template.age(seconds(now)) <= source.timeout).then(|| template.target())
     }
 
-    /// Notes that a source used its target at `used`, now or earlier. If it has been sent to another meanwhile, or has used it since, nothing
-    /// changes.
-    pub(crate) fn refresh(&self, source: Source, target: TargetId, used: Now, now: Now) {
+    /// Notes that a source used its target at `used`, now or earlier. If that `is_it` no more, as the source has been sent to another meanwhile,
+    /// or has used it since, nothing changes.
+    pub(crate) fn refresh(
+        &self,
+        source: Source,
+        is_it: impl Fn(TargetId) -> bool,
+        used: Now,
+        now: Now,
+    ) {
         let (tag, used, now) = (source.tag(), seconds(used), seconds(now));
         let Some(bucket) = self.bucket(source) else {
             return;
         };
         if let Some((way, template)) = bucket.find(tag)
-            && template.target() == target
+            && is_it(template.target())
             && template.age(now) > now.saturating_sub(used)
         {
-            let fresh = Template::new(tag, target, used).0;
+            let fresh = Template::new(tag, template.target(), used).0;
             // Who was faster has noted the same, or something newer.
             let _ = bucket.words[way].compare_exchange(
                 template.0,
@@ -294,7 +300,7 @@ mod tests {
         );
         assert_eq!(templates.find(source(1), at(70)), Some(TargetId(7)));
         assert_eq!(templates.find(source(1), at(71)), None);
-        templates.refresh(source(1), TargetId(7), at(69), at(69));
+        templates.refresh(source(1), |target| target == TargetId(7), at(69), at(69));
         assert_eq!(templates.find(source(1), at(129)), Some(TargetId(7)));
         assert_eq!(templates.find(source(2), at(129)), None);
     }
@@ -304,12 +310,12 @@ mod tests {
         let templates = Templates::new(1024);
         let at = |seconds: u64| Now(seconds * SECOND);
         templates.settle(source(1), TargetId(7), at(10), ANY);
-        templates.refresh(source(1), TargetId(7), at(20), at(60));
+        templates.refresh(source(1), |target| target == TargetId(7), at(20), at(60));
         assert_eq!(templates.find(source(1), at(80)), Some(TargetId(7)));
         assert_eq!(templates.find(source(1), at(81)), None);
         // One long past takes nothing away from one since.
-        templates.refresh(source(1), TargetId(7), at(90), at(90));
-        templates.refresh(source(1), TargetId(7), at(5), at(95));
+        templates.refresh(source(1), |target| target == TargetId(7), at(90), at(90));
+        templates.refresh(source(1), |target| target == TargetId(7), at(5), at(95));
         assert_eq!(templates.find(source(1), at(150)), Some(TargetId(7)));
     }
 
@@ -322,7 +328,12 @@ mod tests {
             templates.settle(source(1), TargetId(8), Now(SECOND), down),
             TargetId(8)
         );
-        templates.refresh(source(1), TargetId(7), Now(2 * SECOND), Now(2 * SECOND));
+        templates.refresh(
+            source(1),
+            |target| target == TargetId(7),
+            Now(2 * SECOND),
+            Now(2 * SECOND),
+        );
         assert_eq!(
             templates.find(source(1), Now(3 * SECOND)),
             Some(TargetId(8))
@@ -347,7 +358,7 @@ mod tests {
         assert_eq!(templates.find(source(1), behind), Some(TargetId(7)));
         let settled = templates.settle(source(1), TargetId(8), behind, ANY);
         assert_eq!(settled, TargetId(7));
-        templates.refresh(source(1), TargetId(7), behind, behind);
+        templates.refresh(source(1), |target| target == TargetId(7), behind, behind);
         assert_eq!(
             templates.find(source(1), Now(160 * SECOND)),
             Some(TargetId(7))
@@ -360,7 +371,12 @@ mod tests {
         for n in 0..7 {
             templates.settle(source(n), TargetId(n as u32), Now(n * SECOND), ANY);
         }
-        templates.refresh(source(0), TargetId(0), Now(7 * SECOND), Now(7 * SECOND));
+        templates.refresh(
+            source(0),
+            |target| target == TargetId(0),
+            Now(7 * SECOND),
+            Now(7 * SECOND),
+        );
         templates.settle(source(100), TargetId(100), Now(9 * SECOND), ANY);
         for n in 0..7 {
             let expected = (n != 1).then_some(TargetId(n as u32));

@@ -1,6 +1,6 @@
 //! What the control side shows of itself: to `/status`, metrics and commands, which read it without asking an actor.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::attempts::Attempts;
 use crate::control::{Intent, RetiredAddress, RetiredService};
+use crate::endpoint::{Endpoint, Ports};
 use crate::rates::Rates;
 
 /// What the control side knows, for `/status` and metrics.
@@ -48,8 +49,8 @@ pub struct ServiceView {
     pub vip: IpAddr,
     /// `tcp` or `udp`.
     pub protocol: &'static str,
-    /// Its port.
-    pub port: u16,
+    /// Its ports.
+    pub port: Ports,
     /// How packets reach its targets, as the configuration has it.
     pub mode: &'static str,
     /// How new flows are spread, as the configuration has it.
@@ -59,13 +60,16 @@ pub struct ServiceView {
     /// Whether sources stay with their target.
     #[serde(skip)]
     pub persistence: Option<Persistence>,
+    /// The name of its group.
+    #[serde(skip)]
+    pub persistence_group: Option<String>,
     /// What it and its targets take at most.
     #[serde(skip)]
     pub limits: FlowLimits,
     /// What comes a second.
     pub rates: Rates,
     /// What operators want of targets that are away.
-    pub absent_intents: Vec<(SocketAddr, Intent)>,
+    pub absent_intents: Vec<(Endpoint, Intent)>,
     /// Targets that get new flows.
     pub healthy: u32,
     /// Whether those are its sorry targets.
@@ -81,7 +85,7 @@ pub struct ServiceView {
 #[derive(Debug, Clone, Serialize)]
 pub struct TargetView {
     /// Where it listens.
-    pub address: SocketAddr,
+    pub address: Endpoint,
     /// Its share of new flows.
     pub weight: u16,
     /// What it gets of it now: less while it starts slowly.

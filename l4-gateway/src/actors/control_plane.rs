@@ -17,6 +17,7 @@ use super::board::{Board, Load, ServiceView, TargetView, View};
 use crate::attempts::LastSecond;
 use crate::config::Config;
 use crate::control::{Action, Asked, Control, Intended, Pulse, Target, Wish, target_id};
+use crate::endpoint::{Endpoint, Ports};
 use crate::forwarder::Forwarder;
 use crate::names::PROTOCOLS;
 use crate::offloads::WrongChecksums;
@@ -359,7 +360,7 @@ impl ControlPlane {
                 let id = service.id;
                 let id = id.and_then(|service| target_id(&tables, service, *address));
                 TargetView {
-                    address: *address,
+                    address: Endpoint(*address),
                     weight: target.weight(),
                     effective_weight: service.effective_weight(*address, target),
                     up: target.is_up(),
@@ -384,11 +385,12 @@ impl ControlPlane {
                 name: service.settings.name.clone(),
                 vip: service.settings.vip,
                 protocol: PROTOCOLS.of(service.settings.protocol),
-                port: service.settings.port,
+                port: Ports(service.settings.ports),
                 mode: service.settings.mode_name(),
                 scheduler: service.settings.scheduler_name(),
                 client_address: service.settings.client_address_name(),
                 persistence: service.settings.policy.persistence,
+                persistence_group: service.settings.persistence_group.clone(),
                 limits: service.settings.policy.limits,
                 rates: service
                     .id
@@ -396,7 +398,7 @@ impl ControlPlane {
                     .unwrap_or_default(),
                 absent_intents: service
                     .absent_intents()
-                    .map(|(address, intent)| (*address, intent.clone()))
+                    .map(|(address, intent)| (Endpoint(*address), intent.clone()))
                     .collect(),
                 healthy: service.counts().0,
                 sorry: service.is_sorry(),
@@ -439,7 +441,7 @@ impl ControlPlane {
         let tables = self.forwarder.tables();
         tables.target(id).map_or_else(
             || "(removed)".into(),
-            |target| target.config.address.to_string(),
+            |target| Endpoint(target.config.address).to_string(),
         )
     }
 }

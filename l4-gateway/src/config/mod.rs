@@ -1,9 +1,11 @@
 //! The configuration of a node, parsed into types that can't be wrong. The reference is `deploy/reference/l4-gateway.md`.
 
 mod devices;
+mod groups;
 mod memory;
 mod overlaps;
 mod policy;
+mod port_ranges;
 mod ports;
 mod process;
 mod reach;

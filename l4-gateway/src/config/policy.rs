@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dataplane::{
-    Access, AccessError, AccessRule, FlowLimits, Persistence, Policy, Protocol, Quota, Refusal,
-    Scheduler, SourcePrefix,
+    Access, AccessError, AccessRule, FlowLimits, Persistence, PersistenceGroup, Policy, Protocol,
+    Quota, Refusal, Scheduler, SourcePrefix,
 };
 use shared::config::{Cidr, FromValue, Table, Value};
 
@@ -34,12 +34,13 @@ pub(super) fn parse(
     vip: Option<IpAddr>,
     protocol: Option<Protocol>,
     scheduler: Scheduler,
+    group: Option<&str>,
 ) -> Policy {
     let defaults = Policy::default();
     let access = access(table);
     let persistence = table
         .table("persistence")
-        .and_then(|mut table| persistence(&mut table, vip));
+        .and_then(|mut table| persistence(&mut table, vip, group));
     // With TCP it is a mistake already, whatever it says.
     let one_packet = table.or("one_packet", false) && protocol != Some(Protocol::Tcp);
     if one_packet && persistence.is_some() {
@@ -188,7 +189,18 @@ fn access(table: &mut Table<'_>) -> Option<Arc<Access>> {
     }
 }
 
-fn persistence(table: &mut Table<'_>, vip: Option<IpAddr>) -> Option<Persistence> {
+/// The name of the services among which sources stay with one host.
+pub(super) fn persistence_group(table: &mut Table<'_>) -> Option<String> {
+    let mut table = table.table("persistence")?;
+    let group = table.optional::<String>("group");
+    group.filter(|group| table.allows_name("group", group, "a persistence group"))
+}
+
+fn persistence(
+    table: &mut Table<'_>,
+    vip: Option<IpAddr>,
+    group: Option<&str>,
+) -> Option<Persistence> {
     // Asked for first: what is not asked for counts as unknown.
     let prefix = prefix(
         table,
@@ -197,7 +209,12 @@ fn persistence(table: &mut Table<'_>, vip: Option<IpAddr>) -> Option<Persistence
         SourcePrefix { v4: 32, v6: 128 },
     );
     let timeout = table.required_within("timeout", PERSISTENCE)?;
-    Some(Persistence { timeout, prefix })
+    let group = vip.zip(group);
+    Some(Persistence {
+        timeout,
+        prefix,
+        group: group.map(|(vip, name)| PersistenceGroup::new(vip, name)),
+    })
 }
 
 fn limits(table: &mut Table<'_>, vip: Option<IpAddr>) -> FlowLimits {

@@ -2,17 +2,25 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use dataplane::{ClientAddress, Mode};
+use dataplane::{ClientAddress, Mode, PortRange};
 
 use super::PortConfig;
 use super::ports::LEAST_MTU_OF_IPV6;
 
 /// Why a target can't have the port it names, and what to do.
-pub(crate) fn other_port(target: SocketAddr, mode: Mode, service: u16) -> Option<(String, String)> {
-    (mode != Mode::FullNat && target.port() != service).then(|| {
+pub(crate) fn other_port(
+    target: SocketAddr,
+    mode: Mode,
+    service: PortRange,
+) -> Option<(String, String)> {
+    (mode != Mode::FullNat && target.port() != service.kept_by_target()).then(|| {
+        let ports = match service.single() {
+            Some(port) => format!("port {port}"),
+            None => format!("ports {service}"),
+        };
         (
             format!(
-                "packets reach {} for port {service}, as clients sent them",
+                "packets reach {} for {ports}, as clients sent them",
                 target.ip()
             ),
             format!("leave the port out, and have the target listen on {service}"),

@@ -5,8 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use dataplane::{
-    ClientAddress, LEAST_PATH_MTU, Mode, Policy, Protocol, Scheduler, Timeouts, Timestamps,
-    UnknownSegment,
+    ClientAddress, LEAST_PATH_MTU, Mode, Policy, PortRange, Protocol, Scheduler, Timeouts,
+    Timestamps, UnknownSegment,
 };
 use health::{CheckSettings, Probe};
 use shared::bus::MAX_SERVICES;
@@ -14,7 +14,8 @@ use shared::config::sections::Transport;
 use shared::config::{FromValue, Table, Value};
 
 use super::reach::{is_host, other_family, other_port, reachable};
-use super::{PortConfig, overlaps, policy};
+use super::{PortConfig, groups, overlaps, policy, port_ranges};
+use crate::endpoint::Endpoint;
 use crate::names::PROTOCOLS;
 
 /// A service as written.
@@ -26,8 +27,8 @@ pub struct ServiceSettings {
     pub vip: IpAddr,
     /// TCP or UDP.
     pub protocol: Protocol,
-    /// The port clients connect to.
-    pub port: u16,
+    /// The ports clients connect to.
+    pub ports: PortRange,
     /// How packets reach the targets.
     pub mode: Mode,
     /// How new flows are spread.
@@ -46,6 +47,8 @@ pub struct ServiceSettings {
     pub timeouts: Timeouts,
     /// What it grants to whom.
     pub policy: Policy,
+    /// The name of [`dataplane::Persistence::group`].
+    pub persistence_group: Option<String>,
     /// How long the weight of a target that comes up grows.
     pub slow_start: Duration,
     /// When the flows of a target that takes no new ones on purpose are cut, if ever.
@@ -66,6 +69,11 @@ impl ServiceSettings {
         name_of(&MODES, self.mode)
     }
 
+    /// Whether flows of it are flows of `after`, by which it is configured from now on: on the same VIP, and some of its ports are the same.
+    pub fn goes_on_as(&self, after: &ServiceSettings) -> bool {
+        (self.vip, self.protocol) == (after.vip, after.protocol) && self.ports.overlaps(after.ports)
+    }
+
     /// Its scheduler, as written.
     pub fn scheduler_name(&self) -> &'static str {
         name_of(&SCHEDULERS, self.scheduler)
@@ -81,7 +89,10 @@ impl ServiceSettings {
     fn probes_lack_header(&self) -> bool {
         let goes_there = |port| {
             let mut targets = self.targets.iter();
-            targets.any(|target| target.address.port() == port)
+            targets.any(|target| match target.address.port() {
+                0 => self.ports.contains(port),
+                own => own == port,
+            })
         };
         let lacks = |check: &CheckSettings| {
             check.port.is_none_or(goes_there)
@@ -94,7 +105,7 @@ impl ServiceSettings {
 /// A target from the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StaticTarget {
-    /// Where it listens.
+    /// Where it listens; port 0 stands for the port that a client sends to.
     pub address: SocketAddr,
     /// Its share of new flows.
     pub weight: u16,
@@ -176,7 +187,9 @@ pub(super) fn parse(
     for (index, table) in tables.iter_mut().enumerate() {
         services.extend(service(table, bus, ports, sound).map(|service| (index, service)));
     }
-    let sound = no_target_is_a_vip(&mut tables, &services);
+    let mut sound = no_target_is_a_vip(&mut tables, &services);
+    sound &= port_ranges::dont_overlap(&mut tables, &services);
+    sound &= groups::fit_together(&mut tables, &services);
     let names: Vec<_> = services
         .iter()
         .map(|(index, service)| (format!("services[{index}].name"), service.name.as_str()))
@@ -187,7 +200,7 @@ pub(super) fn parse(
         .map(|(index, service)| {
             (
                 format!("services[{index}]"),
-                key(service.vip, service.protocol, service.port),
+                key(service.vip, service.protocol, service.ports),
             )
         })
         .collect();
@@ -233,7 +246,8 @@ fn service(
     }
     let vip = vip(table, ports);
     let protocol = protocol(table);
-    let port = table.required_within("port", 1..=u16::MAX);
+    let served = table.required::<port_ranges::Written>("port");
+    let served = served.map(|written| written.0);
     let mode = table.one_of_or("mode", &MODES, Mode::FullNat);
     keys_of_no_effect(table, mode, protocol);
     let scheduler = table.one_of_or("scheduler", &SCHEDULERS, Scheduler::WeightedRoundRobin);
@@ -250,7 +264,14 @@ fn service(
         .table("timeouts")
         .map(|mut table| timeouts(&mut table))
         .unwrap_or_default();
-    let policy = policy::parse(table, vip, protocol, scheduler);
+    let persistence_group = policy::persistence_group(table);
+    let policy = policy::parse(
+        table,
+        vip,
+        protocol,
+        scheduler,
+        persistence_group.as_deref(),
+    );
     let slow_start = policy::slow_start(table, scheduler);
     let cut_drained_after = policy::cut_drained_after(table);
     let cut_down_after = policy::cut_down_after(table, protocol);
@@ -258,11 +279,14 @@ fn service(
         mode,
         client_address,
         vip,
-        port,
+        ports: served,
     };
     let targets = targets(table, ports_sound.then_some(ports), way);
     overlaps::weights_count(table, scheduler, targets.as_deref().unwrap_or_default());
     let from_registrations = from_registrations(table, bus);
+    if from_registrations {
+        port_ranges::registrations_fit(table, served, mode);
+    }
     if let Some(targets) = &targets
         && !targets.is_empty()
         && !from_registrations
@@ -277,11 +301,12 @@ fn service(
     let health = table
         .table("health")
         .and_then(|mut table| CheckSettings::parse(&mut table));
+    port_ranges::probes_have_a_port(table, targets.as_deref().unwrap_or_default());
     let service = ServiceSettings {
         name: name?,
         vip: vip?,
         protocol: protocol?,
-        port: port?,
+        ports: served?,
         mode,
         scheduler,
         on_unknown_segment,
@@ -291,6 +316,7 @@ fn service(
         least_path_mtu,
         timeouts,
         policy,
+        persistence_group,
         slow_start,
         cut_drained_after,
         cut_down_after,
@@ -430,7 +456,7 @@ struct Way {
     mode: Mode,
     client_address: ClientAddress,
     vip: Option<IpAddr>,
-    port: Option<u16>,
+    ports: Option<PortRange>,
 }
 
 /// `None` after recording a mistake.
@@ -457,7 +483,7 @@ fn targets(
         } else {
             table.mistake(
                 "address",
-                format!("{address} is a target of this service already"),
+                format!("{} is a target of this service already", Endpoint(address)),
                 "leave one out",
             );
         }
@@ -470,23 +496,27 @@ fn target_address(
     ports: Option<&[PortConfig]>,
     way: Way,
 ) -> Option<SocketAddr> {
-    let address = if way.mode == Mode::FullNat {
-        table.required::<SocketAddr>("address")?
+    let is_of_one_port = way.ports.is_some_and(|ports| ports.single().is_some());
+    let Written(ip, port) = if way.mode == Mode::FullNat && is_of_one_port {
+        let address = table.required::<SocketAddr>("address")?;
+        Written(address.ip(), Some(address.port()))
     } else {
-        let Written(ip, port) = table.required::<Written>("address")?;
-        SocketAddr::new(ip, port.or(way.port)?)
+        table.required::<Written>("address")?
     };
+    if port == Some(0) {
+        table.mistake("address", "0 is not a port", "");
+        return None;
+    }
+    let kept = way.ports.map(PortRange::kept_by_target);
+    // A zone or flow label, which could be written, means nothing here.
+    let address = SocketAddr::new(ip, port.or(kept)?);
     if let Some((why, hint)) = way.vip.and_then(|vip| other_family(address, vip)) {
         table.mistake("address", why, hint);
         return None;
     }
-    if address.port() == 0 {
-        table.mistake("address", "0 is not a port", "");
-        return None;
-    }
     if let Some((why, hint)) = way
-        .port
-        .and_then(|port| other_port(address, way.mode, port))
+        .ports
+        .and_then(|ports| other_port(address, way.mode, ports))
     {
         table.mistake("address", why, hint);
         return None;
@@ -497,8 +527,7 @@ fn target_address(
         table.mistake("address", why, hint);
         return None;
     }
-    // A zone or flow label, which could be written, means nothing here.
-    Some(SocketAddr::new(address.ip(), address.port()))
+    Some(address)
 }
 
 /// An address with or without a port.
@@ -517,7 +546,6 @@ impl FromValue for Written {
     }
 }
 
-fn key(vip: IpAddr, protocol: Protocol, port: u16) -> String {
-    let address = SocketAddr::new(vip, port);
-    format!("{} {address}", PROTOCOLS.of(protocol))
+fn key(vip: IpAddr, protocol: Protocol, ports: PortRange) -> String {
+    format!("{} {}", PROTOCOLS.of(protocol), ports.at(vip))
 }

@@ -1,5 +1,6 @@
 mod addresses;
 mod mistakes;
+mod port_ranges;
 mod telling;
 
 use std::net::IpAddr;

@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::targets::Targets;
 use super::{Action, Changed, Control};
 use crate::config::{Config, ServiceSettings};
+use crate::endpoint::Endpoint;
 
 /// What an operator wants of a target.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -101,7 +102,8 @@ impl Control {
         let before = found.targets.intent(&address);
         if before.is_none() && found.targets.get(&address).is_none() {
             return Err(format!(
-                "{address} is not a target of service {service}: see `l4-gateway targets --service {service}`"
+                "{} is not a target of service {service}: see `l4-gateway targets --service {service}`",
+                Endpoint(address)
             ));
         }
         let intent = wish.after(before, asked);
@@ -133,8 +135,9 @@ impl Control {
                     None => "the service is no longer configured",
                 };
                 lines.push(format!(
-                    "service {name}: what {} wanted of target {address} ({}) is forgotten: {left}",
+                    "service {name}: what {} wanted of target {} ({}) is forgotten: {left}",
                     intent.by,
+                    Endpoint(*address),
                     words(intent)
                 ));
             }

@@ -20,6 +20,7 @@ use health::{Check, CheckId, Transition};
 use shared::bus::{Expiry, Key, NodeRecord, Record};
 
 use crate::config::{Config, PortConfig, ServiceSettings};
+use crate::endpoint::Endpoint;
 use crate::nic::Nic;
 
 pub use intent::{Asked, Intended, Intent, Wish};
@@ -245,7 +246,7 @@ impl Control {
             reason: transition.reason.clone(),
             since_unix_ms: unix_ms,
         };
-        let record = seen(&self.node, &service.settings.name, address, &verdict);
+        let record = seen(&self.node, service, address, &verdict);
         if !service.targets.checked(address, verdict) {
             return actions;
         }
@@ -337,8 +338,8 @@ impl Control {
             }
             changed |= Changed::Targets;
             if service.settings.health.is_some() {
-                let name = &service.settings.name;
-                actions.extend(gone.into_iter().map(|address| take_back(name, address)));
+                let records = gone.into_iter().map(|address| take_back(service, address));
+                actions.extend(records);
             }
         }
         if changed >= Changed::States {
@@ -385,7 +386,7 @@ impl Control {
                 addresses
                     .clone()
                     .into_iter()
-                    .map(move |address| settings.check(format!("{name} {address}"), address))
+                    .map(move |address| settings.check(check_id(&name, address), address))
             })
         };
         self.services.iter().flat_map(of_service).collect()
@@ -426,17 +427,25 @@ fn number(services: &mut [Service], tables: &Tables) {
         let ServiceSettings {
             vip,
             protocol,
-            port,
+            ports,
             ..
         } = service.settings;
-        service.id = tables.service_at(vip, port, protocol).map(|found| found.id);
+        service.id = tables
+            .service_of(vip, ports, protocol)
+            .map(|found| found.id);
     }
 }
 
 /// A check is named `<service> <address>`; names of services have no blanks.
+fn check_id(service: &str, address: SocketAddr) -> String {
+    format!("{service} {}", Endpoint(address))
+}
+
+/// What [`check_id`] was made of.
 fn named(id: &CheckId) -> Option<(&str, SocketAddr)> {
     let (service, address) = id.as_str().split_once(' ')?;
-    Some((service, address.parse().ok()?))
+    let Endpoint(address) = address.parse().ok()?;
+    Some((service, address))
 }
 
 #[cfg(test)]

@@ -106,9 +106,9 @@ impl Control {
             return None;
         };
         let service = self.services.named(service)?;
-        let target = service.targets.get(address)?;
+        let (own, target) = service.target_of_record(*address)?;
         service.settings.health.as_ref()?;
-        Some((service, *address, target))
+        (service.recorded_as(own) == *address).then_some((service, own, target))
     }
 
     pub(super) fn checks_target(&self, key: &Key) -> bool {
@@ -119,8 +119,7 @@ impl Control {
     fn say_again(&self, key: &Key) -> Option<Action> {
         let (service, address, target) = self.own_target(key)?;
         let verdict = target.verdict.as_ref()?;
-        let name = &service.settings.name;
-        Some(Action::Put(seen(&self.node, name, address, verdict)))
+        Some(Action::Put(seen(&self.node, service, address, verdict)))
     }
 
     fn offered(&mut self, record: &RegistrationRecord) -> Result<Changed, String> {
@@ -140,10 +139,10 @@ impl Control {
         let ServiceSettings {
             mode,
             client_address,
-            port,
+            ports,
             ..
         } = service.settings;
-        if let Some((why, _)) = other_port(address, mode, port) {
+        if let Some((why, _)) = other_port(address, mode, ports) {
             return Err(why);
         }
         reachable(address.ip(), mode, client_address, &self.ports).map_err(|(why, _)| why)?;
@@ -172,6 +171,8 @@ impl Control {
     ) -> Changed {
         match self.services.named_mut(service) {
             Some(service) if service.settings.health.is_none() => {
+                let known = service.target_of_record(address);
+                let address = known.map_or(address, |(own, _)| own);
                 service.targets.observed(address, verdict)
             }
             _ => Changed::Nothing,
@@ -268,10 +269,15 @@ impl Control {
 }
 
 /// What others are told of a target that `node` probes.
-pub(super) fn seen(node: &str, service: &str, address: SocketAddr, verdict: &Verdict) -> Record {
+pub(super) fn seen(
+    node: &str,
+    service: &Service,
+    address: SocketAddr,
+    verdict: &Verdict,
+) -> Record {
     Record::Target(TargetRecord {
-        service: service.to_owned(),
-        addr: address,
+        service: service.settings.name.clone(),
+        addr: service.recorded_as(address),
         up: verdict.up,
         reason: shortened(&verdict.reason),
         since_unix_ms: verdict.since_unix_ms,
@@ -279,10 +285,10 @@ pub(super) fn seen(node: &str, service: &str, address: SocketAddr, verdict: &Ver
     })
 }
 
-pub(super) fn take_back(service: &str, address: SocketAddr) -> Action {
+pub(super) fn take_back(service: &Service, address: SocketAddr) -> Action {
     Action::TakeBack(Key::Target {
-        service: service.to_owned(),
-        addr: address,
+        service: service.settings.name.clone(),
+        addr: service.recorded_as(address),
     })
 }
 

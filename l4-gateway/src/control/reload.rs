@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use dataplane::TablesError;
+use dataplane::{PortRange, TablesError};
 
 use super::records::take_back;
+use super::retired::Key;
 use super::services::Services;
 use super::targets::Targets;
 use super::{Action, Changed, Control, Service, addresses, number, snapshot};
@@ -33,15 +34,26 @@ impl Control {
             service.sweep(now);
             service.look(now, self.cutting);
         }
+        let kept = self.keep_numbers(&services);
+        let mut used = snapshot::used(&self.ports, &self.services);
+        for (before, _) in &kept {
+            used.services.remove(before);
+        }
         let retired = self.retired.change(
             now,
             config.drain.removed_addresses,
-            &snapshot::used(&self.ports, &self.services),
+            &used,
             &snapshot::used(&config.ports, &services),
         );
         let known = (&*config.ports, &*nics);
         let builder = snapshot::describe(known, &services, &retired, self.announcement);
-        let tables = builder.build(&mut self.ids, self.tables.as_deref())?;
+        let built = builder.build(&mut self.ids, self.tables.as_deref());
+        if built.is_err() {
+            for ((vip, protocol, before), after) in kept.into_iter().rev() {
+                self.ids.change_ports(vip, protocol, after, before);
+            }
+        }
+        let tables = built?;
         number(&mut services, &tables);
 
         let mut actions = vec![Action::Publish(Box::new(tables))];
@@ -50,10 +62,9 @@ impl Control {
             .iter()
             .filter(|service| service.settings.health.is_some())
         {
-            let name = &service.settings.name;
             let records = service
                 .targets()
-                .map(|(address, _)| take_back(name, *address));
+                .map(|(address, _)| take_back(service, *address));
             actions.extend(records.filter(
                 |action| !matches!(action, Action::TakeBack(key) if self.checks_target(key)),
             ));
@@ -67,5 +78,29 @@ impl Control {
         actions.push(Action::Check(self.checks()));
         actions.extend(self.told_if_changed());
         Ok(actions)
+    }
+
+    /// Has services keep their flows whose ports change, if some stay the same: each that does, with the ports it gets.
+    fn keep_numbers(&mut self, services: &[Service]) -> Vec<(Key, PortRange)> {
+        let mut kept = Vec::new();
+        for Service {
+            settings: after, ..
+        } in services
+        {
+            let Some(Service {
+                settings: before, ..
+            }) = self.services.named(&after.name)
+            else {
+                continue;
+            };
+            let (vip, protocol, ports) = (before.vip, before.protocol, before.ports);
+            if ports != after.ports
+                && before.goes_on_as(after)
+                && self.ids.change_ports(vip, protocol, ports, after.ports)
+            {
+                kept.push(((vip, protocol, ports), after.ports));
+            }
+        }
+        kept
     }
 }

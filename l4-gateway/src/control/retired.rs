@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use dataplane::{Counters, Cut, Ids, Protocol, Retired as RetiredRole, TablesBuilder};
+use dataplane::{Counters, Cut, Ids, PortRange, Protocol, Retired as RetiredRole, TablesBuilder};
 use serde::Serialize;
 
+use crate::endpoint::Ports;
 use crate::names::PROTOCOLS;
 
 /// What is retired is kept for so long at least: workers may still be making flows with it by the snapshot before.
@@ -21,8 +22,8 @@ pub(super) struct Used {
     pub(super) services: BTreeMap<Key, Option<Duration>>,
 }
 
-/// A service's VIP, protocol and port.
-pub(super) type Key = (IpAddr, Protocol, u16);
+/// A service's VIP, protocol and ports.
+pub(super) type Key = (IpAddr, Protocol, PortRange);
 
 /// See the module. Times are of a clock that never goes back.
 #[derive(Debug, Clone, Default)]
@@ -61,8 +62,8 @@ pub struct RetiredService {
     pub vip: IpAddr,
     /// `tcp` or `udp`.
     pub protocol: &'static str,
-    /// Its port.
-    pub port: u16,
+    /// Its ports.
+    pub port: Ports,
     /// Its flows.
     pub flows: u64,
     /// How much longer they may go on, in seconds.
@@ -115,8 +116,11 @@ impl Retired {
         };
         self.addresses
             .retain(|address, (_, term)| keep(term, ids.flows_of(*address, counters)));
-        self.services.retain(|(vip, protocol, port), term| {
-            keep(term, ids.flows_of_service(*vip, *protocol, *port, counters))
+        self.services.retain(|(vip, protocol, ports), term| {
+            keep(
+                term,
+                ids.flows_of_service(*vip, *protocol, *ports, counters),
+            )
         });
         changed
     }
@@ -128,9 +132,9 @@ impl Retired {
                 builder.cut(Cut::LocalIp(*address));
             }
         }
-        for ((vip, protocol, port), term) in &self.services {
+        for ((vip, protocol, ports), term) in &self.services {
             if term.cut {
-                builder.cut(Cut::Service(*vip, *protocol, *port));
+                builder.cut(Cut::Service(*vip, *protocol, *ports));
             }
         }
     }
@@ -159,11 +163,11 @@ impl Retired {
         ids: &Ids,
         counters: &Counters,
     ) -> Vec<RetiredService> {
-        let view = |(&(vip, protocol, port), term): (&Key, &Term)| RetiredService {
+        let view = |(&(vip, protocol, ports), term): (&Key, &Term)| RetiredService {
             vip,
             protocol: PROTOCOLS.of(protocol),
-            port,
-            flows: ids.flows_of_service(vip, protocol, port, counters),
+            port: Ports(ports),
+            flows: ids.flows_of_service(vip, protocol, ports, counters),
             seconds_left: term.seconds_left(now),
         };
         self.services.iter().map(view).collect()

@@ -71,6 +71,22 @@ impl Service {
         self.targets.iter()
     }
 
+    /// The address by which records name a target: of one that has the ports of its service, with the port that is probed.
+    pub(super) fn recorded_as(&self, address: SocketAddr) -> SocketAddr {
+        let probed = self.settings.health.as_ref().and_then(|check| check.port);
+        match (address.port(), probed) {
+            (0, Some(port)) => SocketAddr::new(address.ip(), port),
+            _ => address,
+        }
+    }
+
+    /// The target that a record means: one of that port, or one on that host that has the ports of its service.
+    pub(super) fn target_of_record(&self, named: SocketAddr) -> Option<(SocketAddr, &Target)> {
+        let open = SocketAddr::new(named.ip(), 0);
+        let mut addresses = [named, open].into_iter();
+        addresses.find_map(|address| Some((address, self.targets.get(&address)?)))
+    }
+
     /// What operators want of targets that are away.
     pub fn absent_intents(&self) -> impl Iterator<Item = (&SocketAddr, &Intent)> {
         let intents = self.targets.intents();

@@ -28,7 +28,7 @@ pub(super) fn describe(
         let ServiceSettings {
             vip,
             protocol,
-            port,
+            ports: served,
             mode,
             scheduler,
             on_unknown_segment,
@@ -52,7 +52,7 @@ pub(super) fn describe(
             least_path_mtu,
             policy: policy.clone(),
             targets: targets(service).chain(gone(service, ports)).collect(),
-            ..ServiceConfig::new(vip, protocol, port)
+            ..ServiceConfig::new(vip, protocol, served)
         });
     }
     retired.describe(&mut builder);
@@ -81,11 +81,17 @@ fn targets(service: &Service) -> impl Iterator<Item = TargetConfig> {
 /// Targets that are gone, and whose flows are to be cut; if there still is a way to them. New flows need
 /// not fit on it: those from before a reload grow by what the service said then.
 fn gone(service: &Service, ports: &[PortConfig]) -> impl Iterator<Item = TargetConfig> {
-    let ServiceSettings { mode, port, .. } = service.settings;
+    let ServiceSettings {
+        mode,
+        ports: served,
+        ..
+    } = service.settings;
+    let is_open = |address: SocketAddr| address.port() == 0;
     service
         .gone()
         .filter(move |(address, _)| way_to(address.ip(), mode, ports).is_ok())
-        .filter(move |(address, _)| other_port(*address, mode, port).is_none())
+        .filter(move |(address, _)| other_port(*address, mode, served).is_none())
+        .filter(move |(address, _)| !is_open(*address) || served.single().is_none())
         .map(|(address, was_down)| TargetConfig {
             address,
             weight: 0,
@@ -106,11 +112,11 @@ pub(super) fn used(ports: &[PortConfig], services: &[Service]) -> Used {
         let ServiceSettings {
             vip,
             protocol,
-            port,
+            ports,
             cut_drained_after,
             ..
         } = service.settings;
-        ((vip, protocol, port), cut_drained_after)
+        ((vip, protocol, ports), cut_drained_after)
     };
     let local_ips = ports.iter().flat_map(|port| &port.local_ips);
     let local_ips = local_ips.map(|address| (*address, RetiredRole::LocalIp));

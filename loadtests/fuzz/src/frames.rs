@@ -22,8 +22,8 @@ use std::time::Duration;
 
 use dataplane::{
     ClientAddress, Counters, DropReason, Emitted, FlowLimits, Ids, Limits, MacAddr, Mode, NextHops,
-    Now, Persistence, Policy, Port, PortIndex, Protocol, Quota, Secret, Segment, ServiceConfig,
-    SourcePrefix, Tables, TargetConfig, Verdict, Worker,
+    Now, Persistence, PersistenceGroup, Policy, Port, PortIndex, PortRange, Protocol, Quota,
+    Secret, Segment, ServiceConfig, SourcePrefix, Tables, TargetConfig, Verdict, Worker,
 };
 
 use packet::{Packet, is_correct};
@@ -97,9 +97,9 @@ impl Node {
     fn new() -> Node {
         let limits = Limits {
             flows: 16,
-            services: 4,
+            services: 8,
             // Those of FULLNAT have ports of their own.
-            targets: 16,
+            targets: 32,
             local_ips: 2,
             neighbours: 12,
             // So few that they run out.
@@ -284,7 +284,7 @@ impl Node {
 
 /// One of 256 states of the same services: bit 0 takes the first target down, bit 1 drains the second, bit 2 leaves none; bits 3 and 4
 /// say how targets learn a client's address, both that they see it (DR, or with bit 6 a tunnel); bit 5 limits and keeps sources at their targets, bit 6 schedules datagrams one by one, bit 7 ends
-/// the flows of the second target.
+/// the flows of the second target. Beside a service of one port, each VIP and protocol has one of a range.
 fn tables(variant: u8, ids: &mut Ids, previous: Option<&Tables>) -> Tables {
     let mode = match (variant >> 3 & 3, variant & 64) {
         (3, 0) => Mode::Direct,
@@ -330,11 +330,20 @@ fn tables(variant: u8, ids: &mut Ids, previous: Option<&Tables>) -> Tables {
         [Ipv4Addr::new(10, 3, 0, last).into(), wide.into()]
     };
     let (first, second): ([IpAddr; 2], [IpAddr; 2]) = (behind(21), behind(22));
-    for (protocol, port) in [(Protocol::Tcp, 80), (Protocol::Udp, 53)] {
+    let range = PortRange::new(8000, 8099).unwrap_or(PortRange::ALL);
+    for (protocol, ports) in [
+        (Protocol::Tcp, PortRange::from(80)),
+        (Protocol::Udp, PortRange::from(53)),
+        (Protocol::Tcp, range),
+        (Protocol::Udp, range),
+    ] {
         for (family, vip) in [IpAddr::V4(VIP), IpAddr::V6(VIP6)].into_iter().enumerate() {
-            let mut service = ServiceConfig::new(vip, protocol, port);
+            let mut service = ServiceConfig::new(vip, protocol, ports);
             service.mode = mode;
-            let target_port = if mode == Mode::FullNat { 8080 } else { port };
+            let target_port = match ports.single() {
+                Some(_) if mode == Mode::FullNat => 8080,
+                _ => ports.kept_by_target(),
+            };
             service.client_address = match variant >> 3 & 3 {
                 1 => ClientAddress::ProxyV2,
                 2 => ClientAddress::Toa,
@@ -346,7 +355,7 @@ fn tables(variant: u8, ids: &mut Ids, previous: Option<&Tables>) -> Tables {
                     target(second[family], target_port, 1),
                 ];
             }
-            service.policy = policy(variant);
+            service.policy = policy(variant, vip);
             builder.service(service);
         }
     }
@@ -356,7 +365,7 @@ fn tables(variant: u8, ids: &mut Ids, previous: Option<&Tables>) -> Tables {
     }
 }
 
-fn policy(variant: u8) -> Policy {
+fn policy(variant: u8, vip: IpAddr) -> Policy {
     let quota = |connections| Quota {
         connections,
         per_second: 2 * connections,
@@ -370,6 +379,7 @@ fn policy(variant: u8) -> Policy {
     let persistence = Persistence {
         timeout: Duration::from_secs(5),
         prefix: SourcePrefix::default(),
+        group: Some(PersistenceGroup::new(vip, "all")),
     };
     let limited = variant & 32 != 0;
     Policy {

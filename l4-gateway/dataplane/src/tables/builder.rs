@@ -380,27 +380,33 @@ fn add_service<V: Family>(
     let ServiceConfig {
         vip,
         protocol,
-        port,
+        ports,
         ..
     } = *config;
-    if port == 0 {
-        return Err(TablesError::PortZero(SocketAddr::new(vip, port)));
+    if ports.first() == 0 {
+        return Err(TablesError::PortZero(SocketAddr::new(vip, 0)));
     }
     own(V::net_mut(tables), address, Owned::Vip { arp: config.arp })?;
     let id = ids
-        .service(vip, protocol, port)
+        .service(vip, protocol, ports)
         .ok_or(TablesError::LimitReached("services"))?;
-    if V::net_mut(tables)
-        .by_address
-        .insert((address, port, protocol), id)
-        .is_some()
-    {
-        return Err(TablesError::DuplicateService {
-            vip,
-            protocol,
-            port,
-        });
-    }
+    let net = V::net_mut(tables);
+    let entered = match ports.single() {
+        Some(port) => match net.by_address.insert((address, port, protocol), id) {
+            None => Ok(()),
+            Some(_) => Err(ports),
+        },
+        None => {
+            let ranges = net.by_range.entry((address, protocol)).or_default();
+            ranges.add(ports, id)
+        }
+    };
+    entered.map_err(|other| TablesError::DuplicateService {
+        vip,
+        protocol,
+        ports,
+        other,
+    })?;
     let mut config = config.clone();
     config.targets.sort_by_key(|target| target.address);
     if let Some(pair) = config
@@ -410,7 +416,7 @@ fn add_service<V: Family>(
     {
         return Err(TablesError::DuplicateTarget {
             vip,
-            port,
+            ports,
             target: pair[0].address,
         });
     }
@@ -422,12 +428,12 @@ fn add_service<V: Family>(
         let target_id = ids
             .target(id, target.address)
             .ok_or(TablesError::LimitReached("targets"))?;
-        if target.address.port() == 0 {
+        if target.address.port() == 0 && ports.single().is_some() {
             return Err(TablesError::PortZero(target.address));
         }
         let target_ip = V::address(target.address.ip()).ok_or(TablesError::MixedFamilies {
             vip,
-            port,
+            ports,
             target: target.address,
         })?;
         if !V::is_routable(target_ip) {
@@ -500,10 +506,10 @@ fn check_mode<V: Family>(
             None => Err(TablesError::NoLocalIp { target, port }),
         };
     }
-    if target.port() != config.port {
+    if target.port() != config.ports.kept_by_target() {
         return Err(TablesError::PortDiffers {
             target,
-            port: config.port,
+            ports: config.ports,
         });
     }
     if config.mode == Mode::Direct && !on_link {

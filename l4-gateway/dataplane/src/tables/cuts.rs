@@ -5,14 +5,15 @@ use std::net::IpAddr;
 use super::Tables;
 use crate::flow::Flow;
 use crate::ids::{Ids, LocalIpId, ServiceId, TargetId};
+use crate::port_range::PortRange;
 use crate::service::Protocol;
 
 /// What has left the configuration, and whose flows have had their time. Targets of services that stay are cut by
 /// [`crate::TargetConfig::cut`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Cut {
-    /// A service, by its VIP, protocol and port.
-    Service(IpAddr, Protocol, u16),
+    /// A service, by its VIP, protocol and ports.
+    Service(IpAddr, Protocol, PortRange),
     /// A LocalIP.
     LocalIp(IpAddr),
 }
@@ -30,7 +31,7 @@ impl Cuts {
     /// Of `tables`, which are whole but for this. What is configured again is not cut, and what has no number has no flows.
     pub(super) fn new(tables: &Tables, cuts: &[Cut], ids: &Ids) -> Self {
         let service = |cut: &Cut| match *cut {
-            Cut::Service(vip, protocol, port) => ids.known_service(vip, protocol, port),
+            Cut::Service(vip, protocol, ports) => ids.known_service(vip, protocol, ports),
             Cut::LocalIp(_) => None,
         };
         let local_ip = |cut: &Cut| match *cut {

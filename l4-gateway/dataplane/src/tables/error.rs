@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use crate::port_range::PortRange;
 use crate::service::Protocol;
 
 /// Why a snapshot can't be built. The one in use stays.
@@ -46,27 +47,29 @@ pub enum TablesError {
     /// An address no host can have.
     #[error("{0} can't be a host's address")]
     NotAHost(IpAddr),
-    /// Two services at the same address.
-    #[error("service {}/{protocol:?} is given twice", SocketAddr::new(*vip, *port))]
+    /// Two services of the same ports, or one whose range has ports of another's.
+    #[error("service {}/{protocol:?} has ports of service {}", ports.at(*vip), other.at(*vip))]
     DuplicateService {
         /// Its VIP.
         vip: IpAddr,
         /// Its protocol.
         protocol: Protocol,
-        /// Its port.
-        port: u16,
+        /// Its ports.
+        ports: PortRange,
+        /// Those of the one that was there before.
+        other: PortRange,
     },
     /// A target twice in one service.
-    #[error("target {target} is given twice for service {}", SocketAddr::new(*vip, *port))]
+    #[error("target {target} is given twice for service {}", ports.at(*vip))]
     DuplicateTarget {
         /// The service's VIP.
         vip: IpAddr,
-        /// The service's port.
-        port: u16,
+        /// The service's ports.
+        ports: PortRange,
         /// The target.
         target: SocketAddr,
     },
-    /// A target port or service port of 0.
+    /// A service port of 0, or a target port of 0 where the service has one port.
     #[error("port 0 can't be served ({0})")]
     PortZero(SocketAddr),
     /// A target no route leads to.
@@ -81,12 +84,12 @@ pub enum TablesError {
         port: u16,
     },
     /// A target of another family than its service.
-    #[error("target {target} isn't of the family of its service {}", SocketAddr::new(*vip, *port))]
+    #[error("target {target} isn't of the family of its service {}", ports.at(*vip))]
     MixedFamilies {
         /// The service's VIP.
         vip: IpAddr,
-        /// The service's port.
-        port: u16,
+        /// The service's ports.
+        ports: PortRange,
         /// The target.
         target: SocketAddr,
     },
@@ -103,13 +106,13 @@ pub enum TablesError {
     NoSegment(u16),
     /// A target of a DR or tunnel service with a port of its own: the packets it gets are for the service's.
     #[error(
-        "target {target} can't have another port than the service, {port}: DR and tunnel leave packets as they are"
+        "target {target} can't have another port than the service, {ports}: DR and tunnel leave packets as they are"
     )]
     PortDiffers {
         /// The target.
         target: SocketAddr,
-        /// The service's port.
-        port: u16,
+        /// The service's ports.
+        ports: PortRange,
     },
     /// A target of a DR service behind a router.
     #[error(

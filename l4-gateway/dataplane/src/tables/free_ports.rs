@@ -11,7 +11,8 @@ use crate::service::{Mode, Protocol, Target};
 
 impl Tables {
     /// The local ports that are free towards each target, over all workers and the LocalIPs used to reach it; none for targets that
-    /// answer clients themselves. Targets of several services at one address share theirs. Flows over a LocalIP that left the snapshot count
+    /// answer clients themselves. Targets of several services at one address share theirs, and one that gets packets at
+    /// many ports has as many as if they were one. Flows over a LocalIP that left the snapshot count
     /// as if they were over one of those left, so the number is rather too low.
     ///
     /// A worker has its share of these: a client whose worker has none left is refused while others have.

@@ -8,6 +8,7 @@ use crate::family::Family;
 use crate::ids::ServiceId;
 use crate::next_hops::{Living, RouterState};
 use crate::port::{Port, PortIndex};
+use crate::port_range::PortRange;
 use crate::service::Protocol;
 
 /// See the module.
@@ -19,7 +20,64 @@ pub(crate) struct Net<V: Family> {
     pub(super) local_ips: Vec<LocalIp<V::Address>>,
     /// LocalIPs that new flows don't get any more.
     pub(super) retired: Vec<LocalIp<V::Address>>,
+    /// Services of one port.
     pub(super) by_address: Map<(V::Address, u16, Protocol), ServiceId>,
+    /// Services of several ports.
+    pub(super) by_range: Map<(V::Address, Protocol), Ranges>,
+}
+
+/// The services of one VIP and protocol that have several ports.
+#[derive(Debug, Default)]
+pub(super) struct Ranges {
+    /// In the order of their ports; none overlap.
+    some: Vec<(PortRange, ServiceId)>,
+    /// The one of all ports, which has what the others leave.
+    all: Option<ServiceId>,
+}
+
+impl Ranges {
+    /// Adds a service.
+    ///
+    /// # Errors
+    /// The ports of a service with which it would have one in common.
+    pub(super) fn add(&mut self, ports: PortRange, service: ServiceId) -> Result<(), PortRange> {
+        if ports == PortRange::ALL {
+            return match self.all.replace(service) {
+                None => Ok(()),
+                Some(_) => Err(PortRange::ALL),
+            };
+        }
+        let place = self.place(ports.first());
+        match self.some.get(place) {
+            Some((next, _)) if next.overlaps(ports) => Err(*next),
+            _ => {
+                self.some.insert(place, (ports, service));
+                Ok(())
+            }
+        }
+    }
+
+    fn find(&self, port: u16) -> Option<ServiceId> {
+        let some = self.some.get(self.place(port));
+        some.filter(|(ports, _)| ports.contains(port))
+            .map(|(_, service)| *service)
+            .or(self.all.filter(|_| PortRange::ALL.contains(port)))
+    }
+
+    /// The service of exactly these ports.
+    fn of(&self, ports: PortRange) -> Option<ServiceId> {
+        if ports == PortRange::ALL {
+            return self.all;
+        }
+        let some = self.some.get(self.place(ports.first()));
+        some.filter(|(known, _)| *known == ports)
+            .map(|(_, service)| *service)
+    }
+
+    /// The first range that doesn't end before a port.
+    fn place(&self, port: u16) -> usize {
+        self.some.partition_point(|(ports, _)| ports.last() < port)
+    }
 }
 
 /// A route as looked up: where to, and by whom.
@@ -45,6 +103,7 @@ impl<V: Family> Default for Net<V> {
             local_ips: Vec::new(),
             retired: Vec::new(),
             by_address: Map::default(),
+            by_range: Map::default(),
         }
     }
 }
@@ -55,14 +114,41 @@ impl<V: Family> Net<V> {
         self.owned.get(&address).copied()
     }
 
-    /// The service at this address.
+    /// The service of what is sent to this address.
+    #[inline]
     pub(crate) fn service_at(
         &self,
         vip: V::Address,
         port: u16,
         protocol: Protocol,
     ) -> Option<ServiceId> {
-        self.by_address.get(&(vip, port, protocol)).copied()
+        match self.by_address.get(&(vip, port, protocol)) {
+            Some(service) => Some(*service),
+            None if self.by_range.is_empty() => None,
+            None => self.range_at(vip, port, protocol),
+        }
+    }
+
+    #[cold]
+    fn range_at(&self, vip: V::Address, port: u16, protocol: Protocol) -> Option<ServiceId> {
+        self.by_range.get(&(vip, protocol))?.find(port)
+    }
+
+    /// The service of exactly these ports.
+    pub(super) fn service_of(
+        &self,
+        vip: V::Address,
+        ports: PortRange,
+        protocol: Protocol,
+    ) -> Option<ServiceId> {
+        match ports.single() {
+            Some(port) => self.by_address.get(&(vip, port, protocol)).copied(),
+            None => self.by_range.get(&(vip, protocol))?.of(ports),
+        }
+    }
+
+    pub(super) fn has_services(&self) -> bool {
+        !self.by_address.is_empty() || !self.by_range.is_empty()
     }
 
     /// Whether packets to a LocalIP may come in on a port: on the one whose segment it is on (where ARP for it is answered), or

@@ -1,6 +1,6 @@
 //! A packet of no known flow: a new flow, or a refusal that the sender hears of.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use std::cell::Cell;
 
@@ -200,12 +200,12 @@ impl Worker {
         let tables = context.tables;
         let id = service.id;
         let target = tables.target(target).ok_or(DropReason::NoTarget)?;
-        let address = target.config.address;
         // Snapshots don't mix families.
-        let Some(target_ip) = V::address(address.ip()) else {
+        let Some(target_ip) = V::address(target.config.address.ip()) else {
             return Err(DropReason::NoTarget);
         };
         let tuple = &staged.tuple;
+        let target_port = target.config.port_for(tuple.destination_port);
         let mut addresses = Addresses {
             client: tuple.source,
             vip: tuple.destination,
@@ -213,7 +213,7 @@ impl Worker {
             local: V::unspecified(),
         };
         let mode = service.config.mode;
-        let mut flow = Flow::new(tuple, address.port(), 0)
+        let mut flow = Flow::new(tuple, target_port, 0)
             .with_service(id)
             .in_mode(mode);
         if service.config.is_one_packet() {
@@ -272,9 +272,9 @@ impl Worker {
                 Some((id, between)) if id == local.id => between,
                 _ => {
                     let answers = answers.filter(|_| !local.by_port);
-                    let between = answers.and_then(|rss| {
-                        rss.between(flow.protocol(), target.config.address, local.address.into())
-                    });
+                    let from = SocketAddr::new(addresses.target.into(), flow.target_port);
+                    let between = answers
+                        .and_then(|rss| rss.between(flow.protocol(), from, local.address.into()));
                     kept.set(Some((local.id, between)));
                     between
                 }

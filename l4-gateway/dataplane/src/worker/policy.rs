@@ -7,7 +7,7 @@ use crate::DropReason;
 use crate::counters::{ServiceCount, TargetCount};
 use crate::emitted::Emitted;
 use crate::ids::TargetId;
-use crate::policy::{Policy, Quota, Refusal};
+use crate::policy::{Persistence, Policy, Quota, Refusal};
 use crate::rate::SharedRate;
 use crate::schedule::{self, Unavailable};
 use crate::service::Service;
@@ -19,6 +19,7 @@ use crate::time::Now;
 /// What a source's hash is of, beside the service.
 const LIMITS: u64 = 1 << 32;
 const PERSISTENCE: u64 = 2 << 32;
+const PERSISTENCE_GROUP: u64 = 3 << 32;
 
 /// The target chosen for a new flow.
 #[derive(Clone, Copy)]
@@ -191,7 +192,8 @@ impl Worker {
             full,
         };
         let mut full = None;
-        if let Some(target) = source.and_then(|source| templates.find(source, now))
+        let kept = source.and_then(|source| templates.find(source, now));
+        if let Some(target) = kept.and_then(|kept| on_same_host(tables, service, kept))
             && takes_flows(tables, service, target)
         {
             if has_room(target) {
@@ -232,6 +234,10 @@ impl Worker {
             self.cells.service(service.id, ServiceCount::Persisted, 1);
             return chosen;
         }
+        let Some(source) = source else {
+            return chosen;
+        };
+        let own = |settled| on_same_host(tables, service, settled);
         let usable = |target| {
             target == chosen
                 || full != Some(target)
@@ -239,9 +245,9 @@ impl Worker {
                     && self.has_room(service, target, now)
         };
         let templates = &self.counters.shared().templates;
-        source.map_or(chosen, |source| {
-            templates.settle(source, chosen, now, usable)
-        })
+        let usable = |settled| own(settled).is_some_and(usable);
+        let settled = templates.settle(source, chosen, now, usable);
+        own(settled).unwrap_or(chosen)
     }
 
     /// Whether a target is below its limits.
@@ -276,20 +282,30 @@ impl Worker {
             && let Some(source) = self.source(service, client)
         {
             let templates = &self.counters.shared().templates;
-            templates.refresh(source, flow.target_id, alive, now);
+            let is_it = |kept| {
+                kept == flow.target_id
+                    || on_same_host(tables, service, kept) == Some(flow.target_id)
+            };
+            templates.refresh(source, is_it, alive, now);
         }
     }
 
     /// What a client of a service with persistence is known by. Not where each datagram goes its own way.
+    #[inline]
     fn source(&self, service: &Service, client: IpAddr) -> Option<Source> {
-        if service.config.is_one_packet() {
-            return None;
-        }
         let persistence = service.config.policy.persistence?;
-        let whose = u64::from(service.id.0) | PERSISTENCE;
+        (!service.config.is_one_packet()).then(|| self.source_of(service, persistence, client))
+    }
+
+    #[inline(never)]
+    fn source_of(&self, service: &Service, persistence: Persistence, client: IpAddr) -> Source {
+        let whose = match persistence.group {
+            None => u64::from(service.id.0) | PERSISTENCE,
+            Some(group) => group.number(&self.secret, PERSISTENCE_GROUP),
+        };
         let hash = persistence.prefix.hash(&self.secret, client, whose);
         let source = persistence.prefix.of(client);
-        Some(Source::new(source, hash, persistence.timeout))
+        Source::new(source, hash, persistence.timeout)
     }
 }
 
@@ -311,6 +327,24 @@ pub(super) fn refusal(policy: &Policy, reason: DropReason) -> Refusal {
 pub(super) fn takes_flows(tables: &Tables, service: &Service, target: TargetId) -> bool {
     let target = tables.target(target);
     target.is_some_and(|target| target.service == service.id && target.config.takes_flows())
+}
+
+/// The target of a service that a source is to stay with which was sent to `kept`: that one; where a service of the same group sent it there, the
+/// one on the same host.
+fn on_same_host(tables: &Tables, service: &Service, kept: TargetId) -> Option<TargetId> {
+    let kept = tables.target(kept)?;
+    if kept.service == service.id {
+        return Some(kept.id);
+    }
+    let group = |service: &Service| service.config.policy.persistence?.group;
+    let sent_by = tables.service(kept.service)?;
+    if group(service).is_none() || group(service) != group(sent_by) {
+        return None;
+    }
+    // Several are alike, but for those that take no flows.
+    let mut targets = service.targets_on(tables, kept.config.address.ip());
+    let usable = targets.find(|target| target.config.takes_flows());
+    usable.map(|target| target.id)
 }
 
 #[cfg(test)]
@@ -355,6 +389,7 @@ mod tests {
         service.policy.persistence = Some(Persistence {
             timeout: Duration::from_secs(60),
             prefix: SourcePrefix::default(),
+            group: None,
         });
         service.policy.limits = FlowLimits {
             target: Quota {

@@ -427,9 +427,9 @@ fn flows_keep_their_mode_when_the_service_takes_another() {
         rig.transmitted(OUTSIDE, from_client(&tcp(client, vip, SYN).seq(1, 0)));
         let mut tunnel = services(Mode::Tunnel);
         for service in &mut tunnel {
-            service.targets = vec![rig::up(net.target(22, service.port))];
+            service.targets = vec![rig::up(net.target(22, service.ports.first()))];
         }
-        tunnel.retain(|service| service.vip == vip.ip() && service.port == 80);
+        tunnel.retain(|service| service.vip == vip.ip() && service.ports == 80.into());
         rig.tables = rig::builder(&both_ports(), &tunnel)
             .build(&mut rig.ids, Some(&rig.tables))
             .unwrap();
@@ -462,7 +462,7 @@ fn what_contradicts_a_mode_is_no_snapshot() {
             build(&with(mode, other), &|_| {}),
             Err(TablesError::PortDiffers {
                 target: other,
-                port: 80
+                ports: 80.into()
             })
         );
         assert_eq!(build(&with(mode, near), &|_| {}), Ok(()));

@@ -209,6 +209,7 @@ fn a_source_is_not_kept_at_a_target_that_its_syn_has_left() {
                 persistence: Some(Persistence {
                     timeout: Duration::from_secs(60),
                     prefix: SourcePrefix::default(),
+                    group: None,
                 }),
                 ..Policy::default()
             };

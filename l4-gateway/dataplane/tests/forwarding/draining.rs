@@ -164,7 +164,7 @@ fn flows_of_a_removed_service_go_on_until_they_are_cut_while_others_keep_its_vip
         let rest: Vec<_> = net
             .services()
             .into_iter()
-            .filter(|service| service.port != 80)
+            .filter(|service| service.ports != 80.into())
             .collect();
         rig.swap(&rest);
         tick(&mut rig);
@@ -173,7 +173,7 @@ fn flows_of_a_removed_service_go_on_until_they_are_cut_while_others_keep_its_vip
         rig.from_target(&first, ACK, 9001, 101);
 
         let mut builder = rig::builder(&net.ports(), &rest);
-        builder.cut(Cut::Service(net.vip_ip(), Protocol::Tcp, 80));
+        builder.cut(Cut::Service(net.vip_ip(), Protocol::Tcp, 80.into()));
         rig.tables = builder.build(&mut rig.ids, Some(&rig.tables)).unwrap();
         tick(&mut rig);
         let mut ended = resets(net, &first, 9001, 101).to_vec();
@@ -185,7 +185,7 @@ fn flows_of_a_removed_service_go_on_until_they_are_cut_while_others_keep_its_vip
 
         // Back again before the cut is taken back: it holds no more.
         let mut builder = rig::builder(&net.ports(), &net.services());
-        builder.cut(Cut::Service(net.vip_ip(), Protocol::Tcp, 80));
+        builder.cut(Cut::Service(net.vip_ip(), Protocol::Tcp, 80.into()));
         rig.tables = builder.build(&mut rig.ids, Some(&rig.tables)).unwrap();
         rig.establish(net.client(13, 4000), 300);
         tick(&mut rig);

@@ -482,7 +482,7 @@ fn snapshots_hold_families_apart() {
     assert_eq!(build(&|_, _| {}), Ok(()));
     let mixed = TablesError::MixedFamilies {
         vip: V6.vip_ip(),
-        port: 80,
+        ports: 80.into(),
         target: rig::target(21).into(),
     };
     assert_eq!(

@@ -163,7 +163,7 @@ fn two_services_with_one_target_never_share_a_local_port_towards_it() {
         let mut services = net.services();
         services[0].targets.truncate(1);
         let mut other = services[0].clone();
-        other.port = 443;
+        other.ports = 443.into();
         services.push(other);
         let limits = Limits {
             first_port: 5000,

@@ -354,7 +354,7 @@ impl Tap for Vec<u8> {}
 fn rig() -> Rig {
     let mut services = rig::services();
     let mut silent = services[0].clone();
-    (silent.port, silent.unknown_segment) = (81, dataplane::UnknownSegment::Drop);
+    (silent.ports, silent.unknown_segment) = (81.into(), dataplane::UnknownSegment::Drop);
     services.push(silent);
     Rig::with(&rig::small(), &services).resolved()
 }

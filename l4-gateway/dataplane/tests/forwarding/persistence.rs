@@ -27,6 +27,7 @@ fn services(net: Net) -> Vec<ServiceConfig> {
         persistence: Some(Persistence {
             timeout: Duration::from_secs(TIMEOUT),
             prefix: SourcePrefix { v4: 24, v6: 64 },
+            group: None,
         }),
         ..Policy::default()
     };

@@ -13,6 +13,7 @@ fn services(net: Net, timeout: u64) -> Vec<ServiceConfig> {
     http.policy.persistence = Some(Persistence {
         timeout: Duration::from_secs(timeout),
         prefix: SourcePrefix { v4: 24, v6: 64 },
+        group: None,
     });
     vec![http]
 }
@@ -32,6 +33,7 @@ fn a_source_is_listed_with_its_target_for_as_long_as_it_stays_there() {
         let prefix = SourcePrefix { v4: 24, v6: 64 };
         let view = |expires_in| PersistenceView {
             service,
+            group: None,
             source: prefix.of(client.ip()),
             prefix: if client.is_ipv4() { 24 } else { 64 },
             target: net.target(opened.target, 8080),

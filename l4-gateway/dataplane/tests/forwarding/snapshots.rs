@@ -379,21 +379,22 @@ fn what_contradicts_itself_is_no_snapshot() {
                 DuplicateService {
                     vip: net.vip_ip(),
                     protocol: Protocol::Tcp,
-                    port: 80,
+                    ports: 80.into(),
+                    other: 80.into(),
                 },
                 Box::new(move |_, services, _| services.push(services[0].clone())),
             ),
             (
                 DuplicateTarget {
                     vip: net.vip_ip(),
-                    port: 80,
+                    ports: 80.into(),
                     target: net.target(21, 8080),
                 },
                 Box::new(move |_, services, _| services[0].targets.push(up(net.target(21, 8080)))),
             ),
             (
                 PortZero(net.vip(0)),
-                Box::new(move |_, services, _| services[0].port = 0),
+                Box::new(move |_, services, _| services[0].ports = 0.into()),
             ),
             (
                 PortZero(net.target(21, 0)),

@@ -174,6 +174,7 @@ fn a_source_is_not_kept_at_a_target_to_which_it_never_had_a_flow() {
         services[0].policy.persistence = Some(Persistence {
             timeout: Duration::from_secs(3600),
             prefix: SourcePrefix::default(),
+            group: None,
         });
         services
     };

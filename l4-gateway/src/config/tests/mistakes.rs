@@ -430,7 +430,7 @@ fn mistakes_name_the_key_and_what_to_do() {
         ),
         (
             &[("port = 80", "port = 0")],
-            "services[0].port: expected an integer from 1 to 65535, got 0",
+            "services[0].port: expected a port from 1 to 65535, a range such as \"8000-8999\", or \"*\" for all, got 0",
         ),
         (
             &[

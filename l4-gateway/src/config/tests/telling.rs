@@ -27,12 +27,16 @@ fn one_mistake_does_not_make_other_keys_unknown() {
 
 #[test]
 fn a_mistake_is_told_once_with_the_right_bounds() {
-    for (port, hint) in [("\"80\"", " — write 80, without quotes"), ("65536", "")] {
+    for (port, hint) in [
+        ("\"80\"", " — write 80, without quotes"),
+        ("65536", ""),
+        ("0", " — write \"*\" for all ports"),
+    ] {
         let complaints = parse(&with(&[("port = 80", &format!("port = {port}"))])).unwrap_err();
         assert_eq!(
             complaints,
             format!(
-                "l4.toml:21: services[0].port: expected an integer from 1 to 65535, got {port}{hint}"
+                "l4.toml:21: services[0].port: expected a port from 1 to 65535, a range such as \"8000-8999\", or \"*\" for all, got {port}{hint}"
             )
         );
     }

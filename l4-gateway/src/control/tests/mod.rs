@@ -1,6 +1,7 @@
 mod down;
 mod gradual;
 mod intent;
+mod port_ranges;
 mod reload;
 mod scale;
 mod sorry;
@@ -18,6 +19,7 @@ use shared::config::Document;
 
 use super::{Action, Control, Pulse};
 use crate::config::Config;
+use crate::endpoint::Endpoint;
 use crate::nic::Nic;
 
 const CONFIG: &str = r#"
@@ -133,7 +135,7 @@ impl Node {
     fn health(&mut self, service: &str, target: &str, state: State) {
         let transition = Transition {
             id: format!("{service} {target}").into(),
-            address: target.parse().unwrap(),
+            address: target.parse::<Endpoint>().unwrap().0,
             state,
             reason: "as the test says".into(),
             first: false,

@@ -258,7 +258,7 @@ fn flows_of_a_removed_service_end_when_their_time_is_over_though_its_vip_stays()
     let seconds = Duration::from_secs;
     let retired = |node: &Node, at: u64| {
         let views = node.control.retired_services(seconds(at), &counters);
-        let view = |view: &RetiredService| (view.port, view.flows, view.seconds_left);
+        let view = |view: &RetiredService| (view.port.0.first(), view.flows, view.seconds_left);
         views.iter().map(view).collect::<Vec<_>>()
     };
     assert_eq!(node.control.retired_addresses(seconds(10), &counters), []);
@@ -316,6 +316,57 @@ fn what_is_removed_is_kept_for_as_long_as_workers_that_sleep_may_take_to_end_its
     // Twice 9216 ticks that are 11 ms apart at most.
     let workers = "workers.poll = \"adaptive\"\nworkers.longest_sleep = \"10ms\"\n";
     assert_eq!(kept(workers), 203);
+}
+
+#[test]
+fn a_service_whose_ports_change_keeps_its_flows_where_some_stay() {
+    let limits = Limits {
+        flows: 1024,
+        ..Limits::default()
+    };
+    let counters = Arc::new(Counters::new(1, &limits));
+    let mut worker = Worker::new(0, 1, &limits, Secret::new([7; 32]), Arc::clone(&counters));
+    let mut node = Node::start();
+    let mut send = |node: &Node, port| {
+        worker.burst(
+            node.tables(),
+            Now(9_000_000_000),
+            PortIndex(0),
+            &mut [udp([10, 3, 0, 7], [10, 0, 0, 100], port)],
+            &mut [Verdict::Kernel],
+            &mut Emitted::new(),
+        );
+        worker.flows(Now(9_000_000_000)).count()
+    };
+    assert_eq!(send(&node, 53), 1);
+    let seconds = Duration::from_secs;
+    let id = node.control.services()[1].id.unwrap();
+    let with = |ports: &str| CONFIG.replace("port = 53", &format!("port = {ports}"));
+    let (several, fewer) = (with("\"50-59\""), with("\"53-55\""));
+    for (second, config, port) in [(10, &several, 57), (11, &fewer, 54), (12, &several, 58)] {
+        node.reload_at(second, config);
+        assert_eq!(node.control.services()[1].id, Some(id));
+        assert_eq!(
+            node.control.retired_services(seconds(second), &counters),
+            []
+        );
+        assert_eq!(counters.service(id).flows_active, second - 9);
+        send(&node, port);
+    }
+    // What can't be refused by the parser leaves all as it was.
+    let mut mistaken = parsed(&fewer);
+    mistaken.services[1].targets[0].address = "192.0.2.1:53".parse().unwrap();
+    let refused = node.control.reload(seconds(13), &mistaken, nics());
+    assert!(refused.is_err());
+    node.reload_at(14, &several);
+    assert_eq!(node.control.services()[1].id, Some(id));
+    // Another port is another service.
+    node.reload_at(15, &with("60"));
+    assert_ne!(node.control.services()[1].id, Some(id));
+    let retired = node.control.retired_services(seconds(15), &counters);
+    let ports: Vec<String> = retired.iter().map(|view| view.port.0.to_string()).collect();
+    assert_eq!(ports, ["50-59"]);
+    assert_eq!(retired[0].flows, 4);
 }
 
 /// A datagram as it comes in by the node's port.

@@ -49,6 +49,21 @@ pub(super) fn seeds() -> Vec<Vec<u8>> {
         // A segment of no flow; from a target to nobody's port.
         data(),
         arrive(1, &tcp(TARGET, 8080, LOCAL_IP, 50_000, ACK, b"late")),
+        // Ports of a range and beside it, with their answers; and as one source's of a group.
+        [
+            arrive(0, &tcp(CLIENT, 40_000, VIP, 8000, SYN, &[])),
+            answer(SYN | ACK),
+            arrive(0, &udp(CLIENT, 40_000, VIP, 8099, b"query")),
+            answer(0),
+            error(3 | 32),
+            arrive(0, &tcp(CLIENT, 40_000, VIP, 8100, SYN, &[])),
+            swap(32),
+            arrive(0, &tcp(CLIENT, 40_001, VIP, 8042, SYN, &[])),
+            syn(),
+            query(),
+            answer(0),
+        ]
+        .concat(),
         // Errors about what was forwarded, each kind, short and long quotes.
         [
             syn(),

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use dataplane::Protocol;
 
-use super::configuration::names;
+use super::configuration::{drawn, ports};
 use super::endpoint::{Endpoint, Segment, State, refuse};
 use super::hosts::{is_numbered, last_byte};
 use super::packet::{ICMP, ICMP6, Made, Packet, Reassembly, TCP, UDP, offering, tcp};
@@ -199,7 +199,8 @@ impl Clients {
         segment: &Segment,
     ) -> Option<Segment> {
         assert!(
-            is_numbered(vip.ip(), 0, 100..=101) && vip.port() == 80,
+            is_numbered(vip.ip(), 0, 100..=101)
+                && ports(Protocol::Tcp, last_byte(vip.ip())).contains(vip.port()),
             "clients hear from a VIP only, not {vip}"
         );
         let connection = self.connections.get_mut(&client);
@@ -238,9 +239,7 @@ impl Clients {
 
 impl Connection {
     fn new(client: SocketAddr, random: &mut Random, lived: u64, is_last: bool) -> Self {
-        let mut vips = names(Protocol::Tcp);
-        vips.retain(|(vip, _)| vip.is_ipv4() == client.is_ipv4());
-        let (vip, _) = random.pick(&vips);
+        let vip = drawn(Protocol::Tcp, client.is_ipv4(), random);
         let length = random.below(200) as usize;
         let mut bytes: Vec<u8> = (0..length).map(|_| random.next() as u8).collect();
         // Who it is from, for the target to compare with what it is told.
@@ -308,9 +307,7 @@ pub fn name_of(client: SocketAddr) -> [u8; 4] {
 
 /// A datagram of some length, to this VIP or any, that says who asks whom, and is otherwise made of its own number.
 fn query(client: SocketAddr, vip: Option<SocketAddr>, random: &mut Random) -> Made {
-    let mut vips = names(Protocol::Udp);
-    vips.retain(|(vip, _)| vip.is_ipv4() == client.is_ipv4());
-    let (drawn, _) = random.pick(&vips);
+    let drawn = drawn(Protocol::Udp, client.is_ipv4(), random);
     let vip = vip.unwrap_or(drawn);
     let length = match random.below(8) {
         0 => 1380 + random.below(120),
@@ -331,14 +328,16 @@ pub struct Named {
 impl Named {
     fn write(&self, number: u8, length: usize) -> Vec<u8> {
         let mut data = name_of(self.client).to_vec();
-        data.extend([last_byte(self.vip.ip()), number]);
+        data.push(last_byte(self.vip.ip()));
+        data.extend(self.vip.port().to_be_bytes());
+        data.push(number);
         data.extend(filling(number, length));
         data
     }
 
     /// Reads a datagram, all bytes of which must be what they were.
     pub fn read(data: &[u8]) -> Self {
-        let (&[family, client, high, low, vip, number], rest) =
+        let (&[family, client, high, low, vip, vip_high, vip_low, number], rest) =
             data.split_first_chunk().expect("a name");
         assert!(
             filling(number, rest.len()).eq(rest.iter().copied()),
@@ -347,7 +346,7 @@ impl Named {
         let net = if family == 4 { BOTH[0] } else { BOTH[1] };
         Self {
             client: net.client(client, u16::from_be_bytes([high, low])),
-            vip: (net.address(0, vip), 53).into(),
+            vip: SocketAddr::new(net.address(0, vip), u16::from_be_bytes([vip_high, vip_low])),
         }
     }
 }

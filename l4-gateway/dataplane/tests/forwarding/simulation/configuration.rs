@@ -7,12 +7,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use dataplane::{
-    ClientAddress, Counters, Cut, FlowLimits, Ids, Mode, NextHops, Persistence, Policy, Port,
-    PortIndex, Protocol, Quota, Refusal, Retired, Scheduler, ServiceConfig, Sharing, SourcePrefix,
-    Spread, Tables, TablesBuilder, TargetConfig, Timeouts, UnknownSegment,
+    ClientAddress, Counters, Cut, FlowLimits, Ids, Mode, NextHops, Persistence, PersistenceGroup,
+    Policy, Port, PortIndex, PortRange, Protocol, Quota, Refusal, Retired, Scheduler,
+    ServiceConfig, Sharing, SourcePrefix, Spread, Tables, TablesBuilder, TargetConfig, Timeouts,
+    UnknownSegment,
 };
 
-use super::hosts::{ROUTERS, TARGETS, net as net_of, router};
+use super::hosts::{ROUTERS, TARGETS, last_byte, net as net_of, router};
 use super::random::Random;
 use super::world::SECOND;
 use crate::net::{self, BOTH, Net};
@@ -43,7 +44,7 @@ pub struct Configuration {
     calm: bool,
 }
 
-/// VIP and port, and protocol.
+/// VIP and first port, and protocol.
 pub type Name = (SocketAddr, Protocol);
 
 struct Offered {
@@ -77,15 +78,40 @@ struct Leaving {
     until: u64,
 }
 
-/// All services that are ever offered: on two VIPs of each family TCP 80 and UDP 53.
+/// All services that are ever offered: on one VIP of each family TCP 80 and UDP 53, on another TCP 80 to 89 and UDP of all ports.
 pub fn names(protocol: Protocol) -> Vec<Name> {
-    let port = match protocol {
-        Protocol::Tcp => 80,
-        Protocol::Udp => 53,
+    let of_net = |net: Net| {
+        [100, 101].map(|last| SocketAddr::new(net.address(0, last), ports(protocol, last).first()))
     };
-    let of_net = |net: Net| [100, 101].map(|last| SocketAddr::new(net.address(0, last), port));
     let vips = BOTH.into_iter().flat_map(of_net);
     vips.map(|vip| (vip, protocol)).collect()
+}
+
+/// The ports of a service on the VIP that ends so.
+pub fn ports(protocol: Protocol, vip: u8) -> PortRange {
+    match (protocol, vip) {
+        (Protocol::Tcp, 100) => 80.into(),
+        (Protocol::Tcp, _) => PortRange::new(80, 89).expect("a range"),
+        (Protocol::Udp, 100) => 53.into(),
+        (Protocol::Udp, _) => PortRange::ALL,
+    }
+}
+
+fn ports_of((vip, protocol): Name) -> PortRange {
+    ports(protocol, last_byte(vip.ip()))
+}
+
+/// An address that clients of one family may send to.
+pub fn drawn(protocol: Protocol, is_ipv4: bool, random: &mut Random) -> SocketAddr {
+    let mut all = names(protocol);
+    all.retain(|(vip, _)| vip.is_ipv4() == is_ipv4);
+    let (mut vip, _) = random.pick(&all);
+    let ports = ports(protocol, last_byte(vip.ip()));
+    let any = 1 + random.below(65_535) as u16;
+    let near = vip.port() + random.below(10) as u16;
+    let fits = [any, near].into_iter().find(|port| ports.contains(*port));
+    vip.set_port(fits.unwrap_or(vip.port()));
+    vip
 }
 
 impl Configuration {
@@ -106,7 +132,7 @@ impl Configuration {
 
     fn offer(&mut self, name: Name, random: &mut Random) {
         let (vip, protocol) = name;
-        let mut config = ServiceConfig::new(vip.ip(), protocol, vip.port());
+        let mut config = ServiceConfig::new(vip.ip(), protocol, ports_of(name));
         config.client_address = self.fixed.client_address;
         config.mode = random.pick(self.fixed.modes);
         config.unknown_segment = random.pick(&[UnknownSegment::Reset, UnknownSegment::Drop]);
@@ -114,7 +140,7 @@ impl Configuration {
         config.scheduler = scheduler(random);
         config.timeouts = timeouts(random);
         if self.fixed.limited && !self.calm {
-            config.policy = policy(random, protocol);
+            config.policy = policy(random, name);
         }
         let serves = Phase::Serves {
             weight: 1,
@@ -168,7 +194,7 @@ impl Configuration {
             2 => config.timeouts = timeouts(random),
             3 => config.mode = random.pick(self.fixed.modes),
             4 => config.scheduler = scheduler(random),
-            5..=7 if limited => config.policy = policy(random, config.protocol),
+            5..=7 if limited => config.policy = policy(random, name),
             _ => service.change_targets(random, now),
         }
     }
@@ -231,7 +257,7 @@ impl Configuration {
             let flows = match *used {
                 Used::Vip(address) | Used::LocalIp(address) => ids.flows_of(address, counters),
                 Used::Service((vip, protocol)) => {
-                    ids.flows_of_service(vip.ip(), protocol, vip.port(), counters)
+                    ids.flows_of_service(vip.ip(), protocol, ports_of((vip, protocol)), counters)
                 }
             };
             flows > 0 || now < leaving.since + LEAST
@@ -266,7 +292,7 @@ impl Configuration {
                     cuts.extend(is_over.then_some(Cut::LocalIp(address)));
                 }
                 Used::Service((vip, protocol)) => {
-                    let cut = Cut::Service(vip.ip(), protocol, vip.port());
+                    let cut = Cut::Service(vip.ip(), protocol, ports_of((vip, protocol)));
                     cuts.extend(is_over.then_some(cut));
                 }
             }
@@ -302,7 +328,7 @@ impl Offered {
 
     fn describe(&self, now: u64, down: &BTreeMap<u8, u64>) -> ServiceConfig {
         let mut config = self.config.clone();
-        let port = config.port;
+        let port = config.ports.kept_by_target();
         let takes_flows = |(target, phase): (&u8, &Phase)| {
             let serves = |phase: &Phase| {
                 matches!(
@@ -372,7 +398,7 @@ fn timeouts(random: &mut Random) -> Timeouts {
 }
 
 /// Some of all that can be asked for.
-fn policy(random: &mut Random, protocol: Protocol) -> Policy {
+fn policy(random: &mut Random, (vip, protocol): Name) -> Policy {
     let mut quota = |most: u64| {
         let mut up_to = || match random.below(2) {
             0 => 0,
@@ -398,6 +424,9 @@ fn policy(random: &mut Random, protocol: Protocol) -> Policy {
         persistence: random.one_in(2).then(|| Persistence {
             timeout: Duration::from_secs(1 + random.below(20)),
             prefix: SourcePrefix::default(),
+            group: random
+                .one_in(2)
+                .then(|| PersistenceGroup::new(vip.ip(), "all")),
         }),
         one_packet: protocol == Protocol::Udp && random.one_in(2),
         ..Policy::default()
@@ -405,7 +434,7 @@ fn policy(random: &mut Random, protocol: Protocol) -> Policy {
 }
 
 /// Both ports, the inner one of this MTU; outside are two routers, which flows use so.
-pub fn ports(inside_mtu: u16, sharing: Sharing) -> [Port; 2] {
+pub fn both_ports(inside_mtu: u16, sharing: Sharing) -> [Port; 2] {
     let [mut outside, mut inside] = net::both_ports();
     inside.mtu = inside_mtu;
     if let Some(segment) = &mut outside.ipv4 {

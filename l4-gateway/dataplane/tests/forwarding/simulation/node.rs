@@ -41,8 +41,8 @@ impl Snapshot {
     pub fn is_cut(&self, flow: &FlowView) -> bool {
         let target = self.tables.target(flow.target_id);
         let cut = |cut: &Cut| match *cut {
-            Cut::Service(vip, protocol, port) => {
-                (flow.vip, flow.protocol) == ((vip, port).into(), protocol)
+            Cut::Service(vip, protocol, ports) => {
+                (flow.vip.ip(), flow.protocol) == (vip, protocol) && ports.contains(flow.vip.port())
             }
             Cut::LocalIp(address) => flow.local.is_some_and(|local| local.ip() == address),
         };

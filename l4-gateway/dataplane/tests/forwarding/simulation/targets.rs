@@ -6,9 +6,10 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
-use dataplane::ClientAddress;
+use dataplane::{ClientAddress, Protocol};
 
 use super::clients::{Named, name_of};
+use super::configuration::ports as ports_of;
 use super::endpoint::{Endpoint, Segment, State, refuse};
 use super::hosts::{is_local_ip, is_numbered, last_byte, net};
 use super::packet::{ICMP, ICMP6, Made, Packet, Reassembly, TCP, UDP, offering, tcp};
@@ -99,6 +100,11 @@ impl Targets {
                 if is_vip(own.ip()) {
                     assert_eq!((named.client, named.vip), (peer, own));
                 }
+                assert_eq!(
+                    named.vip.port(),
+                    own.port(),
+                    "targets have the services' ports"
+                );
                 Some(frame::udp(own, peer, packet.data()))
             }
             TCP => {
@@ -153,7 +159,7 @@ impl Targets {
             assert_eq!(option, None, "nobody tells of clients under DR");
             (Some(ends.2), &server.endpoint.received[..])
         } else {
-            server.heard(self.told_by)
+            server.heard(self.told_by, ends.1.port())
         };
         if let (Some(client), Some(named)) = (client, stream.first_chunk()) {
             assert_eq!(name_of(client), *named, "of {stream:?}");
@@ -195,12 +201,12 @@ impl Targets {
 
 impl Server {
     /// The client, as far as it is known, and its stream.
-    fn heard(&self, told_by: ClientAddress) -> (Option<SocketAddr>, &[u8]) {
+    fn heard(&self, told_by: ClientAddress, port: u16) -> (Option<SocketAddr>, &[u8]) {
         let Self {
             endpoint, option, ..
         } = self;
         match told_by {
-            ClientAddress::ProxyV2 => behind_header(&endpoint.received),
+            ClientAddress::ProxyV2 => behind_header(&endpoint.received, port),
             ClientAddress::Toa => {
                 // An RST may come before the handshake is complete here, though it is for the node.
                 assert!(
@@ -235,8 +241,8 @@ fn check_ends((host, own, peer): Ends) {
     }
 }
 
-/// The client that a PROXY header names, as soon as it is there, and the stream behind it.
-fn behind_header(received: &[u8]) -> (Option<SocketAddr>, &[u8]) {
+/// The client that a PROXY header names, as soon as it is there, and the stream behind it; the client sent to this port.
+fn behind_header(received: &[u8], sent_to: u16) -> (Option<SocketAddr>, &[u8]) {
     let mut start = b"\r\n\r\n\0\r\nQUIT\n\x21".to_vec();
     start.truncate(received.len());
     assert!(received.starts_with(&start), "no header: {received:?}");
@@ -259,6 +265,7 @@ fn behind_header(received: &[u8]) -> (Option<SocketAddr>, &[u8]) {
     let vip = net.vip(port(2));
     let expected = [octets(client.ip()), octets(net.address(0, last(2)))].concat();
     assert_eq!(header[16..16 + 2 * bytes], expected);
-    assert!((100..=101).contains(&last(2)) && vip.port() == 80);
+    assert!((100..=101).contains(&last(2)) && vip.port() == sent_to);
+    assert!(ports_of(Protocol::Tcp, last(2)).contains(sent_to));
     (Some(client), stream)
 }

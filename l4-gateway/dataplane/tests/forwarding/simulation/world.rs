@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use dataplane::{ClientAddress, DropReason, Limits, Mode, PortIndex, Protocol, Sharing, Verdict};
 
 use super::clients::{Clients, Excuse};
-use super::configuration::{Configuration, Fixed, ports};
+use super::configuration::{Configuration, Fixed, both_ports};
 use super::hosts::{Addressee, Hosts, ROUTERS, TARGETS, is_discovery, is_local_ip};
 use super::node::Node;
 use super::packet::{MPTCP, Made, Packet, UDP, damaged};
@@ -122,7 +122,7 @@ impl World {
             modes: scenario.modes,
             limited: scenario.limited,
             spread,
-            ports: ports(
+            ports: both_ports(
                 random.pick(&[1400, 1500, 1500]),
                 random.pick(&[Sharing::InOrder, Sharing::ByFlow]),
             ),
