@@ -1,12 +1,14 @@
 //! Which flows an operator means: the filter of `flows` and `capture`.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::str::FromStr;
 
 use dataplane::{FlowState, FlowView, Protocol, ServiceId};
 use serde::Deserialize;
 use shared::config::Cidr;
+
+use crate::endpoint::Endpoint;
 
 /// An end of a flow: an address, a network, or an address with a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,14 +34,15 @@ impl End {
 impl FromStr for End {
     type Err = String;
 
-    /// An IPv4 address written as an IPv6 one (`::ffff:10.2.0.1`) is taken for the IPv4 one: no flow has the other.
+    /// An IPv4 address written as an IPv6 one (`::ffff:10.2.0.1`) is taken for the IPv4 one: no flow has the other. A target that has the ports
+    /// of its service may be written as it is shown, `10.3.0.21:*`.
     fn from_str(text: &str) -> Result<End, String> {
         if let Ok(socket) = text.parse::<SocketAddr>() {
             let socket = SocketAddr::new(socket.ip().to_canonical(), socket.port());
             return Ok(End::Socket(socket));
         }
-        if let Ok(address) = text.parse::<IpAddr>() {
-            let address = address.to_canonical();
+        if let Ok(Endpoint(every_port)) = text.parse::<Endpoint>() {
+            let address = every_port.ip().to_canonical();
             let longest = if address.is_ipv4() { 32 } else { 128 };
             return Cidr::new(address, longest)
                 .map(End::Network)
@@ -227,6 +230,8 @@ mod tests {
             ("10.2.0.1", "10.2.0.1:5", "10.2.0.2:5"),
             ("10.2.0.0/24", "10.2.0.9:5", "10.2.1.9:5"),
             ("10.2.0.1:80", "10.2.0.1:80", "10.2.0.1:81"),
+            ("10.2.0.1:*", "10.2.0.1:5", "10.2.0.2:5"),
+            ("[2001:db8::1]:*", "[2001:db8::1]:5", "[2001:db8::2]:5"),
             ("2001:db8::1", "[2001:db8::1]:5", "[2001:db8::2]:5"),
             ("2001:db8::/64", "[2001:db8::9]:5", "[2001:db8:0:1::9]:5"),
             ("[2001:db8::1]:80", "[2001:db8::1]:80", "[2001:db8::1]:81"),
@@ -237,7 +242,14 @@ mod tests {
             assert!(end(wanted).matches(at(matched)), "{wanted} is {matched}");
             assert!(!end(wanted).matches(at(other)), "{wanted} is not {other}");
         }
-        for wrong in ["", "10.2.0", "10.2.0.0/33", "host:80", "10.2.0.1:99999"] {
+        for wrong in [
+            "",
+            "10.2.0",
+            "10.2.0.0/33",
+            "host:80",
+            "10.2.0.1:99999",
+            "10.2.0:*",
+        ] {
             let why = wrong.parse::<End>().unwrap_err();
             assert!(why.starts_with("expected an address"), "{wrong}: {why}");
         }
