@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use crate::actors::{Board, ControlPlane, ServiceView, View};
+use crate::announce::announce;
 use crate::capture::{Captures, Request};
 use crate::config::Config;
 use crate::drain;
@@ -27,6 +28,7 @@ use crate::host::Host;
 use crate::intent;
 use crate::metrics;
 use crate::names::{PROTOCOLS, STATES};
+use crate::neighbours::neighbours;
 use crate::persistence::persistence;
 use crate::range;
 use crate::status::{ShownFlow, Sources, status};
@@ -69,6 +71,11 @@ pub(crate) struct Which {
 }
 
 impl NodeAdmin {
+    fn port_names(&self) -> Vec<String> {
+        let config = self.reloader.current();
+        config.ports.iter().map(|port| port.name.clone()).collect()
+    }
+
     fn drain(&self, wanted: bool, args: Value) -> Result<Value, CommandError> {
         let by = asker(args)?;
         let warnings = drain::ask(&self.bus, &self.reloader.current(), wanted, by);
@@ -125,6 +132,16 @@ impl Admin for NodeAdmin {
                 let (routes, config) = (self.routes.clone(), self.reloader.current());
                 Box::pin(async move { intent::vip(routes, &config, args).await })
             }
+            "neighbours" | "announce" => {
+                let (forwarder, announces) = (self.forwarder.clone(), name == "announce");
+                let names = self.port_names();
+                Box::pin(async move {
+                    match announces {
+                        true => announce(&forwarder, &names, args).await,
+                        false => neighbours(&forwarder, &names, args).await,
+                    }
+                })
+            }
             "persistence" => Box::pin(persistence(self.forwarder.clone(), self.board.read(), args)),
             "cut" => {
                 let (forwarder, view) = (self.forwarder.clone(), self.board.read());
@@ -146,7 +163,7 @@ impl Admin for NodeAdmin {
             if let Some(target) = request.target {
                 shows(target, &config, &self.board.read()).map_err(CommandError::Invalid)?;
             }
-            let names = config.ports.iter().map(|port| port.name.clone()).collect();
+            let names = self.port_names();
             let stream = self.captures.begin(&self.forwarder, names, &request)?;
             tracing::info!(?request, "capture");
             Ok(stream)
@@ -272,4 +289,28 @@ pub(crate) async fn flows(
         }
     }
     Ok(found)
+}
+
+/// A worker's answer to a question.
+///
+/// # Errors
+/// When it does not answer.
+pub(crate) async fn of_worker<T>(
+    forwarder: &Forwarder,
+    worker: usize,
+    question: impl FnOnce(oneshot::Sender<T>) -> Question,
+) -> Result<T, CommandError> {
+    let failed = |why: &str| CommandError::Failed(format!("worker {worker} {why}"));
+    let (reply, answer) = oneshot::channel();
+    let questions = forwarder.questions();
+    let worker_questions = questions
+        .get(worker)
+        .ok_or_else(|| failed("is not there"))?;
+    worker_questions
+        .try_send(question(reply))
+        .map_err(|_| failed("has too many questions waiting"))?;
+    match timeout(PATIENCE, answer).await {
+        Ok(Ok(answer)) => Ok(answer),
+        _ => Err(failed("does not answer")),
+    }
 }

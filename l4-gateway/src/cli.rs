@@ -10,11 +10,13 @@ use shared::admin::client;
 use shared::cli::{Action, Next, Process};
 use shared::config::Loaded;
 
+use crate::announce::{self, Announce};
 use crate::capture::{BYTES, Blocks, PACKETS, Request, SECONDS, SNAP, Tally};
 use crate::config::{ADMIN_PORT, Config};
 use crate::filter::End;
 use crate::flows::{self, Flows};
 use crate::intent;
+use crate::neighbours::{self, Neighbours};
 use crate::persistence::{self, Persistence};
 use crate::range;
 use crate::views;
@@ -45,6 +47,10 @@ enum Own {
     Vip(intent::Vip),
     /// List flows of the running process, or end them (--cut); each part of the filter that is given must match
     Flows(Flows),
+    /// List the next hops of the running process: routers with how they do, targets and others on its segments, with their MACs
+    Neighbours(Neighbours),
+    /// Have the running process announce its addresses on their segments now (gratuitous ARP, unsolicited neighbour advertisements)
+    Announce(Announce),
     /// List the sources (clients or prefixes of them) that the running process keeps at their targets
     Persistence(Persistence),
     /// Write frames of the running process to a file or standard output (pcapng), as they came in and as they left
@@ -117,6 +123,8 @@ async fn answer(own: Own, admin: SocketAddr) -> Result<String, String> {
         Own::Target(target) => intent::ask(admin, target).await,
         Own::Vip(vip) => intent::ask_vip(admin, vip).await,
         Own::Flows(wanted) => flows::ask(admin, &wanted).await,
+        Own::Neighbours(wanted) => neighbours::ask(admin, &wanted).await,
+        Own::Announce(wanted) => announce::ask(admin, wanted).await,
         Own::Persistence(wanted) => persistence::ask(admin, &wanted).await,
         Own::Capture(capture) => record(admin, capture).await,
     }

@@ -66,6 +66,7 @@ fn opened(port: &PortConfig) -> impl PartialEq + '_ {
         vlan,
         exception,
         answer_arp_for_vips: _,
+        announce_every: _,
         answer_for_address: _,
     } = port;
     let link = (queues, descriptors, mtu, vlan);

@@ -13,6 +13,7 @@
 
 pub mod actors;
 mod admin;
+mod announce;
 pub mod attempts;
 mod bond;
 mod capture;
@@ -38,6 +39,7 @@ pub mod liveness;
 mod meanings;
 mod metrics;
 pub mod names;
+mod neighbours;
 pub mod nic;
 mod offloads;
 mod persistence;

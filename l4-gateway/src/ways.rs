@@ -118,6 +118,7 @@ mod tests {
                 ipv6: None,
                 mtu: 1500,
                 answers: true,
+                announce_every: None,
                 hears_kernel: false,
             });
         }

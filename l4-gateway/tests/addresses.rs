@@ -5,12 +5,13 @@
 mod lab;
 
 use std::io::{ErrorKind, Read};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use lab::dual::Client::Near;
 use lab::dual::{Family, tcp};
-use lab::{Echo, Gateway, Lab, Place, WORKERS, pattern};
+use lab::wire::Wire;
+use lab::{Echo, Gateway, Lab, Place, SERVICES, WORKERS, pattern};
 
 /// VIPs on the clients' own segment.
 const ON_LINK: [&str; 2] = ["10.2.0.100:80", "[fd00:2::100]:80"];
@@ -79,6 +80,56 @@ fn clients_that_knew_a_vip_elsewhere_are_told_when_a_node_begins_to_answer_for_i
     forget();
     gateway.subcommand(&["undrain"]);
     gateway.wait("announced as it serves again", all_told);
+}
+
+#[test]
+fn an_operator_has_addresses_announced_now_or_again_and_again() {
+    let lab = Lab::new();
+    lab.target().usual_targets();
+    // Of the frames on the clients' segment, the announcements of the VIP.
+    let wire = Wire::open(&lab.client(), Ipv4Addr::new(10, 2, 0, 254));
+    let vip = Ipv4Addr::new(10, 2, 0, 100).octets();
+    let announcements = |count| {
+        for _ in 0..count {
+            wire.wait_for(|frame| {
+                frame.len() >= 42
+                    && frame[12..14] == [8, 6]
+                    && frame[28..32] == vip
+                    && frame[38..42] == vip
+            });
+        }
+    };
+    let config = |keys: &str| {
+        let keys = format!("answer_arp_for_vips = true\n{keys}");
+        lab.config(
+            WORKERS,
+            &keys,
+            &SERVICES.replace("10.0.0.100", "10.2.0.100"),
+        )
+    };
+    let gateway = Gateway::start(&lab, &config(""));
+    announcements(3);
+
+    let mac = gateway.mac("ext").to_string();
+    let answer = gateway.subcommand(&["announce", "10.2.0.100"]);
+    let line = format!("ext   10.2.0.100  {mac}");
+    assert!(answer.contains(&line), "{answer}");
+    announcements(3);
+    let all = gateway.subcommand(&["announce"]);
+    assert!(
+        all.contains(&line) && all.contains("int   10.3.0.100"),
+        "{all}"
+    );
+    announcements(3);
+    let why = gateway.try_subcommand(&["announce", "10.2.0.100", "10.2.0.7"]);
+    let why = why.unwrap_err();
+    assert!(
+        why.contains("does not announce 10.2.0.7 on a segment"),
+        "{why}"
+    );
+
+    gateway.reload(&config("announce_every = \"1s\""));
+    announcements(5);
 }
 
 #[test]

@@ -110,6 +110,42 @@ fn a_router_that_has_never_answered_is_told_once_and_shown_as_such() {
         "{warnings}"
     );
     let answers = told("the router answers");
+    let shown = |arguments: &[&str]| {
+        let text = gateway.subcommand(&[&["neighbours"], arguments].concat());
+        let line = |line: &str| line.split_whitespace().map(str::to_owned).collect();
+        text.lines().map(line).collect::<Vec<Vec<String>>>()
+    };
+    let lines = shown(&[]);
+    let columns = "PORT ADDRESS ROLE MAC STATE SINCE ANSWERED LOST USED";
+    assert_eq!(lines[0].join(" "), columns);
+    let first = &lines[1];
+    assert_eq!(first[..3], ["ext", "10.2.0.2", "router"]);
+    assert_eq!((first[4].as_str(), first[8].as_str()), ("up", "yes"));
+    assert_eq!(
+        lines[2][..6],
+        ["ext", "10.2.0.3", "router", "-", "never", "answered"]
+    );
+    assert_eq!(lines[2].last().unwrap(), "no");
+    assert_eq!(lines[3][..3], ["int", "10.3.0.21", "target"]);
+    assert_eq!((lines[3][4].as_str(), lines.len()), ("reachable", 5));
+    assert_eq!(shown(&["--routers"]).len(), 3);
+    assert_eq!(shown(&["--port", "int"]).len(), 3);
+    let json = gateway.subcommand(&["neighbours", "--json"]);
+    let json: Value = serde_json::from_str(&json).unwrap();
+    let router = &json["neighbours"][1];
+    assert_eq!(router["state"], "never answered");
+    assert_eq!(
+        (&router["mac"], &router["in_use"]),
+        (&Value::Null, &Value::Bool(false))
+    );
+    let why = gateway
+        .try_subcommand(&["neighbours", "--port", "out"])
+        .unwrap_err();
+    assert!(
+        why.contains("port \"out\": expected one of ext, int"),
+        "{why}"
+    );
+
     lab.client().address("c0", "10.2.0.3/24");
     gateway.wait("answered", || told("the router answers") > answers);
     assert_eq!(states(), ["up", "up"]);

@@ -184,6 +184,7 @@ impl Bench {
                 ipv6: None,
                 mtu: 1500,
                 answers: true,
+                announce_every: None,
                 hears_kernel: false,
             });
         }

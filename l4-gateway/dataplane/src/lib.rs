@@ -70,7 +70,8 @@ pub use limits::{
     TICK_NANOSECONDS,
 };
 pub use mac::MacAddr;
-pub use next_hops::{Living, NextHop, NextHops, RouterState, Sharing};
+pub use neighbour::{NeighbourView, Resolution};
+pub use next_hops::{Living, NextHop, NextHops, RouterState, RouterView, Sharing};
 pub use persistence_view::PersistenceView;
 pub use policy::{FlowLimits, Persistence, PersistenceGroup, Policy, Quota, Refusal, SourcePrefix};
 pub use port::{Port, PortIndex, Route, Segment};

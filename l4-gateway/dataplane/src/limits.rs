@@ -164,7 +164,7 @@ pub struct Limits {
     pub targets: u32,
     /// LocalIPs, at most 256.
     pub local_ips: u16,
-    /// Next hops known at once, gateways and on-link hosts; at most 32,767. Each takes some 640 bytes, beyond
+    /// Next hops known at once, gateways and on-link hosts; at most 32,767. Each takes some 830 bytes, beyond
     /// 8191 of them less: slots are 65,534 in all.
     pub neighbours: u16,
     /// Frames that wait for a next hop, over all next hops.

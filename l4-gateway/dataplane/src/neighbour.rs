@@ -22,6 +22,7 @@ mod contest;
 mod entry;
 mod question;
 mod slots;
+mod view;
 
 use std::net::IpAddr;
 
@@ -29,6 +30,8 @@ pub(crate) use contest::Settled;
 pub(crate) use entry::{Neighbour, State};
 pub(crate) use question::{ask_for, emit};
 use slots::Slots;
+use view::Times;
+pub use view::{NeighbourView, Resolution};
 
 use crate::counters::{Cells, WorkerCount};
 use crate::emitted::{Emitted, Event, Learned};
@@ -47,6 +50,8 @@ use crate::{MacAddr, Now, Port, PortIndex, Tables};
 /// All next hops of a worker. Memory is fixed at the start.
 pub(crate) struct Neighbours {
     entries: Box<[Neighbour]>,
+    /// In the same order.
+    times: Box<[Times]>,
     index: Index,
     slots: Slots,
     /// How many may be known at once.
@@ -96,6 +101,7 @@ impl Neighbours {
         let count = most.saturating_mul(SLOTS_PER_NEIGHBOUR).min(u16::MAX - 1);
         Self {
             entries: vec![Neighbour::FREE; usize::from(count)].into_boxed_slice(),
+            times: vec![Times::default(); usize::from(count)].into_boxed_slice(),
             index: Index::new(usize::from(most)),
             slots: Slots::new(count),
             most: usize::from(most),
@@ -204,6 +210,10 @@ impl Neighbours {
             last_used: now.millis(),
             ..Neighbour::FREE
         };
+        self.times[usize::from(slot)] = Times {
+            since: now.millis(),
+            heard: None,
+        };
         let hash = self.hash(egress.index, address);
         self.index.insert(hash, u32::from(slot));
     }
@@ -295,6 +305,11 @@ impl Neighbours {
             if !out.event(event) {
                 cells.worker(WorkerCount::EmittedOverflow, 1);
             }
+        }
+        let times = &mut self.times[usize::from(slot)];
+        times.heard = Some(now.millis());
+        if is_another || !usable {
+            times.since = now.millis();
         }
         let was_asked_for = entry.is_anyone_asked();
         entry.header[..6].copy_from_slice(&learned.mac.0);
@@ -426,6 +441,9 @@ impl Neighbours {
 
     fn fail(&mut self, now: Now, at: usize, out: &mut Emitted, cells: &Cells) {
         let entry = &mut self.entries[at];
+        if entry.state == State::Probing {
+            self.times[at].since = now.millis();
+        }
         entry.state = State::Failed;
         entry.requests = 0;
         entry.due = now.millis() + NEIGHBOUR_FAILED;

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use crate::limits::MOST_NEXT_HOPS;
 use crate::port::PortIndex;
@@ -109,6 +110,23 @@ impl RouterState {
     pub fn answers(self) -> bool {
         self >= RouterState::Lossy
     }
+}
+
+/// How a router does, with what that goes by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RouterView {
+    /// How it does.
+    pub state: RouterState,
+    /// For how long.
+    pub since: Duration,
+    /// How long ago it last answered a question of the watch.
+    pub answered: Option<Duration>,
+    /// How many of the latest questions were counted: 32, or all so far.
+    pub questions: u32,
+    /// How many of them were lost.
+    pub lost: u32,
+    /// Whether a route leads by it now.
+    pub in_use: bool,
 }
 
 /// How a snapshot's routers do, by their place in [`crate::Tables::routers`]: two bits for each.

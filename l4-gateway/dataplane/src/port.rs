@@ -1,6 +1,7 @@
 //! The ports of the node and the routes over them.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
 use crate::MacAddr;
 use crate::family::Family;
@@ -26,6 +27,8 @@ pub struct Port {
     /// Whether ARP, neighbour solicitations and echo requests for its own addresses are answered here; false where the kernel
     /// holds them too (af_packet), which then answers itself.
     pub answers: bool,
+    /// Its addresses are announced again this often, if at all.
+    pub announce_every: Option<Duration>,
     /// Whether what the node's kernel sends by the same interface comes in here too (af_packet): left to it, as it has gone already.
     pub hears_kernel: bool,
 }

@@ -8,6 +8,7 @@ mod error;
 mod free_ports;
 mod net;
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +25,7 @@ use crate::flow::FlowState;
 use crate::flow_view::FlowView;
 use crate::ids::{LocalIpId, ServiceId, TargetId};
 use crate::limits::{FEW_TARGETS, TICK_NANOSECONDS};
-use crate::next_hops::NextHop;
+use crate::next_hops::{Living, NextHop};
 use crate::port::{Port, PortIndex};
 use crate::port_range::PortRange;
 use crate::service::{Protocol, Service, Target, TickTimeouts};
@@ -208,6 +209,12 @@ impl Tables {
     #[must_use]
     pub fn routers(&self) -> &[NextHop] {
         &self.routers
+    }
+
+    /// The places of the routers that flows use, as they do now.
+    pub(crate) fn routers_in_use(&self, living: Living) -> HashSet<usize> {
+        let v4 = self.v4.routers_in_use(living);
+        v4.chain(self.v6.routers_in_use(living)).collect()
     }
 
     /// For each family that has services: the ways towards clients, by the default route if there is one, else by the routes that lead to no

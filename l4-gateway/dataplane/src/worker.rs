@@ -503,7 +503,7 @@ impl Worker {
             }
         }
         self.cut(tables, now, out);
-        self.announce(now, out);
+        self.announce(tables, now, out);
         self.watch_routers(tables, now, out);
         self.neighbours.tick(tables, now, out, &self.cells);
         self.tell_settled(now, out);

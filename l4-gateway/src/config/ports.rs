@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use dataplane::{MOST_NEXT_HOPS, MOST_ROUTERS, NextHops, PortIndex, Sharing};
 use shared::bus::MAX_ADDRESSES;
@@ -46,6 +48,8 @@ pub struct PortConfig {
     pub exception: Option<Device>,
     /// Whether ARP requests and neighbour solicitations for VIPs in the port's networks are answered.
     pub answer_arp_for_vips: bool,
+    /// How often the addresses answered for are announced again, if they are.
+    pub announce_every: Option<Duration>,
     /// Whether ARP requests, neighbour solicitations and echo requests for the port's own addresses are answered here.
     pub answer_for_address: bool,
 }
@@ -342,6 +346,10 @@ pub(super) fn parse(root: &mut Table<'_>, workers: u16) -> (Vec<PortConfig>, boo
     (ports, sound)
 }
 
+/// How often addresses may be announced again.
+const ANNOUNCE_EVERY: RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
+
 fn port(
     table: &mut Table<'_>,
     index: PortIndex,
@@ -429,6 +437,7 @@ fn port(
     }
     let shared_with_kernel = device.as_ref().is_some_and(is_af_packet);
     let answer_arp_for_vips = live.or("answer_arp_for_vips", false);
+    let announce_every = live.optional_within("announce_every", ANNOUNCE_EVERY);
     let answer_for_address = live.or(
         "answer_for_address",
         !shared_with_kernel && exception.is_none(),
@@ -451,6 +460,7 @@ fn port(
         vlan,
         exception,
         answer_arp_for_vips,
+        announce_every,
         answer_for_address,
     })
 }

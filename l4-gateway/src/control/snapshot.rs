@@ -171,6 +171,7 @@ fn base(ports: &[PortConfig], nics: &[Nic]) -> TablesBuilder {
             ipv6,
             mtu: config.mtu,
             answers: config.answer_for_address,
+            announce_every: config.announce_every,
             hears_kernel: config.hears_kernel(),
         });
         builder.spread(config.index, nic.spread.clone());

@@ -1,6 +1,8 @@
 //! Questions that only a worker can answer, as nobody else sees its tables.
 
-use dataplane::{FlowView, Now, Worker};
+use std::net::IpAddr;
+
+use dataplane::{FlowView, MacAddr, NeighbourView, Now, PortIndex, Worker};
 use tokio::sync::oneshot;
 
 use crate::capture::Tap;
@@ -19,9 +21,16 @@ pub enum Question {
     Flows(Inquiry),
     /// To end flows.
     End(Ending),
+    /// Which next hops it knows.
+    Neighbours(oneshot::Sender<Vec<NeighbourView>>),
+    /// To announce addresses of this node again, or all; of the first worker.
+    Announce(Option<Vec<IpAddr>>, oneshot::Sender<Announced>),
     /// To let its frames be seen.
     Capture(Box<Tap>),
 }
+
+/// Where addresses are announced, by which MAC; or those that are not.
+pub type Announced = Result<Vec<(PortIndex, IpAddr, MacAddr)>, Vec<IpAddr>>;
 
 /// A question about a worker's flows.
 #[derive(Debug)]

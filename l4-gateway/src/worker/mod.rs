@@ -28,7 +28,7 @@ use crate::capture::Tap;
 use crate::dpdk::{Mbuf, Pool, RingReceiver, RingSender, Tsc};
 
 pub use ending::Ending;
-pub use inquiry::{Found, Inquiry, Question};
+pub use inquiry::{Announced, Found, Inquiry, Question};
 pub(crate) use lane::WAITING as LANE_WAITING;
 pub use lane::{Exception, Lane, Transmit};
 pub use poll::Poll;
@@ -149,6 +149,14 @@ pub fn run(parts: WorkerParts) {
                         walk = Some(Walk::Search(FlowSearch::new(inquiry)));
                     }
                     Ok(Question::End(ending)) => walk = Some(Walk::End(FlowEnd::new(ending))),
+                    // Who asked may have given up this moment; that is theirs to know.
+                    Ok(Question::Neighbours(reply)) => {
+                        let _ = reply.send(round.dataplane.neighbours(snapshot, now));
+                    }
+                    Ok(Question::Announce(addresses, reply)) => {
+                        let announced = round.dataplane.announce_again(now, addresses.as_deref());
+                        let _ = reply.send(announced);
+                    }
                     Ok(Question::Capture(tap)) => {
                         tap.begin();
                         round.tap = Some(tap);

@@ -321,6 +321,7 @@ fn tables(variant: u8, ids: &mut Ids, previous: Option<&Tables>) -> Tables {
             }),
             mtu: MTU,
             answers: true,
+            announce_every: None,
             hears_kernel: false,
         });
     }

@@ -75,6 +75,7 @@ impl Neighbours {
         entry.header[..6].copy_from_slice(&claimant.0);
         entry.claimant = None;
         entry.has_only_spoken(now);
+        self.times[at].since = now.millis();
         self.settled.push(Settled {
             learned: Learned {
                 port: entry.port,

@@ -32,6 +32,7 @@ impl Node {
             ipv6: None,
             mtu: 1500,
             answers: true,
+            announce_every: None,
             hears_kernel: false,
         });
         Self {

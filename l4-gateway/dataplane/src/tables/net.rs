@@ -210,6 +210,19 @@ impl<V: Family> Net<V> {
         Some((chosen.port, chosen.gateway.unwrap_or(destination)))
     }
 
+    /// The places of the routers by which packets leave now.
+    pub(super) fn routers_in_use(&self, living: Living) -> impl Iterator<Item = usize> {
+        self.routes.iter().filter_map(move |hop| {
+            let is_beside = |other: &&Hop<V>| {
+                let is_same = V::matches(other.destination, hop.destination, hop.prefix);
+                other.prefix == hop.prefix && is_same
+            };
+            let beside = || self.routes.iter().filter(is_beside);
+            let mut used = best(beside, living);
+            hop.router.filter(|_| used.any(|used| used == hop))
+        })
+    }
+
     /// The hops towards clients: of the default route; without one, of all routes by routers that lead to none of the `targets`.
     pub(super) fn ways_out<'a>(
         &'a self,
@@ -249,23 +262,32 @@ fn choose<'a, V: Family>(
     let same_prefix = rest.iter().take_while(|hop| hop.prefix == first.prefix);
     let others = same_prefix.filter(may_be);
     let hops = || std::iter::once(first).chain(others.clone());
-    let standing = |hop: &Hop<V>| match hop.router.map(|router| living.state(router)) {
-        // Without a router there is nobody to ask. Whether one that is silent has ever answered says nothing of what it does now.
-        None => RouterState::Up,
-        Some(RouterState::Unheard) => RouterState::Down,
-        Some(state) => state,
-    };
     let score = |hop: &Hop<V>| hop.gateway.map_or(0, &score);
     // The first of those that score highest.
     let highest = |best: &'a Hop<V>, hop: &'a Hop<V>| match score(hop) > score(best) {
         true => hop,
         false => best,
     };
+    best(hops, living).reduce(highest).unwrap_or(first)
+}
+
+/// Of hops of one prefix, the first rank of those whose routers do best.
+fn best<'a, V: Family, H: Iterator<Item = &'a Hop<V>>>(
+    hops: impl Fn() -> H,
+    living: Living,
+) -> impl Iterator<Item = &'a Hop<V>> {
+    let standing = move |hop: &Hop<V>| match hop.router.map(|router| living.state(router)) {
+        // Without a router there is nobody to ask. Whether one that is silent has ever answered says nothing of what it does now.
+        None => RouterState::Up,
+        Some(RouterState::Unheard) => RouterState::Down,
+        Some(state) => state,
+    };
     let best = hops().map(standing).max();
-    let are_best = || hops().filter(|hop| Some(standing(hop)) == best);
-    let rank = are_best().next().map(|hop| hop.rank);
-    let of_rank = are_best().filter(|hop| Some(hop.rank) == rank);
-    of_rank.reduce(highest).unwrap_or(first)
+    let is_best = move |hop: &&Hop<V>| Some(standing(hop)) == best;
+    let rank = hops().find(is_best).map(|hop| hop.rank);
+    hops()
+        .filter(is_best)
+        .filter(move |hop| Some(hop.rank) == rank)
 }
 
 /// A map that packets look things up in.

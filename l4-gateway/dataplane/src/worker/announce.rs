@@ -19,7 +19,7 @@ use crate::tables::{Announced, Owned, Tables};
 use crate::wire::arp::{Arp, Operation};
 use crate::wire::ipv6::ALL_NODES;
 use crate::wire::ndp::{self, Ndp};
-use crate::{Emitted, MacAddr, Now};
+use crate::{Emitted, MacAddr, Now, Port, PortIndex};
 
 /// What is still to be announced.
 pub(super) struct Announcements {
@@ -28,6 +28,10 @@ pub(super) struct Announcements {
     announcement: u64,
     /// By round: what is due in it, and when, in milliseconds. Each in the order of time.
     rounds: [VecDeque<(u64, Announced)>; ANNOUNCEMENTS],
+    /// What is announced once more as its port wants that now and again.
+    refresh: VecDeque<Announced>,
+    /// By port: when its addresses were last refreshed, in milliseconds.
+    refreshed: Vec<(PortIndex, u64)>,
     allowance: TokenBucket,
     /// The LocalIPs defended not long ago, and when, in milliseconds.
     defended: Vec<(IpAddr, u64)>,
@@ -39,6 +43,8 @@ impl Announcements {
             known: Arc::default(),
             announcement: 0,
             rounds: Default::default(),
+            refresh: VecDeque::new(),
+            refreshed: Vec::new(),
             allowance: TokenBucket::new(ANNOUNCEMENTS_PER_SECOND),
             defended: Vec::new(),
         }
@@ -57,6 +63,7 @@ impl Announcements {
         for round in &mut self.rounds {
             round.retain(|(_, one)| !again && is_listed(all, one));
         }
+        self.refresh.retain(|one| is_listed(all, one));
         let new = all
             .iter()
             .filter(|one| again || !is_listed(&before, one))
@@ -66,14 +73,55 @@ impl Announcements {
         }
     }
 
+    /// Announces those that are `wanted` from the beginning: which.
+    fn again(&mut self, now: Now, wanted: impl Fn(&Announced) -> bool) -> Vec<Announced> {
+        for round in &mut self.rounds {
+            round.retain(|(_, one)| !wanted(one));
+        }
+        let chosen: Vec<Announced> = self
+            .known
+            .iter()
+            .filter(|one| wanted(one))
+            .copied()
+            .collect();
+        if let Some(first) = self.rounds.first_mut() {
+            first.extend(chosen.iter().map(|one| (now.millis(), *one)));
+        }
+        chosen
+    }
+
+    /// Looks whether ports want their addresses announced again: each once, and not before the last time is over.
+    fn look_for_refreshes(&mut self, ports: &[Port], now: Now) {
+        let now = now.millis();
+        for port in ports {
+            let Some(every) = port.announce_every else {
+                continue;
+            };
+            let Some((_, last)) = self.refreshed.iter_mut().find(|(of, _)| *of == port.index)
+            else {
+                self.refreshed.push((port.index, now));
+                continue;
+            };
+            if u128::from(now.saturating_sub(*last)) >= every.as_millis() && self.refresh.is_empty()
+            {
+                *last = now;
+                let its_own = self.known.iter().filter(|one| one.port == port.index);
+                self.refresh.extend(its_own);
+            }
+        }
+    }
+
     /// One that is due and may go now; its next round is planned.
     fn next(&mut self, now: Now) -> Option<Announced> {
         let is_due =
             |round: &VecDeque<(u64, _)>| round.front().is_some_and(|(due, _)| *due <= now.millis());
-        let at = self.rounds.iter().position(is_due)?;
-        if !self.allowance.take(now) {
+        let at = self.rounds.iter().position(is_due);
+        if at.is_none() && self.refresh.is_empty() || !self.allowance.take(now) {
             return None;
         }
+        let Some(at) = at else {
+            return self.refresh.pop_front();
+        };
         let (_, one) = self.rounds.get_mut(at)?.pop_front()?;
         if let Some(next) = self.rounds.get_mut(at + 1) {
             next.push_back((now.millis() + ANNOUNCEMENT_INTERVAL, one));
@@ -95,8 +143,40 @@ impl Announcements {
 }
 
 impl Worker {
+    /// Announces addresses of this node again, as if they were new: those of a list, or all. Where, each with its port and MAC. Of the first worker:
+    /// the others announce nothing.
+    ///
+    /// # Errors
+    /// The addresses of the list that this node does not announce: then it announces none of the others either.
+    pub fn announce_again(
+        &mut self,
+        now: Now,
+        addresses: Option<&[IpAddr]>,
+    ) -> Result<Vec<(PortIndex, IpAddr, MacAddr)>, Vec<IpAddr>> {
+        let known = &self.announcements.known;
+        let is_unknown = |address: &&IpAddr| !known.iter().any(|one| one.address == **address);
+        let unknown: Vec<IpAddr> = addresses
+            .unwrap_or_default()
+            .iter()
+            .filter(is_unknown)
+            .copied()
+            .collect();
+        if !unknown.is_empty() {
+            return Err(unknown);
+        }
+        let wanted = |one: &Announced| addresses.is_none_or(|list| list.contains(&one.address));
+        let chosen = self.announcements.again(now, wanted);
+        Ok(chosen
+            .iter()
+            .map(|one| (one.port, one.address, one.mac))
+            .collect())
+    }
+
     /// Sends the announcements that are due.
-    pub(super) fn announce(&mut self, now: Now, out: &mut Emitted) {
+    pub(super) fn announce(&mut self, tables: &Tables, now: Now, out: &mut Emitted) {
+        if self.index == 0 {
+            self.announcements.look_for_refreshes(tables.ports(), now);
+        }
         for _ in 0..ANNOUNCEMENTS_AT_ONCE {
             let Some(one) = self.announcements.next(now) else {
                 break;
@@ -155,7 +235,7 @@ impl Worker {
             address,
             mac: port.mac,
         };
-        let is_ours = |port: &crate::Port| port.mac == mac;
+        let is_ours = |port: &Port| port.mac == mac;
         if context.tables.ports().iter().any(is_ours)
             || context
                 .tables

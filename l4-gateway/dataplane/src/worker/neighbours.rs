@@ -61,10 +61,11 @@ impl Worker {
     pub(super) fn take_in(&mut self, now: Now, learned: Learned, out: &mut Emitted) -> Lesson {
         let lesson = self.neighbours.learn(now, learned, out, &self.cells);
         if lesson != Lesson::Disbelieved {
-            self.routers.heard(NextHop {
+            let hop = NextHop {
                 port: learned.port,
                 address: learned.address,
-            });
+            };
+            self.routers.heard(hop, now);
         }
         if let Lesson::Believed {
             named: true,

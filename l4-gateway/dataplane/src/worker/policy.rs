@@ -373,6 +373,7 @@ mod tests {
             ipv6: None,
             mtu: 1500,
             answers: true,
+            announce_every: None,
             hears_kernel: false,
         });
         builder.local_ip([10, 3, 0, 100]);

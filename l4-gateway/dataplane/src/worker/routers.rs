@@ -16,13 +16,15 @@
 //! went with it each time would lose more than by any other, so a lossy one must show for longer that it is good again. It is still a way: where
 //! all questions are answered late or not at all (routers limit ARP under load), the node has no better one, and goes on.
 
+use std::time::Duration;
+
 use super::Worker;
 use crate::limits::{
     ROUTER_ANSWERS, ROUTER_INTERVAL, ROUTER_LOSSES, ROUTER_LOSSES_LEFT, ROUTER_MISSES,
     ROUTER_WINDOW,
 };
-use crate::neighbour::ask_for;
-use crate::next_hops::{Living, NextHop, RouterState};
+use crate::neighbour::{NeighbourView, ask_for};
+use crate::next_hops::{Living, NextHop, RouterState, RouterView};
 use crate::{Emitted, Now, Tables};
 
 /// What a worker knows of the routers.
@@ -46,21 +48,28 @@ struct Watched {
     answers: u8,
     /// The latest questions, a bit each: whether they were lost.
     lost: u32,
+    /// How many of those there were.
+    questions: u32,
     /// Questions since it came back, if it did not long ago.
     back_for: Option<u32>,
     /// It has answered, and does so still.
     known: bool,
     answers_still: bool,
     is_lossy: bool,
+    /// Since when it does as it does, and when it last answered; milliseconds.
+    since: u64,
+    answered: Option<u64>,
 }
 
 impl Watched {
     /// What is to be done when it is due: whether it is asked directly, where its MAC is known.
     fn ask(&mut self, now: u64) -> bool {
         if self.asked {
+            let before = self.state();
             self.misses = self.misses.saturating_add(1);
             self.answers = 0;
             self.count(true);
+            self.note_change(before, now);
         }
         self.asked = true;
         self.due = now + ROUTER_INTERVAL;
@@ -68,22 +77,45 @@ impl Watched {
         self.misses == 0
     }
 
-    fn heard(&mut self) {
+    fn heard(&mut self, now: u64) {
+        let before = self.state();
         self.misses = 0;
         if std::mem::take(&mut self.asked) {
             self.answers = self.answers.saturating_add(1);
+            self.answered = Some(now);
             self.count(false);
         }
         if !self.known {
             self.known = true;
             self.answers_still = true;
             self.lost = 0;
+            self.questions = 0;
+        }
+        self.note_change(before, now);
+    }
+
+    fn note_change(&mut self, before: RouterState, now: u64) {
+        if self.state() != before {
+            self.since = now;
+        }
+    }
+
+    fn view(&self, now: Now, in_use: bool) -> RouterView {
+        let ago = |then: u64| Duration::from_millis(now.millis().saturating_sub(then));
+        RouterView {
+            state: self.state(),
+            since: ago(self.since),
+            answered: self.answered.map(ago),
+            questions: self.questions,
+            lost: self.lost.count_ones(),
+            in_use,
         }
     }
 
     /// Judges it by one more question.
     fn count(&mut self, is_lost: bool) {
         self.lost = self.lost << 1 | u32::from(is_lost);
+        self.questions = (self.questions + 1).min(ROUTER_WINDOW);
         let losses = self.lost.count_ones();
         let back_for = self.back_for.map(|questions| questions + 1);
         self.back_for = back_for.filter(|questions| *questions < ROUTER_WINDOW);
@@ -95,7 +127,7 @@ impl Watched {
             self.back_for = Some(0);
             // What it lost while it was down is no more than that.
             if !self.is_lossy {
-                self.lost = 0;
+                (self.lost, self.questions) = (0, 0);
             }
         } else if self.answers_still && losses >= ROUTER_LOSSES {
             self.is_lossy = true;
@@ -130,6 +162,7 @@ impl Routers {
             };
             let new = Watched {
                 due: now.millis() + ROUTER_INTERVAL,
+                since: now.millis(),
                 ..Watched::default()
             };
             self.watched = hops.iter().map(|hop| before(hop).unwrap_or(new)).collect();
@@ -146,18 +179,40 @@ impl Routers {
     }
 
     /// A router is there, by the MAC in use.
-    pub(super) fn heard(&mut self, who: NextHop) {
+    pub(super) fn heard(&mut self, who: NextHop, now: Now) {
         if self.watched.is_empty() {
             return;
         }
         let place = self.hops.iter().position(|hop| *hop == who);
         if let Some(watched) = place.and_then(|place| self.watched.get_mut(place)) {
-            watched.heard();
+            watched.heard(now.millis());
         }
     }
 }
 
 impl Worker {
+    /// The next hops that it knows, in no order. Of the first worker with how routers do.
+    #[must_use]
+    pub fn neighbours(&self, tables: &Tables, now: Now) -> Vec<NeighbourView> {
+        let Routers {
+            hops,
+            watched,
+            living,
+        } = &self.routers;
+        let in_use = tables.routers_in_use(*living);
+        let mut all: Vec<NeighbourView> = self.neighbours.view(now).collect();
+        for neighbour in &mut all {
+            let is_it =
+                |hop: &NextHop| (hop.port, hop.address) == (neighbour.port, neighbour.address);
+            if let Some(place) = hops.iter().position(is_it)
+                && let Some(watched) = watched.get(place)
+            {
+                neighbour.router = Some(watched.view(now, in_use.contains(&place)));
+            }
+        }
+        all
+    }
+
     /// Asks the routers that are due, or takes over what the worker that asks has found out.
     pub(super) fn watch_routers(&mut self, tables: &Tables, now: Now, out: &mut Emitted) {
         if self.routers.hops.is_empty() {
@@ -214,7 +269,7 @@ mod tests {
                 assert!(now >= watched.due);
                 watched.ask(now);
                 if answers {
-                    watched.heard();
+                    watched.heard(now);
                 }
                 watched.state()
             })
@@ -287,20 +342,19 @@ mod tests {
     fn who_speaks_unasked_lives_on_but_does_not_come_back() {
         let mut watched = Watched::default();
         watched.ask(0);
-        watched.heard();
+        watched.heard(0);
         for now in 1..10 {
             watched.ask(now);
             watched.asked = false;
-            watched.heard();
+            watched.heard(now);
         }
         assert_eq!(watched.state(), RouterState::Up);
         for now in 10..14 {
             watched.ask(now);
         }
         assert_eq!(watched.state(), RouterState::Down);
-        watched.heard();
-        for _ in 0..10 {
-            watched.heard();
+        for now in 14..25 {
+            watched.heard(now);
         }
         assert_eq!(watched.state(), RouterState::Down);
     }

@@ -1,6 +1,7 @@
 //! Addresses of ours are announced when they are new, and other hosts that have them are told of.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
 use dataplane::{Event, MacAddr, Port, PortIndex, Retired, ServiceConfig, Verdict};
 
@@ -169,6 +170,63 @@ fn nothing_is_announced_before_the_node_serves_and_a_retired_vip_no_more() {
 }
 
 #[test]
+fn addresses_that_an_operator_names_are_announced_again_or_none_of_them() {
+    for net in BOTH {
+        let mut rig = node(net, false, true);
+        assert_eq!(sent(&mut rig, 10_000).len(), 3 * 2);
+        let vip = (OUTSIDE, onlink_vip(net), OUTSIDE_MAC);
+        let local = (INSIDE, net.local_ip(), INSIDE_MAC);
+        let (now, stranger) = (rig.now, net.address(1, 77));
+        // A VIP of no segment, and an address that the kernel holds, are announced no more than a stranger's.
+        let unknown = [net.vip_ip(), stranger, net.outside_address()];
+        let list = [&[vip.1], &unknown[..]].concat();
+        let refused = rig.worker.announce_again(now, Some(&list));
+        assert_eq!(refused, Err(unknown.to_vec()));
+        assert_eq!(sent(&mut rig, 10_000), []);
+
+        assert_eq!(
+            rig.worker.announce_again(rig.now, Some(&[vip.1])),
+            Ok(vec![vip])
+        );
+        for _ in 0..3 {
+            assert_eq!(sent(&mut rig, 2000), [announced(OUTSIDE, vip.1)]);
+        }
+        assert_eq!(sent(&mut rig, 10_000), []);
+
+        // Asked again in the middle, it begins again.
+        let mut all = rig.worker.announce_again(rig.now, None).unwrap();
+        all.sort();
+        assert_eq!(all, sorted(vec![vip, local]));
+        assert_eq!(sent(&mut rig, 1000).len(), 2);
+        rig.worker.announce_again(rig.now, None).unwrap();
+        assert_eq!(sent(&mut rig, 20_000).len(), 3 * 2);
+    }
+}
+
+#[test]
+fn a_port_has_its_addresses_announced_as_often_as_it_wants() {
+    for net in BOTH {
+        let mut ports = net.ports();
+        for port in &mut ports {
+            port.answers = false;
+        }
+        ports[0].announce_every = Some(Duration::from_secs(10));
+        let mut rig = Rig::from(
+            &rig::small(),
+            &rig::builder(&ports, &services(net, true)),
+            0,
+            1,
+        );
+        // Three times at first, of both ports.
+        assert_eq!(sent(&mut rig, 9999).len(), 3 * 2);
+        for _ in 0..3 {
+            assert_eq!(sent(&mut rig, 2), [announced(OUTSIDE, onlink_vip(net))]);
+            assert_eq!(sent(&mut rig, 9998), []);
+        }
+    }
+}
+
+#[test]
 fn many_vips_are_announced_a_few_at_a_time() {
     const VIPS: u32 = 1000;
     let mut services = services(Net::V4, true);
@@ -194,6 +252,16 @@ fn many_vips_are_announced_a_few_at_a_time() {
     assert!((900..=1000).contains(&within_a_second), "{within_a_second}");
     let in_all = within_a_second + sent(&mut rig, 20_000).len();
     assert_eq!(in_all, 3 * (VIPS as usize + 1));
+
+    // A port that wants more than may go gets what may go, without end and without more waiting.
+    ports[0].announce_every = Some(Duration::from_secs(1));
+    let builder = rig::builder(&ports, &services);
+    rig.tables = builder.build(&mut rig.ids, Some(&rig.tables)).unwrap();
+    sent(&mut rig, 5000);
+    for _ in 0..10 {
+        let in_a_second = sent(&mut rig, 1000).len();
+        assert!((450..=510).contains(&in_a_second), "{in_a_second}");
+    }
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! Another host says that it has the address of a next hop whose MAC is in use.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
-use dataplane::{Event, MacAddr, PortIndex, RouterState};
+use dataplane::{Event, MacAddr, PortIndex, Resolution, RouterState};
 
 use super::frame::{self, ACK, arp, mac};
 use super::ndp;
@@ -12,6 +13,7 @@ use super::rig::{self, INSIDE, MILLISECOND, OUTSIDE, Opened, ROUTER_MAC, Rig, an
 
 const REAL: MacAddr = mac(21);
 const OTHER: MacAddr = mac(0x71);
+const SECOND: Duration = Duration::from_secs(1);
 
 /// What a host at `from` may say to have an address of the inner segment by.
 fn claims(net: Net, address: IpAddr, from: MacAddr) -> Vec<(&'static str, Vec<u8>)> {
@@ -289,6 +291,63 @@ fn an_answer_that_is_not_believed_says_nothing_of_a_router() {
         rig.try_send(OUTSIDE, hint.clone());
     }
     assert_eq!(state(&rig), RouterState::Down);
+}
+
+#[test]
+fn what_is_known_of_next_hops_is_shown() {
+    for net in BOTH {
+        let (mut rig, _) = connected(net);
+        rig.pass(10);
+        let seen = |rig: &Rig, address: IpAddr| {
+            let all = rig.worker.neighbours(&rig.tables, rig.now);
+            assert_eq!(all.len(), 3);
+            all.into_iter()
+                .find(|seen| seen.address == address)
+                .unwrap()
+        };
+        let target = seen(&rig, net.target_ip(21));
+        assert_eq!((target.port, target.mac), (INSIDE, Some(REAL)));
+        assert_eq!(
+            (target.resolution, target.named),
+            (Resolution::Reachable, true)
+        );
+        assert_eq!(
+            (target.since, target.heard),
+            (10 * SECOND, Some(10 * SECOND))
+        );
+        assert_eq!(target.router, None);
+        let router = seen(&rig, net.gateway()).router.unwrap();
+        assert_eq!((router.state, router.since), (RouterState::Up, 10 * SECOND));
+        assert_eq!(
+            (router.questions, router.lost, router.in_use),
+            (32, 0, true)
+        );
+        assert!(router.answered.unwrap() <= Duration::from_millis(200));
+
+        rig.resolve(INSIDE, net.target_ip(21), OTHER);
+        assert_eq!(
+            seen(&rig, net.target_ip(21)).resolution,
+            Resolution::Contested
+        );
+        rig.outlast_contest();
+        let target = seen(&rig, net.target_ip(21));
+        assert_eq!(
+            (target.mac, target.resolution),
+            (Some(OTHER), Resolution::Probing)
+        );
+        assert!(target.since <= Duration::from_millis(50));
+        for _ in 0..200 {
+            asks(&mut rig, 50);
+        }
+        let target = seen(&rig, net.target_ip(21));
+        let is_gone = matches!(
+            target.resolution,
+            Resolution::Failed | Resolution::Incomplete
+        );
+        assert!(is_gone && target.mac.is_none(), "{target:?}");
+        let router = seen(&rig, net.gateway()).router.unwrap();
+        assert_eq!((router.state, router.lost), (RouterState::Down, 32));
+    }
 }
 
 #[test]

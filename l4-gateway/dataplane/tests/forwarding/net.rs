@@ -206,6 +206,7 @@ pub fn both_ports() -> [Port; 2] {
         }),
         mtu: 1500,
         answers: true,
+        announce_every: None,
         hears_kernel: false,
     };
     [

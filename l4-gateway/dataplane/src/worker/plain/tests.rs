@@ -142,6 +142,7 @@ fn tables_with(
             ipv6: None,
             mtu: if index == 0 { 1500 } else { mtu },
             answers: true,
+            announce_every: None,
             hears_kernel: false,
         });
     }
