@@ -64,6 +64,8 @@ pub(crate) enum Head {
     Ports(Ports),
     /// That its packet is an echo request.
     Echo,
+    /// That its packet is another ICMP message to a port's own address: the kernel's, which may have asked.
+    Message,
 }
 
 /// What a segment or datagram begins with.

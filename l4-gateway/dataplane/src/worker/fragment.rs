@@ -11,6 +11,7 @@ use crate::limits::ETHERNET_HEADER;
 use crate::nat;
 use crate::service::{Mode, Protocol};
 use crate::steer;
+use crate::tables::Owned;
 use crate::wire::ip::{self, Ip};
 use crate::wire::{icmp, tcp, u16_at, udp};
 use crate::{DropReason, Frame, Verdict};
@@ -42,7 +43,7 @@ impl Worker {
         context: &mut Context<'_>,
         frame: &mut F,
     ) -> Verdict {
-        let found = match find::<V>(frame.bytes()) {
+        let found = match find::<V>(context, frame.bytes()) {
             Ok(found) => found,
             Err(reason) => return Verdict::Drop(reason),
         };
@@ -93,7 +94,7 @@ impl Worker {
     fn release<V: Family>(&mut self, context: &mut Context<'_>, place: u16, known: Known) {
         let mut frame = std::mem::take(&mut self.scratch);
         while let Some(port) = self.fragments.pop(place, &mut frame) {
-            let verdict = match (find::<V>(&frame), context.tables.port(port)) {
+            let verdict = match (find::<V>(context, &frame), context.tables.port(port)) {
                 (Ok(found), Some(port)) => {
                     let mut context = Context {
                         port,
@@ -136,8 +137,10 @@ impl Worker {
         found: &Found<V>,
         known: &mut Known,
     ) -> Verdict {
-        let Head::Ports(ports) = known.head else {
-            return self.echo(context, frame, &found.ip);
+        let ports = match known.head {
+            Head::Ports(ports) => ports,
+            Head::Echo => return self.echo(context, frame, &found.ip),
+            Head::Message => return Verdict::Kernel,
         };
         let tuple = tuple(found, ports);
         let hash = self.flows.hash(&tuple);
@@ -180,8 +183,10 @@ impl Worker {
         found: &Found<V>,
         known: Known,
     ) -> Verdict {
-        let Head::Ports(ports) = known.head else {
-            return self.echo(context, frame, &found.ip);
+        let ports = match known.head {
+            Head::Ports(ports) => ports,
+            Head::Echo => return self.echo(context, frame, &found.ip),
+            Head::Message => return Verdict::Kernel,
         };
         let tuple = tuple(found, ports);
         let hash = self.flows.hash(&tuple);
@@ -244,7 +249,7 @@ impl Worker {
 }
 
 /// Reads a fragment; the first is checked as a whole packet is.
-fn find<V: Family>(frame: &[u8]) -> Result<Found<V>, DropReason> {
+fn find<V: Family>(context: &Context<'_>, frame: &[u8]) -> Result<Found<V>, DropReason> {
     let packet = frame.get(ETHERNET_HEADER..).unwrap_or(&[]);
     let ip = V::parse(packet)?;
     let part = V::part(packet, &ip)?;
@@ -266,11 +271,16 @@ fn find<V: Family>(frame: &[u8]) -> Result<Found<V>, DropReason> {
             (Protocol::Udp, 0)
         }
         protocol if protocol == V::ICMP => {
-            icmp::parse_start::<V>(payload)?;
+            let owned = context.tables.net::<V>().owned(ip.destination);
+            let head = match icmp::parse_start::<V>(payload) {
+                Ok(()) => Head::Echo,
+                Err(_) if matches!(owned, Some(Owned::Port { .. })) => Head::Message,
+                Err(reason) => return Err(reason),
+            };
             return Ok(Found {
                 ip,
                 part,
-                head: Some((Head::Echo, 0)),
+                head: Some((head, 0)),
             });
         }
         _ => return Err(DropReason::Fragment),

@@ -200,6 +200,41 @@ fn fragments_to_an_address_of_the_kernel_are_the_kernels() {
     }
 }
 
+/// It has pinged somebody by a long packet, by an address that is answered for here.
+#[test]
+fn fragments_of_answers_to_the_kernel_are_the_kernels() {
+    for net in BOTH {
+        let (asks, answers) = numbers(net);
+        let answer =
+            |to| icmp(net.client(10, 1).ip(), to, answers, 0, 7, &data(4000)).cut(5, &[1400, 2800]);
+        let mut rig = Rig::of(net);
+        for part in answer(net.outside_address()) {
+            let frame = from_client(&part);
+            assert_eq!(
+                rig.try_send(OUTSIDE, frame.clone()),
+                (Verdict::Kernel, frame)
+            );
+        }
+        // What is asked of the same address is answered here, and to a VIP nobody answers but us.
+        let asked = icmp(
+            net.client(10, 1).ip(),
+            net.outside_address(),
+            asks,
+            0,
+            7,
+            &data(4000),
+        );
+        for part in asked.cut(6, &[1400, 2800]) {
+            assert_eq!(rig.outside(&part).0, OUTSIDE);
+        }
+        let first = &answer(net.vip_ip())[0];
+        assert_eq!(
+            rig.dropped(OUTSIDE, from_client(first)),
+            DropReason::Fragment
+        );
+    }
+}
+
 /// A device may have put fragments together (af_packet), or take more than its port is told to.
 #[test]
 fn a_request_longer_than_the_port_takes_is_answered_in_pieces() {
