@@ -180,6 +180,7 @@ fn place(directory: &Path, huge_pages: bool) -> Result<Place> {
     sched_setaffinity(None, &only_own)?;
     Ok(Place {
         directory: directory.to_owned(),
+        own,
         cpu: theirs,
         huge_pages,
     })

@@ -25,6 +25,7 @@ pub(crate) fn check(needs: &Needs<'_>) -> Result<()> {
     asked.program("dpdk-testpmd", "dpdk-dev");
     asked.program("taskset", "util-linux");
     asked.program("setpriv", "util-linux");
+    asked.program("chrt", "util-linux");
     if let Some(cycles) = needs.cycles {
         asked.file(
             cycles,

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
+use rustix::thread::{CpuSet, sched_setaffinity};
 use serde_json::Value;
 
 /// How long a forwarder may take to listen; a gateway with 100,000 targets reads megabytes of configuration first.
@@ -30,6 +31,8 @@ pub(crate) struct Peer {
 #[derive(Clone, Debug)]
 pub(crate) struct Place {
     pub(crate) directory: PathBuf,
+    /// The generator's CPU, and that of the forwarders.
+    pub(crate) own: usize,
     pub(crate) cpu: usize,
     pub(crate) huge_pages: bool,
 }
@@ -151,6 +154,41 @@ impl Peer {
         kill_process(Pid::from_child(&self.child), signal).context("signalling a forwarder")
     }
 
+    /// Leaves its CPU to its worker alone. The other threads go to `own`, the generator's, where they run when it leaves them something.
+    pub(crate) fn spread(&self, own: usize) -> Result<()> {
+        self.place_others(own, "--idle")
+    }
+
+    /// Has all its threads on `cpu` again.
+    pub(crate) fn gather(&self, cpu: usize) -> Result<()> {
+        self.place_others(cpu, "--other")
+    }
+
+    fn place_others(&self, cpu: usize, policy: &str) -> Result<()> {
+        for task in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
+            let task = task?.path();
+            if task != self.worker {
+                self.place(&task, cpu, policy)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Binds a thread to a CPU, under a scheduling policy of sched(7).
+    fn place(&self, task: &Path, cpu: usize, policy: &str) -> Result<()> {
+        let thread = number(task)?;
+        let mut cpus = CpuSet::new();
+        cpus.set(cpu);
+        sched_setaffinity(Pid::from_raw(thread), &cpus)?;
+        let status = Command::new("chrt")
+            .args([policy, "--pid", "0", &thread.to_string()])
+            .status()?;
+        if !status.success() {
+            bail!("chrt {policy} for thread {thread}: {status}");
+        }
+        Ok(())
+    }
+
     /// Nanoseconds that its worker was ready to run but did not get the CPU.
     pub(crate) fn waited(&self) -> u64 {
         waited(&self.worker.join("schedstat"))
@@ -158,9 +196,7 @@ impl Peer {
 
     /// The thread that forwards.
     pub(crate) fn worker(&self) -> Result<u32> {
-        let name = self.worker.file_name().and_then(|name| name.to_str());
-        name.and_then(|name| name.parse().ok())
-            .context("a worker without a number")
+        Ok(number(&self.worker)?.unsigned_abs())
     }
 
     /// The process.
@@ -204,6 +240,13 @@ impl Drop for Peer {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The number of a thread, by its directory in `/proc`.
+fn number(task: &Path) -> Result<i32> {
+    let name = task.file_name().and_then(|name| name.to_str());
+    name.and_then(|name| name.parse().ok())
+        .with_context(|| format!("{} is no thread", task.display()))
 }
 
 /// Nanoseconds that this thread was ready to run but did not get the CPU.
