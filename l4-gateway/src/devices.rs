@@ -3,7 +3,7 @@
 use dataplane::MacAddr;
 
 use crate::config::PortConfig;
-use crate::dpdk::{Device, DpdkError, Eal, Interface, Link};
+use crate::dpdk::{Device, DpdkError, Eal, Interface, Link, has_carrier};
 
 /// Room for an ordinary frame with a VLAN tag, and what most drivers want at least.
 pub(crate) const LEAST_ROOM: u16 = 2048;
@@ -98,21 +98,8 @@ pub(crate) fn carrier(interface: Option<&Interface>, link: Link) -> Link {
     let Some(interface) = interface else {
         return link;
     };
-    let down = Link { up: false, ..link };
-    match interface.current_name() {
-        Some(name) => has_carrier(&name).map_or(link, |up| Link { up, ..link }),
-        None => down,
-    }
-}
-
-/// Whether the interface of that name is up and has a carrier; `None` where there is no such interface, or no sysfs.
-fn has_carrier(name: &str) -> Option<bool> {
-    match std::fs::read_to_string(format!("/sys/class/net/{name}/carrier")) {
-        Ok(carrier) => Some(carrier.trim() == "1"),
-        // The file of an interface that is set down can't be read.
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Some(false),
-        Err(_) => None,
-    }
+    let up = !interface.is_gone() && interface.has_carrier().unwrap_or(link.up);
+    Link { up, ..link }
 }
 
 /// An interface that was taken from under a port, which only a restart opens again.
@@ -127,7 +114,7 @@ pub(crate) struct LostInterface {
 impl LostInterface {
     /// `None` while the interface is the one that was opened.
     pub(crate) fn of(interface: &Interface) -> Option<LostInterface> {
-        interface.current_name().is_none().then(|| LostInterface {
+        interface.is_gone().then(|| LostInterface {
             name: interface.name().to_owned(),
             is_back: has_carrier(interface.name()) == Some(true),
         })

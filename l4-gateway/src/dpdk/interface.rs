@@ -4,9 +4,11 @@
 //! from it for good: nothing comes or goes by them, though an interface of the same name, or the same one, comes back. The driver says nothing of it, so
 //! a socket of our own stands beside its sockets and loses the interface when they do. It is bound to no protocol and receives nothing.
 
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
+use std::fs::File;
 use std::io::Error;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 
 use super::DpdkError;
 
@@ -15,6 +17,9 @@ use super::DpdkError;
 pub struct Interface {
     name: String,
     socket: OwnedFd,
+    /// The kernel's word on its carrier, kept open: it is asked for a hundred times a second, and the way to the file takes longer than to read it.
+    /// The file stays with the interface through other names. None without sysfs.
+    carrier: Option<File>,
 }
 
 impl Interface {
@@ -52,6 +57,7 @@ impl Interface {
             0 => Ok(Interface {
                 name: name.to_owned(),
                 socket,
+                carrier: File::open(carrier_of(name)).ok(),
             }),
             _ => Err(failed(Error::last_os_error())),
         }
@@ -62,8 +68,8 @@ impl Interface {
         &self.name
     }
 
-    /// What the kernel calls it now: it may have been renamed, which changes nothing for who has it open. `None` once it is gone, which is final.
-    pub fn current_name(&self) -> Option<String> {
+    /// Whether it was taken away, which is final. Another name changes nothing.
+    pub fn is_gone(&self) -> bool {
         let mut address = packet_address();
         let mut length = ADDRESS_LENGTH;
         // SAFETY: `address` is a live place for as many bytes as `length` says.
@@ -74,20 +80,34 @@ impl Interface {
                 &mut length,
             )
         };
-        let index = u32::try_from(address.sll_ifindex).ok()?;
-        if told != 0 || index == 0 {
-            return None;
-        }
-        let mut name = [0; libc::IF_NAMESIZE];
-        // SAFETY: `name` has the room that the call asks for.
-        let written = unsafe { libc::if_indextoname(index, name.as_mut_ptr()) };
-        if written.is_null() {
-            return None;
-        }
-        // SAFETY: the call succeeded, so `name` holds a terminated string.
-        let name = unsafe { CStr::from_ptr(name.as_ptr()) };
-        Some(name.to_string_lossy().into_owned())
+        told != 0 || address.sll_ifindex <= 0
     }
+
+    /// Whether it is up and has a carrier; `None` where nobody says, as without sysfs.
+    pub fn has_carrier(&self) -> Option<bool> {
+        let mut said = [0];
+        match self.carrier.as_ref()?.read_at(&mut said, 0) {
+            Ok(_) => Some(said == *b"1"),
+            Err(error) => carrier_unread(&error),
+        }
+    }
+}
+
+/// As [`Interface::has_carrier`], of the interface of that name; `None` also where there is none.
+pub fn has_carrier(name: &str) -> Option<bool> {
+    match std::fs::read(carrier_of(name)) {
+        Ok(said) => Some(said.first() == Some(&b'1')),
+        Err(error) => carrier_unread(&error),
+    }
+}
+
+fn carrier_of(name: &str) -> String {
+    format!("/sys/class/net/{name}/carrier")
+}
+
+/// That of an interface that is set down can't be read.
+fn carrier_unread(error: &Error) -> Option<bool> {
+    (error.raw_os_error() == Some(libc::EINVAL)).then_some(false)
 }
 
 /// ethtool's request by number: the state of generic receive offload; flags, among them that of large receive offload.
@@ -172,12 +192,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_interface_that_is_there_has_its_name_and_another_can_t_be_opened() {
+    fn an_interface_that_is_there_is_not_gone_and_another_can_t_be_opened() {
         let loopback = Interface::open("lo").expect("the tests of this crate run as root");
-        assert_eq!(
-            (loopback.name(), loopback.current_name().as_deref()),
-            ("lo", Some("lo"))
-        );
+        assert_eq!((loopback.name(), loopback.is_gone()), ("lo", false));
+        assert_eq!(loopback.has_carrier(), has_carrier("lo"));
+        assert_eq!(has_carrier("weir-none"), None);
         let error = Interface::open("weir-none").unwrap_err().to_string();
         assert!(error.contains("interface weir-none"), "{error}");
     }

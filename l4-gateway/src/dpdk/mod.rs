@@ -25,7 +25,7 @@ mod tsc;
 
 pub use bond::Member;
 pub use eal::{Device, Eal, EalSettings, Memory};
-pub use interface::{Interface, merges};
+pub use interface::{Interface, has_carrier, merges};
 pub use lcore::{Ended, Lcore};
 pub use link::{Link, link_changed};
 pub use mbuf::Mbuf;
