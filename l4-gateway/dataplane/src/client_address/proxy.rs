@@ -107,6 +107,14 @@ impl Gap {
         }
     }
 
+    /// Makes the number of a client's segment that is [`Place::Behind`] what the target counts; how that changes the checksum.
+    pub(crate) fn move_on(self, segment: &mut [u8]) -> Delta {
+        let old = u32_at(segment, tcp::SEQUENCE);
+        let new = old.wrapping_add(self.length);
+        put(segment, tcp::SEQUENCE, new.to_be_bytes());
+        Delta::double(old, new)
+    }
+
     /// What the target calls the client's `sequence`. The stream's first byte is behind the header, but where the stream has not begun
     /// yet, that is what comes next.
     pub(crate) fn to_target(self, sequence: u32) -> u32 {

@@ -359,8 +359,28 @@ impl Flow {
         addresses: u64,
         ports: u32,
     ) -> Option<Side> {
+        self.plain_side_but(INSERTS, protocol, addresses, ports)
+    }
+
+    /// As [`Flow::plain_side`], of a flow in front of whose stream a PROXY header goes that its target may not have yet.
+    #[inline]
+    pub(crate) fn proxied_side(&self, addresses: u64, ports: u32) -> Option<Side> {
+        (self.insertion() == Insertion::Proxy)
+            .then(|| self.plain_side_but(0, Protocol::Tcp, addresses, ports))
+            .flatten()
+    }
+
+    /// As [`Flow::plain_side`], of a flow that has none of these marks.
+    #[inline(always)]
+    fn plain_side_but(
+        &self,
+        apart: u16,
+        protocol: Protocol,
+        addresses: u64,
+        ports: u32,
+    ) -> Option<Side> {
         let differs = self.marks ^ marks::<family::V4>(protocol);
-        if differs & (ALIVE | V6 | TCP | ONE_SIDED | ONE_PACKET | INSERTS) != 0 {
+        if differs & (ALIVE | V6 | TCP | ONE_SIDED | ONE_PACKET | apart) != 0 {
             return None;
         }
         let Addresses {

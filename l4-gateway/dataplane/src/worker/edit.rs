@@ -15,8 +15,7 @@ use crate::flow::{Addresses, Flow, Side};
 use crate::limits::{ETHERNET_HEADER, TCP_OPTIONS};
 use crate::service::Timestamps;
 use crate::tables::Tables;
-use crate::wire::checksum::Delta;
-use crate::wire::{icmp, put, tcp, u32_at};
+use crate::wire::{icmp, tcp, u32_at};
 use crate::{DropReason, Frame, Verdict};
 
 impl Worker {
@@ -131,10 +130,8 @@ impl Worker {
             Insertion::ProxyOffered | Insertion::Proxy => {
                 let Some(gap) = flow.gap() else { return Ok(()) };
                 let move_on = |segment: &mut [u8]| {
-                    let old = u32_at(segment, tcp::SEQUENCE);
-                    let new = old.wrapping_add(gap.length);
-                    put(segment, tcp::SEQUENCE, new.to_be_bytes());
-                    update(segment, Delta::double(old, new));
+                    let delta = gap.move_on(segment);
+                    update(segment, delta);
                 };
                 match ahead::place::<V>(gap, segment, stage) {
                     (Place::Before | Place::Across, _) => return Ok(()),

@@ -6,6 +6,7 @@ use super::classify::{Kind, Stage};
 use super::{Context, Worker};
 use crate::Frame;
 use crate::client_address::Insertion;
+use crate::client_address::proxy::Place;
 use crate::counters::Cells;
 use crate::family::V4;
 use crate::flow::{Flow, FlowState, Numbers, Side};
@@ -162,7 +163,9 @@ impl Worker {
         let head = frame.bytes_mut().first_chunk_mut::<{ nat::PLAIN }>()?;
         let flow = self.flows.likely(stage.candidate)?;
         let addresses = u64::from_ne_bytes(*bytes(head, ADDRESSES));
-        let side = flow.plain_side(stage.protocol, addresses, stage.ports())?;
+        let Some(side) = flow.plain_side(stage.protocol, addresses, stage.ports()) else {
+            return self.pass_beside_header(context, frame, stage);
+        };
         if flow.hop_epoch != self.neighbours.epoch() || stage.ttl <= 1 {
             return None;
         }
@@ -196,6 +199,55 @@ impl Worker {
             }
         }
         let way = (side, neighbour, state);
+        let port = rewrite_and_address(&self.cells, context, flow, head, stage, way);
+        stage.trim(frame);
+        #[cfg(test)]
+        {
+            self.went_short_way += 1;
+        }
+        Some(port)
+    }
+
+    /// The rest of [`Worker::pass`] for a client's segment of a connection whose PROXY header the target may not have yet: one that lies before
+    /// the header or behind it, as long as nothing comes back all that the client sends.
+    #[inline(never)]
+    fn pass_beside_header<F: Frame>(
+        &mut self,
+        context: &Context<'_>,
+        frame: &mut F,
+        stage: &Stage,
+    ) -> Option<PortIndex> {
+        let flow = self.flows.likely(stage.candidate)?;
+        let gap = flow.gap()?;
+        let place = gap.place(frame.bytes().get(stage.payload())?);
+        let head = frame.bytes_mut().first_chunk_mut::<{ nat::PLAIN }>()?;
+        let addresses = u64::from_ne_bytes(*bytes(head, ADDRESSES));
+        if stage.protocol != Protocol::Tcp
+            || flow.proxied_side(addresses, stage.ports())? != Side::Client
+            || stage.flags != tcp::ACK
+            || !flow.progress.is_established()
+            || flow.hop_epoch != self.neighbours.epoch()
+            || stage.ttl <= 1
+        {
+            return None;
+        }
+        let ahead = match place {
+            Place::Before => 0,
+            Place::Behind => gap.length,
+            Place::First | Place::Across => return None,
+        };
+        let neighbour = self.neighbours.reached(flow.hop_to_target, stage.total)?;
+        let (mut numbers, next) = numbers(head, stage);
+        numbers.sequence = numbers.sequence.wrapping_add(ahead);
+        if !flow.hears_on(numbers, next.wrapping_add(ahead)) {
+            return None;
+        }
+        if place == Place::Behind
+            && let Some(segment) = head.last_chunk_mut::<{ tcp::HEADER }>()
+        {
+            gap.move_on(segment).apply_at(segment, tcp::CHECKSUM);
+        }
+        let way = (Side::Client, neighbour, FlowState::Established);
         let port = rewrite_and_address(&self.cells, context, flow, head, stage, way);
         stage.trim(frame);
         #[cfg(test)]

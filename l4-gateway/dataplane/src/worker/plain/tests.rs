@@ -14,7 +14,7 @@ use crate::port::{Port, Segment};
 use crate::secret::Secret;
 use crate::service::{ServiceConfig, TargetConfig};
 use crate::tables::Tables;
-use crate::{Emitted, Learned, MacAddr, NextHops, Now, Verdict, Weight};
+use crate::{ClientAddress, Emitted, Learned, MacAddr, NextHops, Now, Verdict, Weight};
 
 const OUTSIDE: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
 const INSIDE: MacAddr = MacAddr([2, 0, 0, 0, 0, 2]);
@@ -467,4 +467,56 @@ fn frames_go_to_their_next_hops_while_epochs_begin_anew() {
     assert_eq!(passed_between, 2);
     assert!(!node.worker.neighbours.is_between_epochs());
     assert!(node.worker.went_short_way > u64::from(CLIENTS));
+}
+
+#[test]
+fn what_lies_beside_a_proxy_header_goes_the_short_way_before_the_target_has_it() {
+    let limits = Limits {
+        flows: 64,
+        ..Limits::default()
+    };
+    let mut service = ServiceConfig::new(Ipv4Addr::new(10, 0, 0, 100), Protocol::Tcp, 80);
+    service.client_address = ClientAddress::ProxyV2;
+    let tables = tables_with(&limits, 1500, [(service, 8080)]);
+    let mut nodes = [true, false].map(|short| Node::new(&tables, &limits, short));
+    let mut both = |end: &End, flags: u8, payload: usize| {
+        let frame = end.frame(flags, &[], payload);
+        let before = nodes.each_ref().map(|node| node.worker.went_short_way);
+        let [short, long] = nodes
+            .each_mut()
+            .map(|node| node.send(&tables, Now(2), end.port, &frame));
+        assert_eq!(short, long);
+        assert!(matches!(short.0, Verdict::Transmit(_)));
+        let after = nodes.each_ref().map(|node| node.worker.went_short_way);
+        assert_eq!(after[1], before[1]);
+        (short.1, after[0] > before[0])
+    };
+    let number = |frame: &[u8]| u32::from_be_bytes(frame[38..42].try_into().unwrap());
+    let mut client = End::client(1, Protocol::Tcp);
+    let (syn, _) = both(&client, tcp::SYN, 0);
+    let target = client.other(&syn);
+    both(&target, tcp::SYN | tcp::ACK, 0);
+    client.sequence += 1;
+    client.acknowledgment = target.sequence + 1;
+    both(&client, tcp::ACK, 0);
+    // An acknowledgment in front of the stream, its first segment twice, then what follows, and again an old one.
+    let start = number(&syn) + 1;
+    let length = crate::client_address::proxy::OVER_IPV4;
+    for (at, payload, moved, is_short) in [
+        (0, 0, 0, true),
+        (0, 10, 0, false),
+        (0, 10, 0, false),
+        (10, 10, length as u32, true),
+        (20, 0, length as u32, true),
+        (0, 0, 0, true),
+        (20, 30, length as u32, true),
+    ] {
+        let end = End {
+            sequence: client.sequence + at,
+            ..client.clone()
+        };
+        let (frame, went_short) = both(&end, tcp::ACK | 8, payload);
+        assert_eq!(number(&frame), start + at + moved, "{at}, {payload} bytes");
+        assert_eq!(went_short, is_short, "{at}, {payload} bytes");
+    }
 }
