@@ -4,7 +4,7 @@ use crate::config::Config;
 use crate::edge::proxy_protocol::{self, MAX_LENGTH, Parse};
 use crate::http::h1::{Decoder, Piece, Received, read_head};
 use crate::http::{
-    ClientFacts, Forwarding, Host, Path, Peer, Target, check_lengths, strip_request,
+    ClientFacts, Fields, Forwarding, Host, Path, Peer, Target, length_of, strip_request,
     strip_response, strip_trailers,
 };
 use crate::policy::{HostPattern, PathPattern, Router, Rule, UpstreamId};
@@ -35,18 +35,19 @@ pub fn normalise(input: &[u8]) {
     let (mut parts, ()) = request.into_parts();
     parts.headers = fields(lines);
     let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 80));
-    if let Ok(target) = Target::of(&parts, local) {
+    let fields = Fields::of(&parts.headers);
+    if let Ok(target) = Target::of(&parts, fields, local) {
         assert!(
-            check_lengths(&parts.headers).is_ok(),
+            length_of(&parts.headers, fields).is_ok(),
             "an accepted head has one length"
         );
         check_path(&target.path);
         check_host(&target.host);
         check_routing(&target);
-        check_forwarding(&mut parts.headers, &target.host);
+        check_forwarding(&mut parts.headers, fields, &target.host);
     }
     let mut trailers = parts.headers.clone();
-    let nominated = strip_response(&mut parts.headers);
+    let nominated = strip_response(&mut parts.headers, fields);
     check_stripped(&parts.headers);
     strip_trailers(&mut trailers, &nominated);
     check_stripped(&trailers);
@@ -107,9 +108,11 @@ impl Conversation {
                     };
                     let Received {
                         parts,
+                        fields,
                         body: decoder,
                         keep_alive,
                     } = head;
+                    assert_eq!(fields, Fields::of(&parts.headers));
                     self.heads.push((parts.status, parts.headers, keep_alive));
                     body = Some(decoder);
                     continue;
@@ -275,12 +278,13 @@ fn check_routing(target: &Target) {
     }
 }
 
-fn check_forwarding(headers: &mut HeaderMap, host: &Host) {
+fn check_forwarding(headers: &mut HeaderMap, fields: Fields, host: &Host) {
     let peer = Peer::new(IpAddr::V4(Ipv4Addr::LOCALHOST));
-    strip_request(headers);
+    strip_request(headers, fields);
     check_stripped(headers);
     let told = Forwarding::default().tell(
         headers,
+        fields,
         Version::HTTP_11,
         ClientFacts {
             peer: &peer,

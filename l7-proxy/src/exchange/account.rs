@@ -12,7 +12,7 @@ use http::{HeaderValue, Method, StatusCode, Uri, Version};
 use super::client::Client;
 use super::generation::Generation;
 use super::worker::{Entrance, Worker};
-use crate::http::Upload;
+use crate::http::{Field, Fields, Upload};
 use crate::observe::access_log::Entry;
 use crate::observe::reason::Reason;
 use crate::policy::Route;
@@ -47,15 +47,19 @@ pub(crate) struct Account {
 }
 
 impl Account {
-    /// A request whose head is complete.
+    /// A request whose head is complete and has these fields.
     pub(crate) fn open(
         client: Rc<Client>,
         generation: Rc<Generation>,
         parts: &Parts,
+        fields: Fields,
         upload: Rc<Upload>,
         start: Instant,
     ) -> Account {
-        let field = |name| parts.headers.get(name).cloned();
+        let value = |field, name| {
+            let value = fields.has(field).then(|| parts.headers.get(name));
+            value.flatten().cloned()
+        };
         Account {
             who: client.peer.address(),
             client,
@@ -64,12 +68,12 @@ impl Account {
             time: SystemTime::now(),
             start,
             method: parts.method.clone(),
-            host: field(HOST)
+            host: value(Field::Host, HOST)
                 .or_else(|| HeaderValue::from_str(parts.uri.authority()?.as_str()).ok()),
             target: parts.uri.clone(),
             version: parts.version,
-            referer: field(REFERER),
-            user_agent: field(USER_AGENT),
+            referer: value(Field::Referer, REFERER),
+            user_agent: value(Field::UserAgent, USER_AGENT),
             status: None,
             bytes_sent: 0,
             route: None,

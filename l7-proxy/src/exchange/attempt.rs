@@ -10,7 +10,7 @@ use super::context::Context;
 use super::head::Head;
 use crate::exchange::retry::{Body, Decision, Failure, decide};
 use crate::http::h1::{Decoder, Received};
-use crate::http::{RequestBody, Upload};
+use crate::http::{Fields, RequestBody, Upload};
 use crate::observe::reason::Reason;
 use crate::policy::UpstreamId;
 use crate::upstream::{
@@ -20,6 +20,8 @@ use crate::upstream::{
 /// A backend's response, with what it holds on to.
 pub(super) struct Answer {
     pub(super) head: Parts,
+    /// The fields it came with.
+    pub(super) fields: Fields,
     pub(super) body: Decoder,
     pub(super) lease: Lease,
     pub(super) under_way: InFlight,
@@ -85,6 +87,7 @@ pub(super) async fn exchange(
                         served.told(index, Outcome::Answered(received.parts.status, took));
                         return Ok(Answer {
                             head: received.parts,
+                            fields: received.fields,
                             body: received.body,
                             lease,
                             under_way,
@@ -160,7 +163,11 @@ async fn send(
 ) -> Result<Received, ExchangeError> {
     let longest = upstream.settings.response_timeout;
     let until = || upload.moved.get().checked_add(longest);
-    let length = head.body_length();
+    let length = if body.is_empty() {
+        None
+    } else {
+        head.body_length()
+    };
     link.send(
         head.method(),
         length,

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::head;
 use super::snapshot::Snapshot;
 use crate::config::{Listener, Protocol};
-use crate::http::Peer;
+use crate::http::{Fields, Peer};
 use crate::observe::reason::Reason;
 use crate::policy::{self, Near};
 
@@ -134,7 +134,9 @@ pub fn explain(snapshot: &Snapshot, question: &Question) -> Result<Explanation, 
         refused: None,
         sent: Vec::new(),
     };
-    let (target, stripped) = match head::prepare(listener, listener.address, &mut parts) {
+    let fields = Fields::of(&parts.headers);
+    let prepared = head::prepare(listener, listener.address, &mut parts, fields);
+    let (target, stripped) = match prepared {
         Ok(prepared) => prepared,
         Err(reason) => {
             explanation.refused = Some(Refused::of(reason));
@@ -171,7 +173,7 @@ pub fn explain(snapshot: &Snapshot, question: &Question) -> Result<Explanation, 
     if let Ok(route) = found {
         let peer = Peer::new(question.client.unwrap_or(NOBODY));
         let forwarding = &snapshot.config.forwarding;
-        let head = head::Head::new(parts, &target, forwarding, listener, &peer);
+        let head = head::Head::new(parts, fields, &target, forwarding, listener, &peer);
         explanation.client = Some(head.client());
         if explanation.refused.is_some() {
             // What finds no backend is sent nowhere.

@@ -4,7 +4,6 @@ use std::convert::Infallible;
 use std::rc::Rc;
 use std::time::Instant;
 
-use http::header::UPGRADE;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
@@ -15,7 +14,9 @@ use super::context::Context;
 use super::head::Head;
 use super::response_body::ResponseBody;
 use super::{attempt, head, respond, upgrade};
-use crate::http::{Leaving, Path, RequestBody, Running, Upgrade, Upload, say_length};
+use crate::http::{
+    Field, Fields, Leaving, Path, RequestBody, Running, Upgrade, Upload, say_length,
+};
 use crate::policy::UpstreamId;
 
 /// Answers a request. Never an error: what goes wrong becomes an answer, or a cut body. It counts as running from the call on, since the
@@ -75,8 +76,8 @@ struct Admitted {
 fn admit(client: Rc<Client>, running: Running, mut request: Request<Incoming>) -> Admission {
     let start = Instant::now();
     let upload = Upload::new(tokio::time::Instant::from_std(start));
-    let leaves_http =
-        request.headers().contains_key(UPGRADE) || request.method() == http::Method::CONNECT;
+    let fields = Fields::of(request.headers());
+    let leaves_http = fields.has(Field::Upgrade) || request.method() == http::Method::CONNECT;
     let on_client = leaves_http.then(|| hyper::upgrade::on(&mut request));
     let (mut parts, body) = request.into_parts();
     let generation = client.worker.generation();
@@ -84,6 +85,7 @@ fn admit(client: Rc<Client>, running: Running, mut request: Request<Incoming>) -
         client.clone(),
         generation.clone(),
         &parts,
+        fields,
         upload.clone(),
         start,
     );
@@ -96,7 +98,7 @@ fn admit(client: Rc<Client>, running: Running, mut request: Request<Incoming>) -
     };
 
     let listener = context.client.entrance.listener();
-    let prepared = head::prepare(listener, context.client.local, &mut parts);
+    let prepared = head::prepare(listener, context.client.local, &mut parts, fields);
     let about_server = context.running.is_about_server();
     if about_server && on_client.is_none() {
         context.client.wire.decide(Leaving::Http);
@@ -122,11 +124,11 @@ fn admit(client: Rc<Client>, running: Running, mut request: Request<Incoming>) -
     let listener = client.entrance.listener();
     let pause = listener.body_timeout;
     let body = RequestBody::new(body, stripped.nominated, pause, upload);
-    if let Err(reason) = say_length(&mut parts.headers, !body.is_empty()) {
+    if let Err(reason) = say_length(&mut parts.headers, fields, !body.is_empty()) {
         context.client.stay(on_client);
         return Admission::Refused(respond::refuse(context, reason));
     }
-    let head = Head::new(parts, &target, forwarding, listener, &client.peer);
+    let head = Head::new(parts, fields, &target, forwarding, listener, &client.peer);
     context.account.client_is(head.client());
 
     // A body would have to be told from the new protocol's bytes. The wish may always be ignored (RFC 9110 section 7.8).

@@ -10,12 +10,13 @@ use http::{Extensions, HeaderMap, Method, Uri, Version};
 use crate::config::Listener;
 use crate::http::h1::write_field;
 use crate::http::{
-    ClientFacts, Forwarding, Peer, Stripped, Target, Told, Upgrade, count_hop, strip_request,
+    ClientFacts, Field, Fields, Forwarding, Peer, Stripped, Target, Told, Upgrade, count_hop,
+    strip_request,
 };
 use crate::observe::reason::Reason;
 use crate::upstream::Asking;
 
-/// Phase: normalise and validate. The head, which came in on `listener` at the address `local`, is left as the backend may see it, except for
+/// Phase: normalise and validate. The head, which has these fields and came in on `listener` at the address `local`, is left as the backend may see it, except for
 /// what [`Head::new`] adds.
 ///
 /// # Errors
@@ -24,12 +25,13 @@ pub(super) fn prepare(
     listener: &Listener,
     local: SocketAddr,
     parts: &mut Parts,
+    fields: Fields,
 ) -> Result<(Target, Stripped), Reason> {
     if parts.headers.len() > listener.max_headers {
         return Err(Reason::HeadersTooLarge);
     }
-    let target = Target::of(parts, local)?;
-    let mut stripped = strip_request(&mut parts.headers);
+    let target = Target::of(parts, fields, local)?;
+    let mut stripped = strip_request(&mut parts.headers, fields);
     if parts.version != Version::HTTP_11 {
         // HTTP/1.0 has no upgrades (RFC 9110 section 7.8), and HTTP/2 has them elsewhere.
         stripped.upgrade = None;
@@ -38,10 +40,10 @@ pub(super) fn prepare(
     // The client's 100-continue is answered when its body is first read, which is when a backend is there to take it. What else it may expect is the
     // backend's to refuse.
     let expects_100 = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
-    if parts.headers.get_all(EXPECT).iter().any(expects_100) {
+    if fields.has(Field::Expect) && parts.headers.get_all(EXPECT).iter().any(expects_100) {
         parts.headers.remove(EXPECT);
     }
-    if parts.version == Version::HTTP_2 {
+    if parts.version == Version::HTTP_2 && fields.has(Field::Cookie) {
         join_cookies(&mut parts.headers);
     }
     Ok((target, stripped))
@@ -59,9 +61,10 @@ pub(super) struct Head {
 }
 
 impl Head {
-    /// With what tells the backend who is asking for what.
+    /// With what tells the backend who is asking for what; `fields` are those it came with.
     pub(super) fn new(
         mut parts: Parts,
+        fields: Fields,
         target: &Target,
         forwarding: &Forwarding,
         listener: &Listener,
@@ -72,7 +75,7 @@ impl Head {
             scheme: listener.protocol.scheme(),
             host: &target.host,
         };
-        let told = forwarding.tell(&mut parts.headers, parts.version, facts);
+        let told = forwarding.tell(&mut parts.headers, fields, parts.version, facts);
         parts.uri = Uri::from(target.path.forwarded().clone());
         // What hyper keeps there is about the client's connection.
         parts.extensions = Extensions::new();
@@ -178,7 +181,8 @@ mod tests {
             let mut headers = HeaderMap::new();
             headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
             headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-            let asked = strip_request(&mut headers).upgrade.unwrap();
+            let fields = Fields::of(&headers);
+            let asked = strip_request(&mut headers, fields).upgrade.unwrap();
             asked.among(&[Protocol::websocket()])
         };
         let te = [
@@ -214,7 +218,9 @@ mod tests {
                 scheme: "http",
                 host: &Host::parse(host.clone()).unwrap(),
             };
-            let told = Forwarding::default().tell(&mut parts.headers, Version::HTTP_11, facts);
+            let fields = Fields::of(&parts.headers);
+            let told =
+                Forwarding::default().tell(&mut parts.headers, fields, Version::HTTP_11, facts);
             let head = Head {
                 parts,
                 host,

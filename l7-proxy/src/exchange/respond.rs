@@ -31,6 +31,7 @@ pub(super) fn answer(context: Context, answer: Result<Answer, Reason>) -> Respon
 fn pass(context: Context, answer: Answer) -> Response<ResponseBody> {
     let Answer {
         head: mut parts,
+        fields,
         body,
         lease,
         under_way,
@@ -47,7 +48,7 @@ fn pass(context: Context, answer: Answer) -> Response<ResponseBody> {
         .flatten();
     let doubted = parts.status == StatusCode::NO_CONTENT && unsay_length(&mut parts.headers);
     let lease = (!doubted).then_some(lease);
-    let nominated = strip_response(&mut parts.headers);
+    let nominated = strip_response(&mut parts.headers, fields);
     if let Some(required) = required {
         required.announce(&mut parts.headers);
     }

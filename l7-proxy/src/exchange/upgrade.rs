@@ -31,6 +31,7 @@ pub(super) fn answer(
     };
     let Answer {
         mut head,
+        fields,
         lease,
         under_way,
         upstream,
@@ -49,7 +50,7 @@ pub(super) fn answer(
         running,
         ..
     } = context;
-    strip_response(&mut head.headers);
+    strip_response(&mut head.headers, fields);
     chosen.announce(&mut head.headers);
     head.version = Version::HTTP_11;
     account.respond(head.status, None);

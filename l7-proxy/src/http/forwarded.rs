@@ -3,6 +3,7 @@
 //! These fields are believed by backends, so a client must not be able to write them. From a peer that is not trusted they are replaced
 //! with what the proxy sees itself; from a trusted one (a CDN, another proxy) they are kept and added to.
 
+use super::fields::{Field, Fields};
 use super::{Host, Via};
 use http::header::{HeaderName, HeaderValue};
 use http::{HeaderMap, Version};
@@ -147,12 +148,20 @@ impl Forwarding {
         client
     }
 
-    /// What a backend is told besides the fields of a request head that came in `received`. Takes out of those what it replaces.
-    pub fn tell(&self, headers: &mut HeaderMap, received: Version, facts: ClientFacts<'_>) -> Told {
+    /// What a backend is told besides the fields of a request head, which has these and came in `received`. Takes out what it replaces.
+    pub fn tell(
+        &self,
+        headers: &mut HeaderMap,
+        fields: Fields,
+        received: Version,
+        facts: ClientFacts<'_>,
+    ) -> Told {
         let ClientFacts { peer, scheme, host } = facts;
         let client = self.client(headers, peer);
         let trusted = self.trusts(peer.address);
-        remove_claims(headers, trusted);
+        if fields.has(Field::AboutClient) {
+            remove_claims(headers, trusted);
+        }
         let mut told = Told {
             via: self.via.as_ref().map(|via| via.hop(received).clone()),
             client,
@@ -195,7 +204,6 @@ fn remove_claims(headers: &mut HeaderMap, trusted: bool) {
         let name = name.as_str();
         is_about_client(name) && (!trusted || name.contains('_'))
     };
-    // Most requests have none, and an empty vector does not allocate.
     let claims: Vec<HeaderName> = headers.keys().filter(is_claim).cloned().collect();
     for name in claims {
         headers.remove(name);
@@ -243,7 +251,8 @@ mod tests {
             scheme: "https",
             host: &host,
         };
-        let told = forwarding(trusted).tell(&mut headers, Version::HTTP_11, facts);
+        let fields = Fields::of(&headers);
+        let told = forwarding(trusted).tell(&mut headers, fields, Version::HTTP_11, facts);
         let mut written = Vec::new();
         told.write_http1(&mut written);
         for line in String::from_utf8(written).unwrap().lines() {

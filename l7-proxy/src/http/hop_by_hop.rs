@@ -6,12 +6,18 @@ use http::header::{
     TRANSFER_ENCODING, UPGRADE,
 };
 
+use super::fields::{Field, Fields, HTTP2_SETTINGS, KEEP_ALIVE, PROXY_CONNECTION};
 use super::upgrade::Asked;
 
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-/// Goes with `Upgrade: h2c`, which never passes.
-const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+/// What goes in either direction.
+const ALWAYS: [(Field, HeaderName); 6] = [
+    (Field::Connection, CONNECTION),
+    (Field::KeepAlive, KEEP_ALIVE),
+    (Field::ProxyConnection, PROXY_CONNECTION),
+    (Field::TransferEncoding, TRANSFER_ENCODING),
+    (Field::Upgrade, UPGRADE),
+    (Field::Http2Settings, HTTP2_SETTINGS),
+];
 
 /// Fields a `Connection` field cannot nominate away: they say where the message goes, how far, and where it ends.
 const NEVER_NOMINATED: [&str; 3] = ["host", "content-length", "max-forwards"];
@@ -65,12 +71,11 @@ impl Nominated {
     }
 }
 
-/// Strips a request head for the next hop.
+/// Strips a request head, which has these fields, for the next hop.
 ///
 /// Strip before adding fields of one's own: a client may nominate their names.
-pub fn strip_request(headers: &mut HeaderMap) -> Stripped {
-    let found = Found::among(headers);
-    if found.is_empty() {
+pub fn strip_request(headers: &mut HeaderMap, fields: Fields) -> Stripped {
+    if !fields.has_any_of_connection() {
         return Stripped::default();
     }
     let upgrade = Asked::of(headers);
@@ -79,7 +84,7 @@ pub fn strip_request(headers: &mut HeaderMap) -> Stripped {
         .iter()
         .flat_map(tokens)
         .any(|token| token.eq_ignore_ascii_case(b"trailers"));
-    let nominated = found.strip(headers);
+    let nominated = strip(headers, fields);
     headers.remove(PROXY_AUTHORIZATION);
     headers.remove(TE);
     if trailers {
@@ -90,80 +95,27 @@ pub fn strip_request(headers: &mut HeaderMap) -> Stripped {
     Stripped { upgrade, nominated }
 }
 
-/// Strips a response head for the client.
-pub fn strip_response(headers: &mut HeaderMap) -> Nominated {
-    let found = Found::among(headers);
-    if found.has(PROXY_AUTHENTICATE_AT) {
+/// Strips a response head, which has these fields, for the client.
+pub fn strip_response(headers: &mut HeaderMap, fields: Fields) -> Nominated {
+    if fields.has(Field::ProxyAuthenticate) {
         headers.remove(PROXY_AUTHENTICATE);
     }
-    found.strip(headers)
+    strip(headers, fields)
 }
 
 /// Strips the fields of a connection, trailers' too, and says which of them `Connection` named.
-pub(super) fn strip(headers: &mut HeaderMap) -> Nominated {
-    Found::among(headers).strip(headers)
-}
-
-/// Fields of a connection, one bit each.
-///
-/// Most heads have one or none, and a look at each name that is there is cheaper than to look for each that might be.
-#[derive(Clone, Copy, Debug)]
-struct Found(u16);
-
-/// What goes in either direction, each at the place of its bit, `Connection` first.
-const ALWAYS: [HeaderName; 6] = [
-    CONNECTION,
-    KEEP_ALIVE,
-    PROXY_CONNECTION,
-    TRANSFER_ENCODING,
-    UPGRADE,
-    HTTP2_SETTINGS,
-];
-const CONNECTION_AT: usize = 0;
-/// The bits of what goes in one.
-const TE_AT: usize = 6;
-const PROXY_AUTHORIZATION_AT: usize = 7;
-const PROXY_AUTHENTICATE_AT: usize = 8;
-
-impl Found {
-    fn among(headers: &HeaderMap) -> Found {
-        let place = |name: &HeaderName| match name.as_str() {
-            "connection" => Some(CONNECTION_AT),
-            "keep-alive" => Some(1),
-            "proxy-connection" => Some(2),
-            "transfer-encoding" => Some(3),
-            "upgrade" => Some(4),
-            "http2-settings" => Some(5),
-            "te" => Some(TE_AT),
-            "proxy-authorization" => Some(PROXY_AUTHORIZATION_AT),
-            "proxy-authenticate" => Some(PROXY_AUTHENTICATE_AT),
-            _ => None,
-        };
-        let places = headers.keys().filter_map(place);
-        Found(places.fold(0, |found, place| found | 1 << place))
+pub(super) fn strip(headers: &mut HeaderMap, fields: Fields) -> Nominated {
+    let mut nominated = Nominated::default();
+    if fields.has(Field::Connection) {
+        nominated = Nominated::of(headers);
+        nominated.strip(headers);
     }
-
-    fn is_empty(self) -> bool {
-        self.0 == 0
-    }
-
-    fn has(self, place: usize) -> bool {
-        self.0 & (1 << place) != 0
-    }
-
-    fn strip(self, headers: &mut HeaderMap) -> Nominated {
-        let mut nominated = Nominated::default();
-        if self.has(CONNECTION_AT) {
-            nominated = Nominated::of(headers);
-            nominated.strip(headers);
+    for (field, name) in &ALWAYS {
+        if fields.has(*field) {
+            headers.remove(name);
         }
-        for (place, name) in ALWAYS.iter().enumerate() {
-            if self.has(place) {
-                headers.remove(name);
-            }
-        }
-        nominated
     }
+    nominated
 }
 
 fn is_known(option: &[u8]) -> bool {
@@ -184,6 +136,16 @@ pub(super) fn tokens(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn strip_request(headers: &mut HeaderMap) -> Stripped {
+        let fields = Fields::of(headers);
+        super::strip_request(headers, fields)
+    }
+
+    fn strip_response(headers: &mut HeaderMap) -> Nominated {
+        let fields = Fields::of(headers);
+        super::strip_response(headers, fields)
+    }
 
     fn headers(fields: &[(&str, &str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();
@@ -228,15 +190,6 @@ mod tests {
         let mut response = headers(&fields);
         strip_response(&mut response);
         assert_eq!(names(&response), ["trailer", "x-end-to-end"]);
-    }
-
-    #[test]
-    fn each_field_has_the_bit_of_its_place() {
-        let in_one = [TE, PROXY_AUTHORIZATION, PROXY_AUTHENTICATE];
-        for (place, name) in ALWAYS.into_iter().chain(in_one).enumerate() {
-            let found = Found::among(&headers(&[(name.as_str(), "x"), ("x-other", "y")]));
-            assert_eq!(found.0, 1 << place, "{name}");
-        }
     }
 
     #[test]

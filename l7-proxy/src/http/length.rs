@@ -1,32 +1,42 @@
 //! Message length, the other half of request smuggling (RFC 9112 section 6.3). hyper refuses most of it; this holds for every head.
 
+use super::fields::{Field, Fields};
 use crate::observe::reason::Reason;
 use http::HeaderMap;
 use http::header::{CONTENT_LENGTH, HeaderValue, TRANSFER_ENCODING};
 
-/// Refuses a head whose length is said twice or in two ways.
+/// The length that a head, which has these fields, says in digits.
 ///
 /// # Errors
-/// [`Reason::LengthConflict`].
-pub fn check_lengths(headers: &HeaderMap) -> Result<(), Reason> {
+/// [`Reason::LengthConflict`] where it is said twice or in two ways.
+pub fn length_of(headers: &HeaderMap, fields: Fields) -> Result<Option<&HeaderValue>, Reason> {
+    if !fields.has(Field::ContentLength) {
+        return Ok(None);
+    }
     let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
-    let Some(length) = lengths.next() else {
-        return Ok(());
-    };
-    let digits = !length.is_empty() && length.as_bytes().iter().all(u8::is_ascii_digit);
-    if !digits || lengths.next().is_some() || headers.contains_key(TRANSFER_ENCODING) {
+    let length = lengths
+        .next()
+        .filter(|length| !length.is_empty() && length.as_bytes().iter().all(u8::is_ascii_digit));
+    if length.is_none() || lengths.next().is_some() || fields.has(Field::TransferEncoding) {
         return Err(Reason::LengthConflict);
     }
-    Ok(())
+    Ok(length)
 }
 
-/// Says in a request head that its body is chunked, where it has one of unknown length. What the client said of it was stripped, or there was nothing
+/// Says in a request head, which has these fields, that its body is chunked, where it has one of unknown length. What the client said of it was stripped, or there was nothing
 /// (HTTP/2); and a backend that is told neither takes the body for the next request (RFC 9112 section 6.3).
 ///
 /// # Errors
 /// [`Reason::LengthConflict`] for a length that no body follows.
-pub(crate) fn say_length(headers: &mut HeaderMap, has_body: bool) -> Result<(), Reason> {
-    match (headers.get(CONTENT_LENGTH), has_body) {
+pub(crate) fn say_length(
+    headers: &mut HeaderMap,
+    fields: Fields,
+    has_body: bool,
+) -> Result<(), Reason> {
+    let length = fields
+        .has(Field::ContentLength)
+        .then(|| headers.get(CONTENT_LENGTH));
+    match (length.flatten(), has_body) {
         (Some(length), false) if length.as_bytes().iter().any(|digit| *digit != b'0') => {
             return Err(Reason::LengthConflict);
         }
@@ -46,19 +56,26 @@ pub(crate) fn unsay_length(headers: &mut HeaderMap) -> bool {
     coded || length.is_some_and(|length| length.as_bytes().iter().any(|digit| *digit != b'0'))
 }
 
-/// Whether a response says its length in one way that is the same to every reader: one plain Content-Length, or `chunked` alone, or
+/// The length that a response, whose head has these fields, says in digits.
+///
+/// # Errors
+/// [`Reason::LengthConflict`] where its length isn't said in one way that is the same to every reader: one plain Content-Length, or `chunked` alone, or
 /// neither. Of anything else a body would be cut at a length that isn't its own, or reach the client in a coding it never hears of.
-pub fn response_length_is_clear(headers: &HeaderMap) -> bool {
-    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
-    let Some(coding) = codings.next() else {
-        return check_lengths(headers).is_ok();
-    };
-    coding
-        .as_bytes()
-        .trim_ascii()
-        .eq_ignore_ascii_case(b"chunked")
-        && codings.next().is_none()
-        && !headers.contains_key(CONTENT_LENGTH)
+pub(crate) fn response_length(
+    headers: &HeaderMap,
+    fields: Fields,
+) -> Result<Option<&HeaderValue>, Reason> {
+    if fields.has(Field::TransferEncoding) {
+        let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+        let is_chunked = |coding: &HeaderValue| {
+            let coding = coding.as_bytes().trim_ascii();
+            coding.eq_ignore_ascii_case(b"chunked")
+        };
+        if !codings.next().is_some_and(is_chunked) || codings.next().is_some() {
+            return Err(Reason::LengthConflict);
+        }
+    }
+    length_of(headers, fields)
 }
 
 #[cfg(test)]
@@ -97,7 +114,8 @@ mod tests {
                     value.parse().unwrap(),
                 );
             }
-            assert_eq!(response_length_is_clear(&headers), *clear, "{fields:?}");
+            let length = response_length(&headers, Fields::of(&headers));
+            assert_eq!(length.is_ok(), *clear, "{fields:?}");
         }
     }
 
@@ -135,7 +153,8 @@ mod tests {
             if let Some(length) = length {
                 headers.insert(CONTENT_LENGTH, HeaderValue::from_static(length));
             }
-            let said = say_length(&mut headers, *has_body).map(|()| {
+            let fields = Fields::of(&headers);
+            let said = say_length(&mut headers, fields, *has_body).map(|()| {
                 let fields = headers.iter();
                 fields
                     .map(|(name, value)| (name.as_str(), value.to_str().unwrap()))
@@ -177,11 +196,12 @@ mod tests {
                 );
             }
             let expected = if *good {
-                Ok(())
+                Ok(headers.get(CONTENT_LENGTH))
             } else {
                 Err(Reason::LengthConflict)
             };
-            assert_eq!(check_lengths(&headers), expected, "{fields:?}");
+            let length = length_of(&headers, Fields::of(&headers));
+            assert_eq!(length, expected, "{fields:?}");
         }
     }
 }

@@ -4,6 +4,7 @@
 //! Nothing here opens a socket or knows a route.
 
 mod body;
+mod fields;
 mod forwarded;
 mod framing;
 pub(crate) mod h1;
@@ -23,14 +24,16 @@ mod wire;
 
 pub use body::BodyError;
 pub(crate) use body::{Pause, RequestBody};
+pub(crate) use fields::Field;
+pub use fields::Fields;
 pub use forwarded::{ClientFacts, Forwarding, Peer, Told};
 pub use framing::{Framing, Leaving, Scan, Violation};
 pub use h1::InvalidResponse;
 pub use hop_by_hop::{Nominated, Stripped, strip_request, strip_response};
 pub use host::Host;
 pub(crate) use host::canonical_name;
-pub use length::{check_lengths, response_length_is_clear};
-pub(crate) use length::{say_length, unsay_length};
+pub use length::length_of;
+pub(crate) use length::{response_length, say_length, unsay_length};
 pub(crate) use max_forwards::count_hop;
 pub use path::Path;
 pub(crate) use patience::Patience;
@@ -57,12 +60,12 @@ pub struct Target {
 }
 
 impl Target {
-    /// Reads the target of a request head that arrived on the socket address `local`, which stands in for the host of an HTTP/1.0
+    /// Reads the target of a request head, which has these fields and arrived on the socket address `local`, which stands in for the host of an HTTP/1.0
     /// request that names none (RFC 9112 section 3.3).
     ///
     /// # Errors
     /// The reason to refuse the request with.
-    pub fn of(parts: &Parts, local: SocketAddr) -> Result<Target, Reason> {
+    pub fn of(parts: &Parts, fields: Fields, local: SocketAddr) -> Result<Target, Reason> {
         if parts.method == http::Method::CONNECT {
             return Err(Reason::MethodRefused);
         }
@@ -72,7 +75,7 @@ impl Target {
         if parts.version == Version::HTTP_2 {
             check_fields(&parts.headers)?;
         }
-        check_lengths(&parts.headers)?;
+        length_of(&parts.headers, fields)?;
         let host = Host::of(parts, local)?;
         let path = Path::of(parts)?;
         Ok(Target { host, path })
@@ -123,8 +126,12 @@ mod tests {
         if version == Version::HTTP_2 {
             parts.headers.clear();
         }
-        Target::of(&parts, ([127, 0, 0, 1], 80).into())
-            .map(|target| target.path.forwarded().to_string())
+        Target::of(
+            &parts,
+            Fields::of(&parts.headers),
+            ([127, 0, 0, 1], 80).into(),
+        )
+        .map(|target| target.path.forwarded().to_string())
     }
 
     #[test]

@@ -13,13 +13,15 @@ use http::header::{
     SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VARY, VIA, WWW_AUTHENTICATE,
 };
 
+use super::fields::Fields;
 use super::forwarded::is_about_client;
 use super::hop_by_hop::{Nominated, strip};
 
 /// Removes what has no place in a message's trailers; `nominated` is what its head called its connection's own.
 pub fn strip_trailers(trailers: &mut HeaderMap, nominated: &Nominated) {
     nominated.strip(trailers);
-    strip(trailers);
+    let fields = Fields::of(trailers);
+    strip(trailers, fields);
     let misplaced: Vec<HeaderName> = trailers
         .keys()
         .filter(|name| belongs_in_head(name))
@@ -125,7 +127,10 @@ mod tests {
         let mut head = fields(&[]);
         head.append("connection", HeaderValue::from_static("keep-alive, X-Hop"));
         head.append("connection", HeaderValue::from_static("x-other"));
-        let nominated = strip_request(&mut head).nominated;
+        let nominated = {
+            let fields = Fields::of(&head);
+            strip_request(&mut head, fields).nominated
+        };
         let mut trailers = fields(&["x-hop", "x-other", "x-own", "x-kept"]);
         trailers.append("connection", HeaderValue::from_static("close, X-Own"));
         strip_trailers(&mut trailers, &nominated);

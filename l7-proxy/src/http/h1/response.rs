@@ -3,14 +3,14 @@
 use std::mem::MaybeUninit;
 
 use bytes::BytesMut;
-use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, HeaderValue, TRANSFER_ENCODING};
+use http::header::{CONNECTION, HeaderName, HeaderValue};
 use http::response::Parts;
 use http::{HeaderMap, Method, Response, StatusCode, Version};
 use hyper::ext::ReasonPhrase;
 
 use super::body::Decoder;
 use crate::http::hop_by_hop::tokens;
-use crate::http::response_length_is_clear;
+use crate::http::{Field, Fields, response_length};
 
 /// Most header fields of a response.
 const MAX_FIELDS: usize = 100;
@@ -41,6 +41,8 @@ pub enum InvalidResponse {
 #[derive(Debug)]
 pub(crate) struct Received {
     pub(crate) parts: Parts,
+    /// Which of the fields that something is done about it has.
+    pub(crate) fields: Fields,
     /// What delimits the body.
     pub(crate) body: Decoder,
     /// Whether another request may follow on the connection.
@@ -56,13 +58,10 @@ pub(crate) fn read_head(
     input: &mut BytesMut,
     method: &Method,
 ) -> Result<Option<Received>, InvalidResponse> {
-    let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+    let mut room = [const { MaybeUninit::uninit() }; MAX_FIELDS];
     let mut head = httparse::Response::new(&mut []);
-    let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(
-        &mut head,
-        input,
-        &mut fields,
-    )?;
+    let parsed = httparse::ParserConfig::default()
+        .parse_response_with_uninit_headers(&mut head, input, &mut room)?;
     let length = match parsed {
         httparse::Status::Complete(length) if length <= MAX_HEAD => length,
         httparse::Status::Partial if input.len() <= MAX_HEAD => return Ok(None),
@@ -96,47 +95,33 @@ pub(crate) fn read_head(
     parts.status = status;
     parts.version = version;
     parts.headers.reserve(count);
-    let mut said = Said::default();
-    for span in spans.into_iter().take(count) {
+    let mut fields = Fields::default();
+    for span in spans.iter().take(count) {
         let [name, value] = span.map(|[from, to]| usize::from(from)..usize::from(to));
         let name = HeaderName::from_bytes(&text[name]).map_err(|_| InvalidResponse::Field)?;
         let value = HeaderValue::from_maybe_shared(text.slice(value))
             .map_err(|_| InvalidResponse::Field)?;
-        match name {
-            CONTENT_LENGTH => said.length = true,
-            TRANSFER_ENCODING => said.coding = true,
-            CONNECTION => said.connection = true,
-            _ => {}
-        }
+        fields.note(&name);
         parts.headers.append(name, value);
     }
     if let Some(phrase) = phrase {
         parts.extensions.insert(phrase);
     }
-    let body = body_of(&parts, said, method)?;
-    let keep_alive = body.is_delimited() && is_kept_alive(&parts.headers, said, version);
+    let body = body_of(&parts, fields, method)?;
+    let keep_alive = body.is_delimited() && is_kept_alive(&parts.headers, fields, version);
     Ok(Some(Received {
         parts,
+        fields,
         body,
         keep_alive,
     }))
 }
 
-/// Which of the fields that frame a message a head has: most have one of them, and need not be searched for the others.
-#[derive(Clone, Copy, Debug, Default)]
-struct Said {
-    length: bool,
-    coding: bool,
-    connection: bool,
-}
-
 /// What delimits the body of a response (RFC 9112 section 6.3).
-fn body_of(parts: &Parts, said: Said, method: &Method) -> Result<Decoder, InvalidResponse> {
-    let headers = &parts.headers;
-    if (said.length || said.coding) && !response_length_is_clear(headers) {
-        return Err(InvalidResponse::Length);
-    }
-    if said.coding && parts.version == Version::HTTP_10 {
+fn body_of(parts: &Parts, fields: Fields, method: &Method) -> Result<Decoder, InvalidResponse> {
+    let is_coded = fields.has(Field::TransferEncoding);
+    let length = response_length(&parts.headers, fields).map_err(|_| InvalidResponse::Length)?;
+    if is_coded && parts.version == Version::HTTP_10 {
         return Err(InvalidResponse::Length);
     }
     let status = parts.status;
@@ -146,22 +131,19 @@ fn body_of(parts: &Parts, said: Said, method: &Method) -> Result<Decoder, Invali
     {
         return Ok(Decoder::none());
     }
-    if said.coding {
+    if is_coded {
         return Ok(Decoder::chunked());
     }
-    if !said.length {
+    let Some(length) = length else {
         return Ok(Decoder::until_close());
-    }
-    let length = headers
-        .get(CONTENT_LENGTH)
-        .and_then(|value| value.to_str().ok());
-    let length = length.and_then(|text| text.parse().ok());
+    };
+    let length = length.to_str().ok().and_then(|text| text.parse().ok());
     length.map(Decoder::length).ok_or(InvalidResponse::Length)
 }
 
 /// Whether the connection stays open after this message (RFC 9112 section 9.3).
-fn is_kept_alive(headers: &HeaderMap, said: Said, version: Version) -> bool {
-    if !said.connection {
+fn is_kept_alive(headers: &HeaderMap, fields: Fields, version: Version) -> bool {
+    if !fields.has(Field::Connection) {
         return version == Version::HTTP_11;
     }
     let says = |wanted: &[u8]| {
@@ -194,6 +176,7 @@ mod tests {
         let received = read_head(&mut input, &Method::GET).unwrap().unwrap();
         assert_eq!(&input[..], b"abc");
         assert_eq!(received.parts.status, 404);
+        assert_eq!(received.fields, Fields::of(&received.parts.headers));
         let headers = &received.parts.headers;
         let ones: Vec<_> = headers.get_all("x-one").iter().collect();
         assert_eq!(ones, ["1", "3"]);
