@@ -289,14 +289,13 @@ fn check_forwarding(headers: &mut HeaderMap, fields: Fields, host: &Host) {
         ClientFacts {
             peer: &peer,
             scheme: "http",
-            host,
         },
     );
     assert_eq!(told.client(), peer.address());
     // What the client says of itself is gone, so that what is written of it stands alone.
     assert!(!headers.contains_key("x-forwarded-for") && !headers.contains_key("x-real-ip"));
     let mut written = Vec::new();
-    told.write_http1(&mut written);
+    told.write_http1(host.as_sent(), &mut written);
     assert!(written.ends_with(b"\r\nx-real-ip: 127.0.0.1\r\n"));
 }
 

@@ -17,7 +17,7 @@ use crate::observe::access_log::Entry;
 use crate::observe::reason::Reason;
 use crate::policy::Route;
 
-/// What is known about a request so far.
+/// What is known about a request so far. Held in a box: it goes through many hands, to the end of the response's body.
 #[derive(Debug)]
 pub(crate) struct Account {
     client: Rc<Client>,
@@ -55,12 +55,12 @@ impl Account {
         fields: Fields,
         upload: Rc<Upload>,
         start: Instant,
-    ) -> Account {
+    ) -> Box<Account> {
         let value = |field, name| {
             let value = fields.has(field).then(|| parts.headers.get(name));
             value.flatten().cloned()
         };
-        Account {
+        Box::new(Account {
             who: client.peer.address(),
             client,
             generation,
@@ -85,7 +85,7 @@ impl Account {
             head: None,
             reason: None,
             complete: false,
-        }
+        })
     }
 
     /// Whom a trusted peer named as the client.

@@ -12,7 +12,7 @@ pub(super) struct Context {
     pub(super) client: Rc<Client>,
     /// What it is served by to its end.
     pub(super) generation: Rc<Generation>,
-    pub(super) account: Account,
+    pub(super) account: Box<Account>,
     pub(super) running: Running,
     pub(super) upload: Rc<Upload>,
 }

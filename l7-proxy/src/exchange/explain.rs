@@ -173,7 +173,7 @@ pub fn explain(snapshot: &Snapshot, question: &Question) -> Result<Explanation, 
     if let Ok(route) = found {
         let peer = Peer::new(question.client.unwrap_or(NOBODY));
         let forwarding = &snapshot.config.forwarding;
-        let head = head::Head::new(parts, fields, &target, forwarding, listener, &peer);
+        let head = head::Head::new(parts, fields, target, forwarding, listener, &peer);
         explanation.client = Some(head.client());
         if explanation.refused.is_some() {
             // What finds no backend is sent nowhere.

@@ -17,6 +17,7 @@ use super::{attempt, head, respond, upgrade};
 use crate::http::{
     Field, Fields, Leaving, Path, RequestBody, Running, Upgrade, Upload, say_length,
 };
+use crate::observe::reason::Reason;
 use crate::policy::UpstreamId;
 
 /// Answers a request. Never an error: what goes wrong becomes an answer, or a cut body. It counts as running from the call on, since the
@@ -103,20 +104,16 @@ fn admit(client: Rc<Client>, running: Running, mut request: Request<Incoming>) -
     if about_server && on_client.is_none() {
         context.client.wire.decide(Leaving::Http);
     }
-    let prepared = prepared.and_then(|(mut target, stripped)| {
-        if about_server {
-            target.path = Path::server();
-        }
-        let router = &generation.snapshot.router;
-        let route = router.find(&target.host, &target.path)?;
-        Ok((target, stripped, route))
-    });
-    let (target, stripped, route) = match prepared {
+    let (mut target, stripped) = match prepared {
         Ok(prepared) => prepared,
-        Err(reason) => {
-            context.client.stay(on_client);
-            return Admission::Refused(respond::refuse(context, reason));
-        }
+        Err(reason) => return refuse(context, on_client, reason),
+    };
+    if about_server {
+        target.path = Path::server();
+    }
+    let route = match generation.snapshot.router.find(&target.host, &target.path) {
+        Ok(route) => route,
+        Err(reason) => return refuse(context, on_client, reason),
     };
     context.account.routed(route);
     let client = &context.client;
@@ -125,10 +122,9 @@ fn admit(client: Rc<Client>, running: Running, mut request: Request<Incoming>) -
     let pause = listener.body_timeout;
     let body = RequestBody::new(body, stripped.nominated, pause, upload);
     if let Err(reason) = say_length(&mut parts.headers, fields, !body.is_empty()) {
-        context.client.stay(on_client);
-        return Admission::Refused(respond::refuse(context, reason));
+        return refuse(context, on_client, reason);
     }
-    let head = Head::new(parts, fields, &target, forwarding, listener, &client.peer);
+    let head = Head::new(parts, fields, target, forwarding, listener, &client.peer);
     context.account.client_is(head.client());
 
     // A body would have to be told from the new protocol's bytes. The wish may always be ignored (RFC 9110 section 7.8).
@@ -154,4 +150,9 @@ fn admit(client: Rc<Client>, running: Running, mut request: Request<Incoming>) -
         upstream: route.upstream,
         leaving,
     })
+}
+
+fn refuse(context: Context, on_client: Option<OnUpgrade>, reason: Reason) -> Admission {
+    context.client.stay(on_client);
+    Admission::Refused(respond::refuse(context, reason))
 }

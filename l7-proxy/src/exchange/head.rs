@@ -65,7 +65,7 @@ impl Head {
     pub(super) fn new(
         mut parts: Parts,
         fields: Fields,
-        target: &Target,
+        target: Target,
         forwarding: &Forwarding,
         listener: &Listener,
         peer: &Peer,
@@ -73,15 +73,14 @@ impl Head {
         let facts = ClientFacts {
             peer,
             scheme: listener.protocol.scheme(),
-            host: &target.host,
         };
         let told = forwarding.tell(&mut parts.headers, fields, parts.version, facts);
-        parts.uri = Uri::from(target.path.forwarded().clone());
+        parts.uri = Uri::from(target.path.into_forwarded());
         // What hyper keeps there is about the client's connection.
         parts.extensions = Extensions::new();
         Head {
             parts,
-            host: target.host.as_sent().clone(),
+            host: target.host.into_sent(),
             told,
             upgrade: None,
         }
@@ -134,7 +133,7 @@ impl Head {
                 write_field(out, name, value);
             }
         }
-        told.write_http1(out);
+        told.write_http1(host, out);
         if let Some(upgrade) = upgrade {
             let options = if parts.headers.contains_key(TE) {
                 "te, upgrade"
@@ -173,7 +172,7 @@ fn join_cookies(headers: &mut HeaderMap) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::{Host, Protocol};
+    use crate::http::Protocol;
 
     #[test]
     fn connection_names_what_it_asks_of_it() {
@@ -216,7 +215,6 @@ mod tests {
             let facts = ClientFacts {
                 peer: &Peer::new(IpAddr::from([192, 0, 2, 7])),
                 scheme: "http",
-                host: &Host::parse(host.clone()).unwrap(),
             };
             let fields = Fields::of(&parts.headers);
             let told =

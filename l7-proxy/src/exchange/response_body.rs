@@ -18,7 +18,7 @@ use crate::observe::reason::Reason;
 pub(crate) struct ResponseBody {
     source: Source,
     /// `None` when a tunnel has it.
-    account: Option<Account>,
+    account: Option<Box<Account>>,
     _running: Running,
     /// On HTTP/2, tells whether the client takes it.
     stall: Option<Rc<Stall>>,
@@ -29,12 +29,12 @@ pub(crate) struct ResponseBody {
 #[derive(Debug)]
 enum Source {
     Own(Option<Bytes>),
-    Backend(BackendBody),
+    Backend(Box<BackendBody>),
 }
 
 impl ResponseBody {
     /// An answer of our own.
-    pub(crate) fn own(text: Bytes, account: Account, running: Running) -> ResponseBody {
+    pub(crate) fn own(text: Bytes, account: Box<Account>, running: Running) -> ResponseBody {
         let text = if text.is_empty() { None } else { Some(text) };
         ResponseBody {
             source: Source::Own(text),
@@ -47,9 +47,13 @@ impl ResponseBody {
     }
 
     /// A backend's response.
-    pub(super) fn backend(body: BackendBody, account: Account, running: Running) -> ResponseBody {
+    pub(super) fn backend(
+        body: BackendBody,
+        account: Box<Account>,
+        running: Running,
+    ) -> ResponseBody {
         ResponseBody {
-            source: Source::Backend(body),
+            source: Source::Backend(Box::new(body)),
             account: Some(account),
             _running: running,
             stall: Stall::current(),

@@ -3,8 +3,8 @@
 //! These fields are believed by backends, so a client must not be able to write them. From a peer that is not trusted they are replaced
 //! with what the proxy sees itself; from a trusted one (a CDN, another proxy) they are kept and added to.
 
+use super::Via;
 use super::fields::{Field, Fields};
-use super::{Host, Via};
 use http::header::{HeaderName, HeaderValue};
 use http::{HeaderMap, Version};
 use shared::config::Cidr;
@@ -39,8 +39,6 @@ pub struct ClientFacts<'a> {
     pub peer: &'a Peer,
     /// `http` or `https`.
     pub scheme: &'static str,
-    /// The host asked for.
-    pub host: &'a Host,
 }
 
 /// The fields that say where a request comes from, as they are written behind its own. They don't go through the map of those: putting them in,
@@ -53,8 +51,8 @@ pub struct Told {
     chain: HeaderValue,
     /// `X-Forwarded-Proto`, unless the request has one that is believed.
     scheme: Option<&'static str>,
-    /// `X-Forwarded-Host`, likewise.
-    host: Option<HeaderValue>,
+    /// Whether `X-Forwarded-Host` is the host asked for, likewise.
+    says_host: bool,
     /// `X-Real-IP`, where that is another than the chain.
     real_ip: Option<HeaderValue>,
 }
@@ -65,8 +63,8 @@ impl Told {
         self.client
     }
 
-    /// Writes them in the form of HTTP/1.1.
-    pub fn write_http1(&self, out: &mut Vec<u8>) {
+    /// Writes them in the form of HTTP/1.1; `host` is the host asked for.
+    pub fn write_http1(&self, host: &HeaderValue, out: &mut Vec<u8>) {
         let mut write = |name: &str, value: &[u8]| {
             out.extend_from_slice(name.as_bytes());
             out.extend_from_slice(value);
@@ -79,7 +77,7 @@ impl Told {
         if let Some(scheme) = self.scheme {
             write("x-forwarded-proto: ", scheme.as_bytes());
         }
-        if let Some(host) = &self.host {
+        if self.says_host {
             write("x-forwarded-host: ", host.as_bytes());
         }
         let real_ip = self.real_ip.as_ref().unwrap_or(&self.chain);
@@ -156,7 +154,7 @@ impl Forwarding {
         received: Version,
         facts: ClientFacts<'_>,
     ) -> Told {
-        let ClientFacts { peer, scheme, host } = facts;
+        let ClientFacts { peer, scheme } = facts;
         let client = self.client(headers, peer);
         let trusted = self.trusts(peer.address);
         if fields.has(Field::AboutClient) {
@@ -167,7 +165,7 @@ impl Forwarding {
             client,
             chain: peer.text.clone(),
             scheme: Some(scheme),
-            host: Some(host.as_sent().clone()),
+            says_host: true,
             real_ip: None,
         };
         if trusted {
@@ -184,9 +182,7 @@ impl Forwarding {
             told.scheme = told
                 .scheme
                 .filter(|_| !headers.contains_key(X_FORWARDED_PROTO));
-            told.host = told
-                .host
-                .filter(|_| !headers.contains_key(X_FORWARDED_HOST));
+            told.says_host = !headers.contains_key(X_FORWARDED_HOST);
             told.real_ip = Some(Peer::new(client).text);
         }
         told
@@ -244,17 +240,16 @@ mod tests {
                 value.parse().unwrap(),
             );
         }
-        let host = Host::parse(HeaderValue::from_static("Shop.example:8443")).unwrap();
+        let host = HeaderValue::from_static("Shop.example:8443");
         let peer = Peer::new(peer.parse().unwrap());
         let facts = ClientFacts {
             peer: &peer,
             scheme: "https",
-            host: &host,
         };
         let fields = Fields::of(&headers);
         let told = forwarding(trusted).tell(&mut headers, fields, Version::HTTP_11, facts);
         let mut written = Vec::new();
-        told.write_http1(&mut written);
+        told.write_http1(&host, &mut written);
         for line in String::from_utf8(written).unwrap().lines() {
             let (name, value) = line.split_once(": ").unwrap();
             let name = HeaderName::from_bytes(name.as_bytes()).unwrap();

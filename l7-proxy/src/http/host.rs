@@ -113,6 +113,11 @@ impl Host {
         &self.sent
     }
 
+    /// The same, without a copy.
+    pub(crate) fn into_sent(self) -> HeaderValue {
+        self.sent
+    }
+
     /// Whether both name the same place. A default port says nothing.
     fn same_as(&self, other: &Host) -> bool {
         let port = |host: &Host| host.port.filter(|port| *port != 80 && *port != 443);

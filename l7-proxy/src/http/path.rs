@@ -101,6 +101,11 @@ impl Path {
         &self.forwarded
     }
 
+    /// The same, without a copy.
+    pub(crate) fn into_forwarded(self) -> PathAndQuery {
+        self.forwarded
+    }
+
     /// The path the router reads: no dot segments, no empty segments.
     pub fn routing(&self) -> &str {
         self.routing
