@@ -1,7 +1,7 @@
 //! Phase: log and count. An [`Account`] lives as long as its request; dropping it writes the access log and the metrics, so each
 //! request is counted exactly once whichever way it ends.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -12,7 +12,7 @@ use http::{HeaderValue, Method, StatusCode, Uri, Version};
 use super::client::Client;
 use super::generation::Generation;
 use super::worker::{Entrance, Worker};
-use crate::http::{Field, Fields, Upload};
+use crate::http::{Field, Fields, Peer, Upload};
 use crate::observe::access_log::Entry;
 use crate::observe::reason::Reason;
 use crate::policy::Route;
@@ -37,7 +37,8 @@ pub(crate) struct Account {
     /// By its number.
     route: Option<usize>,
     tries: u32,
-    backend: Option<(usize, SocketAddr)>,
+    /// By its index in the upstream.
+    member: Option<usize>,
     first_try: Option<Instant>,
     try_began: Instant,
     from_backend: bool,
@@ -78,7 +79,7 @@ impl Account {
             bytes_sent: 0,
             route: None,
             tries: 0,
-            backend: None,
+            member: None,
             first_try: None,
             try_began: start,
             from_backend: false,
@@ -104,10 +105,10 @@ impl Account {
     }
 
     /// Records that a try on `member` of the upstream begins; returns when.
-    pub(crate) fn tried(&mut self, member: usize, backend: SocketAddr) -> Instant {
+    pub(crate) fn tried(&mut self, member: usize) -> Instant {
         let now = Instant::now();
         self.tries += 1;
-        self.backend = Some((member, backend));
+        self.member = Some(member);
         self.first_try.get_or_insert(now);
         self.try_began = now;
         now
@@ -183,8 +184,11 @@ impl Drop for Account {
         if let Some(reason) = self.reason {
             entrance.metrics.answered(reason);
         }
-        let member = served.zip(self.backend);
-        if let Some((member, _)) = member.and_then(|(served, (index, _))| served.member(index))
+        let member = served
+            .zip(self.member)
+            .and_then(|(served, index)| served.member(index))
+            .map(|(member, _)| member);
+        if let Some(member) = member
             && self.from_backend
         {
             let metrics = &member.metrics;
@@ -196,9 +200,11 @@ impl Drop for Account {
                 .target
                 .path_and_query()
                 .map_or("/", http::uri::PathAndQuery::as_str);
+            let peer = &self.client.peer;
+            let named = (self.who != peer.address()).then(|| Peer::new(self.who));
             log.record(&Entry {
                 time: self.time,
-                client: self.who,
+                client: named.as_ref().unwrap_or(peer).text(),
                 listener: &entrance.listener().name,
                 scheme: entrance.listener().protocol.scheme(),
                 method: &self.method,
@@ -216,7 +222,7 @@ impl Drop for Account {
                 }),
                 route: route.map(|route| &*route.name),
                 upstream,
-                backend: self.backend.map(|(_, address)| address),
+                backend: member.map(|member| member.backend.name()),
                 tries: self.tries,
                 reason: self.reason,
                 referer: self.referer.as_ref(),
@@ -228,21 +234,16 @@ impl Drop for Account {
 
 /// Logs and counts a request whose head was refused before it was one. What it was is unknown: method and target are `-`.
 pub(crate) fn refused(client: &Client, reason: Reason) {
-    record(
-        &client.worker,
-        &client.entrance,
-        client.peer.address(),
-        reason,
-        true,
-    );
+    record(&client.worker, &client.entrance, &client.peer, reason, true);
 }
 
 /// Counts a connection that was told that its listener is full, as the request it would have been, and logs it if `logged`.
 pub(crate) fn turned_away(worker: &Worker, entrance: &Entrance, client: IpAddr, logged: bool) {
+    let client = &Peer::new(client);
     record(worker, entrance, client, Reason::ConnectionLimit, logged);
 }
 
-fn record(worker: &Worker, entrance: &Entrance, client: IpAddr, reason: Reason, logged: bool) {
+fn record(worker: &Worker, entrance: &Entrance, client: &Peer, reason: Reason, logged: bool) {
     let metrics = &entrance.metrics;
     metrics.request(None, reason.status().as_u16(), 0.0);
     entrance.metrics.answered(reason);
@@ -255,7 +256,7 @@ fn record(worker: &Worker, entrance: &Entrance, client: IpAddr, reason: Reason, 
     };
     log.record(&Entry {
         time: SystemTime::now(),
-        client,
+        client: client.text(),
         listener: &entrance.listener().name,
         scheme: entrance.listener().protocol.scheme(),
         method: &method,

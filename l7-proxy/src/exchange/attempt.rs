@@ -67,7 +67,7 @@ pub(super) async fn exchange(
         };
         let backend = &member.backend;
         let under_way = backend.begin();
-        let began = context.account.tried(index, backend.address());
+        let began = context.account.tried(index);
 
         let (reason, failure, read) = match link(shelf, upstream, backend, fresh, began).await {
             Err(error) => {

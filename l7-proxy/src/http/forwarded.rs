@@ -99,6 +99,11 @@ impl Peer {
     pub fn address(&self) -> IpAddr {
         self.address
     }
+
+    /// The same in text, for the log.
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(self.text.as_bytes()).unwrap_or_default()
+    }
 }
 
 impl Forwarding {

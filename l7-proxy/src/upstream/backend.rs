@@ -27,6 +27,8 @@ impl State {
 #[derive(Debug)]
 pub struct Backend {
     address: SocketAddr,
+    /// The same in text.
+    name: Box<str>,
     state: AtomicU8,
     active: Padded<AtomicU32>,
 }
@@ -36,6 +38,7 @@ impl Backend {
     pub fn new(address: SocketAddr, state: State) -> Backend {
         Backend {
             address,
+            name: address.to_string().into(),
             state: AtomicU8::new(state as u8),
             active: Padded(AtomicU32::new(0)),
         }
@@ -44,6 +47,11 @@ impl Backend {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The same in text, for the log.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// What is known about it now.

@@ -2,7 +2,6 @@
 
 use crate::observe::reason::Reason;
 use http::{HeaderValue, Method, StatusCode, Version};
-use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, SystemTime};
 
 /// A finished request. Borrows, because it is formatted at once.
@@ -10,8 +9,8 @@ use std::time::{Duration, SystemTime};
 pub struct Entry<'a> {
     /// When the request's head was complete.
     pub time: SystemTime,
-    /// The client: the peer, or whom a trusted peer named.
-    pub client: IpAddr,
+    /// The client's address: the peer's, or that of whom a trusted peer named.
+    pub client: &'a str,
     /// The listener's name.
     pub listener: &'a str,
     /// `http` or `https`.
@@ -38,8 +37,8 @@ pub struct Entry<'a> {
     pub route: Option<&'a str>,
     /// The upstream's name.
     pub upstream: Option<&'a str>,
-    /// The backend that answered or failed last.
-    pub backend: Option<SocketAddr>,
+    /// The address of the backend that answered or failed last.
+    pub backend: Option<&'a str>,
     /// How many backends were tried.
     pub tries: u32,
     /// Why the proxy answered itself.

@@ -260,7 +260,7 @@ mod tests {
     fn record(buffer: &mut Buffer, target: &str) {
         buffer.record(&Entry {
             time: SystemTime::UNIX_EPOCH,
-            client: [192, 0, 2, 7].into(),
+            client: "192.0.2.7",
             listener: "web",
             scheme: "http",
             method: &Method::GET,
