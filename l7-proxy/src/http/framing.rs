@@ -344,12 +344,8 @@ impl Framing {
         if matches!(line[0], b' ' | b'\t') {
             return Err(Violation::FoldedLine);
         }
-        // A line without a colon is for the HTTP parser to refuse.
-        let Some(colon) = memchr::memchr(b':', line) else {
-            return Ok(());
-        };
-        let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
-        if name.eq_ignore_ascii_case(b"content-length") {
+        // Any other line, one without a colon among them, is for the HTTP parser to judge.
+        if let Some(value) = value_of(b"content-length", line) {
             if self.head.chunked {
                 return Err(Violation::BothLengths);
             }
@@ -357,7 +353,7 @@ impl Framing {
                 return Err(Violation::RepeatedLength);
             }
             self.head.length = Some(decimal(value).ok_or(Violation::BadLength)?);
-        } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
+        } else if let Some(value) = value_of(b"transfer-encoding", line) {
             if self.head.length.is_some() {
                 return Err(Violation::BothLengths);
             }
@@ -365,7 +361,7 @@ impl Framing {
                 return Err(Violation::TransferCoding);
             }
             self.head.chunked = true;
-        } else if name.eq_ignore_ascii_case(b"upgrade") {
+        } else if value_of(b"upgrade", line).is_some() {
             self.head.leaves_http = true;
         }
         Ok(())
@@ -424,6 +420,13 @@ impl Framing {
         };
         Ok(())
     }
+}
+
+/// The value of a field line, if it is of the field with this name. Looks where the colon would be, not for it.
+fn value_of<'l>(name: &[u8], line: &'l [u8]) -> Option<&'l [u8]> {
+    let (begin, rest) = line.split_at_checked(name.len())?;
+    let value = rest.strip_prefix(b":")?;
+    begin.eq_ignore_ascii_case(name).then(|| value.trim_ascii())
 }
 
 /// A number as RFC 9110 section 8.6 writes Content-Length: digits only, no sign, no list.
