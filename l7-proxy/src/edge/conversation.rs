@@ -7,7 +7,8 @@
 //! ```
 //!
 //! hyper keeps 8 KiB to read into, and the room of a request, for as long as it has a connection. Most connections are idle most of the time, so one that is
-//! gets another hyper when its next request comes. One that is in use is looked at once a second.
+//! gets another hyper when its next request comes. One that is in use is looked at once a second, which also ends one that is idle for too long and can't
+//! rest, as something came that is no request.
 
 use std::ops::ControlFlow;
 use std::pin::{Pin, pin};
@@ -78,14 +79,16 @@ where
     let connection = http1.serve_connection(TokioIo::new(stream), service);
     let mut connection = connection.with_upgrades();
     let mut is_closing = false;
-    let (mut since, mut requests) = (Instant::now(), wire.requests());
+    let requests = || (wire.requests(), wire.active());
+    let (mut since, mut seen) = (Instant::now(), requests());
+    let idle_timeout = client.entrance.listener().idle_timeout;
+    let pause = REST_AFTER.min(idle_timeout / 2);
     loop {
-        let may_rest = !is_closing;
         let look = async {
             tokio::select! {
                 biased;
                 step = watch.http1(wire, began) => Some(step),
-                () = sleep(REST_AFTER), if may_rest => None,
+                () = sleep(pause) => None,
             }
         };
         // The connection first: a request that has arrived counts before a drain that has begun.
@@ -98,16 +101,23 @@ where
             }
             First::Aside(Some(Step::Cut)) => return ControlFlow::Break(None),
             First::Aside(None) => {
-                if wire.requests() == requests && wire.is_at_rest() {
+                if requests() != seen || wire.active() > 0 {
+                    (since, seen) = (Instant::now(), requests());
+                } else if wire.is_at_rest() && !is_closing {
                     break;
+                } else if since.elapsed() >= idle_timeout {
+                    return ControlFlow::Break(None);
                 }
-                (since, requests) = (Instant::now(), wire.requests());
             }
         }
     }
     match connection.into_parts() {
         Some(parts) => {
-            debug_assert!(parts.read_buf.is_empty(), "a request would be lost");
+            // Empty lines in front of a request line mean nothing (RFC 9112 section 2.2).
+            debug_assert!(
+                parts.read_buf.iter().all(|byte| b"\r\n".contains(byte)),
+                "a request would be lost"
+            );
             ControlFlow::Continue((parts.io.into_inner(), since))
         }
         // It has left HTTP.

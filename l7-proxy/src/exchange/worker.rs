@@ -135,9 +135,9 @@ impl Entrance {
 fn http1(listener: &Listener) -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
-        .timer(TokioTimer::new())
-        // hyper starts this when it begins to wait for a request; the time for a head that has begun is kept by `StrictStream`.
-        .header_read_timeout(listener.idle_timeout)
+        // The time between requests is kept by `edge/conversation.rs`, that for a head that has begun by `StrictStream`. A timer that is set and
+        // cleared for each request, and another look for input because of it, are 1,000 instructions.
+        .header_read_timeout(None)
         .max_header_size(listener.max_header_size)
         .max_buf_size(BUFFER.max(listener.max_header_size));
     if listener.max_headers != INLINE_HEADERS {

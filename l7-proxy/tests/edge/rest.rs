@@ -111,6 +111,27 @@ fn idle_time_counts_through_a_rest() {
 }
 
 #[test]
+fn what_is_no_request_keeps_no_connection_open() {
+    let (proxy, _app) = start("idle_timeout = \"1500ms\"\nheader_timeout = \"20s\"");
+    let (mut fresh, mut begun) = (Connection::open(proxy.web()), Connection::open(proxy.web()));
+    let mut used = asked(&proxy);
+    let began = Instant::now();
+    // Allowed in front of a request line, and not part of a head.
+    fresh.send("\r\n");
+    used.send("\r\n");
+    // It has its own time, and no more than there is between requests.
+    begun.send("GET / HTTP/1.1\r\n");
+    for connection in [&mut fresh, &mut used, &mut begun] {
+        assert_eq!(connection.0.read(&mut [0]).expect("the end"), 0);
+        let took = began.elapsed();
+        assert!(
+            (Duration::from_millis(1400)..Duration::from_secs(5)).contains(&took),
+            "{took:?}"
+        );
+    }
+}
+
+#[test]
 fn a_drain_closes_connections_at_rest_after_its_grace_and_not_before() {
     let (proxy, _app) = start("");
     let mut first = asked(&proxy);
