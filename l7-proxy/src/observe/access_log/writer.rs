@@ -12,8 +12,8 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// A buffer this full goes to the writer, in bytes.
-const BUFFER: usize = 16 * 1024;
+/// A buffer this full goes to the writer, in bytes: some two hundred lines share what a hand-over and a write cost.
+const BUFFER: usize = 64 * 1024;
 /// Buffers waiting for the writer, over all workers.
 const QUEUE: usize = 64;
 /// A failing disk is complained about this often.
