@@ -247,7 +247,7 @@ pub const MEANINGS: &[Meaning] = &[
     (
         Kind::Gauge,
         "weir_l4_router_up",
-        "1 while a router that the routes name answers ARP or neighbour solicitations",
+        "1 while a router that the routes name is up: answers ARP or neighbour solicitations, and loses few",
     ),
     (
         Kind::Counter,
