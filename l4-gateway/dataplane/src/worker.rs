@@ -525,15 +525,20 @@ impl Worker {
         }
     }
 
-    /// Takes a flow out of the table; its port is free, its entry is when the wheel passes.
+    /// Ends a flow that has come to its end; its source stays with its target from now on for as long as persistence says.
     fn end_flow(&mut self, tables: &Tables, now: Now, number: u32) {
+        if self.flows.get(number).is_persistent() {
+            self.persist(tables, now, number);
+        }
+        self.forget_flow(number);
+    }
+
+    /// Takes a flow out of the table; its port is free, its entry is when the wheel passes.
+    fn forget_flow(&mut self, number: u32) {
         let flow = self.flows.get(number);
         let (service, seated) = (flow.service(), flow.is_seated());
         let (target_id, local) = (flow.target_id, flow.local_ip());
         let is_established = flow.is_established();
-        if flow.is_persistent() {
-            self.persist(tables, now, number);
-        }
         if seated {
             self.give_seat_back(number);
         }

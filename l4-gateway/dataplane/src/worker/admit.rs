@@ -362,10 +362,10 @@ impl Worker {
         match staged.tuple.protocol {
             // Never an RST for an RST (RFC 9293 3.10.7.1).
             Protocol::Tcp if staged.flags & tcp::RST != 0 => Verdict::Drop(reason),
-            _ if self.hold_sound(context, frame.bytes(), staged).is_err() => {
-                Verdict::Drop(DropReason::BadTransportChecksum)
-            }
             Protocol::Tcp => {
+                if let Err(damaged) = self.hold_sound(context, frame.bytes(), staged) {
+                    return Verdict::Drop(damaged);
+                }
                 reply::reset(frame, &staged.ip, context.port.mac);
                 self.cells.worker(WorkerCount::ResetsSent, 1);
                 if let Some(service) = service {
@@ -376,17 +376,17 @@ impl Worker {
                 Verdict::Transmit(context.port.index)
             }
             Protocol::Udp => {
-                let sent = self.icmp_error(
+                let sent = self.tell_sender(
                     context,
                     frame.bytes(),
                     staged,
                     staged.ip.destination,
                     Problem::PortUnreachable,
                 );
-                if let Some(service) = service.filter(|_| sent) {
+                if let (Some(service), Ok(true)) = (service, sent) {
                     self.cells.service(service, ServiceCount::IcmpErrorsSent, 1);
                 }
-                Verdict::Drop(reason)
+                Verdict::Drop(sent.err().unwrap_or(reason))
             }
         }
     }

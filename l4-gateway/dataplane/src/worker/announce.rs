@@ -11,7 +11,6 @@ use super::{Context, Event, Worker};
 use crate::counters::WorkerCount;
 use crate::limits::{
     ANNOUNCEMENT_INTERVAL, ANNOUNCEMENTS, ANNOUNCEMENTS_AT_ONCE, ANNOUNCEMENTS_PER_SECOND,
-    DEFENCE_INTERVAL,
 };
 use crate::neighbour::emit;
 use crate::rate::TokenBucket;
@@ -33,8 +32,6 @@ pub(super) struct Announcements {
     /// By port: when its addresses were last refreshed, in milliseconds.
     refreshed: Vec<(PortIndex, u64)>,
     allowance: TokenBucket,
-    /// The LocalIPs defended not long ago, and when, in milliseconds.
-    defended: Vec<(IpAddr, u64)>,
 }
 
 impl Announcements {
@@ -46,7 +43,6 @@ impl Announcements {
             refresh: VecDeque::new(),
             refreshed: Vec::new(),
             allowance: TokenBucket::new(ANNOUNCEMENTS_PER_SECOND),
-            defended: Vec::new(),
         }
     }
 
@@ -127,18 +123,6 @@ impl Announcements {
             next.push_back((now.millis() + ANNOUNCEMENT_INTERVAL, one));
         }
         Some(one)
-    }
-
-    /// Whether an address may be defended now: once in a while, or two that have the same address would drive each other.
-    fn may_defend(&mut self, address: IpAddr, now: Now) -> bool {
-        let now = now.millis();
-        self.defended
-            .retain(|(_, last)| now.saturating_sub(*last) < DEFENCE_INTERVAL);
-        if self.defended.iter().any(|(of, _)| *of == address) {
-            return false;
-        }
-        self.defended.push((address, now));
-        true
     }
 }
 
@@ -253,7 +237,8 @@ impl Worker {
             mac,
         };
         self.report_if(due, context.out, event);
-        if matches!(owned, Owned::LocalIp(_)) && self.announcements.may_defend(address, context.now)
+        if let Owned::LocalIp(id) = owned
+            && self.counters.shared().may_defend(id, context.now)
         {
             self.announce_one(&announced, context.out);
         }

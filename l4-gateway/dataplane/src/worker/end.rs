@@ -52,7 +52,7 @@ impl Worker {
         ended
     }
 
-    /// Ends a flow that is alive before its time. Whether its ends are told.
+    /// Ends a flow that is alive before its time; what persistence knows of its source is left as it is. Whether its ends are told.
     pub(super) fn cut_flow(
         &mut self,
         tables: &Tables,
@@ -67,7 +67,7 @@ impl Worker {
         }
         self.cells.service(service, ServiceCount::FlowsCut, 1);
         // Off the index; the wheel frees its entry.
-        self.end_flow(tables, now, number);
+        self.forget_flow(number);
         is_open
     }
 }

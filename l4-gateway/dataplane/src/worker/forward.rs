@@ -258,7 +258,8 @@ impl Worker {
         if reason == DropReason::NoRoute {
             let staged = &stage.of::<V>(frame);
             let source = own_address(context, staged);
-            self.tell_sender(context, frame, staged, source, Problem::NoRoute);
+            let _told_or_damaged =
+                self.tell_sender(context, frame, staged, source, Problem::NoRoute);
         }
         Verdict::Drop(reason)
     }
@@ -296,7 +297,8 @@ impl Worker {
     ) -> Verdict {
         let staged = &stage.of::<V>(frame);
         let source = own_address(context, staged);
-        self.tell_sender(context, frame, staged, source, Problem::TooBig(mtu));
+        let _told_or_damaged =
+            self.tell_sender(context, frame, staged, source, Problem::TooBig(mtu));
         Verdict::Drop(DropReason::TooBig)
     }
 
@@ -310,41 +312,34 @@ impl Worker {
     ) -> Verdict {
         let staged = &stage.of::<V>(frame);
         let source = own_address(context, staged);
-        self.tell_sender(context, frame, staged, source, Problem::TimeExceeded);
+        let _told_or_damaged =
+            self.tell_sender(context, frame, staged, source, Problem::TimeExceeded);
         Verdict::Drop(DropReason::TtlExpired)
     }
 
-    /// As [`Worker::icmp_error`], unless the packet is damaged.
-    fn tell_sender<V: Family>(
-        &mut self,
-        context: &mut Context<'_>,
-        frame: &[u8],
-        staged: &Staged<V>,
-        source: V::Address,
-        problem: Problem,
-    ) {
-        if self.hold_sound(context, frame, staged).is_ok() {
-            self.icmp_error(context, frame, staged, source, problem);
-        }
-    }
-
     /// Sends an ICMP error about a frame to its sender, unless the rate limit, RFC 1122 3.2.2 or RFC 4443 2.4 forbids; whether it went.
-    pub(super) fn icmp_error<V: Family>(
+    ///
+    /// The limit comes before the look at the checksum, so that a flood of such packets costs no more sums than it gets errors.
+    ///
+    /// # Errors
+    /// The packet is damaged, so that nobody knows who its sender is.
+    pub(super) fn tell_sender<V: Family>(
         &mut self,
         context: &mut Context<'_>,
         frame: &[u8],
         staged: &Staged<V>,
         source: V::Address,
         problem: Problem,
-    ) -> bool {
+    ) -> Result<bool, DropReason> {
         if !super::admit::may_answer::<V>(context.tables, staged.ip.source) {
-            return false;
+            return Ok(false);
         }
         let too_big = matches!(problem, Problem::TooBig(_));
         if !self.icmp_errors.take(context.now, too_big) {
             self.cells.worker(WorkerCount::IcmpErrorsSuppressed, 1);
-            return false;
+            return Ok(false);
         }
+        self.hold_sound(context, frame, staged)?;
         self.cells.worker(WorkerCount::IcmpErrorsSent, 1);
         reply::icmp_error(
             frame,
@@ -356,7 +351,7 @@ impl Worker {
                 crate::neighbour::emit(context.out, &self.cells, context.port.index, bytes);
             },
         );
-        true
+        Ok(true)
     }
 
     /// Whether a packet of a flow's target came in where those come in: on the target's port, or where the LocalIP is at home

@@ -1,9 +1,10 @@
 //! Addresses of ours are announced when they are new, and other hosts that have them are told of.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 use std::time::Duration;
 
-use dataplane::{Event, MacAddr, Port, PortIndex, Retired, ServiceConfig, Verdict};
+use dataplane::{Counters, Event, MacAddr, Port, PortIndex, Retired, ServiceConfig, Verdict};
 
 use super::frame::{self, mac};
 use super::ndp::{self, announcement};
@@ -359,4 +360,29 @@ fn a_probe_for_an_address_of_ours_is_answered_and_no_conflict() {
     );
     assert_eq!(rig.try_send(INSIDE, probe).0, Verdict::Transmit(INSIDE));
     assert_eq!(rig.worker_counts().address_conflicts, 0);
+}
+
+/// Each worker hears of a conflict by frames of its own queue.
+#[test]
+fn all_workers_together_defend_a_local_ip_once_in_ten_seconds() {
+    for net in BOTH {
+        let mut ports = net.ports();
+        for port in &mut ports {
+            port.answers = true;
+        }
+        let (limits, builder) = (rig::small(), rig::builder(&ports, &services(net, true)));
+        let counters = Arc::new(Counters::new(3, &limits));
+        let mut workers = [0, 1, 2].map(|n| Rig::sharing(&limits, &builder, n, &counters));
+        let mut defences = |second: u64| -> usize {
+            let of_one = workers.iter_mut().map(|rig| {
+                rig.now.0 = second * SECOND;
+                rig.out.clear();
+                rig.try_send(INSIDE, claim(mac(9), net.local_ip()));
+                rig.emitted().len()
+            });
+            of_one.sum()
+        };
+        let in_all: Vec<_> = [100, 101, 109, 110, 111].map(&mut defences).into();
+        assert_eq!(in_all, [1, 0, 0, 1, 0]);
+    }
 }

@@ -353,3 +353,34 @@ fn checksums_that_nobody_finished_are_reported_and_so_is_a_storm_of_wrong_ones()
         assert_eq!(rig.events(), [wrong], "once a second at most");
     }
 }
+
+/// Each costs no more than it would get: what is beyond the limit is neither answered nor summed.
+#[test]
+fn a_flood_of_what_would_be_answered_is_summed_at_the_rate_of_answers() {
+    for net in BOTH {
+        let from = net.client(10, 4000);
+        let most = u64::from(rig::small().icmp_errors_per_second);
+        for packet in [
+            frame::udp(from, net.vip(54), b"query"),
+            frame::udp(from, net.vip(53), b"traceroute").ttl(1),
+        ] {
+            let mut rig = node(net);
+            for _ in 0..most {
+                rig.try_send(OUTSIDE, from_client(&packet));
+            }
+            assert_eq!(rig.emitted().len() as u64, most);
+            // The third unfinished sum that is seen is told of.
+            for _ in 0..3 {
+                rig.try_send(OUTSIDE, from_client(&unfinished(&packet)));
+                rig.now.0 += rig::MILLISECOND;
+            }
+            assert!(rig.events().is_empty(), "{packet:?}");
+            assert_eq!(rig.worker_counts().icmp_errors_suppressed, 3);
+            rig.now.0 += SECOND;
+            for _ in 0..3 {
+                rig.try_send(OUTSIDE, from_client(&unfinished(&packet)));
+            }
+            assert_eq!(rig.events().len(), 1, "they are told of, being seen");
+        }
+    }
+}

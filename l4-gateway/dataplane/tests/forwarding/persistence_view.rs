@@ -60,3 +60,25 @@ fn a_source_is_listed_with_its_target_for_as_long_as_it_stays_there() {
         assert_eq!(listed(&rig), []);
     }
 }
+
+#[test]
+fn flows_that_an_operator_ends_leave_persistence_as_it_is() {
+    for net in BOTH {
+        let mut rig = Rig::serving(net, &rig::small(), &services(net, 60)).resolved();
+        rig.establish(net.client(10, 4000), 100);
+        rig.pass(5);
+        let before = listed(&rig);
+        assert_eq!(before[0].expires_in, Duration::from_secs(55));
+        let places = 0..rig.worker.flow_places() as u32;
+        let Rig {
+            worker,
+            tables,
+            now,
+            out,
+            ..
+        } = &mut rig;
+        let ended = worker.end_flows(tables, *now, out, places, |_| true);
+        assert_eq!(ended.flows, 1);
+        assert_eq!(listed(&rig), before);
+    }
+}
