@@ -645,7 +645,10 @@ impl Handler<News> for ControlPlane {
                 );
             }
             Event::AddressConflict { port, address, mac } => {
-                tracing::warn!(
+                // All workers hear of it.
+                shared::log_at_most_every!(
+                    Duration::from_secs(1),
+                    tracing::Level::WARN,
                     worker,
                     port = self.port_name(port),
                     %address,

@@ -15,6 +15,7 @@ mod lane;
 mod poll;
 mod state;
 mod vlan;
+mod walks;
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender};
@@ -35,18 +36,11 @@ pub use poll::Poll;
 pub use state::{LoopCount, Times, WorkerState};
 pub use vlan::Vlan;
 
-use ending::FlowEnd;
-use inquiry::FlowSearch;
 use poll::Naps;
+use walks::Walks;
 
 /// Between two ticks of the data plane, in nanoseconds, where no sleep makes it longer ([`Poll::longest_tick`]).
 const TICK: u64 = 1_000_000;
-
-/// What goes through all flows, a step each tick.
-enum Walk {
-    Search(FlowSearch),
-    End(FlowEnd),
-}
 
 /// Something a worker tells the control side.
 #[derive(Debug, Clone, Copy)]
@@ -129,7 +123,7 @@ pub fn run(parts: WorkerParts) {
         state: state.clone(),
         tap: None,
     };
-    let mut walk: Option<Walk> = None;
+    let mut walks = Walks::default();
     let mut started = tsc.now();
     let mut next_tick = started.0;
     while !state.stopping() {
@@ -142,13 +136,11 @@ pub fn run(parts: WorkerParts) {
         if now.0 >= next_tick {
             next_tick = now.0 + TICK;
             round.tick(snapshot, now, &lessons);
-            walk = walk.and_then(|walk| round.walk(walk, snapshot, now));
-            if walk.is_none() {
+            round.walk(&mut walks, snapshot, now);
+            if walks.have_room() {
                 match inquiries.try_recv() {
-                    Ok(Question::Flows(inquiry)) => {
-                        walk = Some(Walk::Search(FlowSearch::new(inquiry)));
-                    }
-                    Ok(Question::End(ending)) => walk = Some(Walk::End(FlowEnd::new(ending))),
+                    Ok(Question::Flows(inquiry)) => walks.search(inquiry),
+                    Ok(Question::End(ending)) => walks.end(ending),
                     // Who asked may have given up this moment; that is theirs to know.
                     Ok(Question::Neighbours(reply)) => {
                         let _ = reply.send(round.dataplane.neighbours(snapshot, now));
@@ -384,16 +376,10 @@ impl Round {
         self.say();
     }
 
-    /// Goes on with a walk through the flows; none when it is done.
-    fn walk(&mut self, walk: Walk, tables: &Tables, now: Now) -> Option<Walk> {
-        match walk {
-            Walk::Search(search) => search.step(&self.dataplane, now).map(Walk::Search),
-            Walk::End(end) => {
-                let end = end.step(&mut self.dataplane, tables, now, &mut self.emitted);
-                self.say();
-                end.map(Walk::End)
-            }
-        }
+    /// Goes on with the walks through the flows.
+    fn walk(&mut self, walks: &mut Walks, tables: &Tables, now: Now) {
+        walks.step(&mut self.dataplane, tables, now, &mut self.emitted);
+        self.say();
     }
 
     /// Sends the data plane's own frames, hands others over, and passes its events on.
