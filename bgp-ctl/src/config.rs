@@ -145,7 +145,7 @@ impl BgpSection {
             attributes: Attributes::default(),
         };
         let vips = vips(&mut live, policy);
-        let tables = live.tables_by("neighbours", "address");
+        let mut tables = live.tables_by("neighbours", "address");
         if tables.is_empty() {
             bgp.mistake(
                 "neighbours",
@@ -153,25 +153,11 @@ impl BgpSection {
                 "write [[bgp.neighbours]] with `address` and `remote_as`",
             );
         }
-        let mut neighbours = Vec::with_capacity(tables.len());
-        let mut names = Vec::with_capacity(tables.len());
-        for mut table in tables {
-            if let Some(neighbour) =
-                NeighbourSettings::parse(&mut table, &defaults, local_as, listen.is_some())
-            {
-                names.push((
-                    format!("{}.address", table.path()),
-                    neighbour.address.to_string(),
-                ));
-                neighbours.push(neighbour);
-            }
-        }
-        bgp.unique(
-            "neighbour",
-            names
-                .iter()
-                .map(|(path, name)| (path.clone(), name.as_str())),
-        );
+        let read = |table: &mut Table<'_>| {
+            NeighbourSettings::parse(table, &defaults, local_as, listen.is_some())
+        };
+        let neighbours = tables.iter_mut().filter_map(read).collect();
+        bgp.unique_in::<Ipv4Addr>("neighbour", &tables, "address");
         Some(Self {
             local_as: local_as?,
             router_id: router_id?,
@@ -431,25 +417,19 @@ impl NeighbourSettings {
 
 fn vips(bgp: &mut Table<'_>, policy_default: VipPolicy) -> BTreeMap<Ipv4Addr, VipSettings> {
     let mut vips = BTreeMap::new();
-    let mut names = Vec::new();
-    for mut table in bgp.tables_by("vips", "address") {
-        let address = required_unicast(&mut table, "address");
+    let mut tables = bgp.tables_by("vips", "address");
+    for table in &mut tables {
+        let address = required_unicast(table, "address");
         let attributes = Attributes {
             med: table.optional("med"),
-            communities: communities(&mut table).unwrap_or_default(),
+            communities: communities(table).unwrap_or_default(),
         };
-        let policy = policy(&mut table, policy_default);
+        let policy = policy(table, policy_default);
         if let Some(address) = address {
-            names.push((format!("{}.address", table.path()), address.to_string()));
             vips.insert(address, VipSettings { policy, attributes });
         }
     }
-    bgp.unique(
-        "VIP",
-        names
-            .iter()
-            .map(|(path, name)| (path.clone(), name.as_str())),
-    );
+    bgp.unique_in::<Ipv4Addr>("VIP", &tables, "address");
     vips
 }
 

@@ -232,3 +232,9 @@ fn passwords_are_read_when_needed_and_never_shown() {
     std::fs::remove_file(pipe).unwrap();
     assert!(said.contains("it is a pipe, not a regular file"), "{said}");
 }
+
+#[test]
+fn no_mistake_is_buried_under_keys_that_are_said_to_be_unknown() {
+    let buried = shared::config::reference::buried(EXAMPLE, Config::parse);
+    assert!(buried.is_empty(), "{}", buried.join("\n"));
+}

@@ -57,3 +57,9 @@ fn the_reference_names_every_key() {
         .collect();
     assert_eq!(named, asked);
 }
+
+#[test]
+fn no_mistake_is_buried_under_keys_that_are_said_to_be_unknown() {
+    let buried = shared::config::reference::buried(SAMPLE, Config::parse);
+    assert!(buried.is_empty(), "{}", buried.join("\n"));
+}

@@ -147,3 +147,9 @@ fn the_node_of_the_fleet_example_is_sound() {
         .parse(Config::parse)
         .unwrap_or_else(|mistakes| panic!("{mistakes}"));
 }
+
+#[test]
+fn no_mistake_is_buried_under_keys_that_are_said_to_be_unknown() {
+    let buried = shared::config::reference::buried(EXAMPLE, Config::parse);
+    assert!(buried.is_empty(), "{}", buried.join("\n"));
+}

@@ -113,3 +113,12 @@ fn rows(columns: usize) -> impl Iterator<Item = &'static str> {
                 .map(|(cell, _)| cell)
         })
 }
+
+#[test]
+fn no_mistake_is_buried_under_keys_that_are_said_to_be_unknown() {
+    let buried = shared::config::reference::buried(
+        include_str!("../../deploy/examples/l7-proxy.toml"),
+        Config::parse,
+    );
+    assert!(buried.is_empty(), "{}", buried.join("\n"));
+}

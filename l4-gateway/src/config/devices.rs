@@ -3,7 +3,8 @@
 //! Of af_packet all arguments are known, so all are looked at. The driver takes numbers as far as they are some (`atoi`), and the kernel refuses rings
 //! that don't divide evenly.
 
-use super::ports::PortConfig;
+use shared::config::Table;
+
 use crate::devices::{LEAST_ROOM, needed, slot};
 use crate::dpdk::Device;
 
@@ -172,11 +173,11 @@ fn number(device: &Device, key: &str, least: u32) -> Result<Option<u32>, Wrong> 
     }
 }
 
-/// Interfaces of the kernel that a port's devices stand on, each with the key that names it.
-pub(super) fn interfaces(port: &PortConfig) -> impl Iterator<Item = (&'static str, &str)> {
-    let device = std::iter::once(("device", &port.device));
-    let members = port.members.iter().map(|member| ("members", member));
-    let exception = port.exception.iter().map(|device| ("exception", device));
-    let all = device.chain(members).chain(exception);
-    all.filter_map(|(key, device)| Some((key, device.argument("iface")?)))
+/// The devices of a port, each with the key that names it.
+pub(super) fn written(port: &Table<'_>) -> Vec<(&'static str, Device)> {
+    let members = port.peek::<Vec<Device>>("members").unwrap_or_default();
+    let device = port.peek("device").map(|device| ("device", device));
+    let members = members.into_iter().map(|member| ("members", member));
+    let exception = port.peek("exception").map(|device| ("exception", device));
+    device.into_iter().chain(members).chain(exception).collect()
 }

@@ -7,45 +7,48 @@ use bgp_ctl::config::BgpSection;
 use dataplane::Scheduler;
 use shared::config::{Cidr, Table};
 
-use super::devices::interfaces;
-use super::ports::{Network, PortConfig};
+use super::devices;
+use super::ports::Network;
 use super::services::StaticTarget;
 
 /// Records a mistake at each device that stands on an interface of the kernel's which another one has.
-pub(super) fn interfaces_have_one_device(root: &mut Table<'_>, ports: &[PortConfig]) {
-    let mut seen: HashMap<&str, &str> = HashMap::new();
-    let mut tables = root.ordered_tables_by("ports", "name");
-    for (port, table) in ports.iter().zip(&mut tables) {
-        for (key, name) in interfaces(port) {
-            let Some(first) = seen.get(name) else {
-                seen.insert(name, &port.name);
+pub(super) fn interfaces_have_one_device(ports: &mut [Table<'_>]) {
+    let mut seen: HashMap<String, String> = HashMap::new();
+    for port in ports {
+        for (key, device) in devices::written(port) {
+            let Some(interface) = device.argument("iface") else {
                 continue;
             };
-            let message = format!("interface {name} is port {first}'s already");
+            let Some(first) = seen.get(interface) else {
+                let name = port.peek("name").unwrap_or_else(|| port.path().to_owned());
+                seen.insert(interface.to_owned(), name);
+                continue;
+            };
+            let message = format!("interface {interface} is port {first}'s already");
             let hint = match key {
                 "exception" => "name another for the kernel's side, such as iface=weir-ext",
                 _ => "each device has an interface of its own",
             };
-            table.mistake(key, message, hint);
+            port.mistake(key, message, hint);
         }
     }
 }
 
 /// Records a mistake at each route of a port whose destinations have another one there. On several ports it is right: those of the first port are used while
 /// they can be.
-pub(super) fn destinations_have_one_route(root: &mut Table<'_>, ports: &[PortConfig]) {
-    let mut tables = root.live().ordered_tables_by("ports", "name");
-    for (port, table) in ports.iter().zip(&mut tables) {
+pub(super) fn destinations_have_one_route(ports: &mut [Table<'_>]) {
+    for port in ports {
         let mut seen: HashMap<(IpAddr, u8), String> = HashMap::new();
-        let mut routes = table.tables_by("routes", "to");
-        for (route, table) in port.routes.iter().zip(&mut routes) {
-            let to = destinations(route.to);
-            let Some(first) = seen.get(&to) else {
-                seen.insert(to, table.path().to_owned());
+        for mut route in port.live().tables_by("routes", "to") {
+            let Some(to) = route.peek::<Network>("to") else {
                 continue;
             };
-            let message = format!("{} has a route of this port already, at {first}", route.to);
-            table.mistake("to", message, "name all its routers in the `via` of one");
+            let Some(first) = seen.get(&destinations(to)) else {
+                seen.insert(destinations(to), route.path().to_owned());
+                continue;
+            };
+            let message = format!("{to} has a route of this port already, at {first}");
+            route.mistake("to", message, "name all its routers in the `via` of one");
         }
     }
 }

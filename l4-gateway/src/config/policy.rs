@@ -1,5 +1,6 @@
 //! What a service grants to whom: access lists, limits, persistence, and how its targets come and go.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -172,18 +173,26 @@ fn access(table: &mut Table<'_>) -> Option<Arc<Access>> {
         let message = format!("{} prefixes are in this list and the other", rules.len());
         table.mistake("deny", message, format!("{MOST_PREFIXES} at most"));
     }
-    let others = !rules.iter().any(|rule| rule.allow);
-    match Access::new(&rules, others) {
+    let allowed = rules.iter().filter(|rule| rule.allow);
+    let allowed: BTreeSet<_> = allowed.map(|rule| (rule.address, rule.prefix)).collect();
+    let mut contradicts = |rule: &AccessRule| {
+        let AccessRule {
+            address, prefix, ..
+        } = rule;
+        table.mistake(
+            "deny",
+            format!("{address}/{prefix} is allowed too"),
+            "leave it in one of both lists",
+        );
+    };
+    let denied = rules.iter().filter(|rule| !rule.allow);
+    let both = denied.filter(|rule| allowed.contains(&(rule.address, rule.prefix)));
+    both.for_each(&mut contradicts);
+    match Access::new(&rules, allowed.is_empty()) {
         Ok(access) => Some(Arc::new(access)),
         Err(AccessError::Contradiction(rule) | AccessError::TooLong(rule)) => {
-            let AccessRule {
-                address, prefix, ..
-            } = rule;
-            table.mistake(
-                "deny",
-                format!("{address}/{prefix} is allowed too"),
-                "leave it in one of both lists",
-            );
+            // The same again, which is told once.
+            contradicts(&rule);
             None
         }
     }

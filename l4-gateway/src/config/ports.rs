@@ -118,6 +118,10 @@ impl FromValue for Families<Network> {
     fn from_value(value: &Value) -> Result<Self, String> {
         families(value, |network: &Network| network.address)
     }
+
+    fn wrong_items(value: &Value) -> Vec<(usize, String)> {
+        Vec::<Network>::wrong_items(value)
+    }
 }
 
 /// One router, or several in order: of each family no more than a route may have.
@@ -125,6 +129,18 @@ struct Routers(Vec<IpAddr>);
 
 impl FromValue for Routers {
     const EXPECTED: &'static str = "an IP address, or a list of them";
+
+    fn wrong_items(value: &Value) -> Vec<(usize, String)> {
+        let unreadable = Vec::<IpAddr>::wrong_items(value);
+        let Ok(routers) = Vec::<IpAddr>::from_value(value) else {
+            return unreadable;
+        };
+        let twice = routers.iter().enumerate().filter_map(|(place, router)| {
+            let is_again = routers.iter().take(place).any(|before| before == router);
+            is_again.then(|| (place, format!("{router} is given twice")))
+        });
+        twice.collect()
+    }
 
     fn from_value(value: &Value) -> Result<Self, String> {
         let routers = match value {
@@ -134,10 +150,8 @@ impl FromValue for Routers {
         if routers.is_empty() {
             return Err(format!("the list is empty: write {}", Self::EXPECTED));
         }
-        for (place, router) in routers.iter().enumerate() {
-            if routers.iter().take(place).any(|before| before == router) {
-                return Err(format!("{router} is given twice"));
-            }
+        if let Some((_, why)) = Self::wrong_items(value).into_iter().next() {
+            return Err(why);
         }
         for is_ipv6 in [false, true] {
             let of_family = routers.iter().filter(|router| router.is_ipv6() == is_ipv6);
@@ -264,7 +278,7 @@ const MOST_LOCAL_IPS: usize = MAX_ADDRESSES - 2 * MOST;
 /// Reads all ports; `workers` is how many there are to receive. The flag is false after mistakes that make
 /// forwarding impossible; what could be read comes all the same, so that services can be held against it.
 pub(super) fn parse(root: &mut Table<'_>, workers: u16) -> (Vec<PortConfig>, bool) {
-    let tables = root.ordered_tables_by("ports", "name");
+    let mut tables = root.ordered_tables_by("ports", "name");
     if tables.is_empty() {
         root.mistake(
             "ports",
@@ -273,18 +287,18 @@ pub(super) fn parse(root: &mut Table<'_>, workers: u16) -> (Vec<PortConfig>, boo
         );
         return (Vec::new(), false);
     }
-    if tables.len() > MOST {
+    let count = tables.len();
+    if count > MOST {
         root.mistake(
             "ports",
-            format!("{} ports are too many", tables.len()),
+            format!("{count} ports are too many"),
             format!("{MOST} at most"),
         );
-        return (Vec::new(), false);
     }
-    let mut sound = true;
+    let mut sound = count <= MOST;
     let mut ports = Vec::new();
-    for (index, mut table) in tables.into_iter().enumerate() {
-        match port(&mut table, PortIndex(index as u16), workers, &mut sound) {
+    for (index, table) in tables.iter_mut().enumerate() {
+        match port(table, PortIndex(index as u16), workers, &mut sound) {
             Some(port) => ports.push(port),
             None => sound = false,
         }
@@ -309,41 +323,32 @@ pub(super) fn parse(root: &mut Table<'_>, workers: u16) -> (Vec<PortConfig>, boo
         );
         sound = false;
     }
-    let names: Vec<_> = ports
-        .iter()
-        .map(|port| (format!("{}.name", path(port)), port.name.as_str()))
-        .collect();
-    root.unique("the port name", names);
-    let devices: Vec<_> = ports
-        .iter()
-        .flat_map(|port| {
-            let devices = [("device", &port.device)].into_iter();
-            let members = port.members.iter().map(|member| ("members", member));
-            let exception = port.exception.iter().map(|device| ("exception", device));
-            let all = devices.chain(members).chain(exception);
-            all.map(|(key, device)| (format!("{}.{key}", path(port)), device.identity()))
-        })
-        .collect();
-    let devices = devices.iter().map(|(path, name)| (path.clone(), &**name));
-    root.unique("the device", devices);
-    if sound {
-        overlaps::interfaces_have_one_device(root, &ports);
-        overlaps::destinations_have_one_route(root, &ports);
-    }
-    let owned: Vec<_> = ports
-        .iter()
-        .flat_map(own_addresses)
-        .map(|(path, address)| (path, address.to_string()))
-        .collect();
-    root.unique(
-        "the address",
-        owned
-            .iter()
-            .map(|(path, address)| (path.clone(), address.as_str())),
-    );
-    let distinct: BTreeSet<&str> = owned.iter().map(|(_, address)| address.as_str()).collect();
-    sound &= local_ips <= MOST_LOCAL_IPS && distinct.len() == owned.len();
+    root.unique_in::<String>("the port name", &tables, "name");
+    let devices = tables.iter().flat_map(|table| {
+        let devices = devices::written(table).into_iter();
+        devices.map(|(key, device)| (in_table(table, key), device.identity()))
+    });
+    told_once(root, "the device", devices);
+    overlaps::interfaces_have_one_device(&mut tables);
+    overlaps::destinations_have_one_route(&mut tables);
+    let apart = told_once(root, "the address", tables.iter().flat_map(own_addresses));
+    sound &= local_ips <= MOST_LOCAL_IPS && apart;
     (ports, sound)
+}
+
+/// Records a mistake where two are the same, each with the path to complain about. Whether none are.
+fn told_once<T: ToString>(
+    root: &mut Table<'_>,
+    what: &str,
+    all: impl Iterator<Item = (String, T)>,
+) -> bool {
+    let all: Vec<_> = all.map(|(path, one)| (path, one.to_string())).collect();
+    let distinct: BTreeSet<&str> = all.iter().map(|(_, one)| one.as_str()).collect();
+    root.unique(
+        what,
+        all.iter().map(|(path, one)| (path.clone(), one.as_str())),
+    );
+    distinct.len() == all.len()
 }
 
 /// How often addresses may be announced again.
@@ -518,9 +523,7 @@ struct Recorded;
 /// The routers for what no route covers.
 fn gateways(table: &mut Table<'_>, port: Option<&[Network]>) -> Result<Vec<IpAddr>, Recorded> {
     let gateways = some_routers(table, "gateway")?;
-    for gateway in &gateways {
-        next_hop(table, "gateway", port, *gateway)?;
-    }
+    next_hops(table, "gateway", port.ok_or(Recorded)?, &gateways)?;
     Ok(gateways)
 }
 
@@ -546,25 +549,43 @@ fn via(
         table.mistake("to", message, "add one to the port's `address`");
         return Err(Recorded);
     }
-    for address in &via {
-        if address.is_ipv6() != to.address.is_ipv6() {
-            let message = format!("{address} is not of the family of {to}");
-            table.mistake("via", message, "name a router of the same family");
-            return Err(Recorded);
-        }
-        next_hop(table, "via", Some(port), *address)?;
+    let (same, other): (Vec<IpAddr>, Vec<IpAddr>) = via
+        .iter()
+        .partition(|address| address.is_ipv6() == to.address.is_ipv6());
+    for address in &other {
+        let message = format!("{address} is not of the family of {to}");
+        table.mistake("via", message, "name a router of the same family");
     }
-    NextHops::new(via, sharing).ok_or(Recorded)
+    next_hops(table, "via", port, &same)?;
+    match other.is_empty() {
+        true => NextHops::new(via, sharing).ok_or(Recorded),
+        false => Err(Recorded),
+    }
+}
+
+/// Whether all routers can be reached; a mistake is recorded for each that can't.
+fn next_hops(
+    table: &mut Table<'_>,
+    key: &'static str,
+    port: &[Network],
+    routers: &[IpAddr],
+) -> Result<(), Recorded> {
+    let reached = routers
+        .iter()
+        .map(|router| next_hop(table, key, port, *router));
+    // Each is looked at, whatever the one before was.
+    let reached: Vec<_> = reached.collect();
+    reached.into_iter().collect()
 }
 
 /// Whether a router can be reached: in the port's network or link-local, and not the port itself.
 fn next_hop(
     table: &mut Table<'_>,
     key: &'static str,
-    port: Option<&[Network]>,
+    port: &[Network],
     address: IpAddr,
 ) -> Result<(), Recorded> {
-    let Some(port) = network_for(port.ok_or(Recorded)?, address) else {
+    let Some(port) = network_for(port, address) else {
         table.mistake(
             key,
             format!("the port has no address of the family of {address}"),
@@ -640,19 +661,17 @@ fn local_ips(
     (local_ips, sound)
 }
 
-/// Every address the node answers for, with where it was written.
-fn own_addresses(port: &PortConfig) -> Vec<(String, IpAddr)> {
-    let own = port
-        .addresses
-        .iter()
-        .map(|network| (format!("{}.address", path(port)), network.address));
-    let local_ips = port
-        .local_ips
-        .iter()
-        .map(|address| (format!("{}.local_ips", path(port)), *address));
-    own.chain(local_ips).collect()
+/// Every address of a port that the node answers for, with where it was written.
+fn own_addresses(table: &Table<'_>) -> Vec<(String, IpAddr)> {
+    let own = table.peek("address").map(|Families(networks)| networks);
+    let own = own.unwrap_or_default().into_iter();
+    let own = own.map(|network: Network| (in_table(table, "address"), network.address));
+    let local_ips = table.peek::<Vec<IpAddr>>("local_ips").unwrap_or_default();
+    let local_ips = local_ips.into_iter();
+    own.chain(local_ips.map(|address| (in_table(table, "local_ips"), address)))
+        .collect()
 }
 
-fn path(port: &PortConfig) -> String {
-    format!("ports[{}]", port.index.0)
+fn in_table(table: &Table<'_>, key: &str) -> String {
+    format!("{}.{key}", table.path())
 }

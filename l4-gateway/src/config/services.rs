@@ -174,61 +174,51 @@ pub(super) fn parse(
         );
         return None;
     }
-    if tables.len() > MAX_SERVICES {
-        let message = format!(
-            "{} services are more than a node can tell others of",
-            tables.len()
-        );
-        root.mistake("services", message, format!("{MAX_SERVICES} at most"));
-        return None;
-    }
     let count = tables.len();
+    if count > MAX_SERVICES {
+        root.mistake(
+            "services",
+            format!("{count} services are more than a node can tell others of"),
+            format!("{MAX_SERVICES} at most"),
+        );
+    }
     let mut services = Vec::new();
     for (index, table) in tables.iter_mut().enumerate() {
         services.extend(service(table, bus, ports, sound).map(|service| (index, service)));
     }
-    let mut sound = no_target_is_a_vip(&mut tables, &services);
+    let mut sound = count <= MAX_SERVICES && services.len() == count;
+    sound &= no_target_is_a_vip(&mut tables);
     sound &= port_ranges::dont_overlap(&mut tables, &services);
     sound &= groups::fit_together(&mut tables, &services);
-    let names: Vec<_> = services
+    root.unique_in::<String>("the service name", &tables, "name");
+    let keys = tables
         .iter()
-        .map(|(index, service)| (format!("services[{index}].name"), service.name.as_str()))
-        .collect();
-    root.unique("the service name", names);
-    let keys: Vec<_> = services
-        .iter()
-        .map(|(index, service)| {
-            (
-                format!("services[{index}]"),
-                key(service.vip, service.protocol, service.ports),
-            )
-        })
-        .collect();
+        .filter_map(|table| Some((table.path().to_owned(), key(table)?)));
+    let keys: Vec<_> = keys.collect();
     root.unique(
         "the service on",
         keys.iter().map(|(path, key)| (path.clone(), key.as_str())),
     );
     let distinct: BTreeSet<&str> = keys.iter().map(|(_, key)| key.as_str()).collect();
-    let sound = sound && services.len() == count && distinct.len() == keys.len();
+    let sound = sound && distinct.len() == keys.len();
     sound.then(|| services.into_iter().map(|(_, service)| service).collect())
 }
 
 /// Whether no target is a VIP of this node: its packets would go to the router, and from there to a node that has it again.
-fn no_target_is_a_vip(tables: &mut [Table<'_>], services: &[(usize, ServiceSettings)]) -> bool {
+fn no_target_is_a_vip(tables: &mut [Table<'_>]) -> bool {
+    let vips = tables.iter().filter_map(|table| table.peek("vip"));
+    let vips: BTreeSet<IpAddr> = vips.collect();
     let mut sound = true;
-    let vips: BTreeSet<IpAddr> = services.iter().map(|(_, service)| service.vip).collect();
-    for (index, service) in services {
-        for (place, target) in service.targets.iter().enumerate() {
-            let ip = target.address.ip();
-            if !vips.contains(&ip) {
-                continue;
-            }
+    for mut target in tables
+        .iter_mut()
+        .flat_map(|table| table.tables_by("targets", "address"))
+    {
+        if let Some(Written(ip, _)) = target.peek("address")
+            && vips.contains(&ip)
+        {
             sound = false;
-            let mut targets = tables[*index].tables_by("targets", "address");
-            if let Some(table) = targets.get_mut(place) {
-                let message = format!("{ip} is a VIP of this node");
-                table.mistake("address", message, "name the host behind it");
-            }
+            let message = format!("{ip} is a VIP of this node");
+            target.mistake("address", message, "name the host behind it");
         }
     }
     sound
@@ -546,6 +536,13 @@ impl FromValue for Written {
     }
 }
 
-fn key(vip: IpAddr, protocol: Protocol, ports: PortRange) -> String {
-    format!("{} {}", PROTOCOLS.of(protocol), ports.at(vip))
+/// What clients connect to, of which no two services have the same.
+fn key(table: &Table<'_>) -> Option<String> {
+    let protocol = PROTOCOLS.find(&table.peek::<String>("protocol")?).ok()?;
+    let port_ranges::Written(ports) = table.peek("port")?;
+    Some(format!(
+        "{} {}",
+        PROTOCOLS.of(protocol),
+        ports.at(table.peek::<IpAddr>("vip")?)
+    ))
 }

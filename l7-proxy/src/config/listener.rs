@@ -131,7 +131,7 @@ impl ProxyProtocol {
 }
 
 pub(super) fn parse_all(root: &mut Table<'_>) -> Vec<Listener> {
-    let tables = root.tables_by("listeners", "name");
+    let mut tables = root.tables_by("listeners", "name");
     if tables.is_empty() {
         root.mistake(
             "listeners",
@@ -139,30 +139,9 @@ pub(super) fn parse_all(root: &mut Table<'_>) -> Vec<Listener> {
             "write [[listeners]] with `name` and `address`",
         );
     }
-    let mut listeners = Vec::new();
-    let mut places = Vec::new();
-    for mut table in tables {
-        if let Some(listener) = Listener::parse(&mut table) {
-            places.push((
-                table.path().to_owned(),
-                listener.name.clone(),
-                listener.address.to_string(),
-            ));
-            listeners.push(listener);
-        }
-    }
-    root.unique(
-        "listener",
-        places
-            .iter()
-            .map(|(path, name, _)| (format!("{path}.name"), name.as_str())),
-    );
-    root.unique(
-        "address",
-        places
-            .iter()
-            .map(|(path, _, address)| (format!("{path}.address"), address.as_str())),
-    );
+    let listeners = tables.iter_mut().filter_map(Listener::parse).collect();
+    root.unique_in::<String>("listener", &tables, "name");
+    root.unique_in::<SocketAddr>("address", &tables, "address");
     listeners
 }
 

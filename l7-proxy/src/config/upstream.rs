@@ -41,7 +41,7 @@ fn parse(name: &str, table: &mut Table<'_>) -> UpstreamSettings {
 }
 
 fn parse_backends(upstream: &mut Table<'_>) -> Vec<BackendSettings> {
-    let tables = upstream.tables_by("backends", "address");
+    let mut tables = upstream.tables_by("backends", "address");
     let path = upstream.path().to_owned();
     if tables.is_empty() {
         upstream.mistake(
@@ -52,8 +52,7 @@ fn parse_backends(upstream: &mut Table<'_>) -> Vec<BackendSettings> {
         return Vec::new();
     }
     let mut backends = Vec::new();
-    let mut places = Vec::new();
-    for mut table in tables {
+    for table in &mut tables {
         let address = table.required::<SocketAddr>("address");
         let weight = table.within("weight", 0..=1000, 1);
         let Some(address) = address else {
@@ -66,15 +65,9 @@ fn parse_backends(upstream: &mut Table<'_>) -> Vec<BackendSettings> {
                 "write the address and port the backend listens on",
             );
         }
-        places.push((format!("{}.address", table.path()), address.to_string()));
         backends.push(BackendSettings { address, weight });
     }
-    upstream.unique(
-        "backend",
-        places
-            .iter()
-            .map(|(path, address)| (path.clone(), address.as_str())),
-    );
+    upstream.unique_in::<SocketAddr>("backend", &tables, "address");
     if !backends.is_empty() && backends.iter().all(|backend| backend.weight == 0) {
         upstream.mistake(
             "backends",

@@ -1,7 +1,7 @@
 //! Loading a document: the file, laid over by the environment, with the line of every key.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 
 use super::declared::{Declaration, Declarations, Scope, Written};
@@ -150,7 +150,8 @@ impl Document {
     pub fn parse<T>(&self, parse: impl FnOnce(&mut Table<'_>) -> Option<T>) -> Result<T, Mistakes> {
         self.parsing.take();
         let parsed = parse(&mut self.root());
-        self.find_unknown("", &self.root);
+        let is_sound = self.parsing.borrow().mistakes.is_empty();
+        self.find_unknown("", &self.root, is_sound);
 
         let mut mistakes = std::mem::take(&mut self.parsing.borrow_mut().mistakes);
         match parsed {
@@ -163,7 +164,8 @@ impl Document {
             )),
             _ => {
                 mistakes.sort_by_key(|mistake| mistake.line.unwrap_or(usize::MAX));
-                mistakes.dedup();
+                let mut told = HashSet::new();
+                mistakes.retain(|mistake| told.insert(mistake.clone()));
                 Err(Mistakes::first(&self.places.file, mistakes.into_iter()))
             }
         }
@@ -212,6 +214,10 @@ impl Document {
             keys.extend(asked.keys().map(|key| join(&table, key)));
         }
         keys.into_iter().collect()
+    }
+
+    pub(super) fn root_mut(&mut self) -> &mut BTreeMap<String, Value> {
+        &mut self.root
     }
 
     pub(super) fn into_root(self) -> BTreeMap<String, Value> {
@@ -333,6 +339,16 @@ impl Document {
         self.parsing.borrow_mut().mistakes.push(mistake);
     }
 
+    /// Records what is wrong with an item of the list at `path`, at the line it is in.
+    pub(super) fn record_item(&self, path: &str, index: usize, message: String) {
+        let mut place = self.place(path);
+        if place.line.is_some() {
+            place.line = self.place(&format!("{path}[{index}]")).line;
+        }
+        let mistake = place.mistake(message, "");
+        self.parsing.borrow_mut().mistakes.push(mistake);
+    }
+
     pub(super) fn warn(&self, path: &str, message: String, hint: String) {
         let warning = Warning(self.place(path).mistake(message, hint));
         let warnings = &mut self.parsing.borrow_mut().warnings;
@@ -345,7 +361,9 @@ impl Document {
         self.places.of(path)
     }
 
-    fn find_unknown(&self, path: &str, values: &BTreeMap<String, Value>) {
+    /// Records each key that nobody asked for. A table of which nothing was asked was given up for a mistake around it, if there is any: its keys are
+    /// no mistakes, and would bury that one.
+    fn find_unknown(&self, path: &str, values: &BTreeMap<String, Value>, is_sound: bool) {
         let known = {
             let Declarations { asked, maps, .. } = &self.parsing.borrow().declarations;
             match maps.contains_key(path) {
@@ -355,6 +373,9 @@ impl Document {
                     .map(|asked| asked.keys().copied().collect::<BTreeSet<_>>()),
             }
         };
+        if !is_sound && known.as_ref().is_some_and(BTreeSet::is_empty) {
+            return;
+        }
         for (key, value) in values {
             let inner = join(path, key);
             if let Some(known) = &known
@@ -371,7 +392,7 @@ impl Document {
             }
             match value {
                 Value::Table(values) if self.was_entered(&inner) => {
-                    self.find_unknown(&inner, values)
+                    self.find_unknown(&inner, values, is_sound);
                 }
                 Value::Array(items) => {
                     for (index, item) in items.iter().enumerate() {
@@ -379,7 +400,7 @@ impl Document {
                         if let Value::Table(values) = item
                             && self.was_entered(&inner)
                         {
-                            self.find_unknown(&inner, values);
+                            self.find_unknown(&inner, values, is_sound);
                         }
                     }
                 }

@@ -10,7 +10,7 @@ const MAX_MISTAKES: usize = 200;
 const MAX_PART: usize = 300;
 
 /// One thing that is wrong, and where.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Mistake {
     /// The file as the user named it, or the environment variable the value came from (`$WEIR__NODE__ID`).
     pub file: String,

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::document::Document;
+use super::table::Table;
 use super::value::{FromValue, Value};
 
 /// What a parser says of one key when it asks for it.
@@ -86,6 +88,60 @@ pub fn mistakes(page: &str, rows: &[Row]) -> Vec<String> {
     wrong
 }
 
+/// What is said of keys as unknown, though they are known, when another key of `text` is spoilt: a parser that goes no further at a mistake buries
+/// it under these. A line for each key that was spoilt.
+pub fn buried<T>(text: &str, parse: impl Fn(&mut Table<'_>) -> Option<T>) -> Vec<String> {
+    let load = || Document::from_toml("f.toml", text);
+    let Ok(whole) = load() else {
+        return vec!["is not TOML".into()];
+    };
+    let mut paths = Vec::new();
+    leaves(
+        &mut whole.into_root(),
+        &mut |_, path| paths.push(path.to_owned()),
+        "",
+    );
+    let mut wrong = Vec::new();
+    for spoilt in &paths {
+        let Ok(mut document) = load() else { continue };
+        let spoil = &mut |value: &mut Value, path: &str| {
+            if path == spoilt {
+                *value = Value::Float(-0.5);
+            }
+        };
+        leaves(document.root_mut(), spoil, "");
+        let told = document.parse(&parse).err().unwrap_or_default().0;
+        let unknown = told.iter().filter(|told| told.message == "unknown key");
+        let unknown: Vec<&str> = unknown.map(|told| told.key.as_str()).collect();
+        if !unknown.is_empty() {
+            wrong.push(format!("{spoilt}: {}", unknown.join(", ")));
+        }
+    }
+    wrong
+}
+
+/// Shows each value that is no table, with a path of it.
+fn leaves(
+    values: &mut BTreeMap<String, Value>,
+    show: &mut impl FnMut(&mut Value, &str),
+    path: &str,
+) {
+    for (key, value) in values {
+        let path = format!("{path}.{key}");
+        match value {
+            Value::Table(inner) => leaves(inner, show, &path),
+            Value::Array(items) if items.iter().any(|item| matches!(item, Value::Table(_))) => {
+                for (index, item) in items.iter_mut().enumerate() {
+                    if let Value::Table(inner) = item {
+                        leaves(inner, show, &format!("{path}[{index}]"));
+                    }
+                }
+            }
+            other => show(other, &path),
+        }
+    }
+}
+
 impl Row {
     fn differs(&self, type_: &str, default: &str, meaning: &str) -> Vec<String> {
         let Row { key, live, facts } = self;
@@ -154,7 +210,6 @@ fn plain(cell: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Document;
     use super::*;
 
     #[test]

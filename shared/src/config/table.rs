@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::convert::identity;
+use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
@@ -400,6 +401,29 @@ impl<'d> Table<'d> {
         }
     }
 
+    /// As [`Self::unique`], of what `key` of each of `tables` says, whatever else is wrong with them.
+    pub fn unique_in<T: FromValue + Display>(
+        &mut self,
+        what: &str,
+        tables: &[Table<'_>],
+        key: &'static str,
+    ) {
+        let said = tables.iter().filter_map(|table| {
+            let said = table.peek::<T>(key)?;
+            Some((join(&table.path, key), said.to_string()))
+        });
+        let said: Vec<_> = said.collect();
+        let names = said.iter().map(|(path, name)| (path.clone(), &**name));
+        self.unique(what, names);
+    }
+
+    /// The value of a key, if it is there and right. Does not count as asking for it, and records nothing.
+    pub fn peek<T: FromValue>(&self, key: &str) -> Option<T> {
+        let value = self.values.get(key)?;
+        let path = join(&self.path, key);
+        self.document.read(&path, value).ok()
+    }
+
     fn describe<T: FromValue>(&self, key: &'static str, facts: impl FnOnce() -> Facts) {
         self.document.describe(&self.path, key, || Facts {
             word: T::WORD,
@@ -424,7 +448,19 @@ impl<'d> Table<'d> {
         let hint = match self.document.read::<T>(&path, value) {
             Ok(read) if allowed(&read) => return Some(read),
             Ok(_) => String::new(),
-            Err(own) => hint(own),
+            Err(own) => {
+                let items = match self.scope.secret {
+                    true => Vec::new(),
+                    false => T::wrong_items(value),
+                };
+                for (index, message) in &items {
+                    self.document.record_item(&path, *index, message.clone());
+                }
+                if !items.is_empty() {
+                    return None;
+                }
+                hint(own)
+            }
         };
         // A hint on a list is the whole message: see `FromValue::from_value`.
         let (message, hint) = match value {

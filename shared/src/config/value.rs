@@ -85,6 +85,11 @@ pub trait FromValue: Sized {
     /// list, the hint is the whole message: what is wrong in it, and what to write. So a type that no list can be gives none for one.
     fn from_value(value: &Value) -> Result<Self, String>;
 
+    /// What is wrong with items of a list, each with its place; nothing where that is said of the list as a whole.
+    fn wrong_items(_value: &Value) -> Vec<(usize, String)> {
+        Vec::new()
+    }
+
     /// The word that the reference pages have for the type; empty where one word doesn't say it.
     const WORD: &'static str = "";
 
@@ -274,29 +279,42 @@ impl<T: FromValue> FromValue for Vec<T> {
         let Value::Array(items) = value else {
             return Err(format!("write [...], each item {}", T::EXPECTED));
         };
-        items
-            .iter()
-            .enumerate()
-            .map(|(index, item)| {
-                T::from_value(item).map_err(|hint| {
-                    let hint = if hint.is_empty() {
-                        hint
-                    } else {
-                        format!("; {hint}")
-                    };
-                    format!(
-                        "item {} should be {}, it is {item}{hint}",
-                        index + 1,
-                        T::EXPECTED
-                    )
-                })
-            })
-            .collect()
+        let items = items.iter().enumerate();
+        items.map(|(index, item)| read_item(index, item)).collect()
     }
+
+    fn wrong_items(value: &Value) -> Vec<(usize, String)> {
+        let Value::Array(items) = value else {
+            return Vec::new();
+        };
+        let items = items.iter().enumerate();
+        let wrong = |(index, item)| Some((index, read_item::<T>(index, item).err()?));
+        items.filter_map(wrong).collect()
+    }
+
     const WORD: &'static str = "list";
 
     fn written(&self) -> String {
         let items: Vec<String> = self.iter().map(T::written).collect();
         items.join(" ")
     }
+}
+
+/// Reads an item of a list.
+///
+/// # Errors
+/// What is wrong with it, and what to write.
+fn read_item<T: FromValue>(index: usize, item: &Value) -> Result<T, String> {
+    T::from_value(item).map_err(|hint| {
+        let hint = if hint.is_empty() {
+            hint
+        } else {
+            format!("; {hint}")
+        };
+        format!(
+            "item {} should be {}, it is {item}{hint}",
+            index + 1,
+            T::EXPECTED
+        )
+    })
 }

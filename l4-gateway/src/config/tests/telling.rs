@@ -139,3 +139,83 @@ fn garbage_is_refused_without_a_panic() {
         let _ = parse(&text);
     }
 }
+
+#[test]
+fn too_many_services_are_one_mistake_beside_those_of_each() {
+    let service = |n: u32| {
+        let vip = std::net::Ipv4Addr::from(0x0a00_0200 + n);
+        format!(
+            "[[services]]\nname = \"s{n}\"\nvip = \"{vip}\"\nprotocol = \"tcp\"\nport = 80\ntargets = [{{ address = \"10.3.0.21:80\" }}]\n"
+        )
+    };
+    let services: String = (0..1024).map(service).collect();
+    let text = with(&[("port = 80", "port = 0")]) + &services;
+    assert_eq!(
+        parse(&text).unwrap_err(),
+        "l4.toml:17: services: 1025 services are more than a node can tell others of — 1024 at most\n\
+         l4.toml:21: services[0].port: expected a port from 1 to 65535, a range such as \"8000-8999\", or \"*\" for all, got 0 — write \"*\" for all ports"
+    );
+    let port = |n: u32| {
+        format!(
+            "[[ports]]\nname = \"p{n}\"\ndevice = \"net_af_packet{n},iface=p{n}\"\naddress = \"10.9.{n}.1/24\"\n"
+        )
+    };
+    let ports: String = (2..17).map(port).collect();
+    assert_eq!(
+        parse(&format!("{LEAST}{ports}")).unwrap_err(),
+        "l4.toml:5: ports: 17 ports are too many — 16 at most"
+    );
+}
+
+#[test]
+fn every_bad_item_of_a_list_is_told_at_its_line() {
+    let routers = "gateway = [\n \"10.9.0.1\", \"10.2.0.1\",\n \"10.9.0.2\", \"fd00::1\"]";
+    assert_eq!(
+        parse(&with(&[("gateway = \"10.2.0.1\"", routers)])).unwrap_err(),
+        "l4.toml:9: ports[0].gateway: 10.9.0.1 is not in the port's network 10.2.0.11/24 — a next hop is on the port's segment\n\
+         l4.toml:9: ports[0].gateway: 10.9.0.2 is not in the port's network 10.2.0.11/24 — a next hop is on the port's segment\n\
+         l4.toml:9: ports[0].gateway: the port has no address of the family of fd00::1 — add one to the port's `address`"
+    );
+    let routers = "gateway = [\n \"x\", \"10.2.0.1\",\n 7]";
+    let item = "should be an IP address such as \"10.0.0.1\", it is";
+    assert_eq!(
+        parse(&with(&[("gateway = \"10.2.0.1\"", routers)])).unwrap_err(),
+        format!(
+            "l4.toml:10: ports[0].gateway: item 1 {item} \"x\"\nl4.toml:11: ports[0].gateway: item 3 {item} 7"
+        )
+    );
+    let twice = "gateway = [\"10.2.0.1\", \"10.2.0.2\",\n\"10.2.0.2\", \"10.2.0.1\"]";
+    assert_eq!(
+        parse(&with(&[("gateway = \"10.2.0.1\"", twice)])).unwrap_err(),
+        "l4.toml:10: ports[0].gateway: 10.2.0.2 is given twice\n\
+         l4.toml:10: ports[0].gateway: 10.2.0.1 is given twice"
+    );
+    let lists = "port = 80\nallow = [\"10.1.0.0/16\", \"10.2.0.0/16\"]\ndeny = [\"10.2.0.0/16\", \"10.1.0.0/16\"]";
+    let complaints = parse(&with(&[("port = 80", lists)])).unwrap_err();
+    let both = ["10.1.0.0/16", "10.2.0.0/16"].map(|prefix| {
+        complaints
+            .matches(&format!("{prefix} is allowed too"))
+            .count()
+    });
+    assert_eq!(both, [1, 1], "{complaints}");
+}
+
+#[test]
+fn what_is_there_twice_is_told_whatever_else_is_wrong() {
+    let second = "[[ports]]\nname = \"int\"\ndevice = \"net_af_packet1,iface=int0\"\naddress = \"x\"\nlocal_ips = [\"10.3.0.100\"]\n\
+                  [[services]]\nname = \"web\"\nvip = \"10.0.0.100\"\nprotocol = \"tcp\"\nport = 80\nscheduler = \"x\"\ntargets = [{ address = \"10.0.0.100:80\" }]\n";
+    let complaints = parse(&format!("{LEAST}{second}")).unwrap_err();
+    for told in [
+        "ports[2].name: the port name \"int\" is already at ports[1].name",
+        "ports[2].device: the device \"net_af_packet1\" is already at ports[1].device",
+        "ports[2].device: interface int0 is port int's already",
+        "ports[2].address: expected",
+        "ports[2].local_ips: the address \"10.3.0.100\" is already at ports[1].local_ips",
+        "services[1].name: the service name \"web\" is already at services[0].name",
+        "services[1]: the service on \"tcp 10.0.0.100:80\" is already at services[0]",
+        "services[1].scheduler: expected",
+        "services[1].targets[0].address: 10.0.0.100 is a VIP of this node",
+    ] {
+        assert!(complaints.contains(told), "{told} in\n{complaints}");
+    }
+}
