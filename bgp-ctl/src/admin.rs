@@ -7,7 +7,7 @@ use actix::Addr;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
-use shared::admin::{Admin, CommandError, asker};
+use shared::admin::{Admin, CommandError, asked, asker};
 use shared::bus::{Bus, DrainRecord, Tier, unix_ms};
 use shared::reload::Reloader;
 
@@ -60,14 +60,21 @@ impl Admin for Front {
         }
         match name {
             "drain" | "undrain" => {
-                let answer = asker(args).map(|by| self.drain(name == "drain", by));
+                let answer = asker(&args).map(|by| self.drain(name == "drain", by));
                 std::future::ready(answer).boxed()
             }
             "force" => {
                 let force = match parse_force(&args) {
                     Ok(force) => force,
-                    Err(why) => return std::future::ready(Err(CommandError::Invalid(why))).boxed(),
+                    Err(error) => return std::future::ready(Err(error)).boxed(),
                 };
+                let SetForce {
+                    vip,
+                    force: to,
+                    asked,
+                } = &force;
+                let (by, reason) = (&asked.by, &asked.reason);
+                tracing::info!(%vip, force = ?to, by, reason, "VIP: an operator has spoken");
                 let sent = self.control.send(force);
                 async move {
                     sent.await
@@ -81,25 +88,29 @@ impl Admin for Front {
     }
 }
 
-/// `{"vip": "10.0.0.100", "force": "announce" | "withdraw" | "none"}`.
-fn parse_force(args: &Value) -> Result<SetForce, String> {
+/// `{"vip": "10.0.0.100", "force": "announce" | "withdraw" | "none", "by": ..., "reason": ...}`.
+fn parse_force(args: &Value) -> Result<SetForce, CommandError> {
     let text = |key: &str| {
         args.get(key)
             .and_then(Value::as_str)
-            .ok_or_else(|| format!("`{key}` is missing"))
+            .ok_or_else(|| CommandError::Invalid(format!("`{key}` is missing")))
     };
     let vip: Ipv4Addr = text("vip")?
         .parse()
-        .map_err(|_| "`vip` is not an IPv4 address".to_owned())?;
+        .map_err(|_| CommandError::Invalid("`vip` is not an IPv4 address".to_owned()))?;
     let force = match text("force")? {
         "announce" => Some(Force::Announce),
         "withdraw" => Some(Force::Withdraw),
         "none" => None,
         other => {
-            return Err(format!(
+            return Err(CommandError::Invalid(format!(
                 "`force` is {other:?}, expected \"announce\", \"withdraw\" or \"none\""
-            ));
+            )));
         }
     };
-    Ok(SetForce { vip, force })
+    Ok(SetForce {
+        vip,
+        force,
+        asked: asked(args)?,
+    })
 }

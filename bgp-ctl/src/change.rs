@@ -166,6 +166,7 @@ mod tests {
             why: String::new(),
             since_unix_ms: 0,
             force: None,
+            operator: None,
         };
         status.vips.insert([10, 0, 0, 100].into(), vip);
         let ends = |after: &str, status: &Status| ends(&before, &section(after), status);

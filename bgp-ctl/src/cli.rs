@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use serde_json::{Value, json};
 use shared::admin::client;
-use shared::cli::{Action, Next, Process, cell, table};
+use shared::cli::{Action, By, Next, Process, Reason, Shown, cell, document, state, table};
 
 use crate::config::{ADMIN_PORT, Config};
 use crate::run::run;
@@ -25,9 +25,9 @@ pub struct Cli {
 enum Own {
     #[command(flatten)]
     Shared(Action),
-    /// Print the sessions of the running process as a table
+    /// Show the sessions of the running process
     #[command(alias = "neighbors")]
-    Neighbours,
+    Neighbours(Shown),
     /// Force a VIP of the running process, or leave it to the facts again
     Force {
         /// The VIP
@@ -35,6 +35,10 @@ enum Own {
         /// announce (whatever its targets' health), withdraw, or none
         #[arg(value_parser = ["announce", "withdraw", "none"])]
         force: String,
+        #[command(flatten)]
+        by: By,
+        #[command(flatten)]
+        reason: Reason,
     },
 }
 
@@ -54,23 +58,29 @@ impl Cli {
     }
 }
 
-async fn answer(own: Own, admin: SocketAddr) -> anyhow::Result<String> {
+async fn answer(own: Own, admin: SocketAddr) -> Result<String, String> {
     match own {
-        Own::Shared(_) => anyhow::bail!("is not a question"),
-        Own::Neighbours => {
-            let status = client::get(admin, "/status").await?;
-            Ok(sessions(&serde_json::from_str(&status)?))
+        Own::Shared(_) => Err("is not a question".into()),
+        Own::Neighbours(shown) => {
+            let neighbours = async || Ok::<_, String>(state(admin).await?["neighbours"].take());
+            shown.show(neighbours, sessions).await
         }
-        Own::Force { vip, force } => {
-            let args = json!({ "vip": vip, "force": force });
-            let answer = client::command(admin, "force", &args).await?;
-            Ok(format!("{answer:#}\n"))
+        Own::Force {
+            vip,
+            force,
+            by,
+            reason: Reason { reason },
+        } => {
+            let args = json!({ "vip": vip, "force": force, "by": by.name(), "reason": reason });
+            let answer = client::command(admin, "force", &args).await;
+            let answer = answer.map_err(|error| error.to_string())?;
+            Ok(document(&answer))
         }
     }
 }
 
-/// The sessions as a table, from the JSON of `/status`.
-fn sessions(status: &Value) -> String {
+/// The sessions as a table, from the neighbours of `/status`.
+fn sessions(neighbours: &Value) -> String {
     const COLUMNS: [&str; 7] = [
         "neighbour",
         "as",
@@ -81,7 +91,7 @@ fn sessions(status: &Value) -> String {
         "last error",
     ];
     let mut rows = Vec::new();
-    for (address, neighbour) in status["neighbours"].as_object().into_iter().flatten() {
+    for (address, neighbour) in neighbours.as_object().into_iter().flatten() {
         let since = neighbour["since_unix_ms"].as_u64().unwrap_or_default();
         let advertised = neighbour["advertised"].as_array().map_or(0, Vec::len);
         rows.push(vec![

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
+use shared::admin::Asked;
 use shared::bus::VipState;
 
 use crate::decision::Force;
@@ -45,6 +46,8 @@ pub struct VipStatus {
     pub since_unix_ms: u64,
     /// What an operator forces.
     pub force: Option<Force>,
+    /// Who forces it, why and since when.
+    pub operator: Option<Asked>,
 }
 
 /// The session to a neighbour.
@@ -172,6 +175,7 @@ mod tests {
             why: why.to_owned(),
             since_unix_ms: 0,
             force,
+            operator: None,
         }
     }
 

@@ -260,6 +260,9 @@ fn the_binary_follows_a_node_and_never_withdraws_for_a_lost_bus() {
         table.lines().count() == 2 && table.contains("127.0.0.1  65001  established"),
         "{table}"
     );
+    let shown = bgp_ctl(&["neighbours", "--json", "--config", &config]).stdout;
+    let shown: serde_json::Value = serde_json::from_slice(&shown).unwrap();
+    assert_eq!(shown["127.0.0.1"]["state"], "established", "{shown:#}");
     let status: serde_json::Value = serde_json::from_slice(
         &bgp_ctl(&["status", "--admin", &format!("127.0.0.1:{admin}")]).stdout,
     )
@@ -285,11 +288,22 @@ fn the_binary_follows_a_node_and_never_withdraws_for_a_lost_bus() {
     assert!(bgp_ctl(&["undrain", "--config", &config]).status.success());
     expect_announced(&messages, "undrained");
     assert!(
-        bgp_ctl(&["force", "10.0.0.100", "withdraw", "--config", &config])
-            .status
-            .success()
+        bgp_ctl(
+            &[
+                &["force", "10.0.0.100", "withdraw", "--config", &config][..],
+                &["--by", "ann", "--reason", "rack 3"],
+            ]
+            .concat()
+        )
+        .status
+        .success()
     );
     expect_withdrawn(&messages, "forced");
+    let status = bgp_ctl(&["status", "--json", "--config", &config]).stdout;
+    let status: serde_json::Value = serde_json::from_slice(&status).unwrap();
+    let operator = &status["vips"]["10.0.0.100"]["operator"];
+    assert_eq!(operator["by"], "ann", "{status:#}");
+    assert_eq!(operator["reason"], "rack 3", "{status:#}");
     assert!(
         bgp_ctl(&["force", "10.0.0.100", "none", "--config", &config])
             .status

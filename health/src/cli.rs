@@ -3,10 +3,13 @@
 use std::fmt::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::{Args, Parser, Subcommand};
-use shared::cli::{Action, Next, Process, address_and_port};
+use serde_json::json;
+use shared::admin::no_such;
+use shared::cli::{Action, Next, Process, address_and_port, document};
 use shared::config::{Document, Loaded};
 
 use crate::config::Config;
@@ -44,6 +47,9 @@ struct ProbeArguments {
     /// Probe as the configuration does for this service
     #[arg(long, value_name = "NAME", requires = "config")]
     service: Option<String>,
+    /// Show what was found as JSON, on standard output whatever it is
+    #[arg(long)]
+    json: bool,
 }
 
 impl Cli {
@@ -59,7 +65,7 @@ impl Cli {
     }
 }
 
-fn probe_once(config: Option<PathBuf>, arguments: ProbeArguments) -> std::process::ExitCode {
+fn probe_once(config: Option<PathBuf>, arguments: ProbeArguments) -> ExitCode {
     let settings = match (&arguments.service, config) {
         (Some(service), Some(config)) => of_service(&config, service),
         _ => of_arguments(&arguments.settings),
@@ -83,12 +89,16 @@ fn probe_once(config: Option<PathBuf>, arguments: ProbeArguments) -> std::proces
         Outcome::Failure => ("not healthy", 1),
         Outcome::Silence | Outcome::Unknown => ("can't tell", 2),
     };
+    let (kind, address) = (check.settings.probe.kind(), check.address);
+    if arguments.json {
+        let found = json!({
+            "type": kind, "address": address, "verdict": verdict, "reason": reason, "took_seconds": took.as_secs_f64(),
+        });
+        let _closed = told(document(&found).trim_end(), 0);
+        return code.into();
+    }
     told(
-        &format!(
-            "{} {}: {verdict}: {reason} (took {took:.1?})",
-            check.settings.probe.kind(),
-            check.address
-        ),
+        &format!("{kind} {address}: {verdict}: {reason} (took {took:.1?})"),
         code,
     )
 }
@@ -98,12 +108,8 @@ fn of_service(config: &Path, name: &str) -> Result<CheckSettings, String> {
     let config = document
         .parse(Config::parse)
         .map_err(|mistakes| mistakes.to_string())?;
-    let known: Vec<&str> = config
-        .services
-        .iter()
-        .map(|service| service.name.as_str())
-        .collect();
-    let unknown = format!("there is no service {name:?}, only {}", known.join(", "));
+    let known = config.services.iter().map(|service| service.name.as_str());
+    let unknown = no_such("service", name, known);
     config
         .services
         .into_iter()
@@ -147,7 +153,7 @@ fn of_arguments(words: &[String]) -> Result<CheckSettings, String> {
         .map_err(|mistakes| mistakes.to_string())
 }
 
-fn told(text: &str, code: u8) -> std::process::ExitCode {
+fn told(text: &str, code: u8) -> ExitCode {
     use std::io::Write as _;
     let _closed = match code {
         0 => writeln!(std::io::stdout(), "{text}"),

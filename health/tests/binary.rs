@@ -320,6 +320,11 @@ fn one_probe_is_told_in_words_and_by_exit_code() {
         code == 1 && printed.contains("http") && printed.contains("not healthy: connect refused"),
         "{printed}"
     );
+    let (code, printed) = run(&["probe", &closed, "--json"]);
+    let found: serde_json::Value = serde_json::from_str(&printed).unwrap();
+    assert_eq!((code, &found["verdict"]), (1, &"not healthy".into()));
+    assert_eq!(found["reason"], "connect refused");
+    assert!(found["took_seconds"].as_f64().unwrap() < 2.0);
     let (code, printed) = run(&["probe", &open, "source=192.0.2.1"]);
     assert!(
         code == 2 && printed.contains("can't tell: binding to 192.0.2.1"),
@@ -363,7 +368,7 @@ fn a_service_is_probed_as_configured() {
     assert!(code == 1 && printed.starts_with("http "), "{printed}");
     let (code, printed) = run(&["probe", &closed, "--config", config, "--service", "apo"]);
     assert!(
-        code == 2 && printed.contains("there is no service \"apo\", only api"),
+        code == 2 && printed.contains("service \"apo\": expected one of api"),
         "{printed}"
     );
     std::fs::remove_file(config).unwrap();

@@ -26,6 +26,7 @@ use crate::flows::end;
 use crate::forwarder::Forwarder;
 use crate::host::Host;
 use crate::intent;
+use crate::known;
 use crate::metrics;
 use crate::names::{PROTOCOLS, STATES};
 use crate::neighbours::neighbours;
@@ -77,7 +78,7 @@ impl NodeAdmin {
     }
 
     fn drain(&self, wanted: bool, args: Value) -> Result<Value, CommandError> {
-        let by = asker(args)?;
+        let by = asker(&args)?;
         let warnings = drain::ask(&self.bus, &self.reloader.current(), wanted, by);
         Ok(json!({ "draining": wanted, "warnings": warnings }))
     }
@@ -123,6 +124,12 @@ impl Admin for NodeAdmin {
                     let found = flows(&forwarder, filter, limit, true).await;
                     let Found { flows, left_out } = found.map_err(CommandError::Failed)?;
                     let tables = forwarder.tables();
+                    if flows.is_empty()
+                        && left_out == 0
+                        && let Some(why) = known::missing(&filter, &services, &tables)
+                    {
+                        return Err(CommandError::Invalid(why));
+                    }
                     let shown = flows.iter().map(|flow| ShownFlow::new(flow, &tables));
                     let flows: Vec<_> = shown.collect();
                     Ok(json!({ "flows": flows, "left_out": left_out }))
@@ -172,11 +179,12 @@ impl Admin for NodeAdmin {
 
     fn refresh_metrics(&self) {
         let config = self.reloader.current();
-        let warnings = self.host.warnings(&config, &self.forwarder.ports());
-        metrics::host(warnings.len());
+        let ports = self.forwarder.ports();
+        metrics::host(self.host.warnings(&config, &ports).len());
         metrics::refresh(
             &config,
             &self.forwarder,
+            &ports,
             &self.board.read(),
             self.ready().is_ok(),
         );
@@ -226,15 +234,11 @@ impl Which {
         if let Some(limit) = self.limit {
             range::check("limit", limit, &LIMIT)?;
         }
-        let find = |name: &String| {
-            let mut services = view.services.iter();
-            let found = services.find(|service| service.name == *name);
-            found.and_then(|service| service.id).ok_or_else(|| {
-                let names: Vec<&str> = view.services.iter().map(|s| s.name.as_str()).collect();
-                format!("service {name:?}: expected one of {}", names.join(", "))
-            })
+        let service = match &self.service {
+            // One that has no number yet has no flows either, and every number that may be asked for has.
+            Some(name) => Some(known::service(view, name)?.id.ok_or("not in force yet")?),
+            None => None,
         };
-        let service = self.service.as_ref().map(find).transpose()?;
         let protocol = self
             .protocol
             .map(|name| PROTOCOLS.find(&name))

@@ -7,7 +7,7 @@ use dataplane::{MacAddr, PortIndex};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use shared::admin::{CommandError, arguments, asker, client};
-use shared::cli::{cell, table};
+use shared::cli::{By, cell, table};
 
 use crate::admin::of_worker;
 use crate::forwarder::Forwarder;
@@ -19,6 +19,8 @@ pub(crate) struct Announce {
     /// The VIPs or LocalIPs; all addresses that the node answers for without any
     #[arg(value_name = "ADDR")]
     addresses: Vec<IpAddr>,
+    #[command(flatten)]
+    by: By,
 }
 
 /// Arguments of `announce`.
@@ -33,7 +35,7 @@ struct Addresses {
 
 /// Has the running process announce addresses; what came of it.
 pub(crate) async fn ask(admin: SocketAddr, wanted: Announce) -> Result<String, String> {
-    let args = json!({ "addresses": wanted.addresses, "by": "command line" });
+    let args = json!({ "addresses": wanted.addresses, "by": wanted.by.name() });
     let answer = client::command(admin, "announce", &args).await;
     let answer = answer.map_err(|error| error.to_string())?;
     let announced = answer["announced"].as_array().map(Vec::as_slice);
@@ -55,7 +57,7 @@ pub(crate) async fn announce(
     names: &[String],
     args: Value,
 ) -> Result<Value, CommandError> {
-    let by = asker(args.clone())?;
+    let by = asker(&args)?;
     let Addresses { addresses, .. } = arguments(args)?;
     let addresses: Vec<IpAddr> = addresses.iter().map(IpAddr::to_canonical).collect();
     let wanted = (!addresses.is_empty()).then_some(addresses);

@@ -1,10 +1,9 @@
 //! What connect attempts of the last second told of each target: facts for whoever judges its health, beside what probes find.
 
-use std::collections::HashMap;
-use std::hash::Hash;
-
-use dataplane::TargetCounts;
+use dataplane::{TargetCounts, TargetId};
 use serde::Serialize;
+
+use crate::by_number::ByNumber;
 
 /// What clients met at a target between two ticks, a second apart. All zeros, but for the flows, where answers don't pass here (DR, tunnels).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
@@ -20,38 +19,29 @@ pub struct Attempts {
 }
 
 /// The attempts of the last second, by target.
-#[derive(Debug)]
-pub struct LastSecond<N> {
+#[derive(Debug, Default)]
+pub struct LastSecond {
     /// Each target's counters at the last look, and what they had risen by.
-    known: HashMap<N, (Attempts, Attempts)>,
+    known: ByNumber<(Attempts, Attempts)>,
 }
 
-impl<N> Default for LastSecond<N> {
-    fn default() -> Self {
-        LastSecond {
-            known: HashMap::new(),
-        }
-    }
-}
-
-impl<N: Eq + Hash> LastSecond<N> {
+impl LastSecond {
     /// Looks at the counters of all targets, each second. One that is new begins at nothing, as it may have another's number.
-    pub fn look(&mut self, all: impl Iterator<Item = (N, TargetCounts)>) {
-        let before = std::mem::take(&mut self.known);
-        let look = |(target, counts): (N, TargetCounts)| {
+    pub fn look(&mut self, all: impl Iterator<Item = (TargetId, TargetCounts)>) {
+        self.known.begin();
+        for (target, counts) in all {
             let now = Attempts::from(counts);
-            let risen = before
-                .get(&target)
-                .map_or_else(Attempts::default, |(before, _)| now.since(before));
-            (target, (now, risen))
-        };
-        self.known = all.map(look).collect();
+            self.known.note(&target, |before| {
+                let risen = before.map_or_else(Attempts::default, |(before, _)| now.since(before));
+                (now, risen)
+            });
+        }
     }
 
     /// What the last second told; zeros for what was not looked at twice.
-    pub fn of(&self, target: &N) -> Attempts {
+    pub fn of(&self, target: &TargetId) -> Attempts {
         self.known
-            .get(target)
+            .of(target)
             .map(|(_, risen)| *risen)
             .unwrap_or_default()
     }
@@ -102,21 +92,21 @@ mod tests {
     fn a_second_has_what_came_in_it_and_no_more() {
         let mut last = LastSecond::default();
         for (total, expected) in [(100, 0), (107, 7), (107, 0), (110, 3)] {
-            last.look([("a", counts(total))].into_iter());
-            assert_eq!(last.of(&"a"), attempts(expected), "at {total}");
+            last.look([(TargetId(1), counts(total))].into_iter());
+            assert_eq!(last.of(&TargetId(1)), attempts(expected), "at {total}");
         }
-        assert_eq!(last.of(&"b"), Attempts::default());
+        assert_eq!(last.of(&TargetId(2)), Attempts::default());
     }
 
     #[test]
     fn what_was_gone_begins_at_nothing_and_counters_may_wrap() {
         let mut last = LastSecond::default();
         for (total, expected) in [(Some(5), 0), (None, 0), (Some(50), 0), (Some(51), 1)] {
-            last.look(total.map(|total| ("a", counts(total))).into_iter());
-            assert_eq!(last.of(&"a"), attempts(expected), "at {total:?}");
+            last.look(total.map(|total| (TargetId(1), counts(total))).into_iter());
+            assert_eq!(last.of(&TargetId(1)), attempts(expected), "at {total:?}");
         }
-        last.look([("a", counts(u64::MAX))].into_iter());
-        last.look([("a", counts(1))].into_iter());
-        assert_eq!(last.of(&"a"), attempts(2));
+        last.look([(TargetId(1), counts(u64::MAX))].into_iter());
+        last.look([(TargetId(1), counts(1))].into_iter());
+        assert_eq!(last.of(&TargetId(1)), attempts(2));
     }
 }

@@ -5,9 +5,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
-use serde_json::Value;
 use shared::admin::client;
-use shared::cli::{Action, Next, Process};
+use shared::cli::{Action, Next, Process, state};
 use shared::config::Loaded;
 
 use crate::announce::{self, Announce};
@@ -112,14 +111,8 @@ impl Cli {
 async fn answer(own: Own, admin: SocketAddr) -> Result<String, String> {
     match own {
         Own::Shared(_) => Err("is not a question".into()),
-        Own::Services(services) => {
-            let shown = async || services.text(&status(admin).await?);
-            services.watch().show(shown).await
-        }
-        Own::Targets(targets) => {
-            let shown = async || targets.text(&status(admin).await?);
-            targets.watch().show(shown).await
-        }
+        Own::Services(services) => services.show(async || state(admin).await).await,
+        Own::Targets(targets) => targets.show(async || state(admin).await).await,
         Own::Target(target) => intent::ask(admin, target).await,
         Own::Vip(vip) => intent::ask_vip(admin, vip).await,
         Own::Flows(wanted) => flows::ask(admin, &wanted).await,
@@ -128,12 +121,6 @@ async fn answer(own: Own, admin: SocketAddr) -> Result<String, String> {
         Own::Persistence(wanted) => persistence::ask(admin, &wanted).await,
         Own::Capture(capture) => record(admin, capture).await,
     }
-}
-
-async fn status(admin: SocketAddr) -> Result<Value, String> {
-    let text = client::get(admin, "/status").await;
-    let text = text.map_err(|error| error.to_string())?;
-    serde_json::from_str(&text).map_err(|error| error.to_string())
 }
 
 /// Writes whole blocks only, so that the file can be read however the capture ends.

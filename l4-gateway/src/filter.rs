@@ -1,7 +1,7 @@
 //! Which flows an operator means: the filter of `flows` and `capture`.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
 use dataplane::{FlowState, FlowView, Protocol, ServiceId};
@@ -20,6 +20,13 @@ pub enum End {
 }
 
 impl End {
+    /// All ports of one address.
+    pub fn of_host(address: IpAddr) -> Option<End> {
+        let address = address.to_canonical();
+        let longest = if address.is_ipv4() { 32 } else { 128 };
+        Cidr::new(address, longest).map(End::Network)
+    }
+
     /// Whether it means this address and port; port 0 stands for one that is not known (fragments, ICMP).
     pub fn matches(self, end: SocketAddr) -> bool {
         match self {
@@ -42,11 +49,7 @@ impl FromStr for End {
             return Ok(End::Socket(socket));
         }
         if let Ok(Endpoint(every_port)) = text.parse::<Endpoint>() {
-            let address = every_port.ip().to_canonical();
-            let longest = if address.is_ipv4() { 32 } else { 128 };
-            return Cidr::new(address, longest)
-                .map(End::Network)
-                .ok_or_else(String::new);
+            return End::of_host(every_port.ip()).ok_or_else(String::new);
         }
         match text.parse::<Cidr>() {
             Ok(network) => Ok(End::Network(network)),

@@ -8,7 +8,7 @@ use clap::Args;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use shared::admin::{CommandError, arguments, asker, client};
-use shared::cli::{Watch, cell, table};
+use shared::cli::{By, Shown, cell, table};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
@@ -17,6 +17,7 @@ use crate::admin::{LIMIT, LISTED, Which};
 use crate::cli::Wanted;
 use crate::filter::FlowFilter;
 use crate::forwarder::Forwarder;
+use crate::known;
 use crate::names::{PROTOCOLS, STATES};
 use crate::range;
 use crate::views::duration;
@@ -42,11 +43,8 @@ pub(crate) struct Flows {
     state: Option<String>,
     #[arg(long, default_value_t = LISTED, value_parser = range::parser(LIMIT), help = range::help("How many at most", &LIMIT))]
     limit: usize,
-    /// Show them as JSON: one document, with --watch one line each time
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
-    watch: Watch,
+    shown: Shown,
     /// End the flows instead, after a question: both ends of open connections get an RST
     #[arg(long, conflicts_with_all = ["json", "watch", "limit"])]
     cut: bool,
@@ -56,6 +54,8 @@ pub(crate) struct Flows {
     /// With --cut: don't ask
     #[arg(long, requires = "cut")]
     yes: bool,
+    #[command(flatten)]
+    by: By,
 }
 
 impl Flows {
@@ -76,10 +76,14 @@ impl Flows {
 
 /// Lists or ends them, as is asked for.
 pub(crate) async fn ask(admin: SocketAddr, flows: &Flows) -> Result<String, String> {
-    match flows.cut {
-        true => cut(admin, flows).await,
-        false => flows.watch.show(async || list(admin, flows).await).await,
+    if flows.cut {
+        return cut(admin, flows).await;
     }
+    if flows.by.is_given() {
+        return Err("--by goes with --cut: nobody is told who looks".into());
+    }
+    let list = async || find(admin, flows, flows.limit).await;
+    flows.shown.show(list, text).await
 }
 
 async fn find(admin: SocketAddr, flows: &Flows, limit: usize) -> Result<Value, String> {
@@ -89,25 +93,7 @@ async fn find(admin: SocketAddr, flows: &Flows, limit: usize) -> Result<Value, S
     answer.map_err(|error| error.to_string())
 }
 
-async fn list(admin: SocketAddr, flows: &Flows) -> Result<String, String> {
-    let answer = find(admin, flows, flows.limit).await?;
-    if flows.json {
-        return Ok(match flows.watch.repeats() {
-            true => format!("{answer}\n"),
-            false => format!("{answer:#}\n"),
-        });
-    }
-    let mut text = text(&answer["flows"]);
-    match answer["left_out"].as_u64() {
-        None | Some(0) => {}
-        Some(more) => text.push_str(&format!(
-            "and {more} more: narrow the filter, or raise --limit\n"
-        )),
-    }
-    Ok(text)
-}
-
-fn text(flows: &Value) -> String {
+fn text(answer: &Value) -> String {
     const COLUMNS: [&str; 8] = [
         "protocol", "client", "vip", "local", "target", "state", "expires", "idle",
     ];
@@ -117,8 +103,17 @@ fn text(flows: &Value) -> String {
         let times = ["expires_in_seconds", "idle_seconds"].map(|key| seconds(&flow[key]));
         known.chain(times).collect::<Vec<String>>()
     };
-    let flows = flows.as_array().map(Vec::as_slice).unwrap_or_default();
-    table(&COLUMNS, &flows.iter().map(row).collect::<Vec<_>>())
+    let flows = answer["flows"].as_array().map(Vec::as_slice);
+    let rows: Vec<_> = flows.unwrap_or_default().iter().map(row).collect();
+    table(&COLUMNS, &rows) + &left_out(answer)
+}
+
+/// What a list says of those it has no room for.
+pub(crate) fn left_out(answer: &Value) -> String {
+    match answer["left_out"].as_u64() {
+        None | Some(0) => String::new(),
+        Some(more) => format!("and {more} more: narrow the filter, or raise --limit\n"),
+    }
 }
 
 async fn cut(admin: SocketAddr, flows: &Flows) -> Result<String, String> {
@@ -145,7 +140,7 @@ async fn cut(admin: SocketAddr, flows: &Flows) -> Result<String, String> {
         }
     }
     args["all"] = json!(flows.all);
-    args["by"] = json!("command line");
+    args["by"] = json!(flows.by.name());
     let answer = client::command(admin, "cut", &args).await;
     let answer = answer.map_err(|error| error.to_string())?;
     Ok(format!("{} flows ended\n", cell(&answer["ended"])))
@@ -184,7 +179,7 @@ pub(crate) async fn end(
     view: &View,
     mut args: Value,
 ) -> Result<Value, CommandError> {
-    let by = asker(args.clone())?;
+    let by = asker(&args)?;
     let mut all = false;
     if let Value::Object(parts) = &mut args {
         parts.remove("by");
@@ -234,6 +229,12 @@ pub(crate) async fn end(
         }
     }
     tracing::info!(ended, by, "flows: ended");
+    if ended == 0
+        && failed.is_none()
+        && let Some(why) = known::missing(&filter, view, &forwarder.tables())
+    {
+        return Err(CommandError::Invalid(why));
+    }
     match failed {
         None => Ok(json!({ "ended": ended })),
         Some(why) => Err(CommandError::Failed(format!(
@@ -253,7 +254,7 @@ mod tests {
             "state": "established", "expires_in_seconds": 839.9, "idle_seconds": 60.1,
         });
         assert_eq!(
-            text(&json!([flow])),
+            text(&json!({ "flows": [flow] })),
             "PROTOCOL  CLIENT      VIP            LOCAL  TARGET        STATE        EXPIRES  IDLE\n\
              tcp       10.2.0.1:5  10.0.0.100:80  -      10.3.0.21:80  established  13m59s   1m\n"
         );

@@ -88,7 +88,7 @@ pub fn command(input: &[u8]) {
         let written = serde_json::to_value(&request).map(arguments::<Request>);
         assert!(matches!(written, Ok(Ok(again)) if again == request));
     }
-    if let Ok(by) = asker(arguments_of_all) {
+    if let Ok(by) = asker(&arguments_of_all) {
         assert!(by.chars().count() <= 120 && !by.chars().any(char::is_control));
     }
 }

@@ -9,21 +9,18 @@ use bgp_ctl::{RouteControl, SetForce};
 use clap::{Args, Subcommand};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use shared::admin::{CommandError, arguments, asker, client};
-use shared::bus::unix_ms;
-use shared::cli::{cell, warn};
+use shared::admin::{Asked, CommandError, arguments, asked, client, no_such};
+use shared::cli::{By, Reason, cell, warn};
 
 use crate::actors::{Board, ControlPlane, Intend};
 use crate::config::{Config, MOST_WEIGHT};
-use crate::control::{Asked, Intended, Wish};
+use crate::control::{Intended, Wish};
 use crate::endpoint::Endpoint;
 use crate::forwarder::Forwarder;
 use crate::range;
 
 /// Weights that a target may be given.
 const WEIGHTS: RangeInclusive<u16> = 0..=MOST_WEIGHT;
-/// Most characters of a reason.
-const LONGEST_REASON: usize = 200;
 
 /// What is wanted of which target.
 #[derive(Debug, Clone, Subcommand)]
@@ -49,9 +46,10 @@ pub(crate) struct Which {
     /// Where it listens, as `targets` shows it; without a port where it has those of its service
     #[arg(value_name = "ADDR[:PORT]")]
     address: Endpoint,
-    /// Why, for the log and for whoever looks at the targets
-    #[arg(long, value_name = "TEXT")]
-    reason: Option<String>,
+    #[command(flatten)]
+    by: By,
+    #[command(flatten)]
+    reason: Reason,
 }
 
 /// What is wanted of which VIP.
@@ -68,9 +66,10 @@ pub(crate) enum Vip {
 pub(crate) struct WhichVip {
     /// The VIP
     vip: IpAddr,
-    /// Why, for the log
-    #[arg(long, value_name = "TEXT")]
-    reason: Option<String>,
+    #[command(flatten)]
+    by: By,
+    #[command(flatten)]
+    reason: Reason,
 }
 
 /// Arguments of `vip`.
@@ -79,10 +78,11 @@ pub(crate) struct WhichVip {
 struct WantedVip {
     action: String,
     vip: Option<IpAddr>,
-    reason: Option<String>,
-    /// Read by [`asker`].
+    /// Read by [`asked`].
     #[serde(rename = "by")]
     _by: Option<String>,
+    #[serde(rename = "reason")]
+    _reason: Option<String>,
 }
 
 /// Arguments of `target`.
@@ -93,10 +93,11 @@ struct Wanted {
     service: String,
     address: Option<Endpoint>,
     weight: Option<u16>,
-    reason: Option<String>,
-    /// Read by [`asker`].
+    /// Read by [`asked`].
     #[serde(rename = "by")]
     _by: Option<String>,
+    #[serde(rename = "reason")]
+    _reason: Option<String>,
 }
 
 /// Has the running process do it; what came of it.
@@ -109,10 +110,11 @@ pub(crate) async fn ask(admin: SocketAddr, target: Target) -> Result<String, Str
     let Which {
         service,
         address,
-        reason,
+        by,
+        reason: Reason { reason },
     } = which;
     let args = json!({
-        "action": action, "service": service, "address": address, "weight": weight, "reason": reason, "by": "command line",
+        "action": action, "service": service, "address": address, "weight": weight, "reason": reason, "by": by.name(),
     });
     let answer = client::command(admin, "target", &args).await;
     let answer = answer.map_err(|error| error.to_string())?;
@@ -128,11 +130,16 @@ pub(crate) async fn ask(admin: SocketAddr, target: Target) -> Result<String, Str
 
 /// Has the running process withdraw a VIP, or announce it again; what came of it.
 pub(crate) async fn ask_vip(admin: SocketAddr, wanted: Vip) -> Result<String, String> {
-    let (action, WhichVip { vip, reason }) = match wanted {
+    let (action, which) = match wanted {
         Vip::Drain(which) => ("drain", which),
         Vip::Enable(which) => ("enable", which),
     };
-    let args = json!({ "action": action, "vip": vip, "reason": reason, "by": "command line" });
+    let WhichVip {
+        vip,
+        by,
+        reason: Reason { reason },
+    } = which;
+    let args = json!({ "action": action, "vip": vip, "reason": reason, "by": by.name() });
     let answer = client::command(admin, "vip", &args).await;
     let answer = answer.map_err(|error| error.to_string())?;
     let warnings = answer["warnings"].as_array().map(Vec::as_slice);
@@ -152,7 +159,7 @@ pub(crate) async fn vip(
     config: &Config,
     args: Value,
 ) -> Result<Value, CommandError> {
-    let by = asker(args.clone())?;
+    let asked = asked(&args)?;
     let wanted: WantedVip = arguments(args)?;
     let invalid = |why: String| CommandError::Invalid(why);
     let drains = match wanted.action.as_str() {
@@ -164,7 +171,9 @@ pub(crate) async fn vip(
     let vip = wanted.vip.map(|vip| vip.to_canonical());
     let Some(vip) = vip.filter(|vip| vips.contains(vip)) else {
         let vips: Vec<String> = vips.iter().map(ToString::to_string).collect();
-        return Err(invalid(format!("vip: expected one of {}", vips.join(", "))));
+        let vips = vips.iter().map(String::as_str);
+        let wanted = wanted.vip.map(|vip| vip.to_string());
+        return Err(invalid(no_such("VIP", &wanted.unwrap_or_default(), vips)));
     };
     if vip.is_ipv6() {
         return Err(CommandError::Refused(format!(
@@ -176,13 +185,14 @@ pub(crate) async fn vip(
             "this process announces no route to {vip}, and can withdraw none: `bgp-ctl force {vip} withdraw` does where a bgp-ctl announces it"
         )));
     };
+    let Asked { by, reason, .. } = asked.clone();
     let sent = routes.send(SetForce {
         vip: announced,
         force: drains.then_some(Force::Withdraw),
+        asked,
     });
     let sent = sent.await;
     sent.map_err(|_| CommandError::Refused("the node is leaving".into()))?;
-    let reason = wanted.reason.map(|reason| in_a_line(&reason));
     tracing::info!(%vip, action = wanted.action, by, reason, "VIP: an operator has spoken");
     let answering = config.ports.iter().filter(|port| port.answer_arp_for_vips);
     let answering = answering.filter(|port| drains && port.contains(vip));
@@ -195,12 +205,6 @@ pub(crate) async fn vip(
     Ok(json!({ "vip": vip, "drain": drains, "warnings": warnings.collect::<Vec<_>>() }))
 }
 
-/// As far as it goes into a log.
-fn in_a_line(reason: &str) -> String {
-    let letters = reason.chars().filter(|letter| !letter.is_control());
-    letters.take(LONGEST_REASON).collect()
-}
-
 /// Carries out `target`.
 ///
 /// # Errors
@@ -211,7 +215,7 @@ pub(crate) async fn target(
     forwarder: &Forwarder,
     args: Value,
 ) -> Result<Value, CommandError> {
-    let by = asker(args.clone())?;
+    let asked = asked(&args)?;
     let wanted: Wanted = arguments(args)?;
     let invalid = |why: &str| CommandError::Invalid(why.to_owned());
     let wish = match (wanted.action.as_str(), wanted.weight) {
@@ -234,17 +238,13 @@ pub(crate) async fn target(
     let address = wanted.address.ok_or_else(|| {
         invalid("address: expected the target's address and port, such as \"10.0.0.1:80\"")
     })?;
-    let reason = wanted.reason.map(|reason| in_a_line(&reason));
+    let Asked { by, reason, .. } = asked.clone();
     let service = wanted.service;
     let intend = Intend {
         service: service.clone(),
         address: address.0,
         wish,
-        asked: Asked {
-            by: by.clone(),
-            reason: reason.clone(),
-            unix_ms: unix_ms(),
-        },
+        asked,
     };
     let intended = control.send(intend).await;
     let intended = intended.map_err(|_| CommandError::Refused("the node is leaving".into()))?;

@@ -7,12 +7,18 @@ use metrics::{counter, gauge};
 
 use crate::actors::View;
 use crate::config::Config;
-use crate::forwarder::Forwarder;
+use crate::forwarder::{Forwarder, PortView};
 use crate::status::limited;
 use crate::worker::LoopCount;
 
 /// Brings all metrics of the node up to date.
-pub(crate) fn refresh(config: &Config, forwarder: &Forwarder, view: &View, ready: bool) {
+pub(crate) fn refresh(
+    config: &Config,
+    forwarder: &Forwarder,
+    views: &[PortView],
+    view: &View,
+    ready: bool,
+) {
     let counters = forwarder.counters();
     gauge!("weir_l4_ready").set(flag(ready));
     gauge!("weir_l4_draining").set(flag(view.draining));
@@ -21,7 +27,7 @@ pub(crate) fn refresh(config: &Config, forwarder: &Forwarder, view: &View, ready
     gauge!("weir_l4_retired_addresses").set(view.retired_addresses.len() as f64);
     workers(forwarder, counters, f64::from(config.workers.flows));
     loads(view);
-    ports(config, forwarder);
+    ports(config, views);
     routers(config, forwarder);
     let free_ports = forwarder.tables().free_ports(counters, &config.limits());
     services(view, counters, &free_ports);
@@ -165,8 +171,8 @@ fn routers(config: &Config, forwarder: &Forwarder) {
     }
 }
 
-fn ports(config: &Config, forwarder: &Forwarder) {
-    for (port, view) in config.ports.iter().zip(forwarder.ports()) {
+fn ports(config: &Config, views: &[PortView]) {
+    for (port, view) in config.ports.iter().zip(views) {
         let label = [("port", port.name.clone())];
         let stats = view.stats;
         gauge!("weir_l4_port_link_up", &label).set(flag(view.link.up));

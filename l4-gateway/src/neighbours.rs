@@ -8,8 +8,8 @@ use clap::Args;
 use dataplane::{NeighbourView, NextHop, PortIndex};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use shared::admin::{CommandError, arguments, client};
-use shared::cli::{Watch, cell, table};
+use shared::admin::{CommandError, arguments, client, no_such};
+use shared::cli::{Shown, cell, table};
 
 use crate::admin::of_worker;
 use crate::forwarder::Forwarder;
@@ -25,11 +25,8 @@ pub(crate) struct Neighbours {
     /// Only those on this port
     #[arg(long, value_name = "NAME")]
     port: Option<String>,
-    /// Show them as JSON: one document, with --watch one line each time
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
-    watch: Watch,
+    shown: Shown,
 }
 
 /// Arguments of `neighbours`.
@@ -42,19 +39,12 @@ struct Which {
 
 /// Lists next hops.
 pub(crate) async fn ask(admin: SocketAddr, wanted: &Neighbours) -> Result<String, String> {
-    wanted.watch.show(async || list(admin, wanted).await).await
+    let args = json!({ "routers": wanted.routers, "port": wanted.port });
+    let list = async || client::command(admin, "neighbours", &args).await;
+    wanted.shown.show(list, text).await
 }
 
-async fn list(admin: SocketAddr, wanted: &Neighbours) -> Result<String, String> {
-    let args = json!({ "routers": wanted.routers, "port": wanted.port });
-    let answer = client::command(admin, "neighbours", &args).await;
-    let answer = answer.map_err(|error| error.to_string())?;
-    if wanted.json {
-        return Ok(match wanted.watch.repeats() {
-            true => format!("{answer}\n"),
-            false => format!("{answer:#}\n"),
-        });
-    }
+fn text(answer: &Value) -> String {
     let neighbours = answer["neighbours"].as_array().map(Vec::as_slice);
     let ago = |value: &Value| match value.as_f64() {
         Some(seconds) if seconds < 10.0 => format!("{seconds:.1}s"),
@@ -77,12 +67,12 @@ async fn list(admin: SocketAddr, wanted: &Neighbours) -> Result<String, String> 
         known.into_iter().chain(times).chain(rest).collect()
     };
     let rows: Vec<Vec<String>> = neighbours.unwrap_or_default().iter().map(row).collect();
-    Ok(table(
+    table(
         &[
             "port", "address", "role", "mac", "state", "since", "answered", "lost", "used",
         ],
         &rows,
-    ))
+    )
 }
 
 /// Carries out `neighbours`. Each worker has its own; where they know the same the first of them that knows its MAC is asked, and of routers the one
@@ -99,8 +89,7 @@ pub(crate) async fn neighbours(
     if let Some(port) = &which.port
         && !names.contains(port)
     {
-        let names = names.join(", ");
-        let why = format!("port {port:?}: expected one of {names}");
+        let why = no_such("port", port, names.iter().map(String::as_str));
         return Err(CommandError::Invalid(why));
     }
     let mut known: BTreeMap<(PortIndex, bool, bool, IpAddr), NeighbourView> = BTreeMap::new();

@@ -9,12 +9,15 @@ use dataplane::{PersistenceView, SourcePrefix};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use shared::admin::{CommandError, arguments, client};
-use shared::cli::{Watch, cell, table};
+use shared::cli::{Shown, cell, table};
 
 use crate::actors::{ServiceView, View};
 use crate::admin::{LIMIT, LISTED};
 use crate::endpoint::Endpoint;
+use crate::filter::End;
+use crate::flows::left_out;
 use crate::forwarder::Forwarder;
+use crate::known;
 use crate::range;
 use crate::views::duration;
 
@@ -32,11 +35,8 @@ pub(crate) struct Persistence {
     target: Option<Endpoint>,
     #[arg(long, default_value_t = LISTED, value_parser = range::parser(LIMIT), help = range::help("How many at most", &LIMIT))]
     limit: usize,
-    /// Show them as JSON: one document, with --watch one line each time
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
-    watch: Watch,
+    shown: Shown,
 }
 
 /// Arguments of `persistence`.
@@ -51,27 +51,19 @@ struct Which {
 
 /// Lists them.
 pub(crate) async fn ask(admin: SocketAddr, wanted: &Persistence) -> Result<String, String> {
-    wanted.watch.show(async || list(admin, wanted).await).await
-}
-
-async fn list(admin: SocketAddr, wanted: &Persistence) -> Result<String, String> {
     let Persistence {
         client,
         service,
         target,
         limit,
-        json,
-        watch,
+        shown,
     } = wanted;
     let args = json!({ "client": client, "service": service, "target": target, "limit": limit });
-    let answer = client::command(admin, "persistence", &args).await;
-    let answer = answer.map_err(|error| error.to_string())?;
-    if *json {
-        return Ok(match watch.repeats() {
-            true => format!("{answer}\n"),
-            false => format!("{answer:#}\n"),
-        });
-    }
+    let list = async || client::command(admin, "persistence", &args).await;
+    shown.show(list, text).await
+}
+
+fn text(answer: &Value) -> String {
     let sources = answer["sources"].as_array().map(Vec::as_slice);
     let row = |source: &Value| {
         let known = ["service", "group", "source", "target"].map(|key| cell(&source[key]));
@@ -82,14 +74,7 @@ async fn list(admin: SocketAddr, wanted: &Persistence) -> Result<String, String>
             .collect::<Vec<String>>()
     };
     let rows: Vec<_> = sources.unwrap_or_default().iter().map(row).collect();
-    let mut text = table(&["service", "group", "source", "target", "expires"], &rows);
-    match answer["left_out"].as_u64() {
-        None | Some(0) => {}
-        Some(more) => text.push_str(&format!(
-            "and {more} more: narrow the filter, or raise --limit\n"
-        )),
-    }
-    Ok(text)
+    table(&["service", "group", "source", "target", "expires"], &rows) + &left_out(answer)
 }
 
 /// Carries out `persistence`.
@@ -104,21 +89,29 @@ pub(crate) async fn persistence(
     let which: Which = arguments(args)?;
     let limit = which.limit.unwrap_or(LISTED);
     range::check("limit", limit, &LIMIT).map_err(CommandError::Invalid)?;
+    let invalid = CommandError::Invalid;
     if let Some(name) = &which.service
-        && !view.services.iter().any(|service| service.name == *name)
+        && known::service(&view, name)
+            .map_err(invalid)?
+            .persistence
+            .is_none()
     {
-        let names: Vec<&str> = view.services.iter().map(|s| s.name.as_str()).collect();
-        let names = names.join(", ");
-        let why = format!("service {name:?}: expected one of {names}");
-        return Err(CommandError::Invalid(why));
+        return Err(invalid(format!(
+            "service {name:?} keeps no sources: it has no `persistence`"
+        )));
     }
     // It goes through all that can be remembered, which may be much.
     let walk = move || find(&forwarder, &view, &which, limit);
     let found = tokio::task::spawn_blocking(walk).await;
-    found.map_err(|error| CommandError::Failed(error.to_string()))
+    found.map_err(|error| CommandError::Failed(error.to_string()))?
 }
 
-fn find(forwarder: &Forwarder, view: &View, which: &Which, limit: usize) -> Value {
+fn find(
+    forwarder: &Forwarder,
+    view: &View,
+    which: &Which,
+    limit: usize,
+) -> Result<Value, CommandError> {
     let tables = forwarder.tables();
     let mut sources = Vec::new();
     let mut left_out = 0_u64;
@@ -153,7 +146,33 @@ fn find(forwarder: &Forwarder, view: &View, which: &Which, limit: usize) -> Valu
             "expires_in_seconds": found.expires_in.as_secs(),
         }));
     }
-    json!({ "sources": sources, "left_out": left_out })
+    // A target that is known no more may be remembered yet.
+    if let Some(target) = which.target
+        && sources.is_empty()
+        && left_out == 0
+        && let Some(why) = known::target(meant(target, view, which), asked_for(view, which))
+    {
+        return Err(CommandError::Invalid(why));
+    }
+    Ok(json!({ "sources": sources, "left_out": left_out }))
+}
+
+/// What a target stands for: in a group, all of its host.
+fn meant(Endpoint(target): Endpoint, view: &View, which: &Which) -> End {
+    let in_group = |service: &ServiceView| service.persistence_group.is_some();
+    match target.port() == 0 || asked_for(view, which).any(in_group) {
+        true => End::of_host(target.ip()).unwrap_or(End::Socket(target)),
+        false => End::Socket(target),
+    }
+}
+
+/// The services whose sources are meant, of those that keep any.
+fn asked_for<'v>(view: &'v View, which: &Which) -> impl Iterator<Item = &'v ServiceView> {
+    let services = view.services.iter();
+    services.filter(move |service| {
+        let wanted = which.service.as_ref();
+        service.persistence.is_some() && wanted.is_none_or(|wanted| service.name == *wanted)
+    })
 }
 
 /// Whether what a service remembers is for another, or for it itself.

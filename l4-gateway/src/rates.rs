@@ -3,12 +3,12 @@
 //!
 //! What a name that is new had before it was first looked at doesn't count, so a number that is given out again begins at nothing.
 
-use std::collections::HashMap;
-use std::hash::Hash;
 use std::time::Duration;
 
 use dataplane::{ServiceCounts, TargetCounts};
 use serde::{Serialize, Serializer};
+
+use crate::by_number::{ByNumber, Number};
 
 /// Between two looks. They are taken by a clock that ticks each second, so a little less is enough.
 const INTERVAL: Duration = Duration::from_millis(1_750);
@@ -47,10 +47,10 @@ pub struct Rates {
 }
 
 /// The estimates of services, or of targets.
-#[derive(Debug)]
-pub struct Estimates<N> {
+#[derive(Debug, Default)]
+pub struct Estimates {
     looked_at: Option<Duration>,
-    known: HashMap<N, Estimate>,
+    known: ByNumber<Estimate>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -60,16 +60,7 @@ struct Estimate {
     rates: Option<Rates>,
 }
 
-impl<N> Default for Estimates<N> {
-    fn default() -> Self {
-        Estimates {
-            looked_at: None,
-            known: HashMap::new(),
-        }
-    }
-}
-
-impl<N: Eq + Hash> Estimates<N> {
+impl Estimates {
     /// Whether it is time for a look.
     pub fn is_due(&self, now: Duration) -> bool {
         self.looked_at
@@ -77,24 +68,25 @@ impl<N: Eq + Hash> Estimates<N> {
     }
 
     /// Looks at all there are; what is not among them is forgotten.
-    pub fn look(&mut self, now: Duration, all: impl Iterator<Item = (N, Totals)>) {
+    pub fn look<N: Number>(&mut self, now: Duration, all: impl Iterator<Item = (N, Totals)>) {
         let since = self.looked_at.replace(now);
         let seconds = since.map_or(0.0, |since| now.saturating_sub(since).as_secs_f64());
-        let before = std::mem::take(&mut self.known);
-        let look = |(name, totals): (N, Totals)| {
-            let known = before.get(&name).filter(|_| seconds > 0.0);
-            let rates = known.map(|known| {
-                let seen = totals.since(&known.totals, seconds);
-                known.rates.map_or(seen, |before| before.towards(&seen))
+        self.known.begin();
+        for (of, totals) in all {
+            self.known.note(&of, |before| {
+                let known = before.filter(|_| seconds > 0.0);
+                let rates = known.map(|known| {
+                    let seen = totals.since(&known.totals, seconds);
+                    known.rates.map_or(seen, |before| before.towards(&seen))
+                });
+                Estimate { totals, rates }
             });
-            (name, Estimate { totals, rates })
-        };
-        self.known = all.map(look).collect();
+        }
     }
 
     /// The estimate; zeros for what was not looked at twice yet.
-    pub fn of(&self, name: &N) -> Rates {
-        let known = self.known.get(name).and_then(|known| known.rates);
+    pub fn of(&self, of: &impl Number) -> Rates {
+        let known = self.known.of(of).and_then(|known| known.rates);
         known.unwrap_or_default()
     }
 }
@@ -157,7 +149,11 @@ fn rounded<S: Serializer>(rate: &f64, to: S) -> Result<S::Ok, S::Error> {
 
 #[cfg(test)]
 mod tests {
+    use dataplane::ServiceId;
+
     use super::*;
+
+    const WEB: ServiceId = ServiceId(3);
 
     fn totals(packets_in: u64) -> Totals {
         Totals {
@@ -172,10 +168,10 @@ mod tests {
     fn looked(looks: &[(u64, Option<u64>)]) -> Rates {
         let mut estimates = Estimates::default();
         for (seconds, packets) in looks {
-            let all = packets.map(|packets| ("web", totals(packets)));
+            let all = packets.map(|packets| (WEB, totals(packets)));
             estimates.look(Duration::from_secs(*seconds), all.into_iter());
         }
-        estimates.of(&"web")
+        estimates.of(&WEB)
     }
 
     #[test]
@@ -225,16 +221,16 @@ mod tests {
             packets_in,
             ..Totals::default()
         };
-        estimates.look(Duration::ZERO, [("web", at(u64::MAX - 99))].into_iter());
-        estimates.look(Duration::from_secs(2), [("web", at(100))].into_iter());
-        assert_eq!(estimates.of(&"web").packets_in, 100.0);
+        estimates.look(Duration::ZERO, [(WEB, at(u64::MAX - 99))].into_iter());
+        estimates.look(Duration::from_secs(2), [(WEB, at(100))].into_iter());
+        assert_eq!(estimates.of(&WEB).packets_in, 100.0);
     }
 
     #[test]
     fn looks_are_two_ticks_of_a_second_apart() {
-        let mut estimates = Estimates::<u32>::default();
+        let mut estimates = Estimates::default();
         assert!(estimates.is_due(Duration::ZERO));
-        estimates.look(Duration::from_millis(10), [].into_iter());
+        estimates.look(Duration::from_millis(10), [(WEB, totals(0))].into_iter());
         assert!(!estimates.is_due(Duration::from_millis(1_020)));
         assert!(estimates.is_due(Duration::from_millis(2_005)));
     }

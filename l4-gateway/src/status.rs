@@ -11,6 +11,7 @@ use dataplane::{
 };
 use serde::Serialize;
 use serde_json::{Map, Value, json};
+use shared::admin::Asked;
 use shared::bus::Bus;
 use shared::reload::Standing;
 
@@ -69,7 +70,8 @@ pub(crate) fn status(from: Sources<'_>) -> Value {
             })
             .collect()
     };
-    let mut warnings = from.host.warnings(from.config, &from.forwarder.ports());
+    let views = from.forwarder.ports();
+    let mut warnings = from.host.warnings(from.config, &views);
     for (place, router) in tables.routers().iter().enumerate() {
         let port = from.config.ports.get(usize::from(router.port.0));
         let what = match living.map(|living| living.state(place)) {
@@ -85,9 +87,9 @@ pub(crate) fn status(from: Sources<'_>) -> Value {
         .config
         .ports
         .iter()
-        .zip(from.forwarder.ports())
+        .zip(&views)
         .map(|(port, view)| {
-            let mut shown = shown_port(&view, &port.local_ips);
+            let mut shown = shown_port(view, &port.local_ips);
             shown.insert("name".into(), json!(port.name));
             shown.insert("routers".into(), json!(routers(port.index)));
             shown.insert("device".into(), json!(port.device.to_string()));
@@ -125,7 +127,9 @@ pub(crate) fn status(from: Sources<'_>) -> Value {
         "ports": ports,
         "services": services.iter().map(|view| {
             let mut shown = service(view, counters, &free_ports);
-            shown["vip_force"] = json!(bgp.as_ref().and_then(|bgp| force(bgp, view.vip)));
+            let forced = bgp.as_ref().and_then(|bgp| forced(bgp, view.vip));
+            shown["vip_force"] = json!(forced.map(|(force, _)| force));
+            shown["vip_operator"] = json!(forced.map(|(_, operator)| operator));
             shown
         }).collect::<Vec<_>>(),
         "retired_addresses": retired_addresses,
@@ -136,12 +140,11 @@ pub(crate) fn status(from: Sources<'_>) -> Value {
     })
 }
 
-/// What an operator forces on a VIP.
-fn force(bgp: &BgpStatus, vip: IpAddr) -> Option<Force> {
-    match vip {
-        IpAddr::V4(vip) => bgp.vips.get(&vip)?.force,
-        IpAddr::V6(_) => None,
-    }
+/// What an operator forces on a VIP, and who that is.
+fn forced(bgp: &BgpStatus, vip: IpAddr) -> Option<(Force, &Option<Asked>)> {
+    let IpAddr::V4(vip) = vip else { return None };
+    let vip = bgp.vips.get(&vip)?;
+    Some((vip.force?, &vip.operator))
 }
 
 fn worker(index: usize, state: &WorkerState, counters: &Counters, load: Option<&Load>) -> Value {

@@ -1,144 +1,130 @@
 //! What `services` and `targets` show, by what `ipvsadm -L` shows with the same options: what each is, its totals (`--stats`), its rates
 //! (`--rate`), and of targets the limits (`--thresholds`).
 
-use std::collections::BTreeSet;
-
 use clap::Args;
 use serde_json::{Value, json};
-use shared::cli::{Watch, cell, table};
+use shared::admin::no_such;
+use shared::cli::{Shown, cell, table};
 
 /// A view of services.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Services {
     /// Totals since the start
-    #[arg(long, group = "columns")]
+    #[arg(long, group = "columns", conflicts_with = "json")]
     stats: bool,
     /// What comes a second: each two seconds a quarter of the way to what came in them, as LVS estimates it
-    #[arg(long, group = "columns")]
+    #[arg(long, group = "columns", conflicts_with = "json")]
     rate: bool,
     #[command(flatten)]
-    shown: Shown,
+    which: Which,
 }
 
 /// A view of targets.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Targets {
     /// Totals since the start
-    #[arg(long, group = "columns")]
+    #[arg(long, group = "columns", conflicts_with = "json")]
     stats: bool,
     /// What comes a second: each two seconds a quarter of the way to what came in them, as LVS estimates it
-    #[arg(long, group = "columns")]
+    #[arg(long, group = "columns", conflicts_with = "json")]
     rate: bool,
     /// The limits of each, and how often they turned flows away
-    #[arg(long, group = "columns")]
+    #[arg(long, group = "columns", conflicts_with = "json")]
     thresholds: bool,
     #[command(flatten)]
-    shown: Shown,
+    which: Which,
 }
 
 /// Of what, how and how often.
 #[derive(Debug, Clone, Args)]
-struct Shown {
+struct Which {
     /// Only this service
     #[arg(long, value_name = "NAME")]
     service: Option<String>,
-    /// Everything that is known, as JSON: one document, with --watch one line each time
-    #[arg(long, conflicts_with = "columns")]
-    json: bool,
     #[command(flatten)]
-    watch: Watch,
+    shown: Shown,
 }
 
 impl Services {
-    pub(crate) fn watch(&self) -> Watch {
-        self.shown.watch
-    }
-
-    /// The services of a `/status`.
+    /// Shows the services of what `status` answers.
     ///
     /// # Errors
-    /// If the one that is asked for is not there.
-    pub(crate) fn text(&self, status: &Value) -> Result<String, String> {
-        let services = self.shown.services(status)?;
+    /// If there is no answer, or the one that is asked for is not there.
+    pub(crate) async fn show(
+        &self,
+        status: impl AsyncFn() -> Result<Value, String>,
+    ) -> Result<String, String> {
         let columns = match (self.stats, self.rate) {
             (true, _) => SERVICE_STATS,
             (_, true) => SERVICE_RATES,
             _ => SERVICES,
         };
-        Ok(self.shown.text(columns, services))
+        let services = async || self.which.services(&status().await?).map(Value::Array);
+        let shown = self.which.shown;
+        shown.show(services, |all| text(columns, list(all))).await
     }
 }
 
 impl Targets {
-    pub(crate) fn watch(&self) -> Watch {
-        self.shown.watch
-    }
-
-    /// The targets of a `/status`, each with its service's name and limits.
+    /// Shows the targets of what `status` answers, each with its service's name and limits.
     ///
     /// # Errors
-    /// If the service that is asked for is not there.
-    pub(crate) fn text(&self, status: &Value) -> Result<String, String> {
-        let services = self.shown.services(status)?;
-        let of_service = |service: Value| {
-            let targets = list(&service["targets"]).to_vec();
-            targets.into_iter().map(move |mut target| {
-                target["service"] = service["name"].clone();
-                target["limits"] = json!({
-                    "connections": service["limits"]["target_connections"],
-                    "new_per_second": service["limits"]["target_new_per_second"],
-                });
-                target
-            })
-        };
-        let targets = services.into_iter().flat_map(of_service).collect();
+    /// If there is no answer, or the service that is asked for is not there.
+    pub(crate) async fn show(
+        &self,
+        status: impl AsyncFn() -> Result<Value, String>,
+    ) -> Result<String, String> {
         let columns = match (self.stats, self.rate, self.thresholds) {
             (true, ..) => TARGET_STATS,
             (_, true, _) => TARGET_RATES,
             (.., true) => TARGET_THRESHOLDS,
             _ => TARGETS,
         };
-        Ok(self.shown.text(columns, targets))
+        let targets = async || self.which.services(&status().await?).map(targets_of);
+        let shown = self.which.shown;
+        shown.show(targets, |all| text(columns, list(all))).await
     }
 }
 
-impl Shown {
+/// The targets of services, each with its service's name and limits.
+fn targets_of(services: Vec<Value>) -> Value {
+    let of_service = |service: Value| {
+        let targets = list(&service["targets"]).to_vec();
+        targets.into_iter().map(move |mut target| {
+            target["service"] = service["name"].clone();
+            target["limits"] = json!({
+                "connections": service["limits"]["target_connections"],
+                "new_per_second": service["limits"]["target_new_per_second"],
+            });
+            target
+        })
+    };
+    services.into_iter().flat_map(of_service).collect()
+}
+
+impl Which {
     fn services(&self, status: &Value) -> Result<Vec<Value>, String> {
         let all = list(&status["services"]);
         let Some(wanted) = &self.service else {
             return Ok(all.to_vec());
         };
         let found = all.iter().find(|service| service["name"] == **wanted);
+        let names = all.iter().filter_map(|service| service["name"].as_str());
         match found {
             Some(service) => Ok(vec![service.clone()]),
-            None => {
-                let names: BTreeSet<String> =
-                    all.iter().map(|service| cell(&service["name"])).collect();
-                let names: Vec<String> = names.into_iter().collect();
-                Err(format!(
-                    "service {wanted:?}: expected one of {}",
-                    names.join(", ")
-                ))
-            }
+            None => Err(no_such("service", wanted, names)),
         }
     }
+}
 
-    fn text(&self, columns: &[Column], items: Vec<Value>) -> String {
-        if self.json {
-            let items = Value::Array(items);
-            return match self.watch.repeats() {
-                true => format!("{items}\n"),
-                false => format!("{items:#}\n"),
-            };
-        }
-        let headings: Vec<&str> = columns.iter().map(|column| column.heading).collect();
-        let row = |item: &Value| {
-            let cells = columns.iter();
-            cells.map(|column| (column.show)(item)).collect()
-        };
-        let rows: Vec<Vec<String>> = items.iter().map(row).collect();
-        table(&headings, &rows)
-    }
+fn text(columns: &[Column], items: &[Value]) -> String {
+    let headings: Vec<&str> = columns.iter().map(|column| column.heading).collect();
+    let row = |item: &Value| {
+        let cells = columns.iter();
+        cells.map(|column| (column.show)(item)).collect()
+    };
+    let rows: Vec<Vec<String>> = items.iter().map(row).collect();
+    table(&headings, &rows)
 }
 
 /// A column: its heading, and how it is read from a service or target of `/status`.
@@ -171,7 +157,7 @@ const SERVICES: &[Column] = columns![
         false => cell(&service["healthy"]),
     },
     "operator" => |service| match service["vip_force"].as_str() {
-        Some("withdraw") => "vip drained".into(),
+        Some("withdraw") => told("vip drained", &service["vip_operator"], shared::bus::unix_ms()),
         _ => "-".into(),
     },
     "active",
@@ -282,7 +268,7 @@ fn age(unix_ms: &Value, now_unix_ms: u64) -> String {
     }
 }
 
-/// `drain, weight 3 for 5m`.
+/// `drain, weight 3 for 5m by ann: new disk`.
 fn operator(intent: &Value, now_unix_ms: u64) -> String {
     if intent.is_null() {
         return "-".into();
@@ -291,8 +277,20 @@ fn operator(intent: &Value, now_unix_ms: u64) -> String {
     let weight = intent["weight"].as_u64();
     let weight = weight.map(|weight| format!("weight {weight}"));
     let words: Vec<String> = drain.into_iter().chain(weight).collect();
-    let age = age(&intent["since_unix_ms"], now_unix_ms);
-    format!("{} for {age}", words.join(", "))
+    told(&words.join(", "), intent, now_unix_ms)
+}
+
+/// What an operator wants, for how long already, who that is and why.
+fn told(what: &str, asked: &Value, now_unix_ms: u64) -> String {
+    let age = age(&asked["since_unix_ms"], now_unix_ms);
+    let mut told = format!("{what} for {age}");
+    if let Some(by) = asked["by"].as_str() {
+        told.push_str(&format!(" by {by}"));
+    }
+    if let Some(reason) = asked["reason"].as_str() {
+        told.push_str(&format!(": {reason}"));
+    }
+    told
 }
 
 /// In its two greatest units: `3d4h`, `5m`, `12s`.
@@ -334,7 +332,7 @@ mod tests {
             {
                 "name": "web", "vip": "10.0.0.100", "port": 80, "protocol": "tcp", "mode": "fullnat", "scheduler": "wlc",
                 "persistence": { "timeout_seconds": 300, "source_prefix": 24, "group": "shop" }, "client_address": "toa", "healthy": 1,
-                "limits": { "target_connections": 100, "target_new_per_second": null }, "vip_force": "withdraw", "flows": 7, "active": 4, "inactive": 3, "flows_created": 70,
+                "limits": { "target_connections": 100, "target_new_per_second": null }, "vip_force": "withdraw", "vip_operator": { "by": "ann", "reason": "rack 3", "since_unix_ms": 0 }, "flows": 7, "active": 4, "inactive": 3, "flows_created": 70,
                 "packets_in": 500, "packets_out": 400, "bytes_in": 5000, "bytes_out": 4000, "resets_sent": 3, "denied": 2,
                 "limited": 1, "no_target": 0,
                 "rates": { "connections": 0.25, "packets_in": 12.4, "packets_out": 9.99, "bytes_in": 1234.5, "bytes_out": 0.0 },
@@ -343,10 +341,15 @@ mod tests {
             { "name": "dns", "targets": [] },
         ] });
         let arguments = ["weir"].into_iter().chain(arguments.split(' '));
-        match Cli::try_parse_from(arguments).map_err(|error| error.to_string())? {
-            Cli::Services(services) => services.text(&status),
-            Cli::Targets(targets) => targets.text(&status),
-        }
+        let cli = Cli::try_parse_from(arguments).map_err(|error| error.to_string())?;
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        let status = async || Ok(status.clone());
+        runtime.unwrap().block_on(async {
+            match cli {
+                Cli::Services(services) => services.show(status).await,
+                Cli::Targets(targets) => targets.show(status).await,
+            }
+        })
     }
 
     /// The heading and the first row, cell by cell.
@@ -382,7 +385,7 @@ mod tests {
                 ("CLIENT_ADDRESS", "toa"),
                 ("TARGETS", "1"),
                 ("HEALTHY", "1"),
-                ("OPERATOR", "vip drained"),
+                ("OPERATOR", "vip drained for - by ann: rack 3"),
                 ("ACTIVE", "4"),
                 ("INACTIVE", "3"),
             ])
@@ -479,8 +482,7 @@ mod tests {
     fn json_has_everything_and_targets_name_their_service() {
         let services: Value = serde_json::from_str(&shown("services --json").unwrap()).unwrap();
         assert_eq!(services[0]["rates"]["bytes_in"], 1234.5);
-        let targets = shown("targets --json --watch").unwrap();
-        assert_eq!(targets.lines().count(), 1);
+        let targets = shown("targets --json").unwrap();
         let targets: Value = serde_json::from_str(&targets).unwrap();
         assert_eq!(targets[0]["service"], "web");
         assert_eq!(targets[0]["limits"]["connections"], 100);
@@ -499,20 +501,27 @@ mod tests {
             "services --stats --rate",
             "targets --thresholds --rate",
             "targets --stats --json",
+            "services --json --rate",
+            "targets --thresholds --json",
         ] {
             assert!(shown(both).unwrap_err().contains("cannot be used with"));
         }
     }
 
     #[test]
-    fn what_an_operator_wants_is_shown_with_since_when() {
-        let since = |drain: bool, weight: Option<u16>| {
-            let intent = json!({ "drain": drain, "weight": weight, "since_unix_ms": 5_000 });
+    fn what_an_operator_wants_is_shown_with_since_when_by_whom_and_why() {
+        let since = |drain: bool, weight: Option<u16>, reason: Option<&str>| {
+            let intent = json!({
+                "drain": drain, "weight": weight, "by": "ann", "reason": reason, "since_unix_ms": 5_000,
+            });
             operator(&intent, 65_000)
         };
-        assert_eq!(since(true, None), "drain for 1m");
-        assert_eq!(since(false, Some(3)), "weight 3 for 1m");
-        assert_eq!(since(true, Some(0)), "drain, weight 0 for 1m");
+        assert_eq!(since(true, None, None), "drain for 1m by ann");
+        assert_eq!(
+            since(false, Some(3), Some("new disk")),
+            "weight 3 for 1m by ann: new disk"
+        );
+        assert_eq!(since(true, Some(0), None), "drain, weight 0 for 1m by ann");
     }
 
     #[test]

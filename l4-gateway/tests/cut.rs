@@ -51,7 +51,7 @@ fn what_is_cut_is_reset_at_both_ends_and_the_rest_goes_on() {
         why,
         "1 flows match; nobody can be asked here: --yes ends them\n"
     );
-    let said = gateway.subcommand(&[&filter[..], &["--yes"]].concat());
+    let said = gateway.subcommand(&[&filter[..], &["--yes", "--by", "ann"]].concat());
     assert_eq!(said, "1 flows ended\n");
     assert!(is_reset(&mut first));
     gateway.wait("reset at the target", || open_at_the_target(&lab) == 1);
@@ -60,7 +60,7 @@ fn what_is_cut_is_reset_at_both_ends_and_the_rest_goes_on() {
     let line = log.lines().find(|line| line.contains("an operator ends"));
     let line = line.unwrap_or_else(|| panic!("{log}"));
     assert!(
-        line.contains(&client) && line.contains("command line"),
+        line.contains(&client) && line.contains("by=\"ann\""),
         "{line}"
     );
     assert_eq!(gateway.service("tcp")["flows_cut"], 1);
@@ -148,4 +148,36 @@ fn all_flows_are_ended_only_by_who_says_so() {
         ["idle_seconds", "expires_in_seconds"].map(|key| flow[key].as_f64().unwrap());
     assert!((0.0..5.0).contains(&idle), "{flow}");
     assert!((899.0..901.0).contains(&(idle + expires)), "{flow}");
+}
+
+/// An empty answer would say the same of a target without flows and of a mistyped one.
+#[test]
+fn who_names_what_is_not_there_is_told_so() {
+    let lab = Lab::new();
+    lab.target().usual_targets();
+    let gateway = Gateway::start(&lab, &lab.usual());
+    let _open = connections(&lab);
+    for (end, wrong, right) in [
+        ("--target", "10.3.0.21:80", "10.3.0.21:8080"),
+        ("--vip", "10.0.0.101", "10.0.0.100"),
+        ("--local", "10.3.0.99:4000", "10.3.0.100"),
+        ("--service", "web", "tcp"),
+    ] {
+        for more in [&[][..], &["--json"], &["--cut"], &["--cut", "--yes"]] {
+            let arguments = [&["flows", end, wrong], more].concat();
+            let why = gateway.try_subcommand(&arguments).unwrap_err();
+            assert!(
+                why.contains(&format!("{wrong:?}: expected one of")),
+                "{why}"
+            );
+            assert!(why.contains(right), "{why}");
+        }
+        let why = gateway.subcommand(&["flows", end, right]);
+        assert!(why.contains("established") || end == "--local", "{why}");
+    }
+    // They are there, and have none.
+    let said = gateway.subcommand(&["flows", "--service", "udp", "--target", "10.3.0.21"]);
+    assert_eq!(said.lines().count(), 1, "{said}");
+    let why = gateway.try_subcommand(&["flows", "--by", "ann"]);
+    assert!(why.unwrap_err().contains("--by goes with --cut"));
 }

@@ -38,19 +38,19 @@ fn a_drained_target_keeps_its_flows_and_gets_no_new_ones_until_it_is_enabled() {
         .client()
         .run(|| [(); 2].map(|()| Echo::connect(80).unwrap()));
     assert_eq!(created(&gateway, FIRST), 1);
-    let reason = ["--reason", "new disk"];
+    let reason = ["--by", "ann", "--reason", "new disk"];
     let said = gateway.subcommand(&[&["target", "drain", "tcp", FIRST][..], &reason].concat());
     assert_eq!(said, format!("tcp {FIRST} gets no new flows; 1 are left\n"));
     let shown = target(&gateway, FIRST);
     assert_eq!(shown["draining"], true);
     let operator = &shown["operator"];
     assert_eq!(operator["drain"], true);
-    assert_eq!(operator["by"], "command line");
+    assert_eq!(operator["by"], "ann");
     assert_eq!(operator["reason"], "new disk");
     let log = gateway.log();
     let line = log.lines().find(|line| line.contains("an operator has"));
     let line = line.unwrap_or_else(|| panic!("{log}"));
-    for part in [FIRST, "Drain", "command line", "new disk"] {
+    for part in [FIRST, "Drain", "by=\"ann\"", "new disk"] {
         assert!(line.contains(part), "{line}");
     }
     let intent = |address: &str| {
@@ -60,6 +60,7 @@ fn a_drained_target_keeps_its_flows_and_gets_no_new_ones_until_it_is_enabled() {
     assert_eq!([FIRST, SECOND].map(intent), [1, 0]);
     let table = gateway.subcommand(&["targets", "--service", "tcp"]);
     assert!(table.contains("drain for "), "{table}");
+    assert!(table.contains(" by ann: new disk "), "{table}");
 
     connect(&lab, 6);
     assert_eq!(created(&gateway, FIRST), 1);
@@ -135,7 +136,7 @@ fn who_leaves_clients_to_the_sorry_targets_is_warned() {
 fn a_reload_says_what_it_forgets() {
     let lab = Lab::new();
     let gateway = Gateway::start(&lab, &lab.usual());
-    gateway.subcommand(&["target", "drain", "tcp", SECOND]);
+    gateway.subcommand(&["target", "drain", "tcp", SECOND, "--by", "ann"]);
     let without = lab
         .usual()
         .replace(&format!(", {{ address = \"{SECOND}\" }}"), "");
@@ -145,7 +146,7 @@ fn a_reload_says_what_it_forgets() {
     assert_eq!(
         answer["warnings"],
         json!([format!(
-            "service tcp: what command line wanted of target {SECOND} (drain) is forgotten: the target is no longer configured"
+            "service tcp: what ann wanted of target {SECOND} (drain) is forgotten: the target is no longer configured"
         )])
     );
 }
@@ -176,6 +177,13 @@ fn what_makes_no_sense_is_refused() {
         let (code, answer) = gateway.command("target", &wanted);
         assert_eq!(code, 400, "{answer}");
         assert!(answer["error"].as_str().unwrap().contains(why), "{answer}");
+    }
+    for (key, text) in [("by", "a\nb"), ("reason", "\u{1b}[2J"), ("reason", "")] {
+        let wanted = json!({ "action": "drain", "service": "tcp", "address": FIRST, key: text });
+        let (code, answer) = gateway.command("target", &wanted);
+        assert_eq!(code, 400, "{answer}");
+        let why = answer["error"].as_str().unwrap();
+        assert!(why.starts_with(&format!("{key}: expected 1 to ")), "{why}");
     }
     let why = gateway.try_subcommand(&["target", "drain", "web", FIRST]);
     assert!(why.unwrap_err().contains("expected one of tcp, udp"));

@@ -109,7 +109,8 @@ fn drain_and_undrain_work_by_command_and_by_signal() {
     let lab = Lab::new();
     lab.target().usual_targets();
     let gateway = Gateway::start(&lab, &lab.usual());
-    let answer: Value = serde_json::from_str(&gateway.subcommand(&["drain"])).unwrap();
+    let answer: Value =
+        serde_json::from_str(&gateway.subcommand(&["drain", "--by", "ann"])).unwrap();
     assert_eq!(answer["draining"], true);
     let warning = answer["warnings"][0].as_str().unwrap();
     assert!(
@@ -125,7 +126,7 @@ fn drain_and_undrain_work_by_command_and_by_signal() {
             .exchange(b"routers may still send here")
     });
     assert_eq!(
-        serde_json::from_str::<Value>(&gateway.subcommand(&["undrain"])).unwrap(),
+        serde_json::from_str::<Value>(&gateway.subcommand(&["undrain", "--by", "ann"])).unwrap(),
         json!({ "draining": false, "warnings": [] })
     );
     gateway.wait("ready", || gateway.ready().is_ok());
@@ -140,7 +141,7 @@ fn drain_and_undrain_work_by_command_and_by_signal() {
         .collect();
     assert_eq!(asked.len(), 4, "{log}");
     assert!(
-        asked[..2].iter().all(|line| line.contains("command line")),
+        asked[..2].iter().all(|line| line.contains("by=\"ann\"")),
         "{log}"
     );
     assert!(

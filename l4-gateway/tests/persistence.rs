@@ -40,12 +40,23 @@ fn a_source_is_listed_with_its_target_and_can_be_asked_for() {
         assert!(row[4].starts_with("4m") || row[4] == "5m", "{text}");
         assert_eq!(text.lines().count(), 2, "{text}");
     }
-    for arguments in [
-        ["--client", "10.2.1.1"],
-        ["--service", "udp"],
-        ["--target", "10.3.0.22:8080"],
-    ] {
+    for arguments in [["--client", "10.2.1.1"], ["--target", "10.3.0.22:8080"]] {
         assert_eq!(list(&arguments).lines().count(), 1, "{arguments:?}");
+    }
+    for (arguments, told) in [
+        (["--service", "udp"], "service \"udp\" keeps no sources"),
+        (
+            ["--service", "web"],
+            "service \"web\": expected one of tcp, udp",
+        ),
+        (
+            ["--target", "10.3.0.21:80"],
+            "target \"10.3.0.21:80\": expected one of 10.3.0.21:8080, 10.3.0.22:8080",
+        ),
+    ] {
+        let why = gateway.try_subcommand(&[&["persistence"], &arguments[..]].concat());
+        let why = why.unwrap_err();
+        assert!(why.starts_with(told), "{why}");
     }
     let counted = list(&["--limit", "0"]);
     assert!(counted.contains("and 1 more"), "{counted}");

@@ -114,17 +114,27 @@ fn a_vip_that_an_operator_drains_is_withdrawn_and_still_served() {
     let gateway = Gateway::launch(&lab, &format!("{}{BGP}", lab.usual()));
     let router = Router::start(&lab);
     gateway.wait("announced", || router.knows_the_vip());
-    let said = gateway.subcommand(&["vip", "drain", "10.0.0.100", "--reason", "rack 3"]);
+    let said = gateway.subcommand(&[
+        "vip",
+        "drain",
+        "10.0.0.100",
+        "--by",
+        "ann",
+        "--reason",
+        "rack 3",
+    ]);
     assert_eq!(said, "10.0.0.100 is withdrawn\n");
     gateway.wait("withdrawn", || !router.knows_the_vip());
     let log = gateway.log();
     let line = log.lines().find(|line| line.contains("VIP: an operator"));
     let line = line.unwrap_or_else(|| panic!("{log}"));
-    for part in ["10.0.0.100", "drain", "command line", "rack 3"] {
+    for part in ["10.0.0.100", "drain", "by=\"ann\"", "rack 3"] {
         assert!(line.contains(part), "{line}");
     }
     let shown = gateway.subcommand(&["services"]);
-    assert!(shown.contains("vip drained"), "{shown}");
+    assert!(shown.contains("vip drained for "), "{shown}");
+    assert!(shown.contains(" by ann: rack 3 "), "{shown}");
+    assert_eq!(gateway.service("tcp")["vip_operator"]["by"], "ann");
     assert_eq!(gateway.service("tcp")["vip_force"], "withdraw");
     lab.client()
         .run(|| Echo::connect(80).unwrap().exchange(b"still served?"));
@@ -136,7 +146,7 @@ fn a_vip_that_an_operator_drains_is_withdrawn_and_still_served() {
     let why = gateway.try_subcommand(&["vip", "drain", "10.0.0.99"]);
     assert!(
         why.unwrap_err()
-            .contains("vip: expected one of 10.0.0.100 (HTTP 400)")
+            .starts_with("VIP \"10.0.0.99\": expected one of 10.0.0.100 (HTTP 400)")
     );
 }
 

@@ -112,6 +112,7 @@ fn a_view_is_shown_anew_while_it_is_watched() {
     for (arguments, first) in [
         (&["services", "--json", "--watch", "1"][..], "["),
         (&["status", "--watch", "1"], "{"),
+        (&["status", "--json", "--watch", "1"], "{\"bgp\":"),
     ] {
         let mut watching = gateway.begin(arguments);
         let lines = BufReader::new(watching.stdout.take().unwrap()).lines();

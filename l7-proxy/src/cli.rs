@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use clap::{Parser, Subcommand};
 use serde_json::{Value, json};
 use shared::admin::client::{self, ClientError};
-use shared::cli::{Action, Next, Process, cell};
+use shared::cli::{Action, By, Next, Process, cell, state};
 use shared::config::{Configuration, Loaded, Table, Warning};
 
 use self::explain::Explain;
@@ -42,6 +42,8 @@ enum Own {
         /// Only if another binary than the running one is in place; reload otherwise
         #[arg(long)]
         if_replaced: bool,
+        #[command(flatten)]
+        by: By,
     },
     /// Ask what the running process would do with a request: listener, certificate, route and why, backends and their states, what would be sent
     ///
@@ -70,12 +72,15 @@ impl Cli {
             None => process.carry_out(Action::Run),
             Some(Own::Shared(action)) => process.carry_out(action),
             // Whoever can't be asked now is asked once more, and the failure is printed.
-            Some(Own::Upgrade { if_replaced: true })
-                if process.answer(ADMIN_PORT, is_replaced) == Ok(false) =>
-            {
-                process.carry_out(Action::Reload)
+            Some(Own::Upgrade {
+                if_replaced: true,
+                by,
+            }) if process.answer(ADMIN_PORT, is_replaced) == Ok(false) => {
+                process.carry_out(Action::Reload(by))
             }
-            Some(Own::Upgrade { .. }) => Next::Exit(process.ask(ADMIN_PORT, upgrade)),
+            Some(Own::Upgrade { by, .. }) => {
+                Next::Exit(process.ask(ADMIN_PORT, |admin| upgrade(admin, by)))
+            }
             Some(Own::Explain(question)) => {
                 Next::Exit(process.ask(ADMIN_PORT, |admin| explain(admin, question)))
             }
@@ -89,14 +94,11 @@ impl Cli {
 
 /// Whether another binary is in place than the one that runs.
 async fn is_replaced(admin: SocketAddr) -> Result<bool, String> {
-    let status = client::get(admin, "/status").await;
-    let status = status.map_err(|error| error.to_string())?;
-    let status: Value = serde_json::from_str(&status).map_err(|error| error.to_string())?;
-    Ok(status["binary"]["replaced"] == true)
+    Ok(state(admin).await?["binary"]["replaced"] == true)
 }
 
-async fn upgrade(admin: SocketAddr) -> Result<String, String> {
-    let args = json!({ "by": "command line" });
+async fn upgrade(admin: SocketAddr, by: By) -> Result<String, String> {
+    let args = json!({ "by": by.name() });
     let answer = client::command(admin, "upgrade", &args).await;
     let answer = answer.map_err(|error| match error {
         ClientError::Refused(409, why) => format!("{why}\nthe running process serves on"),
@@ -108,12 +110,10 @@ async fn upgrade(admin: SocketAddr) -> Result<String, String> {
     ))
 }
 
-async fn explain(admin: SocketAddr, question: Explain) -> Result<String, ClientError> {
-    let answer = client::command(admin, "explain", &question.arguments()).await?;
-    Ok(format!(
-        "{}\n",
-        explain::text(&question, &answer).trim_end()
-    ))
+async fn explain(admin: SocketAddr, question: Explain) -> Result<String, String> {
+    let ask = async || client::command(admin, "explain", &question.arguments()).await;
+    let text = |answer: &Value| format!("{}\n", explain::text(&question, answer).trim_end());
+    question.shown.show(ask, text).await
 }
 
 impl Configuration for Config {

@@ -175,15 +175,19 @@ fn status_and_drain_find_the_process_by_address_or_configuration() {
         exit(ExitCode::SUCCESS)
     );
     assert_eq!(
-        run(&["drain", "--config", &config]),
+        run(&["status", "--json", "--admin", &addr.to_string()]),
         exit(ExitCode::SUCCESS)
     );
     assert_eq!(
-        run(&["undrain", "--config", &config]),
+        run(&["drain", "--config", &config, "--by", "alice"]),
+        exit(ExitCode::SUCCESS)
+    );
+    assert_eq!(
+        run(&["undrain", "--config", &config, "--by", "alice"]),
         exit(ExitCode::FAILURE)
     );
     let asked = process.0.lock().unwrap().clone();
-    let by = json!({ "by": "command line" });
+    let by = json!({ "by": "alice" });
     assert_eq!(
         asked,
         [("drain".to_owned(), by.clone()), ("undrain".to_owned(), by)]

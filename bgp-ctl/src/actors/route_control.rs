@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, ResponseFuture, SpawnHandle};
+use shared::admin::Asked;
 use shared::bus::{
     Bus, Change, Key, NodeRecord, Prefix, Record, Tier, VipRecord, VipState, unix_ms,
 };
@@ -37,6 +38,8 @@ pub struct SetForce {
     pub vip: Ipv4Addr,
     /// What to do about it.
     pub force: Option<Force>,
+    /// By whom and why.
+    pub asked: Asked,
 }
 
 /// Go on by this section, which differs from the one before only in what can change while the process runs. Sessions that stay as they were are not
@@ -71,6 +74,8 @@ pub struct RouteControl {
     speaker: Box<dyn Speaker>,
     decider: Decider,
     force: BTreeMap<Ipv4Addr, Force>,
+    /// Who forces them, and why.
+    asked: BTreeMap<Ipv4Addr, Asked>,
     source: Source,
     stopping: bool,
     /// What was last done about each VIP.
@@ -130,6 +135,7 @@ impl RouteControl {
             bus,
             speaker,
             force: BTreeMap::new(),
+            asked: BTreeMap::new(),
             stopping: false,
             vips: BTreeMap::new(),
             status,
@@ -200,14 +206,16 @@ impl RouteControl {
             Verdict::Withdrawn(why) => (VipState::Withdrawn, why),
         };
         let force = self.force.get(&vip).copied();
+        let operator = self.asked.get(&vip).cloned();
         let before = self.vips.get(&vip);
         let changed = before.is_none_or(|before| before.state != state);
         let since_unix_ms = match before {
             Some(before) if !changed => before.since_unix_ms,
             _ => unix_ms(),
         };
-        let same =
-            before.is_some_and(|before| !changed && before.why == why && before.force == force);
+        let same = before.is_some_and(|before| {
+            !changed && before.why == why && before.force == force && before.operator == operator
+        });
         if changed {
             match state {
                 VipState::Announced => self
@@ -224,6 +232,7 @@ impl RouteControl {
                 why: why.clone(),
                 since_unix_ms,
                 force,
+                operator,
             };
             self.vips.insert(vip, status.clone());
             self.status.change(|board| {
@@ -330,11 +339,18 @@ impl Handler<NodeIs> for RouteControl {
 impl Handler<SetForce> for RouteControl {
     type Result = ();
 
-    fn handle(&mut self, SetForce { vip, force }: SetForce, context: &mut Self::Context) {
+    fn handle(&mut self, set: SetForce, context: &mut Self::Context) {
+        let SetForce { vip, force, asked } = set;
         match force {
-            Some(force) => self.force.insert(vip, force),
-            None => self.force.remove(&vip),
-        };
+            Some(force) => {
+                self.force.insert(vip, force);
+                self.asked.insert(vip, asked);
+            }
+            None => {
+                self.force.remove(&vip);
+                self.asked.remove(&vip);
+            }
+        }
         self.decide(context);
     }
 }

@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use bgp_ctl::SetForce;
 use bgp_ctl::decision::Force;
 use bgp_ctl::session::State;
+use shared::admin::Asked;
 use shared::bus::{DrainRecord, Key, Tier};
 
 use bird::Bird;
@@ -148,6 +149,7 @@ fn every_reason_to_withdraw_reaches_the_router_within_50_ms() {
                     running.force(SetForce {
                         vip: VIP,
                         force: Some(Force::Withdraw),
+                        asked: Asked::now("ann", None),
                     })
                 }),
             ];
@@ -167,6 +169,7 @@ fn every_reason_to_withdraw_reaches_the_router_within_50_ms() {
                 running.force(SetForce {
                     vip: VIP,
                     force: None,
+                    asked: Asked::now("ann", None),
                 });
                 running.bus.put(node(2));
                 wait_for("BIRD learns the VIP again", SOON, || bird.knows(PREFIX));

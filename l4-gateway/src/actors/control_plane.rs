@@ -9,6 +9,7 @@ use actix::{Actor, Addr, AsyncContext, Context, Handler, Message};
 use bgp_ctl::{NodeIs, RouteControl};
 use dataplane::{Event, PortIndex, ServiceId, Tables, TargetId};
 use health::{Checker, SetChecks, Transition};
+use shared::admin::Asked;
 use shared::bus::{Bus, Change, Duplicate, Prefix, Record, WatchId, unix_ms};
 use shared::presence::{BEAT, Presence};
 use shared::telemetry::monotonic;
@@ -16,7 +17,7 @@ use shared::telemetry::monotonic;
 use super::board::{Board, Load, ServiceView, TargetView, View};
 use crate::attempts::LastSecond;
 use crate::config::Config;
-use crate::control::{Action, Asked, Control, Intended, Pulse, Target, Wish, target_id};
+use crate::control::{Action, Control, Intended, Pulse, Target, Wish, target_id};
 use crate::endpoint::{Endpoint, Ports};
 use crate::forwarder::Forwarder;
 use crate::names::PROTOCOLS;
@@ -134,10 +135,10 @@ pub struct ControlPlane {
     /// The workers' times at the last tick, and the frames they had worked on.
     before: Vec<(Times, u64)>,
     loads: Vec<Load>,
-    service_rates: Estimates<ServiceId>,
-    target_rates: Estimates<TargetId>,
+    service_rates: Estimates,
+    target_rates: Estimates,
     wrong_checksums: WrongChecksums,
-    attempts: LastSecond<TargetId>,
+    attempts: LastSecond,
     /// When the next snapshot may be built.
     snapshot: Throttle,
     /// When the next [`View`] may be shown.

@@ -7,6 +7,7 @@
 use std::net::SocketAddr;
 
 use serde::Serialize;
+use shared::admin::{Asked, no_such};
 
 use super::targets::Targets;
 use super::{Action, Changed, Control};
@@ -39,17 +40,6 @@ pub enum Wish {
     Enable,
 }
 
-/// Who asks for something, when and why.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Asked {
-    /// Who.
-    pub by: String,
-    /// Why.
-    pub reason: Option<String>,
-    /// When, in milliseconds of Unix time.
-    pub unix_ms: u64,
-}
-
 /// What came of a wish.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Intended {
@@ -77,7 +67,7 @@ impl Wish {
             weight,
             by: asked.by,
             reason: asked.reason,
-            since_unix_ms: same.map_or(asked.unix_ms, |intent| intent.since_unix_ms),
+            since_unix_ms: same.map_or(asked.since_unix_ms, |intent| intent.since_unix_ms),
         })
     }
 }
@@ -95,9 +85,8 @@ impl Control {
         asked: Asked,
     ) -> Result<(Intended, Vec<Action>), String> {
         let Some(found) = self.services.named_mut(service) else {
-            let names: Vec<&str> = self.services.iter().map(|s| &*s.settings.name).collect();
-            let names = names.join(", ");
-            return Err(format!("service {service:?}: expected one of {names}"));
+            let names = self.services.iter().map(|known| &*known.settings.name);
+            return Err(no_such("service", service, names));
         };
         let before = found.targets.intent(&address);
         if before.is_none() && found.targets.get(&address).is_none() {

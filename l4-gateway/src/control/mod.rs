@@ -23,7 +23,7 @@ use crate::config::{Config, PortConfig, ServiceSettings};
 use crate::endpoint::Endpoint;
 use crate::nic::Nic;
 
-pub use intent::{Asked, Intended, Intent, Wish};
+pub use intent::{Intended, Intent, Wish};
 use records::{seen, take_back};
 use retired::Retired;
 pub use retired::{RetiredAddress, RetiredService};

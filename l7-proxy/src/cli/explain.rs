@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use clap::Args;
 use serde_json::{Value, json};
-use shared::cli::{cell, table};
+use shared::cli::{Shown, cell, table};
 
 /// The request that is asked about.
 #[derive(Debug, Args)]
@@ -23,6 +23,8 @@ pub(super) struct Explain {
     /// The listener it comes in on (default: the one that speaks the URL's scheme at its port, else the first that speaks the scheme)
     #[arg(long, value_name = "NAME")]
     listener: Option<String>,
+    #[command(flatten)]
+    pub(super) shown: Shown,
 }
 
 impl Explain {

@@ -125,3 +125,12 @@ fn it_says_why_a_request_would_be_refused() {
         assert!(refused.contains(why), "{refused}");
     }
 }
+
+#[test]
+fn all_that_is_known_is_shown_as_json() {
+    let (proxy, _app) = start();
+    let said = proxy.run(&["explain", "GET", "http://shop.test/api", "--json"]);
+    let said: serde_json::Value = serde_json::from_str(&said.expect("explained")).unwrap();
+    assert_eq!(said["listener"], "web", "{said:#}");
+    assert!(said["upstream"]["backends"].is_array(), "{said:#}");
+}

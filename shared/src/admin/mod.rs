@@ -12,6 +12,7 @@
 
 mod arguments;
 pub mod client;
+mod names;
 mod seats;
 mod server;
 
@@ -22,7 +23,8 @@ use futures_util::future::BoxFuture;
 use serde_json::Value;
 use tokio::sync::mpsc;
 
-pub use arguments::{arguments, asker};
+pub use arguments::{Asked, LONGEST_NAME, LONGEST_REASON, arguments, asked, asker, fit_to_show};
+pub use names::no_such;
 pub use server::serve;
 
 /// What a tier answers with.

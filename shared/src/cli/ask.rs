@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::{cell, warn};
+use super::{By, cell, document, warn};
 use crate::admin::client::{self, ClientError};
 use crate::config::read;
 use crate::reload::Plan;
@@ -14,21 +14,29 @@ use crate::reload::Plan;
 const NOT_OFFERED: &str =
     "this process can't reload its configuration: restart it to use a new one";
 
-/// The state, as it comes.
-pub(super) async fn status(admin: SocketAddr) -> Result<String, ClientError> {
-    client::get(admin, "/status").await
+/// The state of the process: what `status` shows, and tables are made from.
+///
+/// # Errors
+/// Why there is none.
+pub async fn state(admin: SocketAddr) -> Result<Value, String> {
+    let text = client::get(admin, "/status").await;
+    let text = text.map_err(|error| error.to_string())?;
+    serde_json::from_str(&text).map_err(|error| error.to_string())
 }
 
 /// Has it drain or undrain.
-pub(super) async fn told(admin: SocketAddr, command: &str) -> Result<String, ClientError> {
-    let answer = client::command(admin, command, &by()).await?;
-    Ok(format!("{answer:#}\n"))
+pub(super) async fn told(admin: SocketAddr, command: &str, by: By) -> Result<String, ClientError> {
+    let answer = client::command(admin, command, &json!({ "by": by.name() })).await?;
+    Ok(document(&answer))
 }
 
 /// Mistakes and what needs a restart are printed as `check` prints them. The process reads the file it was started with, whatever `named` is.
-pub(super) async fn reload(admin: SocketAddr, named: Option<&Path>) -> Result<String, String> {
-    let status: Value = serde_json::from_str(&status(admin).await.map_err(|e| e.to_string())?)
-        .map_err(|error| error.to_string())?;
+pub(super) async fn reload(
+    admin: SocketAddr,
+    named: Option<&Path>,
+    by: By,
+) -> Result<String, String> {
+    let status = state(admin).await?;
     let file = cell(&status["configuration"]["file"]);
     let named = named.filter(|_| status["configuration"]["file"].is_string());
     if let Some(other) = named.filter(|named| !is_same(named, Path::new(&file))) {
@@ -37,7 +45,7 @@ pub(super) async fn reload(admin: SocketAddr, named: Option<&Path>) -> Result<St
             other.display()
         ));
     }
-    let answer = client::command(admin, "reload", &by()).await;
+    let answer = client::command(admin, "reload", &json!({ "by": by.name() })).await;
     let answer = answer.map_err(|error| match error {
         ClientError::Refused(409, why) => format!("{why}\nnothing was changed"),
         ClientError::Refused(404, _) => NOT_OFFERED.into(),
@@ -51,19 +59,23 @@ pub(super) async fn reload(admin: SocketAddr, named: Option<&Path>) -> Result<St
 }
 
 /// What a reload would do if the process's file held what `file` holds.
-///
-/// # Errors
-/// All of it, where the reload would be refused.
-pub(super) async fn plan(admin: SocketAddr, file: &Path) -> Result<String, String> {
+pub(super) async fn plan(admin: SocketAddr, file: &Path) -> Result<Value, String> {
     let name = file.display().to_string();
     let text = read(file, &name).map_err(|mistakes| mistakes.to_string())?;
     let args = json!({ "file": name, "text": text });
     let answer = client::command(admin, "plan", &args).await;
-    let answer = answer.map_err(|error| match error {
+    answer.map_err(|error| match error {
         ClientError::Refused(409, why) => format!("{why}\na reload would be refused"),
         ClientError::Refused(404, _) => NOT_OFFERED.into(),
         other => other.to_string(),
-    })?;
+    })
+}
+
+/// A plan for people.
+///
+/// # Errors
+/// All of it, where the reload would be refused.
+pub(super) fn planned(answer: Value) -> Result<String, String> {
     let plan: Plan = serde_json::from_value(answer)
         .map_err(|error| format!("the process answers in another way than expected: {error}"))?;
     plan.warnings.iter().for_each(warn);
@@ -87,10 +99,6 @@ pub(super) async fn plan(admin: SocketAddr, file: &Path) -> Result<String, Strin
             Ok(lines.join("\n") + "\n")
         }
     }
-}
-
-fn by() -> Value {
-    json!({ "by": "command line" })
 }
 
 fn lines(list: &Value) -> Vec<String> {

@@ -44,6 +44,8 @@
 //! ```
 
 mod ask;
+mod asked;
+mod shown;
 mod table;
 mod watch;
 
@@ -54,10 +56,14 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
+use serde_json::Value;
 
 use crate::config::sections::AdminSection;
 use crate::config::{Configuration, Document, Loaded, Unusable};
 
+pub use ask::state;
+pub use asked::{By, Reason};
+pub use shown::{Shown, document};
 pub use table::{cell, table};
 pub use watch::Watch;
 
@@ -84,24 +90,28 @@ pub struct Command {
 }
 
 /// What to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 pub enum Action {
     /// Run in the foreground (the default)
     Run,
     /// Check the configuration: print all mistakes and exit with 1, or its warnings and "ok"
     Check,
     /// Print the running process's state as JSON
-    Status(Watch),
+    Status(Shown),
     /// Ask the running process to drain: routers and other tiers are to send new traffic elsewhere; what comes all the same is served (`health` carries none, and refuses)
-    Drain,
+    Drain(By),
     /// Ask the running process to take traffic again, after a drain
-    Undrain,
+    Undrain(By),
     /// Have the running process read its configuration again: all of it takes effect, or nothing changes and the reasons are printed
-    Reload,
+    Reload(By),
     /// Ask the running process what a reload would do if its file were the one given by --config: each change, what needs a restart, which connections would end; nothing changes
     ///
     /// Exits with 0 if the reload would succeed, with 1 if it would be refused.
-    Plan,
+    Plan {
+        /// Show the answer as JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// What is left to do after the command line was carried out.
@@ -141,16 +151,33 @@ impl Process {
                 }
                 Err(failure) => failed(&failure),
             },
-            Action::Status(watch) => Next::Exit(self.ask(C::ADMIN_PORT, |admin| {
-                watch.show(async move || ask::status(admin).await)
+            Action::Status(shown) => Next::Exit(self.ask(C::ADMIN_PORT, |admin| {
+                shown.show(async move || state(admin).await, document)
             })),
-            Action::Drain => Next::Exit(self.ask(C::ADMIN_PORT, |admin| ask::told(admin, "drain"))),
-            Action::Undrain => {
-                Next::Exit(self.ask(C::ADMIN_PORT, |admin| ask::told(admin, "undrain")))
+            Action::Drain(by) => {
+                Next::Exit(self.ask(C::ADMIN_PORT, |admin| ask::told(admin, "drain", by)))
             }
-            Action::Reload => Next::Exit(self.ask(C::ADMIN_PORT, |admin| ask::reload(admin, file))),
-            Action::Plan => match file {
-                Some(file) => Next::Exit(self.ask(C::ADMIN_PORT, |admin| ask::plan(admin, file))),
+            Action::Undrain(by) => {
+                Next::Exit(self.ask(C::ADMIN_PORT, |admin| ask::told(admin, "undrain", by)))
+            }
+            Action::Reload(by) => {
+                Next::Exit(self.ask(C::ADMIN_PORT, |admin| ask::reload(admin, file, by)))
+            }
+            Action::Plan { json } => match file {
+                Some(file) => {
+                    let plan = self.answer(C::ADMIN_PORT, |admin| ask::plan(admin, file));
+                    Next::Exit(match plan {
+                        // A script gets all of it in one place, whatever it says.
+                        Ok(plan) if json => match (printed(&document(&plan)), &plan["refused"]) {
+                            (_, Value::String(_)) => ExitCode::FAILURE,
+                            (code, _) => code,
+                        },
+                        plan => match plan.and_then(ask::planned) {
+                            Ok(text) => printed(&text),
+                            Err(why) => not_done(&why),
+                        },
+                    })
+                }
                 None => failed("which file would be reloaded? name it with --config FILE"),
             },
         }

@@ -44,7 +44,7 @@ pub(crate) use files::{Reach, directory, read as read_named};
 pub use mistakes::{Mistake, Mistakes, Warning};
 pub use open::open_regular;
 pub use place::Place;
-pub use table::Table;
+pub use table::{Table, nearest};
 pub use units::{ByteSize, Cidr};
 pub use value::{Bounded, FromValue, Value};
 

@@ -558,10 +558,7 @@ pub(super) fn join(path: &str, key: &str) -> String {
 }
 
 /// The candidate most like `word`, if one is like enough to be meant.
-pub(super) fn nearest<'c>(
-    word: &str,
-    candidates: impl Iterator<Item = &'c str>,
-) -> Option<&'c str> {
+pub fn nearest<'c>(word: &str, candidates: impl Iterator<Item = &'c str>) -> Option<&'c str> {
     // Jaro-Winkler is quadratic in the length; nobody mistypes a key into something this long.
     if word.len() > 64 {
         return None;

@@ -474,3 +474,63 @@ proptest! {
         prop_assert!(printed.starts_with(&expected), "{}", printed);
     }
 }
+
+#[test]
+fn every_wrong_item_of_a_list_is_told_at_its_line() {
+    let text = "a = [1,\n 300, 2,\n -1]\nb = [\n true,\n 1]";
+    let printed = mistakes(text, |root| {
+        root.optional::<Vec<u8>>("a");
+        root.secret().optional::<Vec<u8>>("b");
+        Some(())
+    });
+    assert_eq!(
+        printed,
+        "f.toml:2: a: item 2 should be an integer from 0 to 255, it is 300\n\
+         f.toml:3: a: item 4 should be an integer from 0 to 255, it is -1\n\
+         f.toml:4: b: expected a list, got a list"
+    );
+}
+
+#[test]
+fn a_table_that_was_given_up_for_a_mistake_has_no_unknown_keys() {
+    let text = "[[services]]\nname = \"a\"\n[[services]]\nname = \"b\"\n[other]\nnmae = 1";
+    let parse = |most: usize| {
+        mistakes(text, |root| {
+            let count = root.tables("services").len();
+            if count > most {
+                root.mistake("services", format!("{count} are too many"), "");
+            }
+            root.table("other")?.optional::<u8>("name");
+            Some(())
+        })
+    };
+    assert_eq!(
+        parse(1),
+        "f.toml:1: services: 2 are too many\nf.toml:6: other.nmae: unknown key — did you mean `name`?"
+    );
+    assert_eq!(
+        parse(2).matches("unknown key").count(),
+        3,
+        "nothing else is wrong"
+    );
+}
+
+#[test]
+fn what_is_there_twice_is_told_of_tables_with_other_mistakes_too() {
+    let text = "[[services]]\nname = \"web\"\nport = 0.5\n[[services]]\nname = \"web\"\n[[services]]\nname = 7";
+    let printed = mistakes(text, |root| {
+        let mut tables = root.tables("services");
+        for table in &mut tables {
+            table.required::<String>("name");
+            table.optional::<u16>("port");
+        }
+        root.unique_in::<String>("service", &tables, "name");
+        Some(())
+    });
+    assert_eq!(
+        printed,
+        "f.toml:3: services[0].port: expected an integer from 0 to 65535, got 0.5\n\
+         f.toml:5: services[1].name: service \"web\" is already at services[0].name\n\
+         f.toml:7: services[2].name: expected text, got 7 — write \"7\", in quotes"
+    );
+}

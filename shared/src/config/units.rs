@@ -232,6 +232,13 @@ impl FromValue for Cidr {
     }
 }
 
+impl Cidr {
+    /// Whether it is as long as its address.
+    pub fn is_one_address(&self) -> bool {
+        self.prefix == if self.address.is_ipv4() { 32 } else { 128 }
+    }
+}
+
 impl fmt::Display for Cidr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.address, self.prefix)

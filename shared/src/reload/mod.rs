@@ -197,7 +197,7 @@ impl<C: Configuration> Reloader<C> {
         match name {
             "reload" => Some(
                 async move {
-                    let by = asker(args)?;
+                    let by = asker(&args)?;
                     let reloaded = reloader.reload(&by).await.map_err(CommandError::Refused)?;
                     let changes = reloaded.changes.iter().map(ToString::to_string);
                     let warnings = reloaded.warnings.iter().map(ToString::to_string);

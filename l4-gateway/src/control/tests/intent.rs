@@ -1,7 +1,9 @@
 use std::net::SocketAddr;
 
 use super::*;
-use crate::control::{Asked, Intended, Wish};
+use shared::admin::Asked;
+
+use crate::control::{Intended, Wish};
 
 const TARGET: &str = "10.3.0.21:80";
 
@@ -20,7 +22,7 @@ impl Node {
         let asked = Asked {
             by: "ann".into(),
             reason: Some("disk".into()),
-            unix_ms,
+            since_unix_ms: unix_ms,
         };
         let address: SocketAddr = target.parse().unwrap();
         let (intended, actions) = self.control.intend(service, address, wish, asked)?;
