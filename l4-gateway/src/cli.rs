@@ -15,6 +15,7 @@ use crate::config::{ADMIN_PORT, Config};
 use crate::filter::End;
 use crate::flows::{self, Flows};
 use crate::intent;
+use crate::machine::{Machine, Part};
 use crate::neighbours::{self, Neighbours};
 use crate::persistence::{self, Persistence};
 use crate::range;
@@ -38,6 +39,12 @@ enum Own {
     Services(views::Services),
     /// List the targets of the running process
     Targets(views::Targets),
+    /// List the ports of the running process, with their links and counters
+    Ports(Machine),
+    /// List the workers of the running process, and what they do
+    Workers(Machine),
+    /// List for what reasons the running process has dropped packets, and how many
+    Drops(Machine),
     /// Tell the running process what is wanted of a target: it holds before configuration and registration, until taken back or the process ends
     #[command(subcommand)]
     Target(intent::Target),
@@ -113,6 +120,13 @@ async fn answer(own: Own, admin: SocketAddr) -> Result<String, String> {
         Own::Shared(_) => Err("is not a question".into()),
         Own::Services(services) => services.show(async || state(admin).await).await,
         Own::Targets(targets) => targets.show(async || state(admin).await).await,
+        Own::Ports(ports) => ports.show(Part::Ports, async || state(admin).await).await,
+        Own::Workers(workers) => {
+            workers
+                .show(Part::Workers, async || state(admin).await)
+                .await
+        }
+        Own::Drops(drops) => drops.show(Part::Drops, async || state(admin).await).await,
         Own::Target(target) => intent::ask(admin, target).await,
         Own::Vip(vip) => intent::ask_vip(admin, vip).await,
         Own::Flows(wanted) => flows::ask(admin, &wanted).await,

@@ -38,6 +38,7 @@ mod host;
 mod intent;
 mod known;
 pub mod liveness;
+mod machine;
 mod meanings;
 mod metrics;
 pub mod names;

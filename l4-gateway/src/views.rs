@@ -117,7 +117,7 @@ impl Which {
     }
 }
 
-fn text(columns: &[Column], items: &[Value]) -> String {
+pub(crate) fn text(columns: &[Column], items: &[Value]) -> String {
     let headings: Vec<&str> = columns.iter().map(|column| column.heading).collect();
     let row = |item: &Value| {
         let cells = columns.iter();
@@ -128,7 +128,7 @@ fn text(columns: &[Column], items: &[Value]) -> String {
 }
 
 /// A column: its heading, and how it is read from a service or target of `/status`.
-struct Column {
+pub(crate) struct Column {
     heading: &'static str,
     show: fn(&Value) -> String,
 }
@@ -136,10 +136,18 @@ struct Column {
 /// A column each: of its own name, or named with the way to what it shows.
 macro_rules! columns {
     ($($heading:literal $(=> $show:expr)?),+ $(,)?) => {
-        &[$(Column { heading: $heading, show: columns!(@ $heading $($show)?) }),+]
+        &[$($crate::views::Column::new($heading, $crate::views::columns!(@ $heading $($show)?))),+]
     };
-    (@ $heading:literal) => { |item| cell(&item[$heading]) };
+    (@ $heading:literal) => { |item| ::shared::cli::cell(&item[$heading]) };
     (@ $heading:literal $show:expr) => { $show };
+}
+
+pub(crate) use columns;
+
+impl Column {
+    pub(crate) const fn new(heading: &'static str, show: fn(&Value) -> String) -> Column {
+        Column { heading, show }
+    }
 }
 
 const SERVICES: &[Column] = columns![
@@ -234,7 +242,7 @@ const TARGET_THRESHOLDS: &[Column] = columns![
     "at_limit",
 ];
 
-fn list(value: &Value) -> &[Value] {
+pub(crate) fn list(value: &Value) -> &[Value] {
     value.as_array().map(Vec::as_slice).unwrap_or_default()
 }
 

@@ -70,6 +70,19 @@ fn totals_and_rates_of_services_and_targets_follow_the_traffic() {
         );
     }
 
+    let ports = gateway.subcommand(&["ports"]);
+    assert_eq!(
+        ports.lines().filter(|line| line.contains("  up  ")).count(),
+        2,
+        "{ports}"
+    );
+    let workers = first_row(&gateway.subcommand(&["workers"]));
+    assert!(
+        number(&workers, "FLOWS_CREATED") >= connections as f64,
+        "{workers:?}"
+    );
+    assert!(gateway.subcommand(&["drops"]).starts_with("REASON"));
+
     let shown: Value =
         serde_json::from_str(&gateway.subcommand(&["targets", "--json", "--service", "tcp"]))
             .unwrap();
