@@ -76,14 +76,17 @@ impl<C: Configuration> Loaded<C> {
     }
 
     fn of(document: Document, file: &Path, treats: Unusable) -> Result<Self, String> {
+        let value = document.parse(C::parse);
+        let value = value.map_err(|mistakes| match treats {
+            Unusable::Refuses => document.with_unusable(mistakes).to_string(),
+            Unusable::Warns => mistakes.to_string(),
+        })?;
         let Parsed {
             value,
             mut warnings,
             unusable,
             written,
-        } = document
-            .into_parsed(C::parse)
-            .map_err(|mistakes| mistakes.to_string())?;
+        } = document.parsed(value);
         match treats {
             Unusable::Refuses if !unusable.0.is_empty() => return Err(unusable.to_string()),
             Unusable::Refuses | Unusable::Warns => {

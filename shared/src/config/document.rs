@@ -125,13 +125,18 @@ impl Document {
         parse: impl FnOnce(&mut Table<'_>) -> Option<T>,
     ) -> Result<Parsed<T>, Mistakes> {
         let value = self.parse(parse)?;
+        Ok(self.parsed(value))
+    }
+
+    /// What [`Self::parse`] made of it, with all that was found out besides.
+    pub(super) fn parsed<T>(self, value: T) -> Parsed<T> {
         let Parsing {
             mistakes: _,
             warnings,
             unusable,
             declarations,
         } = self.parsing.into_inner();
-        Ok(Parsed {
+        Parsed {
             value,
             warnings,
             unusable: Mistakes::first(&self.places.file, unusable.into_iter()),
@@ -140,7 +145,17 @@ impl Document {
                 declarations,
                 places: self.places,
             },
-        })
+        }
+    }
+
+    /// Mistakes of the last [`Self::parse`], with those of files that can't be used.
+    pub(super) fn with_unusable(&self, mistakes: Mistakes) -> Mistakes {
+        let unusable = self.parsing.borrow().unusable.clone();
+        let unusable = Mistakes::first(&self.places.file, unusable.into_iter());
+        let Mistakes(mut all) = mistakes;
+        all.extend(unusable.0);
+        all.sort_by_key(|mistake| mistake.line.unwrap_or(usize::MAX));
+        Mistakes(all)
     }
 
     /// Runs `parse` over the root table, then adds every key nobody asked for.

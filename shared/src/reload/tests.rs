@@ -190,6 +190,14 @@ async fn whatever_stands_in_the_way_changes_nothing_and_is_told_in_the_status() 
                 "{file}:2: key: /nonexistent: can't be read: No such file or directory (os error 2)"
             ),
         ),
+        (
+            "weight = 99\nkey = \"/nonexistent\"\nprot = 81",
+            format!(
+                "{file}:1: weight: expected an integer from 0 to 10, got 99\n\
+                 {file}:2: key: /nonexistent: can't be read: No such file or directory (os error 2)\n\
+                 {file}:3: prot: unknown key — did you mean `port`?"
+            ),
+        ),
     ] {
         assert_eq!(node.reload(text).await, Err(why.clone()), "{text}");
         assert_eq!(node.reloader.current().weight, 2);
