@@ -1,18 +1,20 @@
 //! System calls and instructions of a request, counted by strace and callgrind: figures that noise can't touch. Each proxy runs twice, for a number
-//! of requests and for three times as many, so that its start, its end and its first requests cancel out.
+//! of requests and for three times as many, so that its start, its end and its first requests cancel out. Of instructions, the start isn't counted at
+//! all: l7-proxy gathers entropy and calibrates a clock until it is satisfied, which takes some millions more or fewer each time.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use bench_report::{Better, Profile, Reach, Row, Series, Share};
 
 use crate::bench::{Bench, of_series};
 use crate::certificates::Key;
 use crate::load::{Exchange, Until};
 use crate::rows::{H2, PLAIN, TLS, Way};
-use crate::server::{Setup, Side};
+use crate::server::{Server, Setup, Side};
 
 /// How often each name was met, or how many instructions it took.
 type Counts = BTreeMap<String, f64>;
@@ -32,6 +34,7 @@ pub(crate) fn system_calls(bench: &mut Bench) -> Result<()> {
                 .map(str::to_owned)
                 .to_vec()
         },
+        |_| Ok(()),
         read_strace,
     )?;
     let what = "small, plain h1, system calls per request";
@@ -61,10 +64,12 @@ pub(crate) fn instructions(bench: &mut Bench) -> Result<()> {
             way,
             |out| {
                 let out = format!("--callgrind-out-file={out}");
-                ["valgrind", "-q", "--tool=callgrind", out.as_str()]
+                let tool = "--tool=callgrind";
+                ["valgrind", "-q", tool, "--instr-atstart=no", out.as_str()]
                     .map(str::to_owned)
                     .to_vec()
             },
+            begin_to_count,
             read_callgrind,
         )?;
         let what = format!(
@@ -91,6 +96,7 @@ fn of_all(
     bench: &mut Bench,
     way: &Way,
     tool: impl Fn(&str) -> Vec<String>,
+    begin: impl Fn(&Server) -> Result<()>,
     read: impl Fn(&str) -> Result<Counts>,
 ) -> Result<Vec<(Side, Counts)>> {
     let out = bench.place.directory.join("counts");
@@ -107,14 +113,8 @@ fn of_all(
             if requests == 0 {
                 continue;
             }
-            run(
-                bench,
-                &side,
-                way,
-                &tool(&out.display().to_string()),
-                requests,
-            )
-            .with_context(|| side.name())?;
+            let under = tool(&out.display().to_string());
+            run(bench, &side, way, &under, &begin, requests).with_context(|| side.name())?;
             let counted = read(&output_of(&out)?).with_context(|| side.name())?;
             for (name, count) in counted {
                 let each = sign * count / (many - few) as f64;
@@ -126,7 +126,28 @@ fn of_all(
     Ok(all)
 }
 
-fn run(bench: &mut Bench, side: &Side, way: &Way, under: &[String], requests: u64) -> Result<()> {
+/// Has callgrind count from now on.
+fn begin_to_count(server: &Server) -> Result<()> {
+    let mut command = Command::new("callgrind_control");
+    command.arg("--instr=on").arg(server.process()?.to_string());
+    let said = command.output().with_context(|| format!("{command:?}"))?;
+    let text = String::from_utf8_lossy(&said.stdout);
+    ensure!(
+        said.status.success() && text.contains("OK"),
+        "{command:?}: {text}{}",
+        String::from_utf8_lossy(&said.stderr)
+    );
+    Ok(())
+}
+
+fn run(
+    bench: &mut Bench,
+    side: &Side,
+    way: &Way,
+    under: &[String],
+    begin: &impl Fn(&Server) -> Result<()>,
+    requests: u64,
+) -> Result<()> {
     let certificate = bench.certificate(Key::Ecdsa)?;
     let setup = Setup {
         certificate: &certificate,
@@ -134,6 +155,7 @@ fn run(bench: &mut Bench, side: &Side, way: &Way, under: &[String], requests: u6
         under,
     };
     let server = bench.server(side, setup)?;
+    begin(&server)?;
     let mut clients = way.clients(bench, &server, vec![Exchange::small()])?;
     let until = Until::Count(requests);
     bench.load.play(&mut clients, way.connections(), until)?;
