@@ -62,7 +62,7 @@ impl Field {
     }
 }
 
-/// The [`Field`]s a head has, or had: what is taken out of it stays in here, and what is put in isn't added.
+/// The fields a head has, or had, as far as something is done about them: what is taken out of it stays in here, and what is put in isn't added.
 ///
 /// Most heads have few, and one walk over the names that are there is cheaper than to look for each that might be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
