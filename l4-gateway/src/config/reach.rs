@@ -6,6 +6,7 @@ use dataplane::{ClientAddress, Mode, PortRange};
 
 use super::PortConfig;
 use super::ports::LEAST_MTU_OF_IPV6;
+use crate::endpoint::Endpoint;
 
 /// Why a target can't have the port it names, and what to do.
 pub(crate) fn other_port(
@@ -16,6 +17,7 @@ pub(crate) fn other_port(
     (mode != Mode::FullNat && target.port() != service.kept_by_target()).then(|| {
         let ports = match service.single() {
             Some(port) => format!("port {port}"),
+            None if service == PortRange::ALL => "all ports".to_owned(),
             None => format!("ports {service}"),
         };
         (
@@ -23,7 +25,7 @@ pub(crate) fn other_port(
                 "packets reach {} for {ports}, as clients sent them",
                 target.ip()
             ),
-            format!("leave the port out, and have the target listen on {service}"),
+            format!("leave the port out, and have the target listen on {ports}"),
         )
     })
 }
@@ -32,7 +34,7 @@ pub(crate) fn other_port(
 pub(crate) fn other_family(target: SocketAddr, vip: IpAddr) -> Option<(String, String)> {
     (target.is_ipv6() != vip.is_ipv6()).then(|| {
         (
-            format!("{target} is not of the family of the VIP {vip}"),
+            format!("{} is not of the family of the VIP {vip}", Endpoint(target)),
             "a service and its targets are all IPv4 or all IPv6".into(),
         )
     })

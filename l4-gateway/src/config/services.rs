@@ -494,7 +494,11 @@ fn target_address(
         table.required::<Written>("address")?
     };
     if port == Some(0) {
-        table.mistake("address", "0 is not a port", "");
+        let hint = match is_of_one_port {
+            true => "name the port that the target listens at",
+            false => "leave the port out, and packets keep the port that the client sent them to",
+        };
+        table.mistake("address", "0 is not a port", hint);
         return None;
     }
     let kept = way.ports.map(PortRange::kept_by_target);
@@ -527,13 +531,32 @@ impl FromValue for Written {
     const EXPECTED: &'static str = "an address such as \"10.0.0.1\" or \"2001:db8::1\"";
 
     fn from_value(value: &Value) -> Result<Self, String> {
-        IpAddr::from_value(value)
-            .map(|ip| Written(ip, None))
-            .or_else(|_| {
-                SocketAddr::from_value(value)
-                    .map(|address| Written(address.ip(), Some(address.port())))
-            })
+        if let Ok(ip) = IpAddr::from_value(value) {
+            return Ok(Written(ip, None));
+        }
+        let address = SocketAddr::from_value(value).map_err(|hint| {
+            let text = value.as_str().unwrap_or_default();
+            match without_port(text) {
+                Some(ip) => format!("for packets to keep their ports, write \"{ip}\""),
+                None => hint,
+            }
+        })?;
+        Ok(Written(address.ip(), Some(address.port())))
     }
+}
+
+/// The address alone, where what stands behind it is no port, or an IPv6 one has the brackets that it has before a port: `10.3.0.21:*`,
+/// `10.3.0.21:8000-8999`, `[fd00:3::21]`.
+fn without_port(text: &str) -> Option<IpAddr> {
+    if let Some((ip, behind)) = text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        let is_behind = behind.is_empty() || behind.starts_with(':');
+        return ip
+            .parse()
+            .ok()
+            .filter(|ip: &IpAddr| ip.is_ipv6() && is_behind);
+    }
+    let (ip, _) = text.split_once(':')?;
+    ip.parse().ok()
 }
 
 /// What clients connect to, of which no two services have the same.

@@ -64,6 +64,12 @@ fn mistakes_of_ranges_are_told_where_they_are() {
             format!("l4.toml:21: services[0].port: {expected}, got {got}{hint}"),
         )
     };
+    let target = |written: &str, bare: &str| {
+        (
+            of("\"*\"").replace("10.3.0.21", written),
+            format!("got \"{written}\" — for packets to keep their ports, write \"{bare}\""),
+        )
+    };
     let overlapping = |first: &str, second: &str| {
         of(first) + &another("b", &format!("port = {second}\n{TARGET}"))
     };
@@ -109,12 +115,27 @@ fn mistakes_of_ranges_are_told_where_they_are() {
         ),
         (
             of("\"*\"").replace("10.3.0.21", "10.3.0.21:0"),
-            "services[0].targets[0].address: 0 is not a port".to_owned(),
+            "services[0].targets[0].address: 0 is not a port — leave the port out, and packets keep the port that the client sent them to"
+                .to_owned(),
+        ),
+        target("10.3.0.21:*", "10.3.0.21"),
+        target("10.3.0.21:8000-8999", "10.3.0.21"),
+        target("[fd00:3::21]:*", "fd00:3::21"),
+        target("[fd00:3::21]", "fd00:3::21"),
+        (
+            of("\"*\"").replace("10.3.0.21", "fd00:3::21"),
+            "[fd00:3::21]:* is not of the family of the VIP 10.0.0.100 — a service and its targets are all IPv4 or all IPv6"
+                .to_owned(),
         ),
         (
             of("\"8000-8999\"\nmode = \"dr\"").replace("10.3.0.21", "10.3.0.21:8000"),
             "services[0].targets[0].address: packets reach 10.3.0.21 for ports 8000-8999, as clients sent them — leave the port out, and have \
-             the target listen on 8000-8999"
+             the target listen on ports 8000-8999"
+                .to_owned(),
+        ),
+        (
+            of("\"*\"\nmode = \"dr\"").replace("10.3.0.21", "10.3.0.21:8000"),
+            "packets reach 10.3.0.21 for all ports, as clients sent them — leave the port out, and have the target listen on all ports"
                 .to_owned(),
         ),
         (

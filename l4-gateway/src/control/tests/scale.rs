@@ -117,4 +117,9 @@ fn more_services_than_a_node_can_tell_of_are_a_mistake() {
         mistakes.contains("1025 services are more than a node can tell others of — 1024 at most"),
         "{mistakes}"
     );
+    assert_eq!(
+        mistakes.lines().count(),
+        1,
+        "no key of theirs is unknown: {mistakes}"
+    );
 }
