@@ -3,7 +3,7 @@
 //!
 //! The first worker does it for all. Announcements get lost, so each is repeated; a node with many VIPs spreads them over time.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -69,41 +69,56 @@ impl Announcements {
         }
     }
 
-    /// Announces those that are `wanted` from the beginning: which.
+    /// Announces those that are `wanted` from the beginning: which. Those that wait for their first time keep their places, or the last of many
+    /// would never come to it where somebody asks again and again.
     fn again(&mut self, now: Now, wanted: impl Fn(&Announced) -> bool) -> Vec<Announced> {
-        for round in &mut self.rounds {
-            round.retain(|(_, one)| !wanted(one));
-        }
         let chosen: Vec<Announced> = self
             .known
             .iter()
             .filter(|one| wanted(one))
             .copied()
             .collect();
-        if let Some(first) = self.rounds.first_mut() {
-            first.extend(chosen.iter().map(|one| (now.millis(), *one)));
+        if let Some((first, later)) = self.rounds.split_first_mut() {
+            for round in later {
+                round.retain(|(_, one)| !wanted(one));
+            }
+            let waiting: BTreeSet<Announced> = first.iter().map(|(_, one)| *one).collect();
+            let new = chosen.iter().filter(|one| !waiting.contains(one));
+            first.extend(new.map(|one| (now.millis(), *one)));
         }
         chosen
     }
 
-    /// Looks whether ports want their addresses announced again: each once, and not before the last time is over.
+    /// Looks whether ports want their addresses announced again: each once, and not before the last time is over. Of several ports the one
+    /// that has waited longest comes first, as one that always wants more than may go would keep the others out.
     fn look_for_refreshes(&mut self, ports: &[Port], now: Now) {
         let now = now.millis();
+        let mut longest: Option<(u64, usize)> = None;
         for port in ports {
             let Some(every) = port.announce_every else {
                 continue;
             };
-            let Some((_, last)) = self.refreshed.iter_mut().find(|(of, _)| *of == port.index)
-            else {
+            let known = self.refreshed.iter().position(|(of, _)| *of == port.index);
+            let place = known.unwrap_or(self.refreshed.len());
+            if known.is_none() {
                 self.refreshed.push((port.index, now));
-                continue;
-            };
-            if u128::from(now.saturating_sub(*last)) >= every.as_millis() && self.refresh.is_empty()
-            {
-                *last = now;
-                let its_own = self.known.iter().filter(|one| one.port == port.index);
-                self.refresh.extend(its_own);
             }
+            let waited = self
+                .refreshed
+                .get(place)
+                .map_or(0, |(_, last)| now.saturating_sub(*last));
+            let is_due = u128::from(waited) >= every.as_millis();
+            if is_due && longest.is_none_or(|(most, _)| waited > most) {
+                longest = Some((waited, place));
+            }
+        }
+        if let Some((_, place)) = longest
+            && let Some((port, last)) = self.refreshed.get_mut(place)
+            && self.refresh.is_empty()
+        {
+            *last = now;
+            let its_own = self.known.iter().filter(|one| one.port == *port);
+            self.refresh.extend(its_own);
         }
     }
 
@@ -137,18 +152,17 @@ impl Worker {
         now: Now,
         addresses: Option<&[IpAddr]>,
     ) -> Result<Vec<(PortIndex, IpAddr, MacAddr)>, Vec<IpAddr>> {
-        let known = &self.announcements.known;
-        let is_unknown = |address: &&IpAddr| !known.iter().any(|one| one.address == **address);
-        let unknown: Vec<IpAddr> = addresses
-            .unwrap_or_default()
-            .iter()
-            .filter(is_unknown)
-            .copied()
-            .collect();
+        // Sets, as an operator's list may be long, and packets wait meanwhile.
+        let known = self.announcements.known.iter().map(|one| one.address);
+        let known: BTreeSet<IpAddr> = known.collect();
+        let list = addresses.unwrap_or_default();
+        let is_unknown = |address: &&IpAddr| !known.contains(*address);
+        let unknown: Vec<IpAddr> = list.iter().filter(is_unknown).copied().collect();
         if !unknown.is_empty() {
             return Err(unknown);
         }
-        let wanted = |one: &Announced| addresses.is_none_or(|list| list.contains(&one.address));
+        let list: Option<BTreeSet<&IpAddr>> = addresses.map(|list| list.iter().collect());
+        let wanted = |one: &Announced| list.as_ref().is_none_or(|list| list.contains(&one.address));
         let chosen = self.announcements.again(now, wanted);
         Ok(chosen
             .iter()
