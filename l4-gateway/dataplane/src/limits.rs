@@ -138,6 +138,8 @@ pub(crate) const LEARNED_PER_SECOND: u32 = 1000;
 
 /// [`crate::Event::Unresolved`] reported in a second, each a line in the log: clients on the link may make up any number of addresses.
 pub(crate) const UNRESOLVED_PER_SECOND: u32 = 10;
+/// [`crate::Event::NextHopMoved`] reported in a second, each a line in the log: as many as the addresses that a router or a host may have.
+pub(crate) const MOVES_PER_SECOND: u32 = 10;
 
 /// [`Limits::flows`] by default: a million.
 pub const DEFAULT_FLOWS: u32 = 1 << 20;

@@ -47,7 +47,9 @@ use crate::flow::{Due, Flow, FlowTable, NONE, Wheel};
 use crate::flow_view::FlowView;
 use crate::fragments::Fragments;
 use crate::frame::{Frame, Verdict};
-use crate::limits::{LEARNED_PER_SECOND, Limits, MAX_BURST, RESETS_PER_TICK, visits_per_tick};
+use crate::limits::{
+    LEARNED_PER_SECOND, Limits, MAX_BURST, MOVES_PER_SECOND, RESETS_PER_TICK, visits_per_tick,
+};
 use crate::neighbour::Neighbours;
 use crate::offloads::WrongSums;
 use crate::port::{Port, PortIndex};
@@ -95,6 +97,8 @@ pub struct Worker {
     /// Errors of clients that say a packet was too big, to be passed on.
     client_sizes: TokenBucket,
     reports: Reports,
+    /// How many [`Event::NextHopMoved`] may still go: all next hops behind a router go over together.
+    moves: TokenBucket,
     wrong_sums: WrongSums,
     lessons: Lessons,
     /// The snapshot seen last.
@@ -119,7 +123,6 @@ struct Reports {
     flow_table_full: Interval,
     no_target: Interval,
     address_conflict: Interval,
-    next_hop_moved: Interval,
     next_hop_contested: Interval,
     wrong_sums: Interval,
 }
@@ -193,6 +196,7 @@ impl Worker {
             icmp_errors: ErrorRate::new(limits.icmp_errors_per_second),
             client_sizes: TokenBucket::new(limits.icmp_errors_per_second),
             reports: Reports::default(),
+            moves: TokenBucket::new(MOVES_PER_SECOND),
             wrong_sums: WrongSums::default(),
             lessons: Lessons::new(),
             serial: 0,

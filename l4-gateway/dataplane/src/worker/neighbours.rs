@@ -98,7 +98,7 @@ impl Worker {
 
     fn report_moved(&mut self, now: Now, to: Learned, from: MacAddr, out: &mut Emitted) {
         self.cells.worker(WorkerCount::NextHopsMoved, 1);
-        let due = self.reports.next_hop_moved.pass(now);
+        let due = self.moves.take(now);
         let event = Event::NextHopMoved {
             port: to.port,
             address: to.address,

@@ -173,6 +173,26 @@ fn a_failover_is_told_and_the_way_back_is_the_same() {
     }
 }
 
+#[test]
+fn each_address_of_a_host_that_fails_over_is_told() {
+    for net in BOTH {
+        let mut rig = Rig::of(net);
+        rig.out.clear();
+        let targets = [21, 22].map(|target| net.target_ip(target));
+        for address in targets {
+            rig.resolve(INSIDE, address, OTHER);
+        }
+        rig.outlast_contest();
+        let told = |event: Event| match event {
+            Event::NextHopMoved { address, to, .. } if to == OTHER => Some(address),
+            _ => None,
+        };
+        let mut told: Vec<IpAddr> = rig.events().into_iter().filter_map(told).collect();
+        told.sort();
+        assert_eq!(told, targets);
+    }
+}
+
 /// Whoever is right: a spare that speaks up too early, or somebody who wants the traffic.
 #[test]
 fn of_two_that_both_answer_the_older_stays_and_it_is_told_once_a_second() {
