@@ -138,7 +138,7 @@ fn streams_whose_client_gives_no_window_are_cut_and_their_siblings_go_on() {
     eventually("all of them are cut", || {
         proxy.metric("weir_l7_slow_readers_total", &["web"]) == 8.0
     });
-    assert_eq!(proxy.metric("weir_l7_backend_active", &[]), 0.0);
+    proxy.await_metric("weir_l7_backend_active", &[], 0.0);
     // One with a window is served on the same connection.
     let mut sibling = frame(HEADERS, END_HEADERS | END_STREAM, 17, GET);
     sibling.extend(frame(WINDOW_UPDATE, 0, 17, &60_000_u32.to_be_bytes()));

@@ -69,7 +69,7 @@ fn a_head_that_comes_too_slowly_gets_408() {
     );
     drop(connection);
     feeding.join().expect("joined");
-    assert_eq!(proxy.metric("weir_l7_slow_heads_total", &[]), 1.0);
+    proxy.await_metric("weir_l7_slow_heads_total", &[], 1.0);
     assert_eq!(
         proxy.logged(|entry| entry["status"] == 408)["reason"],
         "header_timeout"
@@ -98,10 +98,7 @@ fn a_head_that_begins_as_http2_does_has_no_more_time_than_another() {
             (Duration::from_millis(400)..Duration::from_secs(2)).contains(&took),
             "{start:?}: {took:?}"
         );
-        assert_eq!(
-            proxy.metric("weir_l7_slow_heads_total", &[]),
-            number as f64 + 1.0
-        );
+        proxy.await_metric("weir_l7_slow_heads_total", &[], number as f64 + 1.0);
     }
     // No head of HTTP/1 begins like this.
     let mut almost = Connection::open(proxy.web());
@@ -301,7 +298,7 @@ fn a_client_that_takes_nothing_of_its_response_is_cut() {
         proxy.logged(|entry| entry["target"] == "/big/200000000")["reason"],
         "client_gone"
     );
-    assert_eq!(proxy.metric("weir_l7_slow_readers_total", &["web"]), 1.0);
+    proxy.await_metric("weir_l7_slow_readers_total", &["web"], 1.0);
     slow.0.read_exact(&mut part).expect("more of the body");
     drop(slow);
     eventually("the backend is free of both", || {

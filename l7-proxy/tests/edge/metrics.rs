@@ -88,11 +88,12 @@ fn every_metric_is_there_from_the_start_and_says_what_it_means() {
         assert!(typed.contains(name), "{name}");
     }
     let version = format!("version=\"{}\"", env!("CARGO_PKG_VERSION"));
-    assert_eq!(
-        proxy.metric("weir_build_info", &["tier=\"l7\"", &version, "commit="]),
-        1.0
+    proxy.await_metric(
+        "weir_build_info",
+        &["tier=\"l7\"", &version, "commit="],
+        1.0,
     );
-    assert_eq!(proxy.metric("weir_l7_connections_limit", &["web"]), 100.0);
+    proxy.await_metric("weir_l7_connections_limit", &["web"], 100.0);
 }
 
 #[test]

@@ -168,13 +168,15 @@ fn the_header_names_the_client() {
         });
     }
     assert_eq!(app.requests(), 8 * 3 * 2);
-    assert_eq!(
-        proxy.metric("weir_l7_proxy_headers_total", &["\"proxied\"", "\"web\""]),
-        5.0 * 3.0
+    proxy.await_metric(
+        "weir_l7_proxy_headers_total",
+        &["\"proxied\"", "\"web\""],
+        5.0 * 3.0,
     );
-    assert_eq!(
-        proxy.metric("weir_l7_proxy_headers_total", &["\"direct\"", "\"web\""]),
-        3.0 * 3.0
+    proxy.await_metric(
+        "weir_l7_proxy_headers_total",
+        &["\"direct\"", "\"web\""],
+        3.0 * 3.0,
     );
 }
 
@@ -265,10 +267,7 @@ fn a_stranger_is_served_as_itself_and_its_header_is_a_broken_request() {
         assert!(answer.starts_with("HTTP/1.1 400 "), "{header:?}: {answer}");
     }
     assert_eq!(app.requests(), 1, "only the first reached the backend");
-    assert_eq!(
-        proxy.metric("weir_l7_proxy_headers_total", &["\"proxied\""]),
-        0.0
-    );
+    proxy.await_metric("weir_l7_proxy_headers_total", &["\"proxied\""], 0.0);
     let entry = proxy.logged(|entry| entry["status"] == 400);
     assert_eq!(entry["client"], "127.0.0.9");
 }

@@ -172,6 +172,13 @@ impl Proxy {
             .sum()
     }
 
+    /// Waits until [`Proxy::metric`] has this value: what is counted at the end of an exchange may be a moment behind its response.
+    pub fn await_metric(&self, prefix: &str, parts: &[&str], value: f64) {
+        eventually(&format!("{prefix} {parts:?} is {value}"), || {
+            self.metric(prefix, parts) == value
+        });
+    }
+
     /// A command, as `l7-proxy drain` gives it.
     pub fn command(&self, action: &str) -> String {
         match self.ask(action) {

@@ -235,7 +235,7 @@ fn a_second_node_of_one_name_is_silent_and_says_so_until_the_first_has_left() {
         let status = proxy.status();
         assert_eq!(status["bus"]["duplicate"]["key"], "node/l7/l7-test");
         assert_eq!(status["bus"]["silent"]["why"], "duplicate");
-        assert_eq!(proxy.metric("weir_bus_duplicate", &[]), 1.0);
+        proxy.await_metric("weir_bus_duplicate", &[], 1.0);
         let said = proxy.said();
         assert!(
             said.contains("another living process writes node/l7/l7-test; it was there first"),

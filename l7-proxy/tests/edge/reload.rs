@@ -91,10 +91,7 @@ fn a_file_with_a_mistake_or_a_change_that_needs_a_restart_changes_nothing() {
         assert!(last.contains(why), "{why:?} in {last}");
         assert_eq!(name(Some(client::get(proxy.web(), "a", "/name"))), "app");
     }
-    assert_eq!(
-        proxy.metric("weir_l7_config_last_reload_successful", &[]),
-        0.0
-    );
+    proxy.await_metric("weir_l7_config_last_reload_successful", &[], 0.0);
     let said = proxy.said();
     let lines = said
         .lines()
@@ -104,10 +101,7 @@ fn a_file_with_a_mistake_or_a_change_that_needs_a_restart_changes_nothing() {
     drop(taken);
     proxy.rewrite(|_| before + &listener);
     proxy.command("reload");
-    assert_eq!(
-        proxy.metric("weir_l7_config_last_reload_successful", &[]),
-        1.0
-    );
+    proxy.await_metric("weir_l7_config_last_reload_successful", &[], 1.0);
     assert_eq!(name(Some(client::get(taken_at, "a", "/name"))), "app");
     drop(app);
 }
@@ -392,11 +386,12 @@ fn a_thousand_reloads_cost_no_memory_and_no_descriptors() {
     (0..200).for_each(&mut reload);
     let (memory, files) = (proxy.memory(), proxy.open_files());
     (0..1_000).for_each(&mut reload);
-    let (memory_after, files_after) = (proxy.memory(), proxy.open_files());
-    assert!(
-        memory_after < memory + 2048,
-        "{memory} KiB before, {memory_after} KiB after 1,000 reloads"
-    );
+    // The allocator gives pages back some time after they were freed.
+    eventually("hardly more memory than after 200 reloads", || {
+        assert_eq!(client::get(proxy.web(), "a", "/name").status, 200);
+        proxy.memory() < memory + 2048
+    });
+    let files_after = proxy.open_files();
     assert!(
         files_after <= files + 2,
         "{files} files before, {files_after} after"

@@ -53,17 +53,12 @@ fn requests_go_by_host_and_path_and_unknown_hosts_get_404() {
         proxy.logged(|entry| entry["status"] == 404)["reason"],
         "no_route"
     );
-    assert_eq!(
-        proxy.metric(
-            "weir_l7_requests_total",
-            &["route=\"api\"", "class=\"2xx\"", "upstream=\"green\""]
-        ),
-        1.0
+    proxy.await_metric(
+        "weir_l7_requests_total",
+        &["route=\"api\"", "class=\"2xx\"", "upstream=\"green\""],
+        1.0,
     );
-    assert_eq!(
-        proxy.metric("weir_l7_answered_by_proxy_total", &["no_route"]),
-        1.0
-    );
+    proxy.await_metric("weir_l7_answered_by_proxy_total", &["no_route"], 1.0);
 }
 
 #[test]
@@ -123,9 +118,10 @@ fn many_requests_share_one_client_and_one_backend_connection() {
         );
     }
     assert_eq!((blue.requests(), blue.connections()), (50, 1));
-    assert_eq!(
-        proxy.metric("weir_l7_upstream_connections_total", &["from=\"pool\""]),
-        49.0
+    proxy.await_metric(
+        "weir_l7_upstream_connections_total",
+        &["from=\"pool\""],
+        49.0,
     );
 }
 

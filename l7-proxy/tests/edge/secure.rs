@@ -291,7 +291,7 @@ fn over_the_limit_a_client_gets_an_alert_and_no_handshake() {
     });
     let text = s_client(&proxy, &["-servername", "one.test"]);
     assert!(text.contains("alert internal error"), "{text}");
-    assert_eq!(proxy.metric("weir_l7_tls_handshakes_total", &[]), 0.0);
+    proxy.await_metric("weir_l7_tls_handshakes_total", &[], 0.0);
     let entry = proxy.logged(|entry| entry["reason"] == "connection_limit");
     assert_eq!(entry["listener"], "secure");
 }

@@ -64,7 +64,7 @@ fn a_websocket_carries_bytes_both_ways_until_it_is_closed() {
         (app.requests(), proxy.status()["connections"].as_u64()),
         (1, Some(0))
     );
-    assert_eq!(proxy.metric("weir_l7_tunnels_total", &["closed"]), 1.0);
+    proxy.await_metric("weir_l7_tunnels_total", &["closed"], 1.0);
 }
 
 #[test]

@@ -146,7 +146,7 @@ fn a_backend_found_down_by_its_check_gets_nothing_and_none_up_is_503() {
         proxy.logged(|entry| entry["status"] == 503)["reason"],
         "no_backend"
     );
-    assert_eq!(proxy.metric("weir_l7_backend_up", &[]), 0.0);
+    proxy.await_metric("weir_l7_backend_up", &[], 0.0);
 }
 
 #[test]
