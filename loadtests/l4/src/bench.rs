@@ -298,18 +298,24 @@ impl Bench {
             total.wrong += ours.wrong + yardstick.wrong + yardstick.failed;
         }
         let note = format!(
-            "{AT_ONCE} at once; {} checked, {} failed, {} packets wrong; macswap is as fast as the generator goes",
+            "{AT_ONCE} at once; {} checked, {} failed, {} packets wrong",
             total.finished, total.failed, total.wrong
         );
         let what = format!(
             "{} TCP connections, SYN to FIN, 7 packets, {CLIENTS} client ports reused",
             variant.name
         );
-        let mut row = Row::of_pairs(what, &pairs, "1/s").note(note);
+        let rates: Vec<f64> = pairs.iter().map(|(ours, _)| *ours).collect();
+        let windows = self.quiet.take();
+        let mut row = Row::of(what, &rates, "1/s").note(note).windows(windows);
         if let Some(reach) = reach {
             row = row.reach(Reach::AtLeast(reach));
         }
-        let row = self.add(row);
+        let beside = format!("{} TCP connections, beside macswap's", variant.name);
+        let beside = Row::of_pairs(beside, &pairs, "1/s").windows(windows);
+        self.report.add(row.clone());
+        self.report
+            .add(beside.note("of the same windows; macswap is as fast as the generator goes"));
         self.tell_faults(running, &row.what, total.wrong, total.failed)?;
         self.profile(running, &row, |generator, rig| {
             let length = (Duration::ZERO, PROFILE);

@@ -37,6 +37,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use bench_report::{Report, machine};
 use clap::Parser;
+use rustix::process::setpriority_process;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use bench::{Bench, Pace, Profiled};
@@ -168,6 +169,9 @@ fn pace(seconds: f64) -> Result<Pace> {
     })
 }
 
+/// Before all that is meant to run only when this thread leaves something: see [`peer::Peer::spread`].
+const NICE: i32 = -20;
+
 /// Takes one CPU for this thread; the forwarders get the other.
 fn place(directory: &Path, huge_pages: bool) -> Result<Place> {
     let cpus = sched_getaffinity(None)?;
@@ -178,6 +182,7 @@ fn place(directory: &Path, huge_pages: bool) -> Result<Place> {
     let mut only_own = CpuSet::new();
     only_own.set(own);
     sched_setaffinity(None, &only_own)?;
+    setpriority_process(None, NICE).context("a priority that only root may have")?;
     Ok(Place {
         directory: directory.to_owned(),
         own,

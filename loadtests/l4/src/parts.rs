@@ -16,8 +16,8 @@ const LATENCY_AT: u32 = 100_000;
 const STEPS_OF_MANY: [f64; 3] = [0.55, 0.50, 0.50];
 /// Of PROXY v2, client to target: every segment is edited until its target acknowledges, which one way nobody does.
 const PROXY_IN: f64 = 0.60;
-/// Of the connections a second that the generator plays when nothing is translated: a million where it plays 1.6 million.
-const CONNECTIONS: f64 = 0.62;
+/// Connections a second that a worker shall reach.
+const CONNECTIONS: f64 = 1e6;
 /// The gateway's default, which holds the largest step.
 const FLOWS: u32 = 1 << 20;
 
