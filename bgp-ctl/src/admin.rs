@@ -74,7 +74,7 @@ impl Admin for Front {
                     asked,
                 } = &force;
                 let (by, reason) = (&asked.by, &asked.reason);
-                tracing::info!(%vip, force = ?to, by, reason, "VIP: an operator has spoken");
+                tracing::info!(%vip, force = ?to, by, reason, "VIP: changed by an operator");
                 let sent = self.control.send(force);
                 async move {
                     sent.await

@@ -235,8 +235,11 @@ impl Which {
             range::check("limit", limit, &LIMIT)?;
         }
         let service = match &self.service {
-            // One that has no number yet has no flows either, and every number that may be asked for has.
-            Some(name) => Some(known::service(view, name)?.id.ok_or("not in force yet")?),
+            // Without a number it has no flows yet, and a filter without one would match those of all services.
+            Some(name) => {
+                let id = known::service(view, name)?.id;
+                Some(id.ok_or_else(|| format!("service {name:?}: not in force yet, ask again"))?)
+            }
             None => None,
         };
         let protocol = self

@@ -1,4 +1,4 @@
-//! `l4-gateway announce`: tells the segments of this node's own addresses.
+//! `l4-gateway announce`: announces this node's addresses on their segments.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -16,7 +16,7 @@ use crate::worker::{Announced, Question};
 /// What is to be announced.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Announce {
-    /// The VIPs or LocalIPs; all addresses that the node answers for without any
+    /// VIPs and LocalIPs (default: all addresses that the node answers for)
     #[arg(value_name = "ADDR")]
     addresses: Vec<IpAddr>,
     #[command(flatten)]
@@ -51,7 +51,7 @@ pub(crate) async fn ask(admin: SocketAddr, wanted: Announce) -> Result<String, S
 /// Carries out `announce`.
 ///
 /// # Errors
-/// If the arguments make no sense, the node announces none of these addresses, or the worker does not answer.
+/// If the arguments make no sense, the node does not announce one of these addresses, or the worker does not answer.
 pub(crate) async fn announce(
     forwarder: &Forwarder,
     names: &[String],

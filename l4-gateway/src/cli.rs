@@ -41,9 +41,9 @@ enum Own {
     Targets(views::Targets),
     /// List the ports of the running process, with their links and counters
     Ports(Machine),
-    /// List the workers of the running process, and what they do
+    /// List the workers of the running process, with how busy they are and what they hold
     Workers(Machine),
-    /// List for what reasons the running process has dropped packets, and how many
+    /// List why the running process has dropped packets, and how many, the most frequent reason first
     Drops(Machine),
     /// Tell the running process what is wanted of a target: it holds before configuration and registration, until taken back or the process ends
     #[command(subcommand)]
@@ -53,7 +53,7 @@ enum Own {
     Vip(intent::Vip),
     /// List flows of the running process, or end them (--cut); each part of the filter that is given must match
     Flows(Flows),
-    /// List the next hops of the running process: routers with how they do, targets and others on its segments, with their MACs
+    /// List the next hops of the running process with their MACs: routers and their state, targets, other hosts on its segments
     Neighbours(Neighbours),
     /// Have the running process announce its addresses on their segments now (gratuitous ARP, unsolicited neighbour advertisements)
     Announce(Announce),

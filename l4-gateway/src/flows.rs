@@ -80,7 +80,7 @@ pub(crate) async fn ask(admin: SocketAddr, flows: &Flows) -> Result<String, Stri
         return cut(admin, flows).await;
     }
     if flows.by.is_given() {
-        return Err("--by goes with --cut: nobody is told who looks".into());
+        return Err("--by goes with --cut: listing flows changes nothing".into());
     }
     let list = async || find(admin, flows, flows.limit).await;
     flows.shown.show(list, text).await

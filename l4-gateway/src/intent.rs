@@ -193,7 +193,7 @@ pub(crate) async fn vip(
     });
     let sent = sent.await;
     sent.map_err(|_| CommandError::Refused("the node is leaving".into()))?;
-    tracing::info!(%vip, action = wanted.action, by, reason, "VIP: an operator has spoken");
+    tracing::info!(%vip, action = wanted.action, by, reason, "VIP: changed by an operator");
     let answering = config.ports.iter().filter(|port| port.answer_arp_for_vips);
     let answering = answering.filter(|port| drains && port.contains(vip));
     let warnings = answering.map(|port| {
@@ -253,7 +253,7 @@ pub(crate) async fn target(
         healthy,
         sorry,
     } = intended.map_err(CommandError::Invalid)?;
-    tracing::info!(service, %address, ?wish, by, reason, "target: an operator has spoken");
+    tracing::info!(service, %address, ?wish, by, reason, "target: changed by an operator");
     let mut warnings = Vec::new();
     let left = match (healthy, sorry) {
         (0, _) => Some("no target takes new flows"),

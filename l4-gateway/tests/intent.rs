@@ -48,7 +48,9 @@ fn a_drained_target_keeps_its_flows_and_gets_no_new_ones_until_it_is_enabled() {
     assert_eq!(operator["by"], "ann");
     assert_eq!(operator["reason"], "new disk");
     let log = gateway.log();
-    let line = log.lines().find(|line| line.contains("an operator has"));
+    let line = log
+        .lines()
+        .find(|line| line.contains("target: changed by an operator"));
     let line = line.unwrap_or_else(|| panic!("{log}"));
     for part in [FIRST, "Drain", "by=\"ann\"", "new disk"] {
         assert!(line.contains(part), "{line}");

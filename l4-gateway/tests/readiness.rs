@@ -126,7 +126,9 @@ fn a_vip_that_an_operator_drains_is_withdrawn_and_still_served() {
     assert_eq!(said, "10.0.0.100 is withdrawn\n");
     gateway.wait("withdrawn", || !router.knows_the_vip());
     let log = gateway.log();
-    let line = log.lines().find(|line| line.contains("VIP: an operator"));
+    let line = log
+        .lines()
+        .find(|line| line.contains("VIP: changed by an operator"));
     let line = line.unwrap_or_else(|| panic!("{log}"));
     for part in ["10.0.0.100", "drain", "by=\"ann\"", "rack 3"] {
         assert!(line.contains(part), "{line}");

@@ -605,7 +605,7 @@ impl Handler<News> for ControlPlane {
                     "no target takes new flows"
                 );
             }
-            // Of routers the watchdog speaks.
+            // The watchdog logs what becomes of routers.
             Event::Unresolved { port, address } if !self.is_router(port, address) => {
                 let port = self.port_name(port);
                 tracing::warn!(worker, port, %address, "the next hop does not answer ARP or neighbour solicitations");
@@ -626,7 +626,7 @@ impl Handler<News> for ControlPlane {
                     %address,
                     %from,
                     %to,
-                    "the next hop is at another MAC: it has failed over; the MAC before does not answer any more"
+                    "the next hop is at another MAC: it failed over, the old MAC no longer answers"
                 );
             }
             Event::NextHopContested {
@@ -641,7 +641,7 @@ impl Handler<News> for ControlPlane {
                     %address,
                     %mac,
                     %other,
-                    "another host says that it has the address of a next hop, which answers still and stays in use: a spare that took over too \
+                    "another host says that it has the address of a next hop, which still answers and stays in use: a spare that took over too \
                      early, a duplicate address or a forgery; find it by its MAC"
                 );
             }

@@ -29,7 +29,7 @@ const LINKS: Duration = Duration::from_millis(10);
 /// and withdrawing the VIPs for that would cost more.
 const ROUTERLESS: Duration = Duration::from_secs(2);
 
-/// A router that has not answered for so long since it was configured is told of, once.
+/// After so long without an answer since it was configured, a router is reported, once.
 const UNHEARD: Duration = Duration::from_secs(2);
 
 /// Watches heartbeats, links and routers.
@@ -43,7 +43,7 @@ pub struct Watchdog {
     links: Vec<PortLink>,
     /// The snapshot that was looked at last, and which of its routers answer.
     seen: Option<(Arc<Tables>, Living)>,
-    /// The routers that have never answered, since when they are asked, and whether that was told.
+    /// The routers that have never answered, since when they are asked, and whether that was logged.
     unheard: Vec<(NextHop, Duration, bool)>,
     /// Why the links leave no way, if they don't.
     cut_off: Option<String>,
@@ -201,13 +201,13 @@ impl Watchdog {
                 (did, does) if did == does => {}
                 (_, RouterState::Unheard) => {}
                 (RouterState::Lossy, RouterState::Up) => {
-                    tracing::info!(port, %address, "the router answers all questions again");
+                    tracing::info!(port, %address, "the router answers reliably again");
                 }
                 (_, RouterState::Up) => tracing::info!(port, %address, "the router answers"),
                 (_, RouterState::Lossy) => tracing::warn!(
                     port,
                     %address,
-                    "the router leaves many questions unanswered, or comes and goes: it is used only where no better one leads"
+                    "the router leaves many questions unanswered, or comes and goes: it is used only where there is no better one"
                 ),
                 (_, RouterState::Down) => {
                     tracing::warn!(port, %address, "the router does not answer");
@@ -225,7 +225,7 @@ impl Watchdog {
                 tracing::warn!(
                     port,
                     address = %router.address,
-                    "the router has not answered since it was configured: it is asked on"
+                    "the router has not answered since it was configured: it is still being asked"
                 );
             }
         }
