@@ -181,11 +181,11 @@ fn is_for(wanted: &ServiceView, remembers: &ServiceView) -> bool {
     wanted.name == remembers.name || group(wanted).is_some() && group(wanted) == group(remembers)
 }
 
-/// Whether a source stays with a target, or in a group, with the host of a target.
-fn is_at(found: &PersistenceView, target: Endpoint) -> bool {
-    match found.group {
-        Some(_) => found.target.ip() == target.0.ip(),
-        None => found.target == target.0,
+/// Whether a source stays with a target; in a group, or where no port is named, with any on its host.
+fn is_at(found: &PersistenceView, Endpoint(target): Endpoint) -> bool {
+    match found.group.is_some() || target.port() == 0 {
+        true => found.target.ip() == target.ip(),
+        false => found.target == target,
     }
 }
 
@@ -242,6 +242,13 @@ mod tests {
                 "10.3.0.21:80",
                 "10.3.0.21:80",
                 "10.3.0.21:81",
+            ),
+            (
+                None,
+                "10.3.0.21:80",
+                "10.3.0.21:80",
+                "10.3.0.21",
+                "10.3.0.22",
             ),
             (
                 None,

@@ -29,6 +29,7 @@ fn a_source_is_listed_with_its_target_and_can_be_asked_for() {
         &["--client", "10.2.0.200"],
         &["--service", "tcp"],
         &["--target", "10.3.0.21:8080"],
+        &["--target", "10.3.0.21"],
     ] {
         let text = list(arguments);
         let row: Vec<&str> = text.lines().nth(1).unwrap().split_whitespace().collect();
@@ -40,7 +41,11 @@ fn a_source_is_listed_with_its_target_and_can_be_asked_for() {
         assert!(row[4].starts_with("4m") || row[4] == "5m", "{text}");
         assert_eq!(text.lines().count(), 2, "{text}");
     }
-    for arguments in [["--client", "10.2.1.1"], ["--target", "10.3.0.22:8080"]] {
+    for arguments in [
+        ["--client", "10.2.1.1"],
+        ["--target", "10.3.0.22:8080"],
+        ["--target", "10.3.0.22"],
+    ] {
         assert_eq!(list(&arguments).lines().count(), 1, "{arguments:?}");
     }
     for (arguments, told) in [
