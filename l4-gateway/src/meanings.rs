@@ -247,7 +247,7 @@ pub const MEANINGS: &[Meaning] = &[
     (
         Kind::Gauge,
         "weir_l4_router_up",
-        "1 while a router that the routes name is up: answers ARP or neighbour solicitations, and loses few",
+        "1 while a router that the routes name is up: it answers ARP or neighbour solicitations, and loses few",
     ),
     (
         Kind::Counter,
@@ -468,12 +468,12 @@ pub const MEANINGS: &[Meaning] = &[
     (
         Kind::Counter,
         "weir_l4_worker_next_hops_moved_total",
-        "Times that a router or target went over to another MAC, as the one in use did not answer any more",
+        "Times that a router or target went over to another MAC because the one in use no longer answered",
     ),
     (
         Kind::Counter,
         "weir_l4_worker_next_hops_contested_total",
-        "Times that another host said to have the address of a router or target whose MAC in use answered still",
+        "Times that another host claimed the address of a router or target whose MAC in use still answered",
     ),
     (
         Kind::Counter,
