@@ -180,7 +180,7 @@ counted! {
         AddressConflicts address_conflicts,
         /// Times that a next hop which the snapshot names went over to another MAC than the one in use.
         NextHopsMoved next_hops_moved,
-        /// Times that another host said to have the address of such a next hop, whose MAC in use answered still.
+        /// Times that another host claimed the address of such a next hop, whose MAC in use still answered.
         NextHopsContested next_hops_contested,
         /// Neighbour advertisements sent.
         NeighbourAdvertisements neighbour_advertisements,

@@ -46,8 +46,7 @@ pub enum Event {
         /// The other host's MAC.
         mac: MacAddr,
     },
-    /// A next hop that the snapshot names (a router, a target) is at another MAC than the one in use, which doesn't answer any more: it has
-    /// failed over.
+    /// A next hop that the snapshot names (a router, a target) is at another MAC than the one in use, which no longer answers: it failed over.
     NextHopMoved {
         /// The port it is on.
         port: PortIndex,
@@ -58,7 +57,7 @@ pub enum Event {
         /// The MAC from now on.
         to: MacAddr,
     },
-    /// Another host says that it has the address of a next hop that the snapshot names, whose MAC in use answers still and stays.
+    /// Another host claims the address of a next hop that the snapshot names, whose MAC in use still answers and stays.
     NextHopContested {
         /// The port it is on.
         port: PortIndex,
@@ -106,11 +105,11 @@ pub struct Learned {
 /// How much what a next hop says of its MAC counts against another one that is in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Weight {
-    /// Nothing: an advertisement that says itself that it overrides none (RFC 4861 7.2.5).
+    /// Nothing: an advertisement without the override flag (RFC 4861 7.2.5).
     Hint,
-    /// The MAC in use is to be asked, and counts for more if it answers.
+    /// The MAC in use is asked, and stays if it answers.
     Claim,
-    /// Everything: the MAC in use was asked, and doesn't answer.
+    /// Everything: the MAC in use was asked, and does not answer.
     Settled,
 }
 

@@ -239,9 +239,9 @@ pub(crate) const NEIGHBOUR_HOLD: u64 = NEIGHBOUR_REQUESTS as u64 * NEIGHBOUR_RET
 pub(crate) const NEIGHBOUR_PROBES: u8 = 6;
 /// How many of [`NEIGHBOUR_PROBES`] go to the address known so far.
 pub(crate) const NEIGHBOUR_UNICAST_PROBES: u8 = 3;
-/// Questions to the MAC in use, when another says to have a neighbour's address, before that is believed.
+/// Questions to the MAC in use before another one that claims its address is believed.
 pub(crate) const CONTEST_PROBES: u8 = 3;
-/// Between two of them, milliseconds: 450 in all, which a real failover costs. Hosts of a LAN answer within a few.
+/// Between two of them, milliseconds: 450 in all, which a failover costs. LAN hosts answer within a few.
 pub(crate) const CONTEST_RETRANSMIT: u64 = 150;
 /// How long frames for a next hop that doesn't answer are dropped before it is asked again, milliseconds.
 pub(crate) const NEIGHBOUR_FAILED: u64 = 3000;
@@ -256,13 +256,13 @@ pub const MOST_NEXT_HOPS: usize = 8;
 pub const MOST_ROUTERS: usize = crate::Living::MOST;
 /// Between two questions whether a router answers, milliseconds.
 pub(crate) const ROUTER_INTERVAL: u64 = 200;
-/// Questions without an answer after which a router counts as dead: 600 to 800 ms.
+/// Questions in a row without an answer after which a router is down: 600 to 800 ms.
 pub(crate) const ROUTER_MISSES: u8 = 3;
-/// Answers in a row after which one that was dead counts as living again.
+/// Answers in a row after which one that was down answers again.
 pub(crate) const ROUTER_ANSWERS: u8 = 3;
-/// Questions that losses are counted over: 6.4 s. One that dies within as many of its return is lossy too.
+/// Questions over which losses are counted: 6.4 s. A router that goes down within as many of its return is lossy too.
 pub(crate) const ROUTER_WINDOW: u32 = u32::BITS;
-/// Of the window, the losses from which a router that answers is lossy, and down to which it stays so: half, and a quarter.
+/// Losses in the window at which a router that answers becomes lossy, half of it, and at which it is up again, a quarter.
 pub(crate) const ROUTER_LOSSES: u32 = ROUTER_WINDOW / 2;
 pub(crate) const ROUTER_LOSSES_LEFT: u32 = ROUTER_WINDOW / 4;
 

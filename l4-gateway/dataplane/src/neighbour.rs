@@ -8,7 +8,7 @@
 //!                        v                   |   +----------------------+
 //!                      Failed <--------------+------- 6 requests -------+
 //! ```
-//! Another MAC than the one in use is believed once that doesn't answer any more (`contest.rs`).
+//! Another MAC than the one in use is believed once the one in use no longer answers (`contest.rs`).
 //!
 //! What a snapshot names (gateways, targets that take flows) is asked for at once and kept refreshed, so that no packet has to
 //! wait; any other neighbour is left alone while nothing is sent to it, and forgotten after a minute.
@@ -60,7 +60,7 @@ pub(crate) struct Neighbours {
     secret: Secret,
     /// Where the timer goes on among those in use.
     cursor: usize,
-    /// Contests that the MAC in use has lost, to be told.
+    /// Contests that the MAC in use has lost, to be reported after the tick.
     settled: Vec<Settled>,
     /// From 1: 0 is no epoch.
     epoch: u16,
@@ -90,7 +90,7 @@ pub(crate) enum Lesson {
         news: bool,
         /// The MAC that was in use until now.
         moved: Option<MacAddr>,
-        /// The MAC that was said to have the address, until this one answered.
+        /// The MAC that claimed the address, until this one answered.
         kept_against: Option<MacAddr>,
     },
 }

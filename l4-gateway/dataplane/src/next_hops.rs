@@ -1,4 +1,4 @@
-//! The routers of a route, and which of all routers answer.
+//! The routers of a route, and the state of all routers.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -79,7 +79,7 @@ pub struct NextHop {
     pub address: IpAddr,
 }
 
-/// How a router does that is watched. The later, the better it is to send to.
+/// The state of a router that is watched. The later ones are the better to send to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, PartialOrd, Ord, Hash)]
 pub enum RouterState {
     /// It has never answered.
@@ -87,14 +87,14 @@ pub enum RouterState {
     Unheard,
     /// It doesn't answer any more.
     Down,
-    /// It answers, but leaves many questions unanswered, or has come and gone lately: used where no better one leads.
+    /// It answers, but leaves many questions unanswered, or has come and gone lately: used where there is no better one.
     Lossy,
     /// It answers.
     Up,
 }
 
 impl RouterState {
-    /// The name for people and metrics.
+    /// The name for people and `/status`.
     #[must_use]
     pub const fn label(self) -> &'static str {
         match self {
@@ -112,12 +112,12 @@ impl RouterState {
     }
 }
 
-/// How a router does, with what that goes by.
+/// The state of a router, with what it is judged by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RouterView {
-    /// How it does.
+    /// Its state.
     pub state: RouterState,
-    /// For how long.
+    /// How long it has been in it.
     pub since: Duration,
     /// How long ago it last answered a question of the watch.
     pub answered: Option<Duration>,
@@ -125,16 +125,16 @@ pub struct RouterView {
     pub questions: u32,
     /// How many of them were lost.
     pub lost: u32,
-    /// Whether a route leads by it now.
+    /// Whether flows use it now.
     pub in_use: bool,
 }
 
-/// How a snapshot's routers do, by their place in [`crate::Tables::routers`]: two bits for each.
+/// The states of a snapshot's routers, by their place in [`crate::Tables::routers`]: two bits for each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Living {
     /// Those that answer.
     answering: u64,
-    /// Of those that answer the good ones; of the others those that did once.
+    /// Of those that answer, the ones that are up; of the others, those that answered once.
     better: u64,
 }
 
@@ -142,7 +142,7 @@ impl Living {
     /// How many can be told apart: the other bits name the snapshot where workers share them.
     pub(crate) const MOST: usize = 48;
 
-    /// How the router at this place does.
+    /// The state of the router at this place.
     #[must_use]
     pub fn state(self, place: usize) -> RouterState {
         let has = |bits: u64| place < Self::MOST && bits >> place & 1 != 0;
@@ -176,7 +176,7 @@ impl Living {
     }
 }
 
-/// What the worker that watches routers tells the others, and whoever asks: how they do, and by which snapshot that is meant.
+/// What the worker that watches routers tells the others, and whoever asks: their states, and of which snapshot they are.
 #[derive(Debug, Default)]
 pub(crate) struct SharedLiving([AtomicU64; 2]);
 
@@ -187,7 +187,7 @@ impl SharedLiving {
         }
     }
 
-    /// None if another snapshot was meant, or it is being told this moment.
+    /// None if another snapshot was meant, or it changes while it is read.
     pub(crate) fn of(&self, serial: u64) -> Option<Living> {
         let read = || self.0.each_ref().map(|word| word.load(Ordering::Acquire));
         let [answering, better] = read();

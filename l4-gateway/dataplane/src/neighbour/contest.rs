@@ -1,5 +1,5 @@
-//! Another host says that it has a next hop's address. Anyone on the segment can say so; who believes it at once sends what is meant for the
-//! next hop into the void, until that is asked again. So the MAC in use is asked first, directly, three times in 450 ms, and stays if it answers
+//! Another host claims a next hop's address. Anyone on the segment can; a node that believed it at once would send what is meant for the next hop
+//! astray until that is asked again. So the MAC in use is asked first, directly, three times in 450 ms, and stays if it answers
 //! (as RFC 5227 2.4 lets a host defend its address; RFC 4861 7.2.5 would believe it).
 //!
 //! ```text
@@ -9,12 +9,12 @@
 //!                                                     +------ 3 questions in vain -------> Probing, by the other MAC
 //! ```
 //!
-//! Who fails over takes the address from a host that is dead, or has given it up, and is believed after that time. LAN hosts answer within
-//! milliseconds, so that three lost questions are no accident; and no router is found dead sooner (`worker/routers.rs`). Where it is known already
-//! that the MAC in use doesn't answer, the other is believed at once. If both answer the older stays, whoever of them is right: to go back and
-//! forth would serve neither, and it is told.
+//! A host that takes the address over, from one that is dead or has given it up, is believed after that time. LAN hosts answer within
+//! milliseconds, so three lost questions are no accident; and no router is found down sooner (`worker/routers.rs`). Where the MAC in use is known
+//! not to answer already, the other is believed at once. If both answer, the older stays, whichever is right: going back and forth would serve
+//! neither. It is reported.
 //!
-//! A storm of claims takes one place in the neighbour, and has it asked once in 150 ms.
+//! A storm of claims takes one place in the neighbour, and costs a question every 150 ms.
 
 use super::{Neighbour, Neighbours, State};
 use crate::counters::Cells;
@@ -22,7 +22,7 @@ use crate::emitted::{Emitted, Learned, Weight};
 use crate::limits::{CONTEST_PROBES, NEIGHBOUR_REACHABLE};
 use crate::{MacAddr, Now, Tables};
 
-/// A next hop that went over to another MAC, as the one in use before didn't answer any more.
+/// A next hop that went over to another MAC because the one in use no longer answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Settled {
     pub(crate) learned: Learned,
@@ -53,7 +53,7 @@ impl Neighbour {
 }
 
 impl Neighbours {
-    /// What is to be done next in a contest: the MAC in use is asked, or has answered, or has lost.
+    /// The next step of a contest: the MAC in use is asked, or has answered, or has lost.
     pub(super) fn contest(
         &mut self,
         tables: &Tables,

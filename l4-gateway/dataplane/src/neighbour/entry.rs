@@ -20,11 +20,11 @@ pub(crate) struct Neighbour {
     pub(super) used: bool,
     /// The snapshot names it: it counts as used.
     pub(super) named: bool,
-    /// It was told that it doesn't answer.
+    /// That it doesn't answer was reported.
     pub(super) told_silent: bool,
     /// Requests sent in this state.
     pub(super) requests: u8,
-    /// The MAC that is said to have its address, while that is contested and the MAC in use has not answered.
+    /// The MAC that claims its address, while the MAC in use has not answered since.
     pub(super) claimant: Option<MacAddr>,
     /// When the timer looks next, and when something was last seen to use it; milliseconds.
     pub(super) due: u64,
@@ -54,7 +54,7 @@ impl Neighbour {
         MacAddr([a, b, c, d, e, f])
     }
 
-    /// Whether everybody was asked for it, as it has not answered, or its MAC is unknown.
+    /// Whether everybody was asked for it: it has not answered, or its MAC is unknown.
     pub(super) fn is_anyone_asked(&self) -> bool {
         match self.state {
             State::Incomplete => self.requests > 0,
@@ -63,7 +63,7 @@ impl Neighbour {
         }
     }
 
-    /// Its MAC is what somebody said without being asked: he is asked himself, once, before everybody is.
+    /// Its MAC is what somebody said unasked: that host is asked itself, once, before everybody is.
     pub(super) fn has_only_spoken(&mut self, now: Now) {
         self.state = State::Probing;
         self.requests = NEIGHBOUR_UNICAST_PROBES - 1;
@@ -84,7 +84,7 @@ pub(crate) enum State {
     Reachable,
     /// The MAC is used, and being confirmed again.
     Probing,
-    /// The MAC is used, and another one says to have the address, or did so not long ago (`contest.rs`).
+    /// The MAC is used, and another one claims the address, or did so not long ago (`contest.rs`).
     Contested,
 }
 

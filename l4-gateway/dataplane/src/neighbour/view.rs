@@ -47,13 +47,13 @@ pub struct NeighbourView {
     pub mac: Option<MacAddr>,
     /// How far its resolution is.
     pub resolution: Resolution,
-    /// How long its MAC has been this one, or unknown.
+    /// How long its MAC has been this one, or it has had none.
     pub since: Duration,
     /// How long ago it last said that its MAC is this one.
     pub heard: Option<Duration>,
     /// The snapshot names it: a router, or a target that takes flows.
     pub named: bool,
-    /// How it does as a router, where the worker watches it.
+    /// Its state as a router, where the worker watches it.
     pub router: Option<RouterView>,
 }
 

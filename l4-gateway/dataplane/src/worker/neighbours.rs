@@ -86,7 +86,7 @@ impl Worker {
         lesson
     }
 
-    /// Tells of the neighbours that went over to another MAC as theirs didn't answer any more.
+    /// Reports the neighbours that went over to another MAC because theirs no longer answered.
     pub(super) fn tell_settled(&mut self, now: Now, out: &mut Emitted) {
         while let Some(settled) = self.neighbours.settled() {
             if settled.named {
@@ -108,7 +108,7 @@ impl Worker {
         self.report_if(due, out, event);
     }
 
-    /// Tells the other workers, as far as they are to be told of so many.
+    /// Tells the other workers, within what they are told of at most.
     fn tell(&mut self, now: Now, learned: Learned, is_named: bool, out: &mut Emitted) {
         if self.workers == 1 {
             return;

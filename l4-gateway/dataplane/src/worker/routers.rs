@@ -13,8 +13,8 @@
 //! ```
 //!
 //! A router that loses two questions of three never loses three in a row; one that comes and goes is up each time after three answers. Flows that
-//! went with it each time would lose more than by any other, so a lossy one must show for longer that it is good again. It is still a way: where
-//! all questions are answered late or not at all (routers limit ARP under load), the node has no better one, and goes on.
+//! followed it each time would lose more than by any other, so a lossy router has to be good for longer before it is up again. It is still a way:
+//! where all routers answer late or not at all (they limit ARP under load), the node has no better one and goes on.
 
 use std::time::Duration;
 
@@ -50,13 +50,13 @@ struct Watched {
     lost: u32,
     /// How many of those there were.
     questions: u32,
-    /// Questions since it came back, if it did not long ago.
+    /// Questions since it came back, if that was less than [`ROUTER_WINDOW`] of them ago.
     back_for: Option<u32>,
     /// It has answered, and does so still.
     known: bool,
     answers_still: bool,
     is_lossy: bool,
-    /// Since when it does as it does, and when it last answered; milliseconds.
+    /// Since when it is in its state, and when it last answered; milliseconds.
     since: u64,
     answered: Option<u64>,
 }
@@ -146,7 +146,7 @@ impl Watched {
 }
 
 impl Routers {
-    /// How they do, for [`crate::tables::Net::way`].
+    /// Their states, for [`crate::tables::Net::way`].
     pub(super) fn living(&self) -> Living {
         self.living
     }
@@ -171,7 +171,7 @@ impl Routers {
         self.hops.extend_from_slice(hops);
     }
 
-    /// Whether a router has left as many questions in a row unanswered as let it count as dead.
+    /// Whether a router has left as many questions in a row unanswered as make it down.
     pub(super) fn is_silent(&self, who: NextHop) -> bool {
         let place = self.hops.iter().position(|hop| *hop == who);
         let watched = place.and_then(|place| self.watched.get(place));
@@ -191,7 +191,7 @@ impl Routers {
 }
 
 impl Worker {
-    /// The next hops that it knows, in no order. Of the first worker with how routers do.
+    /// The next hops that it knows, in no order; those of the first worker with the state of routers.
     #[must_use]
     pub fn neighbours(&self, tables: &Tables, now: Now) -> Vec<NeighbourView> {
         let Routers {
@@ -260,7 +260,7 @@ mod tests {
     const YES: bool = true;
     const NO: bool = false;
 
-    /// Asked at each interval from 0 on; how it does after each.
+    /// Asked at each interval from 0 on; its state after each.
     fn states(answers: impl IntoIterator<Item = bool>) -> Vec<RouterState> {
         let mut watched = Watched::default();
         let asked = (0..).step_by(ROUTER_INTERVAL as usize).zip(answers);
