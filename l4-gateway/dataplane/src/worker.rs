@@ -18,6 +18,7 @@ mod direct;
 mod echo;
 mod edit;
 mod end;
+mod flows;
 mod forward;
 mod fragment;
 mod icmp;
@@ -44,7 +45,6 @@ use crate::counters::{Cells, Counters, WorkerCount};
 use crate::emitted::{Emitted, Event, Learned};
 use crate::family::{Family, V4, V6};
 use crate::flow::{Due, Flow, FlowTable, NONE, Wheel};
-use crate::flow_view::FlowView;
 use crate::fragments::Fragments;
 use crate::frame::{Frame, Verdict};
 use crate::limits::{
@@ -579,29 +579,6 @@ impl Worker {
         } else if !out.event(event) {
             self.cells.worker(WorkerCount::EmittedOverflow, 1);
         }
-    }
-
-    /// The flows of this worker, in no order. Walks the table: for tests, and tables that are known to be small.
-    pub fn flows(&self, now: Now) -> impl Iterator<Item = FlowView> + '_ {
-        self.flows_in(now, 0, self.flows.capacity())
-    }
-
-    /// Places of the flow table, for [`Worker::flows_in`].
-    pub fn flow_places(&self) -> usize {
-        self.flows.capacity()
-    }
-
-    /// The flows in `count` places of the table from `first` on, so that a long walk can be cut into steps. A flow keeps its place.
-    pub fn flows_in(
-        &self,
-        now: Now,
-        first: u32,
-        count: usize,
-    ) -> impl Iterator<Item = FlowView> + '_ {
-        let now = now.tick();
-        self.flows
-            .range(first, count)
-            .map(move |(number, flow)| FlowView::new(flow, self.flows.addresses(number), now))
     }
 }
 
