@@ -138,7 +138,7 @@ pub(crate) const LEARNED_PER_SECOND: u32 = 1000;
 
 /// [`crate::Event::Unresolved`] reported in a second, each a line in the log: clients on the link may make up any number of addresses.
 pub(crate) const UNRESOLVED_PER_SECOND: u32 = 10;
-/// [`crate::Event::NextHopMoved`] reported in a second, each a line in the log: as many as the addresses that a router or a host may have.
+/// [`crate::Event::NextHopMoved`] reported in a second, each a line in the log: a host that fails over takes all its addresses along.
 pub(crate) const MOVES_PER_SECOND: u32 = 10;
 
 /// [`Limits::flows`] by default: a million.

@@ -97,7 +97,7 @@ pub struct Worker {
     /// Errors of clients that say a packet was too big, to be passed on.
     client_sizes: TokenBucket,
     reports: Reports,
-    /// How many [`Event::NextHopMoved`] may still go: all next hops behind a router go over together.
+    /// How many [`Event::NextHopMoved`] may still go: all addresses of a host go over together.
     moves: TokenBucket,
     wrong_sums: WrongSums,
     lessons: Lessons,

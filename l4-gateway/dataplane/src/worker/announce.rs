@@ -27,7 +27,7 @@ pub(super) struct Announcements {
     announcement: u64,
     /// By round: what is due in it, and when, in milliseconds. Each in the order of time.
     rounds: [VecDeque<(u64, Announced)>; ANNOUNCEMENTS],
-    /// What is announced once more as its port wants that now and again.
+    /// What is to be announced once more, for its port's [`Port::announce_every`].
     refresh: VecDeque<Announced>,
     /// By port: when its addresses were last refreshed, in milliseconds.
     refreshed: Vec<(PortIndex, u64)>,
@@ -69,8 +69,8 @@ impl Announcements {
         }
     }
 
-    /// Announces those that are `wanted` from the beginning: which. Those that wait for their first time keep their places, or the last of many
-    /// would never come to it where somebody asks again and again.
+    /// Announces those that are `wanted` as if they were new, and returns them. Those that still wait for their first time keep their places:
+    /// otherwise whoever asks again and again would keep the last of many from ever being announced.
     fn again(&mut self, now: Now, wanted: impl Fn(&Announced) -> bool) -> Vec<Announced> {
         let chosen: Vec<Announced> = self
             .known
@@ -89,8 +89,8 @@ impl Announcements {
         chosen
     }
 
-    /// Looks whether ports want their addresses announced again: each once, and not before the last time is over. Of several ports the one
-    /// that has waited longest comes first, as one that always wants more than may go would keep the others out.
+    /// Plans another announcement, once each, of the addresses of a port that wants one by now; not before the last planned have gone. Of several
+    /// ports the one that has waited longest comes first: otherwise one that always wants more than may go would keep the others out.
     fn look_for_refreshes(&mut self, ports: &[Port], now: Now) {
         let now = now.millis();
         let mut longest: Option<(u64, usize)> = None;
@@ -142,8 +142,8 @@ impl Announcements {
 }
 
 impl Worker {
-    /// Announces addresses of this node again, as if they were new: those of a list, or all. Where, each with its port and MAC. Of the first worker:
-    /// the others announce nothing.
+    /// Announces addresses of this node again, as if they were new: those of a list, or all. Returns each with its port and MAC. For the first
+    /// worker: the others announce nothing.
     ///
     /// # Errors
     /// The addresses of the list that this node does not announce: then it announces none of the others either.

@@ -17,7 +17,7 @@ impl Message for News {
 impl Handler<News> for ControlPlane {
     type Result = ();
 
-    /// The data plane repeats an event about once a second at most.
+    /// The data plane limits what it reports: to one a second of most kinds, to ten of next hops that fall silent or move.
     fn handle(&mut self, News { worker, event }: News, _: &mut Context<ControlPlane>) {
         match event {
             Event::PortsExhausted { service, target } => {
