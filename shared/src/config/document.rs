@@ -9,7 +9,7 @@ use super::environment;
 use super::files::{self, Content, NamedFile, Reach, Use};
 use super::foreign;
 use super::lines;
-use super::mistakes::{Mistake, Mistakes, Warning};
+use super::mistakes::{MAX_MISTAKES, Mistake, Mistakes, Warning};
 use super::open::read_configuration;
 use super::place::{Place, Places, parent};
 use super::reference::{Facts, Row};
@@ -150,12 +150,14 @@ impl Document {
 
     /// Mistakes of the last [`Self::parse`], with those of files that can't be used.
     pub(super) fn with_unusable(&self, mistakes: Mistakes) -> Mistakes {
-        let unusable = self.parsing.borrow().unusable.clone();
-        let unusable = Mistakes::first(&self.places.file, unusable.into_iter());
         let Mistakes(mut all) = mistakes;
-        all.extend(unusable.0);
+        // More than are listed already: these come to light once those are mended.
+        if all.len() > MAX_MISTAKES {
+            return Mistakes(all);
+        }
+        all.extend_from_slice(&self.parsing.borrow().unusable);
         all.sort_by_key(|mistake| mistake.line.unwrap_or(usize::MAX));
-        Mistakes(all)
+        Mistakes::first(&self.places.file, all.into_iter())
     }
 
     /// Runs `parse` over the root table, then adds every key nobody asked for.

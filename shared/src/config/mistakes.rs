@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// More mistakes than this are not listed one by one.
-const MAX_MISTAKES: usize = 200;
+pub(super) const MAX_MISTAKES: usize = 200;
 
 /// Most characters that are printed of each part of a mistake. Every name there may be has room in a path of this length; what doesn't is
 /// not meant to be read, and would fill the log.

@@ -303,3 +303,30 @@ fn a_file_that_cannot_be_read_is_no_mistake_but_unusable() {
         assert!(said.starts_with(&place) && said.contains(why), "{said}");
     }
 }
+
+#[test]
+fn files_that_cannot_be_read_are_listed_among_mistakes_up_to_as_many_as_there_may_be() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = directory.path().join("f.toml");
+    for (unknown, lines, more) in [
+        (10, 11, None),
+        (199, 200, None),
+        (200, 201, Some(1)),
+        (205, 201, Some(5)),
+    ] {
+        let unknown: String = (0..unknown).map(|n| format!("unknown{n} = 1\n")).collect();
+        std::fs::write(&config, format!("{unknown}key = \"/nonexistent\"")).unwrap();
+        let document = Document::load(&config).unwrap();
+        let mistakes = document.parse(|root| root.file("key")).unwrap_err();
+        let said = document.with_unusable(mistakes).to_string();
+        assert_eq!(said.lines().count(), lines, "{said}");
+        let last = said.lines().last().unwrap();
+        match more {
+            Some(more) => assert!(
+                last.ends_with(&format!("and {more} more mistakes")),
+                "{last}"
+            ),
+            None => assert!(last.contains("/nonexistent"), "{last}"),
+        }
+    }
+}
