@@ -176,25 +176,33 @@ impl Living {
     }
 }
 
-/// What the worker that watches routers tells the others, and whoever asks: their states, and of which snapshot they are.
+/// What the worker that watches routers tells the others, and whoever asks: their states, and of which snapshot they are. One worker writes, and
+/// nobody waits: who reads while it does learns nothing.
 #[derive(Debug, Default)]
-pub(crate) struct SharedLiving([AtomicU64; 2]);
+pub(crate) struct SharedLiving {
+    /// Odd while the states are written, another number after each time.
+    version: AtomicU64,
+    states: [AtomicU64; 2],
+}
 
 impl SharedLiving {
     pub(crate) fn tell(&self, serial: u64, living: Living) {
-        for (word, bits) in self.0.iter().zip([living.answering, living.better]) {
-            word.store(serial << Living::MOST | bits, Ordering::Release);
+        self.version.fetch_add(1, Ordering::SeqCst);
+        for (word, bits) in self.states.iter().zip([living.answering, living.better]) {
+            word.store(serial << Living::MOST | bits, Ordering::SeqCst);
         }
+        self.version.fetch_add(1, Ordering::SeqCst);
     }
 
     /// None if another snapshot was meant, or it changes while it is read.
     pub(crate) fn of(&self, serial: u64) -> Option<Living> {
-        let read = || self.0.each_ref().map(|word| word.load(Ordering::Acquire));
-        let [answering, better] = read();
-        let is_whole = read() == [answering, better];
+        let version = self.version.load(Ordering::SeqCst);
+        let states = self.states.each_ref();
+        let [answering, better] = states.map(|word| word.load(Ordering::SeqCst));
+        let is_whole = version.is_multiple_of(2) && self.version.load(Ordering::SeqCst) == version;
         let is_meant = |told: u64| told >> Living::MOST == serial << Living::MOST >> Living::MOST;
         let bits = |told: u64| told & ((1 << Living::MOST) - 1);
-        (is_whole && is_meant(answering) && is_meant(better)).then_some(Living {
+        (is_whole && is_meant(answering)).then_some(Living {
             answering: bits(answering),
             better: bits(better),
         })
@@ -235,6 +243,33 @@ mod tests {
         shared.tell(0x1_0007, living);
         assert_eq!(shared.of(0x1_0007), Some(living));
         assert_eq!(shared.of(8), None);
+    }
+
+    #[test]
+    fn what_is_told_is_read_whole_or_not_at_all() {
+        let shared = SharedLiving::default();
+        let state = |state| {
+            let mut living = Living::default();
+            (0..Living::MOST).for_each(|place| living.set(place, state));
+            living
+        };
+        // In both bits the other's complement: a mixture is neither.
+        let told = [RouterState::Down, RouterState::Lossy].map(state);
+        shared.tell(7, told[0]);
+        std::thread::scope(|scope| {
+            let writing = scope.spawn(|| {
+                for turn in 0..200_000 {
+                    shared.tell(7, told[turn % 2]);
+                }
+            });
+            while !writing.is_finished() {
+                if let Some(living) = shared.of(7) {
+                    assert!(told.contains(&living), "{living:?}");
+                }
+            }
+            writing.join().unwrap();
+        });
+        assert_eq!(shared.of(7), Some(told[1]));
     }
 
     #[test]
