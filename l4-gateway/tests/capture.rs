@@ -278,7 +278,7 @@ fn flows_are_found_by_each_of_their_ends_and_counted_when_left_out() {
         (&["--client", "10.3.0.0/24"], 0),
         (&["--client", &client.to_string()], 1),
         (&["--vip", "10.0.0.100:80"], 4),
-        (&["--vip", "10.0.0.100:81"], 0),
+        (&["--vip", "10.0.0.100:53"], 0),
         (&["--target", "10.3.0.21"], 2),
         (&["--target", "10.3.0.21:8080", "--service", "tcp"], 2),
         (&["--local", &LOCAL_IP.to_string()], 4),
