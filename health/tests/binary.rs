@@ -324,7 +324,7 @@ fn one_probe_is_told_in_words_and_by_exit_code() {
     let found: serde_json::Value = serde_json::from_str(&printed).unwrap();
     assert_eq!((code, &found["verdict"]), (1, &"not healthy".into()));
     assert_eq!(found["reason"], "connect refused");
-    assert!(found["took_seconds"].is_f64(), "{found}");
+    assert!(found["took_seconds"].as_f64().unwrap() < 2.0);
     let (code, printed) = run(&["probe", &open, "source=192.0.2.1"]);
     assert!(
         code == 2 && printed.contains("can't tell: binding to 192.0.2.1"),

@@ -64,7 +64,7 @@ fn what_comes_in_pieces_or_several_at_a_time_is_served_after_a_rest() {
     std::thread::sleep(AT_REST);
     for byte in "GET /echo HTTP/1.1\r\nHost: a\r\n\r\n".chars() {
         connection.send(byte.encode_utf8(&mut [0; 4]));
-        std::thread::sleep(Duration::from_millis(2));
+        std::thread::sleep(Duration::from_millis(10));
     }
     assert_eq!(connection.read().expect("a response").status, 200);
     std::thread::sleep(AT_REST);
@@ -84,7 +84,7 @@ fn what_comes_in_pieces_or_several_at_a_time_is_served_after_a_rest() {
     assert_eq!(connection.read().expect("a response").status, 408);
     let took = began.elapsed();
     assert!(
-        (Duration::from_millis(1400)..Duration::from_secs(15)).contains(&took),
+        (Duration::from_millis(1400)..Duration::from_secs(4)).contains(&took),
         "{took:?}"
     );
 }
@@ -97,16 +97,17 @@ fn idle_time_counts_through_a_rest() {
     assert_eq!(connection.0.read(&mut [0]).expect("the end"), 0);
     let took = began.elapsed();
     assert!(
-        (Duration::from_millis(3900)..Duration::from_secs(15)).contains(&took),
+        (Duration::from_millis(3900)..Duration::from_secs(7)).contains(&took),
         "{took:?}"
     );
-    // A client that leaves at rest is gone at once, long before its idle time is over.
-    let (proxy, _app) = start("");
+    // A client that leaves at rest is gone at once.
     let connection = asked(&proxy);
     std::thread::sleep(AT_REST);
     assert_eq!(proxy.status()["connections"], 1);
     drop(connection);
+    let began = Instant::now();
     eventually("it is gone", || proxy.status()["connections"] == 0);
+    assert!(began.elapsed() < Duration::from_secs(1));
 }
 
 #[test]
@@ -125,7 +126,7 @@ fn what_is_no_request_keeps_no_connection_open() {
         assert_eq!(connection.0.read(&mut [0]).expect("the end"), 0);
         let took = began.elapsed();
         assert!(
-            (Duration::from_millis(1400)..Duration::from_secs(15)).contains(&took),
+            (Duration::from_millis(1400)..Duration::from_secs(5)).contains(&took),
             "{took:?}"
         );
     }

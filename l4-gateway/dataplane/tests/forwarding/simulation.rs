@@ -106,7 +106,7 @@ fn streams_arrive_unchanged_and_nothing_leaks_whatever_happens() {
             happened.reloads > 20,
             happened.leaps > 5,
             happened.moved > 5,
-            happened.forged > 30,
+            happened.forged > 50,
             workers.next_hops_contested > 5,
             workers.next_hops_moved > 2,
             happened.found_down > 4,

@@ -530,7 +530,7 @@ impl World {
     /// Somebody says, now and again, that he has a host's addresses.
     fn forge(&mut self, port: PortIndex, host: u8) {
         let answers = self.order.is_multiple_of(2);
-        for times in 0..self.order % 5 {
+        for times in 0..self.order % 8 {
             let lived = self.lived() + times * 40 * MILLISECOND;
             for frame in self.hosts.forge(port, host, lived, answers) {
                 self.after(times * 40 * MILLISECOND, Event::ToNode(port, frame));
