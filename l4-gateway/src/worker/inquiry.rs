@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use dataplane::{FlowView, MacAddr, NeighbourView, Now, PortIndex, Worker};
+use dataplane::{FlowView, MacAddr, NeighbourView, Now, PortIndex, Tables, Worker};
 use tokio::sync::oneshot;
 
 use crate::capture::Tap;
@@ -11,6 +11,8 @@ use crate::worker::ending::Ending;
 
 /// Places of the flow table looked at in a tick: 256 KiB, some 50 us.
 pub(super) const STEP: usize = 4096;
+/// Places of the neighbour table looked at in a tick.
+const NEIGHBOURS: usize = 256;
 /// Ticks that a walk takes at most, about a second: larger tables take larger steps.
 pub(super) const STEPS: usize = 1024;
 
@@ -102,6 +104,45 @@ impl FlowSearch {
             }
             // Who asked may have given up this moment; that is theirs to know.
             let _ = self.inquiry.reply.send(self.found);
+            return None;
+        }
+        Some(self)
+    }
+}
+
+/// Next hops that are being listed, a step each tick as well.
+#[derive(Debug)]
+pub(super) struct NeighbourSearch {
+    reply: oneshot::Sender<Vec<NeighbourView>>,
+    found: Vec<NeighbourView>,
+    next: usize,
+}
+
+impl NeighbourSearch {
+    pub(super) fn new(reply: oneshot::Sender<Vec<NeighbourView>>) -> NeighbourSearch {
+        NeighbourSearch {
+            reply,
+            found: Vec::new(),
+            next: 0,
+        }
+    }
+
+    /// Goes on; none when they are listed, or nobody waits for them.
+    pub(super) fn step(
+        mut self,
+        worker: &Worker,
+        tables: &Tables,
+        now: Now,
+    ) -> Option<NeighbourSearch> {
+        let found = worker.neighbours_in(tables, now, self.next, NEIGHBOURS);
+        self.found.extend(found);
+        self.next += NEIGHBOURS;
+        if self.reply.is_closed() {
+            return None;
+        }
+        if self.next >= worker.neighbour_places() {
+            // Who asked may have given up this moment; that is theirs to know.
+            let _ = self.reply.send(self.found);
             return None;
         }
         Some(self)

@@ -141,12 +141,10 @@ pub fn run(parts: WorkerParts) {
                 match inquiries.try_recv() {
                     Ok(Question::Flows(inquiry)) => walks.search(inquiry),
                     Ok(Question::End(ending)) => walks.end(ending),
-                    // Who asked may have given up this moment; that is theirs to know.
-                    Ok(Question::Neighbours(reply)) => {
-                        let _ = reply.send(round.dataplane.neighbours(snapshot, now));
-                    }
+                    Ok(Question::Neighbours(reply)) => walks.list_neighbours(reply),
                     Ok(Question::Announce(addresses, reply)) => {
                         let announced = round.dataplane.announce_again(now, addresses.as_deref());
+                        // Who asked may have given up this moment; that is theirs to know.
                         let _ = reply.send(announced);
                     }
                     Ok(Question::Capture(tap)) => {

@@ -1,12 +1,13 @@
-//! Walks through a worker's flows, a step each tick. Those that look and those that end flows go on side by side: ending a million flows takes a
+//! Walks through a worker's tables, a step each tick. Those that look and those that end flows go on side by side: ending a million flows takes a
 //! minute, as each step sends some hundred RSTs, and whoever looks meanwhile waits for none of that.
 
 use std::collections::VecDeque;
 
-use dataplane::{Emitted, Now, Tables, Worker};
+use dataplane::{Emitted, NeighbourView, Now, Tables, Worker};
+use tokio::sync::oneshot;
 
 use super::ending::{Ending, FlowEnd};
-use super::inquiry::{FlowSearch, Inquiry};
+use super::inquiry::{FlowSearch, Inquiry, NeighbourSearch};
 
 /// Walks of one kind that may have been asked for and not come to their end; further questions wait in their channel.
 const MOST: usize = 8;
@@ -16,12 +17,14 @@ const MOST: usize = 8;
 pub(super) struct Walks {
     searches: VecDeque<FlowSearch>,
     ends: VecDeque<FlowEnd>,
+    neighbours: VecDeque<NeighbourSearch>,
 }
 
 impl Walks {
-    /// Whether one more of either kind may be asked for.
+    /// Whether one more of any kind may be asked for.
     pub(super) fn have_room(&self) -> bool {
-        self.searches.len() < MOST && self.ends.len() < MOST
+        let waiting = [self.searches.len(), self.ends.len(), self.neighbours.len()];
+        waiting.into_iter().all(|walks| walks < MOST)
     }
 
     pub(super) fn search(&mut self, inquiry: Inquiry) {
@@ -32,6 +35,10 @@ impl Walks {
         self.ends.push_back(FlowEnd::new(ending));
     }
 
+    pub(super) fn list_neighbours(&mut self, reply: oneshot::Sender<Vec<NeighbourView>>) {
+        self.neighbours.push_back(NeighbourSearch::new(reply));
+    }
+
     /// Goes on: a step of each kind.
     pub(super) fn step(
         &mut self,
@@ -40,16 +47,20 @@ impl Walks {
         now: Now,
         out: &mut Emitted,
     ) {
-        if let Some(search) = self.searches.pop_front()
-            && let Some(search) = search.step(worker, now)
-        {
-            self.searches.push_front(search);
-        }
-        if let Some(end) = self.ends.pop_front()
-            && let Some(end) = end.step(worker, tables, now, out)
-        {
-            self.ends.push_front(end);
-        }
+        go_on(&mut self.searches, |search| search.step(worker, now));
+        go_on(&mut self.neighbours, |search| {
+            search.step(worker, tables, now)
+        });
+        go_on(&mut self.ends, |end| end.step(worker, tables, now, out));
+    }
+}
+
+/// Takes a step of the first walk, which stays the first until it comes to its end.
+fn go_on<W>(walks: &mut VecDeque<W>, step: impl FnOnce(W) -> Option<W>) {
+    if let Some(walk) = walks.pop_front()
+        && let Some(walk) = step(walk)
+    {
+        walks.push_front(walk);
     }
 }
 
@@ -58,7 +69,6 @@ mod tests {
     use std::sync::Arc;
 
     use dataplane::{Counters, Ids, Limits, Secret};
-    use tokio::sync::oneshot;
 
     use super::*;
     use crate::filter::FlowFilter;
@@ -106,11 +116,14 @@ mod tests {
         }
         let mut ends = [(); 3].map(|()| end(&mut walks));
         let mut beside = search(&mut walks);
+        let (reply, mut listed) = oneshot::channel();
+        walks.list_neighbours(reply);
         for _ in 0..steps {
             assert!(walks.have_room());
             step(&mut walks);
         }
         assert!(beside.try_recv().is_ok(), "within {steps} steps");
+        assert_eq!(listed.try_recv(), Ok(Vec::new()), "nor who lists next hops");
         let ended = ends.each_mut().map(|answer| answer.try_recv().is_ok());
         assert_eq!(ended, [true, false, false]);
 

@@ -65,30 +65,41 @@ pub(super) struct Times {
 }
 
 impl Neighbours {
-    /// All that are known, in no order; without what is known of routers.
-    pub(crate) fn view(&self, now: Now) -> impl Iterator<Item = NeighbourView> {
+    /// How many there is room for.
+    pub(crate) fn places(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Those known that have one of `count` places from `first` on; without what is known of routers.
+    pub(crate) fn view_in(
+        &self,
+        now: Now,
+        first: usize,
+        count: usize,
+    ) -> impl Iterator<Item = NeighbourView> {
         let ago = move |then: u64| Duration::from_millis(now.millis().saturating_sub(then));
-        self.slots.live().iter().filter_map(move |slot| {
-            let entry = self.get(*slot);
-            let times = self.times[usize::from(*slot)];
-            let resolution = match entry.state {
-                State::Free => return None,
-                State::Incomplete => Resolution::Incomplete,
-                State::Failed => Resolution::Failed,
-                State::Reachable => Resolution::Reachable,
-                State::Probing => Resolution::Probing,
-                State::Contested => Resolution::Contested,
-            };
-            Some(NeighbourView {
-                port: entry.port,
-                address: entry.address,
-                mac: entry.state.is_usable().then(|| entry.mac()),
-                resolution,
-                since: ago(times.since),
-                heard: times.heard.map(ago),
-                named: entry.named,
-                router: None,
+        let all = self.entries.iter().zip(&self.times);
+        all.skip(first)
+            .take(count)
+            .filter_map(move |(entry, times)| {
+                let resolution = match entry.state {
+                    State::Free => return None,
+                    State::Incomplete => Resolution::Incomplete,
+                    State::Failed => Resolution::Failed,
+                    State::Reachable => Resolution::Reachable,
+                    State::Probing => Resolution::Probing,
+                    State::Contested => Resolution::Contested,
+                };
+                Some(NeighbourView {
+                    port: entry.port,
+                    address: entry.address,
+                    mac: entry.state.is_usable().then(|| entry.mac()),
+                    resolution,
+                    since: ago(times.since),
+                    heard: times.heard.map(ago),
+                    named: entry.named,
+                    router: None,
+                })
             })
-        })
     }
 }

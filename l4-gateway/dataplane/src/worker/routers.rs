@@ -191,17 +191,29 @@ impl Routers {
 }
 
 impl Worker {
-    /// The next hops that it knows, in no order; those of the first worker with the state of routers.
+    /// How many next hops it has room for.
     #[must_use]
-    pub fn neighbours(&self, tables: &Tables, now: Now) -> Vec<NeighbourView> {
+    pub fn neighbour_places(&self) -> usize {
+        self.neighbours.places()
+    }
+
+    /// The next hops that it knows in `count` places from `first` on; those of the first worker with the state of routers.
+    #[must_use]
+    pub fn neighbours_in(
+        &self,
+        tables: &Tables,
+        now: Now,
+        first: usize,
+        count: usize,
+    ) -> Vec<NeighbourView> {
         let Routers {
             hops,
             watched,
             living,
         } = &self.routers;
         let in_use = tables.routers_in_use(*living);
-        let mut all: Vec<NeighbourView> = self.neighbours.view(now).collect();
-        for neighbour in &mut all {
+        let mut found: Vec<NeighbourView> = self.neighbours.view_in(now, first, count).collect();
+        for neighbour in &mut found {
             let is_it =
                 |hop: &NextHop| (hop.port, hop.address) == (neighbour.port, neighbour.address);
             if let Some(place) = hops.iter().position(is_it)
@@ -210,7 +222,7 @@ impl Worker {
                 neighbour.router = Some(watched.view(now, in_use.contains(&place)));
             }
         }
-        all
+        found
     }
 
     /// Asks the routers that are due, or takes over what the worker that asks has found out.

@@ -319,8 +319,13 @@ fn what_is_known_of_next_hops_is_shown() {
         let (mut rig, _) = connected(net);
         rig.pass(10);
         let seen = |rig: &Rig, address: IpAddr| {
-            let all = rig.worker.neighbours(&rig.tables, rig.now);
+            let places = rig.worker.neighbour_places();
+            let of = |first, count| rig.worker.neighbours_in(&rig.tables, rig.now, first, count);
+            let all = of(0, places);
             assert_eq!(all.len(), 3);
+            // The same in steps.
+            let steps = (0..places).step_by(2).flat_map(|first| of(first, 2));
+            assert!(steps.eq(all.clone()));
             all.into_iter()
                 .find(|seen| seen.address == address)
                 .unwrap()
