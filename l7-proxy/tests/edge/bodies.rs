@@ -6,21 +6,7 @@ use crate::frames;
 use crate::proxy::Proxy;
 
 fn start() -> (Proxy, Backend) {
-    let app = Backend::start("app");
-    let proxy = Proxy::start(&format!(
-        r#"
-        [[listeners]]
-        name = "web"
-        address = "{{address}}:8080"
-        http2 = true
-        [upstreams.app]
-        backends = [{{ address = "{}" }}]
-        [[routes]]
-        upstream = "app"
-        "#,
-        app.address
-    ));
-    (proxy, app)
+    Proxy::with_listener("http2 = true", "")
 }
 
 /// Methods that usually come with a body, those that don't, and ones nobody heard of.

@@ -9,22 +9,9 @@ use crate::client::{self, Connection};
 use crate::proxy::{Proxy, eventually};
 
 fn start(grace: &str, deadline: &str) -> (Proxy, Backend) {
-    let app = Backend::start("app");
-    let proxy = Proxy::start(&format!(
-        r#"
-        [upstreams.app]
-        backends = [{{ address = "{}" }}]
-        [[routes]]
-        name = "all"
-        hosts = ["*"]
-        upstream = "app"
-        [drain]
-        grace = "{grace}"
-        deadline = "{deadline}"
-        "#,
-        app.address
-    ));
-    (proxy, app)
+    Proxy::with_app(&format!(
+        "[drain]\ngrace = \"{grace}\"\ndeadline = \"{deadline}\"\n"
+    ))
 }
 
 /// Clients that keep their connections, and open another when an answer told them to; what they saw go wrong.

@@ -9,21 +9,7 @@ use crate::client;
 use crate::proxy::{Proxy, eventually};
 
 fn start(listener: &str) -> (Proxy, Backend) {
-    let app = Backend::start("app");
-    let proxy = Proxy::start(&format!(
-        r#"
-        [[listeners]]
-        name = "web"
-        address = "{{address}}:8080"
-        {listener}
-        [upstreams.app]
-        backends = [{{ address = "{}" }}]
-        [[routes]]
-        upstream = "app"
-        "#,
-        app.address
-    ));
-    (proxy, app)
+    Proxy::with_listener(listener, "")
 }
 
 /// Sends bytes, closes that direction, and returns all that comes back.

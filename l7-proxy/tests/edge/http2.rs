@@ -5,13 +5,7 @@ use crate::frames;
 use crate::proxy::Proxy;
 
 fn start() -> (Proxy, Backend) {
-    let app = Backend::start("app");
-    let proxy = Proxy::start(&format!(
-        "[[listeners]]\nname = \"web\"\naddress = \"{{address}}:8080\"\nhttp2 = true\n\
-         [upstreams.app]\nbackends = [{{ address = \"{}\" }}]\n[[routes]]\nupstream = \"app\"\n",
-        app.address
-    ));
-    (proxy, app)
+    Proxy::with_listener("http2 = true", "")
 }
 
 const HEAD: [(&str, &str); 4] = [

@@ -8,23 +8,7 @@ use crate::client::{self, Connection};
 use crate::proxy::{Proxy, eventually};
 
 fn start(listener: &str) -> (Proxy, Backend) {
-    let app = Backend::start("app");
-    let proxy = Proxy::start(&format!(
-        r#"
-        [[listeners]]
-        name = "web"
-        address = "{{address}}:8080"
-        {listener}
-        [upstreams.app]
-        backends = [{{ address = "{}" }}]
-        [[routes]]
-        name = "all"
-        hosts = ["*"]
-        upstream = "app"
-        "#,
-        app.address
-    ));
-    (proxy, app)
+    Proxy::with_listener(listener, "")
 }
 
 #[test]

@@ -52,6 +52,13 @@ impl Proxy {
         (proxy, app)
     }
 
+    /// As [`Proxy::with_app`], by a listener with keys of its own.
+    pub fn with_listener(keys: &str, more: &str) -> (Proxy, Backend) {
+        let listener =
+            format!("[[listeners]]\nname = \"web\"\naddress = \"{{address}}:8080\"\n{keys}\n");
+        Proxy::with_app(&format!("{more}\n{listener}"))
+    }
+
     /// The same under another `node.id`.
     pub fn start_as(id: &str, config: &str) -> Proxy {
         let mut command = Command::new(BINARY);

@@ -11,14 +11,7 @@ use crate::proxy::{Proxy, eventually};
 const AT_REST: Duration = Duration::from_millis(2_500);
 
 fn start(listener: &str) -> (Proxy, Backend) {
-    let app = Backend::start("app");
-    let proxy = Proxy::start(&format!(
-        "[[listeners]]\nname = \"web\"\naddress = \"{{address}}:8080\"\n{listener}\n\
-         [upstreams.app]\nbackends = [{{ address = \"{}\" }}]\n[[routes]]\nname = \"all\"\nupstream = \"app\"\n\
-         [drain]\ngrace = \"1s\"\ndeadline = \"20s\"\n",
-        app.address
-    ));
-    (proxy, app)
+    Proxy::with_listener(listener, "[drain]\ngrace = \"1s\"\ndeadline = \"20s\"\n")
 }
 
 fn asked(proxy: &Proxy) -> Connection {

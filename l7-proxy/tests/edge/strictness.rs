@@ -5,19 +5,7 @@ use crate::client::{self, Connection};
 use crate::proxy::{Proxy, eventually};
 
 fn start() -> (Proxy, Backend) {
-    let app = Backend::start("app");
-    let proxy = Proxy::start(&format!(
-        r#"
-        [upstreams.app]
-        backends = [{{ address = "{}" }}]
-        [[routes]]
-        name = "all"
-        hosts = ["*"]
-        upstream = "app"
-        "#,
-        app.address
-    ));
-    (proxy, app)
+    Proxy::with_app("")
 }
 
 /// A request that would be noticed if it came through behind another.
