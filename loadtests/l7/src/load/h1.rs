@@ -51,17 +51,11 @@ impl H1 {
     }
 
     pub(crate) fn send(&mut self, wire: &mut Wire) -> Result<()> {
-        let Some((exchange, _)) = &self.exchange else {
-            return wire.flush().map(|_| ());
+        let message = match &self.exchange {
+            Some((exchange, _)) => &exchange.h1[..],
+            None => &[],
         };
-        while self.sent < exchange.h1.len() {
-            let written = wire.write(exchange.h1.get(self.sent..).unwrap_or_default())?;
-            self.sent += written;
-            if !wire.flush()? || written == 0 {
-                return Ok(());
-            }
-        }
-        wire.flush().map(|_| ())
+        wire.send(message, &mut self.sent).map(|_| ())
     }
 
     /// Reads all there is; whether the connection is over.

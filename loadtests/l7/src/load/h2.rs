@@ -98,16 +98,11 @@ impl H2 {
     }
 
     pub(crate) fn send(&mut self, wire: &mut Wire) -> Result<()> {
-        while self.sent < self.outgoing.len() {
-            let written = wire.write(self.outgoing.get(self.sent..).unwrap_or_default())?;
-            self.sent += written;
-            if !wire.flush()? || written == 0 {
-                return Ok(());
-            }
+        if wire.send(&self.outgoing, &mut self.sent)? {
+            self.outgoing.clear();
+            self.sent = 0;
         }
-        self.outgoing.clear();
-        self.sent = 0;
-        wire.flush().map(|_| ())
+        Ok(())
     }
 
     pub(crate) fn receive(

@@ -42,14 +42,7 @@ impl Tunnel {
     }
 
     pub(crate) fn send(&mut self, wire: &mut Wire) -> Result<()> {
-        while self.sent < self.outgoing.len() {
-            let written = wire.write(self.outgoing.get(self.sent..).unwrap_or_default())?;
-            self.sent += written;
-            if !wire.flush()? || written == 0 {
-                return Ok(());
-            }
-        }
-        wire.flush().map(|_| ())
+        wire.send(&self.outgoing, &mut self.sent).map(|_| ())
     }
 
     pub(crate) fn receive(

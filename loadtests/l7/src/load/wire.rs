@@ -49,7 +49,7 @@ impl Wire {
     }
 
     /// Takes as many of the bytes as there is room for.
-    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<usize> {
+    fn write(&mut self, bytes: &[u8]) -> Result<usize> {
         let written = match &mut self.tls {
             Some(tls) => tls.writer().write(bytes),
             None => self.tcp.write(bytes),
@@ -67,6 +67,19 @@ impl Wire {
                 return Ok(false);
             }
         }
+        Ok(true)
+    }
+
+    /// Writes what is left of `message` behind the bytes that are `sent`, and counts them; whether all of it has been taken.
+    pub(crate) fn send(&mut self, message: &[u8], sent: &mut usize) -> Result<bool> {
+        while let Some(rest) = message.get(*sent..).filter(|rest| !rest.is_empty()) {
+            let written = self.write(rest)?;
+            *sent += written;
+            if !self.flush()? || written == 0 {
+                return Ok(false);
+            }
+        }
+        self.flush()?;
         Ok(true)
     }
 
