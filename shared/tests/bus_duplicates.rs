@@ -94,6 +94,13 @@ fn followed(watcher: &Watcher) -> Vec<String> {
     followed
 }
 
+/// A process that has been heard of, and nobody else.
+async fn heard_of(section: &BusSection, watcher: &Watcher, software: &'static str) -> Process {
+    let process = Process::start(section, software);
+    eventually("it to be heard of", || followed(watcher) == [software]).await;
+    process
+}
+
 async fn follower(section: &BusSection) -> (Bus, Watcher) {
     let bus = Bus::start_as(section, "bgp-1", Life::begin());
     let watcher = Watcher::of(&bus, Prefix::Node(Tier::L4, "l4-1".into()));
@@ -121,11 +128,7 @@ async fn a_second_process_with_a_name_says_so_and_nothing_else_until_the_first_h
     let server = Server::start(Server::free_port(), store.path()).await;
     let section = section(server.port);
     let (_bus, watcher) = follower(&section).await;
-    let first = Process::start(&section, "first");
-    eventually("the first to be heard of", || {
-        followed(&watcher) == ["first"]
-    })
-    .await;
+    let first = heard_of(&section, &watcher, "first").await;
     let second = Process::start(&section, "second");
     eventually("the second to see that it is not alone", || {
         second.bus.duplicate().is_some_and(|first| first.silences())
@@ -157,11 +160,7 @@ async fn a_second_process_that_leaves_takes_nothing_of_the_first_along() {
     let server = Server::start(Server::free_port(), store.path()).await;
     let section = section(server.port);
     let (_bus, watcher) = follower(&section).await;
-    let first = Process::start(&section, "first");
-    eventually("the first to be heard of", || {
-        followed(&watcher) == ["first"]
-    })
-    .await;
+    let first = heard_of(&section, &watcher, "first").await;
     for at_once in [true, false] {
         let second = Process::start(&section, "second");
         connected(&[&second.bus]).await;
@@ -181,11 +180,7 @@ async fn what_a_stranger_writes_or_deletes_under_a_nodes_key_changes_nothing() {
     let server = Server::start(Server::free_port(), store.path()).await;
     let section = section(server.port);
     let (bus, watcher) = follower(&section).await;
-    let owner = Process::start(&section, "owner");
-    eventually("the owner to be heard of", || {
-        followed(&watcher) == ["owner"]
-    })
-    .await;
+    let owner = heard_of(&section, &watcher, "owner").await;
     let operator = async_nats::jetstream::new(rogue(server.port).await);
     let bucket = operator.get_key_value("weir").await.unwrap();
     for _ in 0..3 {
@@ -213,11 +208,7 @@ async fn a_process_that_was_killed_and_started_again_is_followed_soon() {
     let server = Server::start(Server::free_port(), store.path()).await;
     let section = section(server.port);
     let (_bus, watcher) = follower(&section).await;
-    let first = Process::start(&section, "first");
-    eventually("the first to be heard of", || {
-        followed(&watcher) == ["first"]
-    })
-    .await;
+    let first = heard_of(&section, &watcher, "first").await;
     drop(first);
     let again = Process::start(&section, "again");
     let began = tokio::time::Instant::now();
