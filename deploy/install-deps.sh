@@ -13,7 +13,7 @@ readonly K6_VERSION=1.1.0
 
 # package          why
 readonly PACKAGES=(
-    gcc              # C shim of dpdk-sys, aws-lc
+    gcc              # C shim of dpdk-sys, aws-lc, jemalloc
     g++              # libFuzzer of the fuzz targets
     make             # the Makefile
     pkg-config       # finds libdpdk
